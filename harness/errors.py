@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The errors that reach a user, each with the exit code that it ends a command with.
+
+A verdict about a kernel is never an exception: these say that the harness could not
+get as far as a verdict.
+"""
+
+EXIT_PASS = 0
+EXIT_FAIL = 1
+EXIT_USAGE = 2
+EXIT_ERROR = 3
+EXIT_UNPROVEN = 4
+EXIT_INTERRUPTED = 130
+
+
+class HarnessError(Exception):
+    """Base of all errors with a message that is meant for the user."""
+
+    exit_code = EXIT_ERROR
+
+
+class UsageError(HarnessError):
+    """The user's input (inventory, series, option) is wrong; the message says what and where."""
+
+    exit_code = EXIT_USAGE
+
+
+class InfraError(HarnessError):
+    """A host, a build tool, a download or the controller failed; not the kernel under test."""
+
+    exit_code = EXIT_ERROR
+
+
+class DeadlineExceeded(InfraError):
+    """A wait ran out of time; the message says what was waited for and how long."""
+
+
+class HostDied(InfraError):
+    """The kernel on a host stopped answering: it panicked, hung or went away.
+
+    `kind` is "panic", "hang" or "gone". Whether that is the fault of the series is decided
+    later, by comparison with the base kernel on the same host in the same run.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where things live on the controller: the project's tree and the XDG cache folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def cache_home() -> Path:
+    """$XDG_CACHE_HOME/kvm-harness, made if absent (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    path = root / "kvm-harness"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
