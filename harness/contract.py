@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a series promises about page aging: which driver reaches KVM by which functions, and where.
+
+docs/contract.md describes the file. A series without a contract is held to series/base.yaml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from harness.paths import PROJECT
+from harness.yamlpos import load_yaml_model, problem_at
+
+BASE = PROJECT / "series" / "base.yaml"
+
+Mode = Literal["vhe", "nvhe", "protected"]
+AfMode = Literal["hardware", "software"]
+Driver = Literal["page_idle", "mglru_walk", "eviction"]
+
+# These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
+Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=128)]
+Tracepoint = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+:[a-z0-9_]+$", max_length=128)]
+FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$", max_length=64)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=32)]
+Parameter = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:-]*)?$", max_length=128)
+]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AgingPath(_Model):
+    """One way from a driver into KVM."""
+
+    pages: Literal["each", "none"]
+    event: Tracepoint
+    enters: tuple[Annotated[tuple[Symbol, ...], Field(min_length=1)], ...] = ()
+    never: tuple[Symbol, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AgingPath:
+        if self.pages == "each" and not self.enters:
+            raise ValueError("a path that asks for pages must name the functions that it enters")
+        if self.pages == "none" and self.enters:
+            raise ValueError("a path that asks for no page cannot enter functions")
+        if not self.enters and not self.never:
+            raise ValueError("a path needs functions to observe")
+        both = {name for step in self.enters for name in step} & set(self.never)
+        if both:
+            raise ValueError(f"both entered and never entered: {', '.join(sorted(both))}")
+        return self
+
+
+class Rule(_Model):
+    """The path that a driver takes where all given conditions hold; one not given always holds."""
+
+    path: Name
+    modes: tuple[Mode, ...] = get_args(Mode)
+    stage1_af: AfMode | None = None
+    stage2_af: AfMode | None = None
+
+
+class Drivers(_Model):
+    """The rules of each driver of aging; a driver left out keeps those of the base."""
+
+    page_idle: tuple[Rule, ...] | None = None
+    mglru_walk: tuple[Rule, ...] | None = None
+    eviction: tuple[Rule, ...] | None = None
+
+
+class AccessFaults(_Model):
+    """The pages for which guests take access faults, by who manages AF at stage 2."""
+
+    hardware: Literal["none", "touched"]
+    software: Literal["none", "touched"]
+
+
+class AfFile(_Model):
+    """A file in a VM's debugfs folder that tells who manages AF at stage 2, and its two texts."""
+
+    name: FileName
+    hardware: str
+    software: str
+
+
+class Variant(_Model):
+    """A way to boot the patched kernel besides the plain one."""
+
+    name: Name
+    cmdline: Annotated[tuple[Parameter, ...], Field(min_length=1)]
+    stage2_af: AfMode | None = None
+
+
+class FastPath(_Model):
+    """Functions that these drivers enter in these cells, and that nothing enters elsewhere."""
+
+    functions: Annotated[tuple[Symbol, ...], Field(min_length=1)]
+    drivers: Annotated[tuple[Driver, ...], Field(min_length=1)]
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
+    stage2_af: tuple[AfMode, ...] = get_args(AfMode)
+    lru_gen_bit: Annotated[int, Field(gt=0, le=0x8000)] | None = None
+
+
+class ContractFile(_Model):
+    """A series.yaml as it is written; what it leaves out is the base's."""
+
+    kernel: Version
+    paths: Mapping[Name, AgingPath] = Field(default_factory=dict)
+    drivers: Drivers = Drivers()
+    access_faults: AccessFaults | None = None
+    stage2_af_file: AfFile | None = None
+    variants: tuple[Variant, ...] = ()
+    fast_path: FastPath | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What of a cell decides about aging.
+
+    `stage1_af` is the host's own (FEAT_HAFDBS on all CPUs and CONFIG_ARM64_HW_AFDBM: bit 0x2 of
+    lru_gen/enabled); `stage2_af` that of the guests (VTCR_EL2.HA on top of it).
+    """
+
+    mode: Mode
+    stage1_af: AfMode
+    stage2_af: AfMode
+
+
+def situations() -> Iterator[Situation]:
+    """All that exist: stage 2 is not managed by hardware that stage 1 lacks."""
+    for mode in get_args(Mode):
+        yield Situation(mode, "hardware", "hardware")
+        yield Situation(mode, "hardware", "software")
+        yield Situation(mode, "software", "software")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What must be seen while one driver ages the tested pages (of 4 KiB each) in one situation.
+
+    Each step of `enters` is one function under names in order of preference: the first that
+    stands in available_filter_functions is the evidence, none of them means unproven. No function
+    of `never` may be entered; one that cannot be probed means unproven. `event` is the tracepoint
+    whose addresses tell which pages KVM was asked for: each tested page (in events of one page),
+    or, where `reaches_kvm` is false, none. It is None on a fast path, which the tracepoint of the
+    base does not cover. `lru_gen_bit` must be set in lru_gen/enabled.
+    """
+
+    reaches_kvm: bool
+    enters: tuple[tuple[str, ...], ...]
+    never: tuple[str, ...]
+    event: str | None
+    lru_gen_bit: int | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A series.yaml merged into the base: complete, each situation has exactly one path."""
+
+    kernel: str
+    paths: Mapping[str, AgingPath]
+    rules: Mapping[Driver, tuple[Rule, ...]]
+    access_faults: AccessFaults
+    stage2_af_file: AfFile | None
+    variants: tuple[Variant, ...]
+    fast_path: FastPath | None
+
+    def applies_to(self, version: str) -> bool:
+        """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
+        return version == self.kernel or version.startswith((f"{self.kernel}.", f"{self.kernel}-"))
+
+    def expect(self, driver: Driver, situation: Situation) -> Expectation:
+        """What `driver` must do in `situation`."""
+        fast = self.fast_path
+        if fast is not None and driver in fast.drivers and _on_fast_path(fast, situation):
+            steps = tuple((name,) for name in fast.functions)
+            return Expectation(True, steps, (), None, fast.lru_gen_bit)
+        rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
+        path = self.paths[rule.path]
+        never = path.never + (fast.functions if fast is not None else ())
+        return Expectation(path.pages == "each", path.enters, never, path.event)
+
+    def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
+        """For which pages a guest that touches aged pages takes access faults."""
+        if situation.stage2_af == "hardware":
+            return self.access_faults.hardware
+        return self.access_faults.software
+
+
+def load(path: Path | None, base: Path = BASE) -> Contract:
+    """The contract in a series.yaml, or the base's own where a series has none.
+
+    UsageError names file, line and key of what is wrong; among it a situation for which a driver
+    has no rule, or more than one, and a rule whose path is not described.
+    """
+    ground = load_yaml_model(base, ContractFile)
+    if path is None:
+        return _merge(ground, base, ground, base)
+    return _merge(load_yaml_model(path, ContractFile), path, ground, base)
+
+
+def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) -> Contract:
+    paths = {**ground.paths, **own.paths}
+    rules: dict[Driver, tuple[Rule, ...]] = {}
+    for driver in get_args(Driver):
+        mine: tuple[Rule, ...] | None = getattr(own.drivers, driver)
+        inherited: tuple[Rule, ...] | None = getattr(ground.drivers, driver)
+        where = own_path if mine is not None else base
+        rules[driver] = _complete(driver, mine if mine is not None else inherited, paths, where)
+    faults = own.access_faults or ground.access_faults
+    if faults is None:
+        raise problem_at(base, ("access_faults",), "missing, and the base must have it")
+    names = [variant.name for variant in own.variants]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise problem_at(own_path, ("variants", index, "name"), f"{name} is given twice")
+    return Contract(
+        kernel=own.kernel,
+        paths=paths,
+        rules=rules,
+        access_faults=faults,
+        stage2_af_file=own.stage2_af_file,
+        variants=own.variants,
+        fast_path=own.fast_path,
+    )
+
+
+def _complete(
+    driver: Driver, rules: tuple[Rule, ...] | None, paths: Mapping[str, AgingPath], where: Path
+) -> tuple[Rule, ...]:
+    if rules is None:
+        raise problem_at(where, ("drivers", driver), "missing, and the base must have it")
+    for index, rule in enumerate(rules):
+        if rule.path not in paths:
+            at = ("drivers", driver, index, "path")
+            raise problem_at(where, at, f"no path of the name {rule.path!r}")
+    for situation in situations():
+        number = sum(_holds(rule, situation) for rule in rules)
+        if number != 1:
+            raise problem_at(
+                where,
+                ("drivers", driver),
+                f"{number} rules instead of one for mode {situation.mode}, "
+                f"stage1_af {situation.stage1_af}, stage2_af {situation.stage2_af}",
+            )
+    return rules
+
+
+def _holds(rule: Rule, situation: Situation) -> bool:
+    return (
+        situation.mode in rule.modes
+        and rule.stage1_af in (None, situation.stage1_af)
+        and rule.stage2_af in (None, situation.stage2_af)
+    )
+
+
+def _on_fast_path(fast: FastPath, situation: Situation) -> bool:
+    return situation.mode in fast.modes and situation.stage2_af in fast.stage2_af

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from harness.contract import BASE, Driver, Situation, load, situations
+from harness.errors import UsageError
+from harness.paths import PROJECT
+
+N1 = Situation("vhe", "hardware", "hardware")
+N1_SOFTWARE = Situation("nvhe", "hardware", "software")
+A57 = Situation("protected", "software", "software")
+PROTECTED = Situation("protected", "hardware", "hardware")
+
+FAST = """\
+kernel: "6.2"
+fast_path:
+  functions: [kvm_arch_test_clear_young]
+  drivers: [mglru_walk]
+  modes: [vhe, nvhe]
+  stage2_af: [hardware]
+  lru_gen_bit: 0x8
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "series.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        load(write(folder, text))
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def test_base_walk_depends_on_stage_1_not_on_stage_2() -> None:
+    base = load(None)
+    assert base.expect("mglru_walk", N1).reaches_kvm
+    assert base.expect("mglru_walk", N1_SOFTWARE).reaches_kvm
+    walk = base.expect("mglru_walk", A57)
+    assert not walk.reaches_kvm
+    assert walk.enters == ()
+    assert "kvm_age_gfn" in walk.never
+    assert walk.event == "kvm:kvm_age_hva"
+
+
+@pytest.mark.parametrize("driver", ["page_idle", "eviction"])
+def test_base_drivers_that_ask_for_every_page_everywhere(driver: Driver) -> None:
+    base = load(None)
+    for situation in situations():
+        expectation = base.expect(driver, situation)
+        assert expectation.reaches_kvm
+        assert ("kvm_age_gfn",) in expectation.enters
+        assert expectation.event == "kvm:kvm_age_hva"
+
+
+def test_base_drivers_are_told_apart_by_functions_of_their_own() -> None:
+    base = load(None)
+    first = {base.expect(driver, N1).enters[0] for driver in get_args(Driver)}
+    assert len(first) == 3
+
+
+def test_base_access_faults_follow_stage_2() -> None:
+    base = load(None)
+    assert base.expect_access_faults(N1) == "none"
+    assert base.expect_access_faults(N1_SOFTWARE) == "touched"
+    assert base.expect_access_faults(A57) == "touched"
+
+
+def test_hardware_at_stage_2_only_is_no_situation() -> None:
+    assert len(set(situations())) == 9
+    assert all(s.stage1_af == "hardware" for s in situations() if s.stage2_af == "hardware")
+
+
+def test_series_of_the_project() -> None:
+    contract = load(PROJECT / "series" / "stage2-sw-af" / "series.yaml")
+    (variant,) = contract.variants
+    assert variant.name == "sw-af"
+    assert variant.cmdline == ("kvm-arm.stage2_sw_af=1",)
+    assert variant.stage2_af == "software"
+    assert contract.stage2_af_file is not None
+    assert contract.stage2_af_file.name == "stage2_af"
+    assert contract.fast_path is None
+    base = load(None)
+    for situation in situations():
+        assert contract.expect("eviction", situation) == base.expect("eviction", situation)
+
+
+def test_contract_and_patch_of_the_project_speak_of_the_same_things() -> None:
+    folder = PROJECT / "series" / "stage2-sw-af"
+    contract = load(folder / "series.yaml")
+    (patch,) = folder.glob("*.patch")
+    text = patch.read_text(encoding="utf-8")
+    (parameter,) = contract.variants[0].cmdline
+    file = contract.stage2_af_file
+    assert file is not None
+    assert f'early_param("{parameter.removesuffix("=1")}"' in text
+    assert f'debugfs_create_file("{file.name}"' in text
+    assert f'seq_puts(m, "{file.hardware}\\n")' in text
+    assert f'seq_puts(m, "{file.software}\\n")' in text
+
+
+@pytest.mark.parametrize(
+    ("version", "applies"),
+    [("6.12", True), ("6.12.117", True), ("6.12-rc3", True), ("6.1", False), ("6.120.1", False)],
+)
+def test_kernel_version(version: str, applies: bool) -> None:
+    assert load(None).applies_to(version) is applies
+
+
+def test_fast_path_is_taken_where_it_says_and_never_elsewhere(tmp_path: Path) -> None:
+    contract = load(write(tmp_path, FAST))
+    taken = contract.expect("mglru_walk", N1)
+    assert taken.enters == (("kvm_arch_test_clear_young",),)
+    assert taken.lru_gen_bit == 0x8
+    assert "kvm_arch_test_clear_young" not in taken.never
+    elsewhere_cells: list[tuple[Driver, Situation]] = [
+        ("mglru_walk", PROTECTED),
+        ("mglru_walk", N1_SOFTWARE),
+        ("mglru_walk", A57),
+        ("page_idle", N1),
+        ("eviction", N1),
+    ]
+    for driver, situation in elsewhere_cells:
+        elsewhere = contract.expect(driver, situation)
+        assert "kvm_arch_test_clear_young" in elsewhere.never
+        assert elsewhere.lru_gen_bit is None
+    assert load(None).expect("page_idle", N1).never == tuple(
+        name
+        for name in contract.expect("page_idle", N1).never
+        if name != "kvm_arch_test_clear_young"
+    )
+
+
+def test_own_rules_replace_those_of_one_driver(tmp_path: Path) -> None:
+    text = """\
+kernel: "6.14"
+paths:
+  hypervisor:
+    pages: each
+    event: "kvm:kvm_age_hva"
+    enters: [[pkvm_pgtable_stage2_test_clear_young]]
+drivers:
+  page_idle:
+    - {path: idle_tracking, modes: [vhe, nvhe]}
+    - {path: hypervisor, modes: [protected]}
+"""
+    contract = load(write(tmp_path, text))
+    assert contract.expect("page_idle", PROTECTED).enters == (
+        ("pkvm_pgtable_stage2_test_clear_young",),
+    )
+    assert contract.expect("page_idle", N1) == load(None).expect("page_idle", N1)
+    assert contract.expect("eviction", PROTECTED) == load(None).expect("eviction", PROTECTED)
+
+
+def test_situation_without_a_rule(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\ndrivers:\n  page_idle:\n    - {path: idle_tracking, modes: [vhe]}\n'
+    assert refusal(tmp_path, text) == (
+        "series.yaml:3: drivers.page_idle: 0 rules instead of one for mode nvhe, "
+        "stage1_af hardware, stage2_af hardware"
+    )
+
+
+def test_situation_with_two_rules(tmp_path: Path) -> None:
+    text = """\
+kernel: "6.12"
+drivers:
+  mglru_walk:
+    - path: page_tables
+    - {path: nowhere, stage1_af: software}
+"""
+    assert "series.yaml:3: drivers.mglru_walk: 2 rules instead of one" in refusal(tmp_path, text)
+
+
+def test_path_that_is_not_described(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\ndrivers:\n  eviction:\n    - path: elsewhere\n'
+    assert refusal(tmp_path, text) == (
+        "series.yaml:4: drivers.eviction[0].path: no path of the name 'elsewhere'"
+    )
+
+
+def test_variant_given_twice(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\nvariants:\n  - {name: a, cmdline: [x=1]}\n  - {name: a, cmdline: [y]}\n'
+    assert refusal(tmp_path, text) == "series.yaml:4: variants[1].name: a is given twice"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'pages: each, event: "kvm:kvm_age_hva"',
+        'pages: none, event: "kvm:kvm_age_hva", enters: [[a]], never: [b]',
+        'pages: none, event: "kvm:kvm_age_hva"',
+        'pages: each, event: "kvm:kvm_age_hva", enters: [[a]], never: [a]',
+        'pages: each, event: "kvm:kvm_age_hva", enters: [[]]',
+    ],
+)
+def test_path_that_cannot_be_checked(tmp_path: Path, body: str) -> None:
+    assert "series.yaml:3: paths.p" in refusal(
+        tmp_path, f'kernel: "6.12"\npaths:\n  p: {{{body}}}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cmdline: ['panic=1 init=/bin/sh']",
+        "cmdline: ['a=\"b\"']",
+        "cmdline: []",
+        'cmdline: ["a=1\\nb"]',
+    ],
+)
+def test_parameter_that_is_more_than_one_word(tmp_path: Path, line: str) -> None:
+    text = f'kernel: "6.12"\nvariants:\n  - name: a\n    {line}\n'
+    assert "series.yaml:4: variants[0].cmdline" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["../../etc/shadow", "a b", "A/b", ""])
+def test_debugfs_file_must_be_a_plain_name(tmp_path: Path, name: str) -> None:
+    text = f'kernel: "6.12"\nstage2_af_file: {{name: "{name}", hardware: h, software: s}}\n'
+    assert "series.yaml:2: stage2_af_file.name" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("symbol", ["a b", "*", "a;b", "$x"])
+def test_symbol_must_be_one_word(tmp_path: Path, symbol: str) -> None:
+    text = FAST.replace("kvm_arch_test_clear_young", f'"{symbol}"')
+    assert "series.yaml:3: fast_path.functions[0]" in refusal(tmp_path, text)
+
+
+def test_unquoted_version_is_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "kernel: 6.12\n").startswith("series.yaml:1: kernel: ")
+
+
+def test_unknown_key_and_every_other_problem_with_its_line(tmp_path: Path) -> None:
+    message = refusal(tmp_path, 'kernel: "6.12"\n\nvariant: []\naccess_faults: {hardware: some}\n')
+    lines = message.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["series.yaml:4", "access_faults.hardware"],
+        ["series.yaml:4", "access_faults.software"],
+        ["series.yaml:3", "variant"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ('kernel: "6.12"\nkernel: "6.13"\n', "series.yaml:2: kernel: already given in line 1"),
+        ("kernel: &a x\nvariants: *a\n", "series.yaml:1: anchors and aliases are not supported"),
+        ("kernel: [1\n", "series.yaml:2: "),
+        ("kernel: !!python/object:os.system x\n", "series.yaml:1: "),
+        ("kernel: 2023-02-31\n", "series.yaml:1: "),
+        ("a: 1\n---\nb: 2\n", "series.yaml:2: "),
+        ("", "series.yaml:1: "),
+        ("- a\n", "series.yaml:1: "),
+        ("kernel: \x00\n", "series.yaml:1: "),
+        ("a: " + "[" * 100_000, "series.yaml:1: nested deeper than 32 levels"),
+        ("- " * 100_000, "series.yaml:1: nested deeper than 32 levels"),
+        ("#" * 300_000, "series.yaml: longer than"),
+    ],
+)
+def test_text_that_is_no_contract(tmp_path: Path, text: str, where: str) -> None:
+    assert refusal(tmp_path, text).startswith(where)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        load(tmp_path / "absent.yaml")
+    (tmp_path / "series.yaml").write_bytes(b"kernel: \xff\n")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load(tmp_path / "series.yaml")
+
+
+def test_base_must_be_complete(tmp_path: Path) -> None:
+    text = BASE.read_text(encoding="utf-8")
+    path = write(tmp_path, text[: text.index("access_faults:")])
+    with pytest.raises(UsageError, match="access_faults: missing"):
+        load(None, base=path)
+    path = write(tmp_path, text.replace("  eviction:\n    - path: reverse_map\n", ""))
+    with pytest.raises(UsageError, match=r"drivers\.eviction: missing"):
+        load(None, base=path)
