@@ -7,10 +7,15 @@ from collections.abc import Iterable
 
 
 def format_ranges(pages: Iterable[int]) -> str:
-    """The shortest text for a set of page indices, in rising order."""
+    """The shortest text for a set of page indices, in rising order.
+
+    ValueError if one is negative.
+    """
     parts: list[str] = []
     start = end = -1
     for page in sorted(set(pages)):
+        if page < 0:
+            raise ValueError(f"not a page index: {page}")
         if start >= 0 and page == end + 1:
             end = page
             continue
@@ -30,10 +35,14 @@ def parse_ranges(text: str) -> frozenset[int]:
     pages: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not _is_number(first) or (dash and not _is_number(last)):
             raise ValueError(f"not a range of pages: {part!r}")
         low, high = int(first), int(last or first)
         if high < low:
             raise ValueError(f"a range that ends before it starts: {part!r}")
         pages.update(range(low, high + 1))
     return frozenset(pages)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

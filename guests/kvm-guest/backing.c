@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "backing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "array_size.h"
+#include "reply.h"
+
+#define OVERCOMMIT "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages"
+
+static const char * const names[] = {
+	[BACKING_ANON] = "anon",
+	[BACKING_THP] = "thp",
+	[BACKING_HUGETLB] = "hugetlb",
+	[BACKING_MEMFD] = "memfd",
+};
+
+bool backing_parse(const char *name, enum backing *backing)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!strcmp(name, names[i])) {
+			*backing = i;
+			return true;
+		}
+	}
+	return false;
+}
+
+const char *backing_name(enum backing backing)
+{
+	return names[backing];
+}
+
+bool backing_is_huge(enum backing backing)
+{
+	return backing == BACKING_THP || backing == BACKING_HUGETLB;
+}
+
+/* Address space for @size, aligned to 2 MiB, to map over with MAP_FIXED. */
+static void *reserve(size_t size)
+{
+	char *area = mmap(NULL, size + HUGE_PAGE_SIZE, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (area == MAP_FAILED)
+		die_errno("mmap of address space for the tested slot");
+	return (void *)(((uintptr_t)area + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1));
+}
+
+static void *map_over(void *area, size_t size, int flags, int fd)
+{
+	void *memory = mmap(area, size, PROT_READ | PROT_WRITE, MAP_FIXED | flags, fd, 0);
+
+	if (memory == MAP_FAILED)
+		die_errno("mmap of the tested slot");
+	return memory;
+}
+
+static void use_huge_pages(void *memory, size_t size)
+{
+	if (madvise(memory, size, MADV_HUGEPAGE))
+		die_errno("madvise(MADV_HUGEPAGE)");
+}
+
+/* A kernel without transparent huge pages does not know the advice. */
+static void use_small_pages(void *memory, size_t size)
+{
+	if (madvise(memory, size, MADV_NOHUGEPAGE) && errno != EINVAL)
+		die_errno("madvise(MADV_NOHUGEPAGE)");
+}
+
+static unsigned long read_number(const char *path)
+{
+	char text[32] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		die_errno(path);
+	close(fd);
+	return strtoul(text, NULL, 10);
+}
+
+static void write_number(const char *path, unsigned long number)
+{
+	char text[32];
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int length = snprintf(text, sizeof(text), "%lu", number);
+
+	if (fd < 0 || write(fd, text, length) != length)
+		die_errno(path);
+	close(fd);
+}
+
+/*
+ * mmap(2) takes the huge pages of a mapping from the pool or, as far as
+ * nr_overcommit_hugepages lets it, from the free memory. Such surplus pages go
+ * back by themselves when the mapping ends, so the limit is put back at once
+ * and nothing is left behind even if this program is killed.
+ */
+static void *map_hugetlb(void *area, size_t size)
+{
+	unsigned long before = read_number(OVERCOMMIT);
+	void *memory;
+
+	write_number(OVERCOMMIT, before + size / HUGE_PAGE_SIZE);
+	memory = mmap(area, size, PROT_READ | PROT_WRITE,
+		      MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
+		      (21 << MAP_HUGE_SHIFT), -1, 0);
+	write_number(OVERCOMMIT, before);
+	if (memory == MAP_FAILED)
+		die_errno("mmap of huge pages for the tested slot");
+	return memory;
+}
+
+static void *map_memfd(void *area, size_t size)
+{
+	int fd = memfd_create("kvm-guest", MFD_CLOEXEC);
+	void *memory;
+
+	if (fd < 0 || ftruncate(fd, size))
+		die_errno("memfd_create");
+	memory = map_over(area, size, MAP_SHARED, fd);
+	close(fd);
+	return memory;
+}
+
+void *backing_map(enum backing backing, size_t size)
+{
+	void *memory = reserve(size);
+
+	switch (backing) {
+	case BACKING_ANON:
+		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		use_small_pages(memory, size);
+		break;
+	case BACKING_THP:
+		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		use_huge_pages(memory, size);
+		break;
+	case BACKING_HUGETLB:
+		map_hugetlb(memory, size);
+		break;
+	case BACKING_MEMFD:
+		map_memfd(memory, size);
+		use_small_pages(memory, size);
+		break;
+	}
+	return memory;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The kinds of host memory that the tested slot can be made of. */
+#ifndef BACKING_H
+#define BACKING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define HUGE_PAGE_SIZE (2UL << 20)
+
+enum backing {
+	BACKING_ANON,		/* anonymous, pages of 4 KiB */
+	BACKING_THP,		/* anonymous, transparent huge pages of 2 MiB */
+	BACKING_HUGETLB,	/* hugetlbfs pages of 2 MiB */
+	BACKING_MEMFD,		/* shared memory of memfd_create(2) */
+};
+
+bool backing_parse(const char *name, enum backing *backing);
+const char *backing_name(enum backing backing);
+bool backing_is_huge(enum backing backing);
+
+/* Memory of that kind, aligned to 2 MiB, not yet populated; fatal on failure. */
+void *backing_map(enum backing backing, size_t size);
+
+#endif

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "commands.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "array_size.h"
+#include "ranges.h"
+#include "reply.h"
+
+#define MAX_WORDS 4
+
+static const struct command {
+	const char *name;
+	int words;		/* that follow the name, exactly */
+	const char *usage;
+	int (*run)(struct vm *vm, char **words);
+} commands[] = {
+	{ "populate", 0, "populate", command_populate },
+	{ "touch", 3, "touch read|write VCPU RANGES", command_touch },
+	{ "verify", 1, "verify RANGES", command_verify },
+	{ "pfns", 0, "pfns", command_pfns },
+	{ "flags", 0, "flags", command_flags },
+	{ "stage2", 0, "stage2", command_stage2 },
+	{ "drain", 0, "drain", command_drain },
+	{ "idle-mark", 0, "idle-mark", command_idle_mark },
+	{ "idle-read", 0, "idle-read", command_idle_read },
+	{ "flush", 0, "flush", command_flush },
+	{ "dirty-log", 1, "dirty-log on|off", command_dirty_log },
+	{ "dirty", 0, "dirty", command_dirty },
+	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
+	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
+	{ "spin-count", 1, "spin-count VCPU", command_spin_count },
+	{ "spin-wait", 2, "spin-wait VCPU TOUCHES", command_spin_wait },
+	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
+	{ "advise", 2, "advise dontneed|cold|pageout RANGES", command_advise },
+};
+
+/* Splits at single spaces; returns the number of words, MAX_WORDS + 1 if too many. */
+static int split(char *line, char **words)
+{
+	int count = 0;
+	char *word;
+
+	while ((word = strsep(&line, " "))) {
+		if (count == MAX_WORDS)
+			return MAX_WORDS + 1;
+		words[count++] = word;
+	}
+	return count;
+}
+
+static int run_one(struct vm *vm, char *text)
+{
+	char *words[MAX_WORDS];
+	int count = split(text, words);
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (strcmp(words[0], commands[i].name))
+			continue;
+		if (count - 1 != commands[i].words)
+			return reply_error("usage", "expected: %s", commands[i].usage);
+		return commands[i].run(vm, words + 1);
+	}
+	return reply_error("usage", "unknown command");
+}
+
+bool command_run(struct vm *vm, char *line)
+{
+	char *text;
+
+	if (!strcmp(line, "quit")) {
+		reply_ok("%s", "");
+		return false;
+	}
+	while ((text = strsep(&line, ";"))) {
+		if (run_one(vm, text))
+			break;
+		if (line)
+			reply_next();
+	}
+	return true;
+}
+
+int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number)
+{
+	uint64_t value = 0;
+	const char *at = word;
+
+	for (; isdigit((unsigned char)*at) && value < limit; at++)
+		value = value * 10 + (*at - '0');
+	if (at == word || *at || value >= limit)
+		return reply_error("usage", "%s must be a number below %u", what, limit);
+	*number = value;
+	return 0;
+}
+
+int parse_access(const char *word, bool *write)
+{
+	*write = !strcmp(word, "write");
+	if (!*write && strcmp(word, "read"))
+		return reply_error("usage", "the access must be read or write");
+	return 0;
+}
+
+int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu)
+{
+	uint32_t id;
+
+	if (parse_number(word, vm->vcpu_count, "VCPU", &id))
+		return -1;
+	*vcpu = &vm->vcpus[id];
+	return 0;
+}
+
+int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count)
+{
+	const char *why;
+	int64_t found = ranges_parse(word, vm->pages, list, &why);
+
+	if (found < 0)
+		return reply_error("usage", "RANGES: %s", why);
+	*count = found;
+	return 0;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The commands of docs/guest-protocol.md. Each handler gets the words after the
+ * command's name, composes the reply and returns 0 or -1 (an error reply).
+ */
+#ifndef COMMANDS_H
+#define COMMANDS_H
+
+#include <stdint.h>
+
+#include "vm.h"
+
+/*
+ * Carries out the commands of one line, with ";" between them, up to the first
+ * that fails, and composes the reply. Returns false after "quit".
+ */
+bool command_run(struct vm *vm, char *line);
+
+/* touch.c */
+int command_populate(struct vm *vm, char **words);
+int command_touch(struct vm *vm, char **words);
+
+/* spin.c */
+int command_spin(struct vm *vm, char **words);
+int command_spin_stop(struct vm *vm, char **words);
+int command_spin_count(struct vm *vm, char **words);
+int command_spin_wait(struct vm *vm, char **words);
+int command_pin(struct vm *vm, char **words);
+
+/* memory.c */
+int command_verify(struct vm *vm, char **words);
+int command_advise(struct vm *vm, char **words);
+int command_drain(struct vm *vm, char **words);
+
+/* stage2.c */
+int command_stage2(struct vm *vm, char **words);
+
+/* pagemap.c */
+int command_pfns(struct vm *vm, char **words);
+int command_flags(struct vm *vm, char **words);
+
+/* idle.c */
+int command_idle_mark(struct vm *vm, char **words);
+int command_idle_read(struct vm *vm, char **words);
+
+/* dirty.c */
+int command_flush(struct vm *vm, char **words);
+int command_dirty_log(struct vm *vm, char **words);
+int command_dirty(struct vm *vm, char **words);
+
+/* Words of a command as values; each returns 0, or -1 with the error as the reply. */
+int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);
+int parse_access(const char *word, bool *write);
+int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);
+/* @list has room for all pages of the slot. */
+int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count);
+
+#endif

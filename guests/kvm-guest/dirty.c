@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The dirty log of the tested slot, and the TLB invalidation that it can force. */
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "commands.h"
+#include "ranges.h"
+#include "reply.h"
+
+#define WORD_BITS 64
+
+/*
+ * When dirty logging is turned on, KVM takes the write permission from the
+ * slot's stage-2 entries and invalidates their cached translations. It does so
+ * without asking a vCPU to leave the guest, and leaves the access flags alone.
+ */
+int command_flush(struct vm *vm, char **words)
+{
+	(void)words;
+	if (vm->dirty_log)
+		return reply_error("usage", "flush would lose the dirty log that is on");
+	if (vm_set_slot_flags(vm, KVM_MEM_LOG_DIRTY_PAGES) || vm_set_slot_flags(vm, 0))
+		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	reply_ok("%s", "");
+	return 0;
+}
+
+int command_dirty_log(struct vm *vm, char **words)
+{
+	bool on = !strcmp(words[0], "on");
+
+	if (!on && strcmp(words[0], "off"))
+		return reply_error("usage", "expected: dirty-log on|off");
+	if (vm_set_slot_flags(vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0))
+		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	vm->dirty_log = on;
+	reply_ok("%s", "");
+	return 0;
+}
+
+int command_dirty(struct vm *vm, char **words)
+{
+	size_t bitmap_words = (vm->pages + WORD_BITS - 1) / WORD_BITS;
+	uint64_t *bitmap = calloc(bitmap_words, sizeof(*bitmap));
+	bool *dirty = calloc(vm->pages, sizeof(*dirty));
+	uint32_t count = 0;
+	int result = -1;
+
+	(void)words;
+	if (!bitmap || !dirty)
+		die("out of memory");
+	if (!vm->dirty_log) {
+		reply_error("usage", "the dirty log is off");
+	} else if (vm_get_dirty_log(vm, bitmap)) {
+		reply_errno("KVM_GET_DIRTY_LOG");
+	} else {
+		for (uint32_t page = 0; page < vm->pages; page++) {
+			dirty[page] = bitmap[page / WORD_BITS] >> page % WORD_BITS & 1;
+			count += dirty[page];
+		}
+		reply_ok(" count=%u dirty=", count);
+		ranges_print(reply, dirty, vm->pages);
+		result = 0;
+	}
+	free(bitmap);
+	free(dirty);
+	return result;
+}

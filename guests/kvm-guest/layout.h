@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the VMM and the payload agree on: where things lie in the guest's
+ * physical memory, and the mailbox of each vCPU.
+ */
+#ifndef LAYOUT_H
+#define LAYOUT_H
+
+#define GUEST_PAGE_SHIFT	12
+#define GUEST_PAGE_SIZE		0x1000
+#define GIB_SHIFT		30
+
+/* No memslot covers it: a store there ends KVM_RUN with KVM_EXIT_MMIO. */
+#define REPORT_IPA		0x10000000
+
+/* The tested pages, and nothing else. Aligned for blocks of 2 MiB. */
+#define SLOT_IPA		0x80000000
+
+/*
+ * Code, stage-1 table, mailboxes and page lists. Above the tested slot, since
+ * a stage-2 dump of Linux 6.12 never prints its last range.
+ */
+#define PAYLOAD_IPA		0x400000000
+
+/* Offsets in the payload's slot. The parts of each vCPU follow. */
+#define CODE_PAGES		4
+#define STAGE1_OFFSET		(CODE_PAGES * GUEST_PAGE_SIZE)
+#define VCPUS_OFFSET		(STAGE1_OFFSET + GUEST_PAGE_SIZE)
+
+/* A vCPU's part: its mailbox, its stack, then its list of pages. */
+#define STACK_TOP_OFFSET	(2 * GUEST_PAGE_SIZE)
+#define LIST_OFFSET		(2 * GUEST_PAGE_SIZE)
+
+/* Offsets in the mailbox that entry.S uses. */
+#define MAILBOX_ESR		0
+#define MAILBOX_ELR		8
+#define MAILBOX_FAR		16
+
+/* Values stored to REPORT_IPA. */
+#define REPORT_PARKED		1
+#define REPORT_EXCEPTION	2
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+enum mailbox_command {
+	MAILBOX_READ = 1,
+	MAILBOX_WRITE,
+	MAILBOX_SPIN_READ,
+	MAILBOX_SPIN_WRITE,
+};
+
+struct mailbox {
+	/* Written by the payload when it took an exception. */
+	uint64_t esr;
+	uint64_t elr;
+	uint64_t far;
+
+	/* Written by the VMM while the vCPU is parked. */
+	uint64_t command;
+	uint64_t list;		/* address of uint32_t page indices */
+	uint64_t count;
+	uint64_t value;		/* a write stores this plus the page's index */
+
+	/* Written by the VMM at any time: ends a spin. */
+	uint64_t stop;
+
+	/* Written by the payload, read by the VMM at any time. */
+	uint64_t touches;
+	uint64_t page;		/* the page that it is at */
+	uint64_t check;		/* exclusive or of all values read */
+};
+
+_Static_assert(__builtin_offsetof(struct mailbox, esr) == MAILBOX_ESR, "entry.S");
+_Static_assert(__builtin_offsetof(struct mailbox, elr) == MAILBOX_ELR, "entry.S");
+_Static_assert(__builtin_offsetof(struct mailbox, far) == MAILBOX_FAR, "entry.S");
+#endif
+
+#endif

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * kvm-guest: a small user of KVM/arm64 whose guest touches pages on command.
+ * It is driven line by line over standard input and output; the protocol is
+ * documented in docs/guest-protocol.md.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "reply.h"
+
+#define PROTOCOL 1
+#define OPTIONS \
+	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--vcpus N] [--timeout SECONDS]"
+#define DEFAULT_PAGES 4096
+#define DEFAULT_TIMEOUT 20.0
+#define MAX_TIMEOUT 86400.0
+#define EXIT_USAGE 2
+
+static _Noreturn void usage(const char *why)
+{
+	reply_error("usage", "%s; kvm-guest " OPTIONS, why);
+	reply_send();
+	exit(EXIT_USAGE);
+}
+
+static uint32_t parse_option(const char *word, uint32_t limit, const char *what)
+{
+	uint32_t number = 0;
+
+	if (parse_number(word, limit, what, &number) || !number)
+		usage(what);
+	return number;
+}
+
+static double parse_timeout(const char *word)
+{
+	char *end;
+	double seconds = strtod(word, &end);
+
+	if (end == word || *end || !(seconds > 0) || seconds > MAX_TIMEOUT)
+		usage("--timeout");
+	return seconds;
+}
+
+static void parse_options(struct vm *vm, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "backing", required_argument, NULL, 'b' },
+		{ "pages", required_argument, NULL, 'p' },
+		{ "vcpus", required_argument, NULL, 'c' },
+		{ "timeout", required_argument, NULL, 't' },
+		{ }
+	};
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		switch (option) {
+		case 'b':
+			if (!backing_parse(optarg, &vm->backing))
+				usage("--backing");
+			break;
+		case 'p':
+			vm->pages = parse_option(optarg, MAX_PAGES + 1, "--pages");
+			break;
+		case 'c':
+			vm->vcpu_count = parse_option(optarg, MAX_VCPUS + 1, "--vcpus");
+			break;
+		case 't':
+			vm->timeout = parse_timeout(optarg);
+			break;
+		default:
+			usage("unknown option");
+		}
+	}
+	if (optind != argc)
+		usage("unexpected argument");
+	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))
+		usage("--pages must be a multiple of 512 for huge pages");
+}
+
+static void greet(const struct vm *vm)
+{
+	reply_begin("ready");
+	fprintf(reply, " protocol=%d pid=%d vmfd=%d page_size=%d", PROTOCOL, getpid(), vm->fd,
+		GUEST_PAGE_SIZE);
+	fprintf(reply, " slot_ipa=0x%" PRIx64 " slot_hva=0x%" PRIxPTR " pages=%" PRIu32,
+		(uint64_t)SLOT_IPA, (uintptr_t)vm->slot, vm->pages);
+	fprintf(reply, " payload_ipa=0x%" PRIx64 " payload_pages=%zu", (uint64_t)PAYLOAD_IPA,
+		vm->payload_size / GUEST_PAGE_SIZE);
+	fprintf(reply, " vcpus=%u backing=%s", vm->vcpu_count, backing_name(vm->backing));
+	reply_send();
+}
+
+static void serve(struct vm *vm)
+{
+	char *line = NULL;
+	size_t room = 0;
+	ssize_t length;
+	bool more = true;
+
+	while (more && (length = getline(&line, &room, stdin)) > 0) {
+		if (line[length - 1] == '\n')
+			line[--length] = 0;
+		if (strlen(line) == (size_t)length)
+			more = command_run(vm, line);
+		else
+			reply_error("usage", "a line with a zero byte");
+		reply_send();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct vm vm = {
+		.backing = BACKING_ANON,
+		.pages = DEFAULT_PAGES,
+		.vcpu_count = 1,
+		.timeout = DEFAULT_TIMEOUT,
+	};
+
+	/*
+	 * Giving memory back to the host means TLB invalidations, which QEMU's TCG
+	 * applies to the vCPUs too: keep what was once taken.
+	 */
+	mallopt(M_MMAP_MAX, 0);
+	mallopt(M_TRIM_THRESHOLD, INT_MAX);
+
+	reply_init();
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+		die_errno("prctl(PR_SET_PDEATHSIG)");
+	parse_options(&vm, argc, argv);
+	if (sysconf(_SC_PAGESIZE) != GUEST_PAGE_SIZE)
+		die("the host's pages are of %ld bytes; only 4096 is supported",
+		    sysconf(_SC_PAGESIZE));
+	vm_create(&vm);
+	greet(&vm);
+	serve(&vm);
+	/* The vCPUs' threads end with the process, wherever they are. */
+	_exit(EXIT_SUCCESS);
+}

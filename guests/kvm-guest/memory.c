@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What this process itself does to the tested pages and to the host's lists of them. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "commands.h"
+#include "reply.h"
+
+#define DROP_CACHES "/proc/sys/vm/drop_caches"
+
+static int verify(const struct vm *vm, const uint32_t *list, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t page = list[i];
+		const char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+		uint64_t got = __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
+
+		if (got != vm->expected[page])
+			return reply_error("data", "page=%u expected=0x%" PRIx64 " got=0x%" PRIx64,
+					   page, vm->expected[page], got);
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count)
+{
+	bool zeroes = advice == MADV_DONTNEED && vm->backing != BACKING_MEMFD;
+
+	for (uint32_t i = 0; zeroes && i < count; i++) {
+		if (vm->write_spins[list[i]])
+			return reply_error("usage", "page %u is being written by a spin", list[i]);
+	}
+	for (uint32_t i = 0, run; i < count; i += run) {
+		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
+			;
+		if (madvise(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
+			    (size_t)run << GUEST_PAGE_SHIFT, advice))
+			return reply_errno("madvise");
+		for (uint32_t j = 0; zeroes && j < run; j++)
+			vm->expected[list[i] + j] = 0;
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+static uint32_t *new_list(const struct vm *vm)
+{
+	uint32_t *list = malloc(vm->pages * sizeof(*list));
+
+	if (!list)
+		die("out of memory");
+	return list;
+}
+
+int command_verify(struct vm *vm, char **words)
+{
+	uint32_t *list = new_list(vm), count;
+	int result = -1;
+
+	if (!parse_pages(vm, words[0], list, &count))
+		result = verify(vm, list, count);
+	free(list);
+	return result;
+}
+
+int command_advise(struct vm *vm, char **words)
+{
+	uint32_t *list, count;
+	int advice, result = -1;
+
+	if (!strcmp(words[0], "dontneed"))
+		advice = MADV_DONTNEED;
+	else if (!strcmp(words[0], "cold"))
+		advice = MADV_COLD;
+	else if (!strcmp(words[0], "pageout"))
+		advice = MADV_PAGEOUT;
+	else
+		return reply_error("usage", "the advice must be dontneed, cold or pageout");
+	list = new_list(vm);
+	if (!parse_pages(vm, words[1], list, &count))
+		result = apply(vm, advice, list, count);
+	free(list);
+	return result;
+}
+
+/*
+ * New pages wait in per-CPU batches before they are on an LRU list. The first
+ * thing that drop_caches does is to drain these of all CPUs.
+ */
+int command_drain(struct vm *vm, char **words)
+{
+	int fd = open(DROP_CACHES, O_WRONLY | O_CLOEXEC);
+	int failed;
+
+	(void)vm;
+	(void)words;
+	if (fd < 0)
+		return reply_errno(DROP_CACHES);
+	failed = write(fd, "1", 1) != 1;
+	if (failed)
+		reply_errno(DROP_CACHES);
+	else
+		reply_ok("%s", "");
+	close(fd);
+	return failed ? -1 : 0;
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "pagemap.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/kernel-page-flags.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "array_size.h"
+#include "commands.h"
+#include "reply.h"
+
+#define PM_PRESENT	(1ULL << 63)
+#define PM_PFN		((1ULL << 55) - 1)
+
+/* Pages of flags that are read at once: as many as a huge page has. */
+#define BLOCK 512
+
+/* Without KPF_KSM, which Linux 6.12 sets for any anonymous page. */
+static const struct {
+	int bit;
+	const char *name;
+} flags[] = {
+	{ KPF_LOCKED, "locked" },
+	{ KPF_REFERENCED, "referenced" },
+	{ KPF_UPTODATE, "uptodate" },
+	{ KPF_DIRTY, "dirty" },
+	{ KPF_LRU, "lru" },
+	{ KPF_ACTIVE, "active" },
+	{ KPF_WRITEBACK, "writeback" },
+	{ KPF_RECLAIM, "reclaim" },
+	{ KPF_MMAP, "mmap" },
+	{ KPF_ANON, "anon" },
+	{ KPF_SWAPCACHE, "swapcache" },
+	{ KPF_SWAPBACKED, "swapbacked" },
+	{ KPF_COMPOUND_HEAD, "compound_head" },
+	{ KPF_COMPOUND_TAIL, "compound_tail" },
+	{ KPF_HUGE, "huge" },
+	{ KPF_UNEVICTABLE, "unevictable" },
+	{ KPF_THP, "thp" },
+	{ KPF_ZERO_PAGE, "zero_page" },
+	{ KPF_IDLE, "idle" },
+};
+
+static uint64_t block[BLOCK];
+static uint64_t block_start = PFN_NONE;
+
+uint64_t *pagemap_read(const struct vm *vm)
+{
+	size_t size = vm->pages * sizeof(uint64_t);
+	uint64_t *entries = malloc(size);
+	off_t offset = ((uintptr_t)vm->slot >> GUEST_PAGE_SHIFT) * sizeof(uint64_t);
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	size_t done = 0;
+
+	if (!entries)
+		die("out of memory");
+	if (fd < 0)
+		die_errno("/proc/self/pagemap");
+	while (done < size) {
+		ssize_t got = pread(fd, (char *)entries + done, size - done, offset + done);
+
+		if (got <= 0)
+			die_errno("pread of /proc/self/pagemap");
+		done += got;
+	}
+	close(fd);
+	for (uint32_t page = 0; page < vm->pages; page++) {
+		if (!(entries[page] & PM_PRESENT))
+			entries[page] = PFN_NONE;
+		else if (!(entries[page] & PM_PFN))
+			die("/proc/self/pagemap hides the PFNs: CAP_SYS_ADMIN is needed");
+		else
+			entries[page] &= PM_PFN;
+	}
+	return entries;
+}
+
+void page_flags_refresh(void)
+{
+	block_start = PFN_NONE;
+}
+
+uint64_t page_flags(uint64_t pfn)
+{
+	static int fd = -1;
+	uint64_t start = pfn - pfn % BLOCK;
+	ssize_t got;
+
+	if (start == block_start)
+		return block[pfn - start];
+	if (fd < 0)
+		fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		die_errno("/proc/kpageflags");
+	got = pread(fd, block, sizeof(block), start * sizeof(uint64_t));
+	if (got < (ssize_t)((pfn - start + 1) * sizeof(uint64_t)))
+		die_errno("pread of /proc/kpageflags");
+	block_start = start;
+	return block[pfn - start];
+}
+
+uint64_t page_head(uint64_t pfn)
+{
+	while (pfn && page_flags(pfn) & (1ULL << KPF_COMPOUND_TAIL))
+		pfn--;
+	return pfn;
+}
+
+static void print_run(const char *comma, uint32_t page, uint32_t count, uint64_t pfn)
+{
+	fprintf(reply, "%s%u+%u:%" PRIu64, comma, page, count, pfn);
+}
+
+int command_pfns(struct vm *vm, char **words)
+{
+	uint64_t *pfns = pagemap_read(vm);
+	const char *comma = "";
+	uint32_t present = 0, run;
+
+	(void)words;
+	for (uint32_t page = 0; page < vm->pages; page++)
+		present += pfns[page] != PFN_NONE;
+	reply_ok(" present=%u map=%s", present, present ? "" : "-");
+	for (uint32_t page = 0; page < vm->pages; page += run) {
+		run = 1;
+		if (pfns[page] == PFN_NONE)
+			continue;
+		while (page + run < vm->pages && pfns[page + run] == pfns[page] + run)
+			run++;
+		print_run(comma, page, run, pfns[page]);
+		comma = ",";
+	}
+	free(pfns);
+	return 0;
+}
+
+int command_flags(struct vm *vm, char **words)
+{
+	uint64_t *pfns = pagemap_read(vm);
+	uint32_t counts[ARRAY_SIZE(flags)] = { 0 };
+	uint32_t present = 0;
+
+	(void)words;
+	page_flags_refresh();
+	for (uint32_t page = 0; page < vm->pages; page++) {
+		uint64_t bits;
+
+		if (pfns[page] == PFN_NONE)
+			continue;
+		present++;
+		bits = page_flags(pfns[page]);
+		for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+			counts[i] += bits >> flags[i].bit & 1;
+	}
+	reply_ok(" present=%u", present);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		fprintf(reply, " %s=%u", flags[i].name, counts[i]);
+	free(pfns);
+	return 0;
+}

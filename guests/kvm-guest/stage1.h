@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The guest's own translation (stage 1): addresses map to themselves, in blocks
+ * of 1 GiB, so that loads and stores are cacheable as they are in any real
+ * guest. See the Arm Architecture Reference Manual (DDI 0487), D8 and D24.
+ */
+#ifndef STAGE1_H
+#define STAGE1_H
+
+#include <stdint.h>
+
+/* Attribute 0 is Device-nGnRE, attribute 1 Normal write-back memory. */
+#define STAGE1_MAIR 0xff04UL
+
+/*
+ * TTBR0 covers 39 bits (T0SZ 25) in 4 KiB granules, walks are write-back and
+ * inner shareable, IPS is 40 bits; TTBR1 is off (EPD1), with a granule of 4 KiB.
+ */
+#define STAGE1_TCR (25UL | 1UL << 8 | 1UL << 10 | 3UL << 12 | 1UL << 23 | 2UL << 30 | 2UL << 32)
+
+/* The bits that are RES1 without later extensions, and M, C, SA and I. */
+#define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)
+
+/* Fills the table: REPORT_IPA as Device, @pages tested pages and the payload as Normal. */
+void stage1_fill(uint64_t *table, uint32_t pages);
+
+#endif

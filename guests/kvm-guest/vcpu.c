@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "vcpu.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "reply.h"
+#include "stage1.h"
+#include "vm.h"
+
+#define CORE_REG(member) \
+	(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(member))
+
+/* EL1 with its own stack pointer, all interrupts masked. */
+#define PSTATE_EL1H_DAIF 0x3c5
+
+/* How long a vCPU may take to leave KVM_RUN when kicked, in seconds. */
+#define KICK_PATIENCE 2.0
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t stopped;	/* some vCPU's state is no longer VCPU_RUNNING */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Its arrival is all that matters: it interrupts KVM_RUN. */
+static void on_kick(int signum)
+{
+	(void)signum;
+}
+
+static void init_once(void)
+{
+	struct sigaction action = { .sa_handler = on_kick };
+	pthread_condattr_t monotonic;
+
+	sigaction(SIGUSR1, &action, NULL);
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	pthread_cond_init(&stopped, &monotonic);
+	pthread_condattr_destroy(&monotonic);
+}
+
+static struct timespec in_seconds(double seconds)
+{
+	struct timespec at;
+	long whole = seconds;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += whole;
+	at.tv_nsec += (seconds - whole) * 1e9;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_nsec -= 1000000000;
+		at.tv_sec++;
+	}
+	return at;
+}
+
+static bool is_past(struct timespec at)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec > at.tv_sec || (now.tv_sec == at.tv_sec && now.tv_nsec >= at.tv_nsec);
+}
+
+static uint64_t get_register(const struct vcpu *vcpu, uint64_t id)
+{
+	uint64_t value = 0;
+	struct kvm_one_reg reg = { .id = id, .addr = (uintptr_t)&value };
+
+	if (ioctl(vcpu->fd, KVM_GET_ONE_REG, &reg))
+		die_errno("KVM_GET_ONE_REG");
+	return value;
+}
+
+static void set_register(const struct vcpu *vcpu, uint64_t id, uint64_t value)
+{
+	struct kvm_one_reg reg = { .id = id, .addr = (uintptr_t)&value };
+
+	if (ioctl(vcpu->fd, KVM_SET_ONE_REG, &reg))
+		die_errno("KVM_SET_ONE_REG");
+}
+
+/* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
+static enum vcpu_state judge_exit(struct vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+	uint64_t report;
+
+	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
+	    run->mmio.phys_addr != REPORT_IPA || run->mmio.len != sizeof(report))
+		return VCPU_FAILED;
+	memcpy(&report, run->mmio.data, sizeof(report));
+	return report == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
+}
+
+static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
+{
+	for (;;) {
+		vcpu->error = 0;
+		if (!ioctl(vcpu->fd, KVM_RUN, NULL))
+			return judge_exit(vcpu);
+		if (errno != EINTR) {
+			vcpu->error = errno;
+			return VCPU_FAILED;
+		}
+		if (__atomic_load_n(&vcpu->kicked, __ATOMIC_ACQUIRE)) {
+			vcpu->pc = get_register(vcpu, CORE_REG(regs.pc));
+			return VCPU_HUNG;
+		}
+	}
+}
+
+static void *vcpu_thread(void *argument)
+{
+	struct vcpu *vcpu = argument;
+
+	pthread_mutex_lock(&lock);
+	vcpu->tid = gettid();
+	for (;;) {
+		enum vcpu_state state;
+
+		while (vcpu->state != VCPU_RUNNING)
+			pthread_cond_wait(&vcpu->go, &lock);
+		pthread_mutex_unlock(&lock);
+		state = run_until_stopped(vcpu);
+		pthread_mutex_lock(&lock);
+		vcpu->state = state;
+		pthread_cond_broadcast(&stopped);
+	}
+	return NULL;
+}
+
+static void setup_registers(const struct vcpu *vcpu)
+{
+	set_register(vcpu, CORE_REG(regs.pc), PAYLOAD_IPA);
+	set_register(vcpu, CORE_REG(regs.regs[0]), vcpu->mailbox_ipa);
+	set_register(vcpu, CORE_REG(regs.pstate), PSTATE_EL1H_DAIF);
+	set_register(vcpu, ARM64_SYS_REG(3, 0, 10, 2, 0), STAGE1_MAIR);
+	set_register(vcpu, ARM64_SYS_REG(3, 0, 2, 0, 2), STAGE1_TCR);
+	set_register(vcpu, ARM64_SYS_REG(3, 0, 2, 0, 0), PAYLOAD_IPA + STAGE1_OFFSET);
+	set_register(vcpu, ARM64_SYS_REG(3, 0, 1, 0, 0), STAGE1_SCTLR);
+}
+
+static void place(struct vm *vm, struct vcpu *vcpu)
+{
+	uint64_t offset = VCPUS_OFFSET + vcpu->id * vm_vcpu_part(vm->pages);
+
+	vcpu->mailbox = (void *)(vm->payload + offset);
+	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
+	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
+	vcpu->list_ipa = PAYLOAD_IPA + offset + LIST_OFFSET;
+}
+
+void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
+{
+	struct kvm_vcpu_init init;
+	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
+
+	pthread_once(&once, init_once);
+	vcpu->id = id;
+	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, id);
+	if (size < 0 || vcpu->fd < 0)
+		die_errno("KVM_CREATE_VCPU");
+	vcpu->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (vcpu->run == MAP_FAILED)
+		die_errno("mmap of kvm_run");
+	if (ioctl(vm->fd, KVM_ARM_PREFERRED_TARGET, &init))
+		die_errno("KVM_ARM_PREFERRED_TARGET");
+	if (ioctl(vcpu->fd, KVM_ARM_VCPU_INIT, &init))
+		die_errno("KVM_ARM_VCPU_INIT");
+	place(vm, vcpu);
+	setup_registers(vcpu);
+	vcpu_stats_open(&vcpu->stats, vcpu->fd);
+}
+
+void vcpu_start(struct vcpu *vcpu)
+{
+	vcpu->state = VCPU_RUNNING;
+	pthread_cond_init(&vcpu->go, NULL);
+	errno = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+	if (errno)
+		die_errno("pthread_create");
+}
+
+static enum vcpu_state state_of(const struct vcpu *vcpu)
+{
+	enum vcpu_state state;
+
+	pthread_mutex_lock(&lock);
+	state = vcpu->state;
+	pthread_mutex_unlock(&lock);
+	return state;
+}
+
+/* The reply for a vCPU that is not parked and does not run. */
+static int reply_stopped(const struct vcpu *vcpu)
+{
+	const struct mailbox *mailbox = vcpu->mailbox;
+
+	switch (state_of(vcpu)) {
+	case VCPU_HUNG:
+		return reply_error("hung", "vcpu=%u pc=0x%" PRIx64 " page=%" PRIu64
+				   " touches=%" PRIu64, vcpu->id, vcpu->pc, mailbox->page,
+				   mailbox->touches);
+	case VCPU_LOST:
+		return reply_error("hung", "vcpu=%u pc=unknown page=%" PRIu64
+				   " touches=%" PRIu64, vcpu->id, mailbox->page,
+				   mailbox->touches);
+	case VCPU_EXCEPTION:
+		return reply_error("guest", "vcpu=%u exception esr=0x%" PRIx64 " elr=0x%" PRIx64
+				   " far=0x%" PRIx64 " page=%" PRIu64, vcpu->id, mailbox->esr,
+				   mailbox->elr, mailbox->far, mailbox->page);
+	default:
+		break;
+	}
+	if (vcpu->error)
+		return reply_error("guest", "vcpu=%u KVM_RUN: %s (errno %d) page=%" PRIu64,
+				   vcpu->id, strerror(vcpu->error), vcpu->error, mailbox->page);
+	return reply_error("guest", "vcpu=%u KVM_RUN ended with exit_reason=%u page=%" PRIu64,
+			   vcpu->id, vcpu->run->exit_reason, mailbox->page);
+}
+
+int vcpu_check_idle(const struct vcpu *vcpu)
+{
+	if (vcpu->spinning)
+		return reply_error("usage", "vcpu %u is spinning", vcpu->id);
+	if (state_of(vcpu) != VCPU_PARKED)
+		return reply_stopped(vcpu);
+	return 0;
+}
+
+void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
+{
+	struct mailbox *mailbox = vcpu->mailbox;
+
+	mailbox->command = command;
+	mailbox->list = vcpu->list_ipa;
+	mailbox->count = count;
+	mailbox->value = value;
+	mailbox->stop = 0;
+	mailbox->touches = 0;
+	mailbox->check = 0;
+	mailbox->page = count ? vcpu->list[0] : 0;
+	vcpu->before = vcpu_stats_read(&vcpu->stats);
+
+	pthread_mutex_lock(&lock);
+	vcpu->state = VCPU_RUNNING;
+	pthread_cond_signal(&vcpu->go);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Waits with the lock held; false if it still runs when time is up. */
+static bool wait_stopped(const struct vcpu *vcpu, double seconds)
+{
+	struct timespec until = in_seconds(seconds);
+
+	while (vcpu->state == VCPU_RUNNING) {
+		if (pthread_cond_timedwait(&stopped, &lock, &until) == ETIMEDOUT)
+			break;
+	}
+	return vcpu->state != VCPU_RUNNING;
+}
+
+/*
+ * Makes KVM_RUN return, with the lock held. immediate_exit closes the gap
+ * between the thread's look at `kicked` and its next KVM_RUN.
+ */
+static void kick(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->kicked, true, __ATOMIC_RELEASE);
+	vcpu->run->immediate_exit = 1;
+	pthread_kill(vcpu->thread, SIGUSR1);
+	if (!wait_stopped(vcpu, KICK_PATIENCE))
+		vcpu->state = VCPU_LOST;
+}
+
+int vcpu_wait_parked(struct vcpu *vcpu, double seconds)
+{
+	bool parked;
+
+	pthread_mutex_lock(&lock);
+	if (!wait_stopped(vcpu, seconds))
+		kick(vcpu);
+	parked = vcpu->state == VCPU_PARKED;
+	pthread_mutex_unlock(&lock);
+	return parked ? 0 : reply_stopped(vcpu);
+}
+
+int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds)
+{
+	const struct timespec moment = { .tv_nsec = 20000 };
+	struct timespec until = in_seconds(seconds);
+
+	while (vcpu_touches(vcpu) < touches) {
+		if (state_of(vcpu) != VCPU_RUNNING)
+			return reply_stopped(vcpu);
+		if (is_past(until))
+			return vcpu_wait_parked(vcpu, 0);
+		nanosleep(&moment, NULL);
+	}
+	return 0;
+}
+
+uint64_t vcpu_touches(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->mailbox->touches, __ATOMIC_ACQUIRE);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A vCPU and its thread. While it is parked it is out of KVM_RUN, its payload
+ * stopped in the store that reported so.
+ */
+#ifndef VCPU_H
+#define VCPU_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "layout.h"
+#include "vcpu_stats.h"
+
+enum vcpu_state {
+	VCPU_PARKED,
+	VCPU_RUNNING,
+	VCPU_HUNG,	/* did not park in time, was kicked out of KVM_RUN */
+	VCPU_LOST,	/* did not even leave KVM_RUN when kicked */
+	VCPU_EXCEPTION,	/* its payload took an exception */
+	VCPU_FAILED,	/* KVM_RUN failed or exited for a reason not expected */
+};
+
+struct vm;
+
+struct vcpu {
+	unsigned int id;
+	int fd;
+	struct kvm_run *run;
+	struct mailbox *mailbox;
+	uint32_t *list;			/* room for every page of the slot */
+	uint64_t mailbox_ipa;
+	uint64_t list_ipa;
+	struct vcpu_stats stats;
+	struct vcpu_counts before;	/* counts when it was last let go */
+
+	pthread_t thread;
+	pthread_cond_t go;
+	pid_t tid;
+	enum vcpu_state state;
+	bool kicked;
+	uint64_t pc;			/* valid if hung */
+	int error;			/* errno of KVM_RUN, 0 for a strange exit */
+
+	bool spinning;
+	bool spin_writes;
+};
+
+/* Makes the vCPU; fatal on failure. */
+void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id);
+
+/* Starts its thread, once all vCPUs are made. Its payload parks at once. */
+void vcpu_start(struct vcpu *vcpu);
+
+/* 0 if it is parked and does not spin, else -1 with an error as the reply. */
+int vcpu_check_idle(const struct vcpu *vcpu);
+
+/* Lets it go with a command on the first @count entries of its list. */
+void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
+
+/*
+ * Waits until it is parked, @seconds at most; then it is kicked out. Returns 0,
+ * or -1 with an error as the reply.
+ */
+int vcpu_wait_parked(struct vcpu *vcpu, double seconds);
+
+/* Waits in the same way until it has made @touches since it was let go. */
+int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds);
+
+/* How many touches it has made since it was let go. Does not disturb it. */
+uint64_t vcpu_touches(const struct vcpu *vcpu);
+
+#endif

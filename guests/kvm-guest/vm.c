@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "payload_blob.h"
+#include "reply.h"
+#include "stage1.h"
+
+/* KVM's default size of the guest's physical address space, in bits. */
+#define DEFAULT_IPA_BITS 40
+/* What PAYLOAD_IPA needs, its vCPUs' parts included. */
+#define MIN_IPA_BITS 36
+
+enum slot {
+	SLOT_TESTED,
+	SLOT_PAYLOAD,
+};
+
+static void open_kvm(struct vm *vm)
+{
+	int version;
+
+	vm->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm_fd < 0 && errno == ENOENT)
+		die("/dev/kvm is missing: the running kernel has no KVM, or no EL2 to run it in");
+	if (vm->kvm_fd < 0)
+		die_errno("/dev/kvm");
+	version = ioctl(vm->kvm_fd, KVM_GET_API_VERSION, NULL);
+	if (version != KVM_API_VERSION)
+		die("KVM_GET_API_VERSION is %d, not %d", version, KVM_API_VERSION);
+}
+
+static void create_vm(struct vm *vm)
+{
+	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
+
+	if (bits <= 0 || bits > DEFAULT_IPA_BITS)
+		bits = DEFAULT_IPA_BITS;
+	if (bits < MIN_IPA_BITS)
+		die("this CPU gives guests %d bits of physical address; %d are needed", bits,
+		    MIN_IPA_BITS);
+	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM,
+		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
+	if (vm->fd < 0)
+		die_errno("KVM_CREATE_VM");
+}
+
+static struct kvm_userspace_memory_region tested_slot(const struct vm *vm, uint32_t flags)
+{
+	return (struct kvm_userspace_memory_region) {
+		.slot = SLOT_TESTED,
+		.flags = flags,
+		.guest_phys_addr = SLOT_IPA,
+		.memory_size = (uint64_t)vm->pages << GUEST_PAGE_SHIFT,
+		.userspace_addr = (uintptr_t)vm->slot,
+	};
+}
+
+int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
+{
+	struct kvm_userspace_memory_region region = tested_slot(vm, flags);
+
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap)
+{
+	struct kvm_dirty_log log = { .slot = SLOT_TESTED, .dirty_bitmap = bitmap };
+
+	return ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log);
+}
+
+size_t vm_vcpu_part(uint32_t pages)
+{
+	size_t list = (size_t)pages * sizeof(uint32_t);
+
+	return LIST_OFFSET + ((list + GUEST_PAGE_SIZE - 1) & ~(size_t)(GUEST_PAGE_SIZE - 1));
+}
+
+static void create_payload(struct vm *vm)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = SLOT_PAYLOAD,
+		.guest_phys_addr = PAYLOAD_IPA,
+	};
+
+	vm->payload_size = VCPUS_OFFSET + vm->vcpu_count * vm_vcpu_part(vm->pages);
+	vm->payload = mmap(NULL, vm->payload_size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (vm->payload == MAP_FAILED)
+		die_errno("mmap of the payload's slot");
+	/* Only to keep huge pages out of the picture: a kernel without any refuses. */
+	madvise(vm->payload, vm->payload_size, MADV_NOHUGEPAGE);
+	memcpy(vm->payload, payload_start, payload_end - payload_start);
+	stage1_fill((void *)(vm->payload + STAGE1_OFFSET), vm->pages);
+
+	region.memory_size = vm->payload_size;
+	region.userspace_addr = (uintptr_t)vm->payload;
+	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region))
+		die_errno("KVM_SET_USER_MEMORY_REGION of the payload's slot");
+}
+
+void vm_create(struct vm *vm)
+{
+	open_kvm(vm);
+	create_vm(vm);
+	vm->slot = backing_map(vm->backing, (size_t)vm->pages << GUEST_PAGE_SHIFT);
+	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
+	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));
+	if (!vm->expected || !vm->write_spins)
+		die("out of memory");
+	if (vm_set_slot_flags(vm, 0))
+		die_errno("KVM_SET_USER_MEMORY_REGION of the tested slot");
+	create_payload(vm);
+	/*
+	 * pKVM tells the hypervisor of a VM's vCPUs when the first of them runs. In
+	 * Linux 6.12, KVM_RUN of one made later never enters the guest nor returns.
+	 */
+	for (unsigned int i = 0; i < vm->vcpu_count; i++)
+		vcpu_create(vm, &vm->vcpus[i], i);
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		vcpu_start(&vm->vcpus[i]);
+		if (vcpu_wait_parked(&vm->vcpus[i], vm->timeout)) {
+			reply_send();	/* it says why the payload did not start */
+			_exit(EXIT_FAILURE);
+		}
+	}
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The virtual machine: two memslots and its vCPUs. */
+#ifndef VM_H
+#define VM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backing.h"
+#include "vcpu.h"
+
+#define MAX_PAGES (1U << 20)
+#define MAX_VCPUS 16U
+
+struct vm {
+	/* As asked for on the command line. */
+	enum backing backing;
+	uint32_t pages;
+	unsigned int vcpu_count;
+	double timeout;		/* seconds that one command may take */
+
+	int kvm_fd;
+	int fd;
+	char *slot;		/* the tested pages, as this process sees them */
+	char *payload;
+	size_t payload_size;
+	struct vcpu vcpus[MAX_VCPUS];
+
+	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
+	uint32_t sequence;	/* counts commands that write */
+	uint64_t *expected;	/* what the first word of each tested page must hold */
+	uint8_t *write_spins;	/* how many vCPUs spin on each page with writes */
+};
+
+/* Bytes of the payload's slot that each vCPU takes. */
+size_t vm_vcpu_part(uint32_t pages);
+
+/* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
+void vm_create(struct vm *vm);
+
+/* KVM_SET_USER_MEMORY_REGION for the tested slot with @flags; -1 with errno. */
+int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
+
+/* KVM_GET_DIRTY_LOG of the tested slot into a bitmap; -1 with errno. */
+int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap);
+
+#endif

@@ -1,0 +1,591 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Drive kvm-guest, the KVM user built from guests/, on a host.
+
+docs/guest-protocol.md says what each command does and what it disturbs. The host is lost
+territory: every reply is held to the form, the bounds and the sums that the protocol gives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NoReturn
+
+from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.hosts.protocols import Process, Shell
+from harness.ranges import format_ranges, parse_ranges
+
+PROGRAM = "/usr/bin/kvm-guest"
+PROTOCOL = 1
+PAGE_SIZE = 4096
+
+# Seconds that an exchange may take beyond the program's own limit: it kicks a hung vCPU for 2 s,
+# and commands that run no vCPU (drain, flush, idle-read) have no limit of their own.
+GRACE = 10.0
+
+Backing = Literal["anon", "thp", "hugetlb", "memfd"]
+Advice = Literal["dontneed", "cold", "pageout"]
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
+_HEX = re.compile(r"0x[0-9a-f]{1,16}", re.ASCII)
+_WORD = re.compile(r"[a-z]{1,16}", re.ASCII)
+_FLAGS = (
+    *("locked", "referenced", "uptodate", "dirty", "lru", "active", "writeback", "reclaim"),
+    *("mmap", "anon", "swapcache", "swapbacked", "compound_head", "compound_tail", "huge"),
+    *("unevictable", "thp", "zero_page", "idle"),
+)
+_GREETING = (
+    *("protocol", "pid", "vmfd", "page_size", "slot_ipa", "slot_hva", "pages"),
+    *("payload_ipa", "payload_pages", "vcpus", "backing"),
+)
+
+
+class GuestHung(InfraError):
+    """A vCPU made no end of a command in time and was stopped.
+
+    `pc` is its program counter, None if it could not even be made to leave KVM_RUN; `page` is
+    the page that it was at, `touches` how many it had finished.
+    """
+
+    def __init__(self, message: str, vcpu: int, pc: int | None, page: int, touches: int) -> None:
+        super().__init__(message)
+        self.vcpu = vcpu
+        self.pc = pc
+        self.page = page
+        self.touches = touches
+
+
+class GuestDataLost(InfraError):
+    """A tested page does not hold what the guest last wrote to it."""
+
+
+class PagesMoved(InfraError):
+    """Tested pages changed their PFN between idle_mark() and idle_read(); `pages` says which."""
+
+    def __init__(self, message: str, pages: frozenset[int]) -> None:
+        super().__init__(message)
+        self.pages = pages
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The memslot of the tested pages: its guest physical address and its 4 KiB pages."""
+
+    ipa: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The machine that kvm-guest made; addresses in bytes, `payload_pages` of 4 KiB."""
+
+    pid: int
+    vmfd: int
+    slot_ipa: int
+    slot_hva: int
+    pages: int
+    payload_ipa: int
+    payload_pages: int
+    vcpus: int
+    backing: str
+
+
+@dataclass(frozen=True)
+class Exits:
+    """A vCPU's exits by KVM's own counters; `exits` counts them all, whoever handled them."""
+
+    exits: int
+    mmio_exit_user: int
+    mmio_exit_kernel: int
+    signal_exits: int
+    hvc_exit_stat: int
+    wfe_exit_stat: int
+    wfi_exit_stat: int
+
+
+@dataclass(frozen=True)
+class TouchReply:
+    """Pages touched, each once, and the vCPU's exits meanwhile."""
+
+    vcpu: int
+    pages: int
+    exits: Exits
+
+
+@dataclass(frozen=True)
+class SpinReply:
+    """Touches since the spin began, and the vCPU's exits since then."""
+
+    vcpu: int
+    touches: int
+    exits: Exits
+
+
+@dataclass(frozen=True)
+class IdleMark:
+    """What idle_mark() did: pages whose idle flag is set, absent ones, and those passed over.
+
+    `unmarked` are pages that are present but on no LRU list, such as those of hugetlb.
+    """
+
+    marked: int
+    absent: int
+    unmarked: frozenset[int]
+
+
+@dataclass(frozen=True)
+class MarkThenFlush:
+    """A spinning vCPU over an idle_mark() and a flush().
+
+    `marked` and `flushed` are the stage-2 dumps after each. If `between.exits` equals
+    `before.exits`, the vCPU did not leave the guest from before the mark until after the first
+    dump, so whatever is young there was made so without a flush.
+    """
+
+    before: SpinReply
+    mark: IdleMark
+    marked: str
+    between: SpinReply
+    after: SpinReply
+    flushed: str
+
+
+_MARK = ("marked", "absent", "unmarked")
+_EXITS = tuple(field.name for field in fields(Exits))
+
+
+class _Reply:
+    """One reply, split into its fields; each look at one is strict."""
+
+    def __init__(self, command: str, text: str, pages: int) -> None:
+        self.command = command
+        self.text = text
+        self._pages = pages
+        self._values: dict[str, str] = {}
+
+    def bad(self, why: str) -> NoReturn:
+        command, text = _shorten(self.command), _shorten(self.text)
+        raise InfraError(f"kvm-guest's reply to {command!r} is malformed ({why}): {text!r}")
+
+    def expect(self, first: Sequence[str], names: Sequence[str]) -> None:
+        """Hold it to the words `first` followed by exactly the fields `names`, in that order."""
+        words = self.text.split(" ")
+        if words[: len(first)] != list(first) or len(words) != len(first) + len(names):
+            self.bad(f"expected {' '.join(first)!r} and {len(names)} fields")
+        for name, word in zip(names, words[len(first) :], strict=True):
+            key, equals, value = word.partition("=")
+            if key != name or not equals or not value:
+                self.bad(f"expected {name}=")
+            self._values[name] = value
+
+    def number(self, name: str) -> int:
+        if not _NUMBER.fullmatch(self._values[name]):
+            self.bad(f"{name} is no number")
+        return int(self._values[name])
+
+    def address(self, name: str) -> int:
+        if not _HEX.fullmatch(self._values[name]):
+            self.bad(f"{name} is no address")
+        return int(self._values[name], 16)
+
+    def word(self, name: str) -> str:
+        if not _WORD.fullmatch(self._values[name]):
+            self.bad(f"{name} is no word")
+        return self._values[name]
+
+    def raw(self, name: str) -> str:
+        return self._values[name]
+
+    def page_set(self, name: str) -> frozenset[int]:
+        """A set of pages of the slot in its shortest form; the bound comes before the set."""
+        text = self._values[name]
+        for part in text.split(",") if text != "-" else ():
+            low, dash, high = part.partition("-")
+            ends = (low, high) if dash else (low,)
+            if not all(_NUMBER.fullmatch(end) and int(end) < self._pages for end in ends):
+                self.bad(f"{name} has {part!r}")
+        try:
+            pages = parse_ranges(text)
+        except ValueError as exc:
+            self.bad(f"{name}: {exc}")
+        if format_ranges(pages) != text:
+            self.bad(f"{name} is not in rising order")
+        return pages
+
+    def dump(self) -> str:
+        """A text of lines that was sent as one word; what its lines say is not looked at."""
+        return self._values["dump"].replace("_", " ").replace("|", "\n")
+
+    def exits(self) -> Exits:
+        return Exits(*(self.number(name) for name in _EXITS))
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _parse_greeting(command: str, text: str) -> Greeting:
+    reply = _Reply(command, text, 0)
+    reply.expect(("ready",), _GREETING)
+    if reply.number("protocol") != PROTOCOL or reply.number("page_size") != PAGE_SIZE:
+        reply.bad(f"only protocol {PROTOCOL} and pages of {PAGE_SIZE} bytes are known")
+    return Greeting(
+        pid=reply.number("pid"),
+        vmfd=reply.number("vmfd"),
+        slot_ipa=reply.address("slot_ipa"),
+        slot_hva=reply.address("slot_hva"),
+        pages=reply.number("pages"),
+        payload_ipa=reply.address("payload_ipa"),
+        payload_pages=reply.number("payload_pages"),
+        vcpus=reply.number("vcpus"),
+        backing=reply.word("backing"),
+    )
+
+
+def _raise_error(reply: _Reply) -> NoReturn:
+    """Turn a reply that begins with "error" into the exception that it stands for."""
+    kind = reply.text.split(" ", 2)[1] if reply.text.count(" ") >= 2 else ""
+    message = f"kvm-guest: {_shorten(reply.command)!r}: {_shorten(reply.text)}"
+    if kind == "hung":
+        reply.expect(("error", "hung"), ("vcpu", "pc", "page", "touches"))
+        pc = None if reply.raw("pc") == "unknown" else reply.address("pc")
+        raise GuestHung(
+            message, reply.number("vcpu"), pc, reply.number("page"), reply.number("touches")
+        )
+    if kind == "moved":
+        reply.expect(("error", "moved"), ("count", "pages"))
+        raise PagesMoved(message, reply.page_set("pages"))
+    if kind == "data":
+        raise GuestDataLost(message)
+    if kind in ("usage", "system", "guest", "fatal"):
+        raise InfraError(message)
+    reply.bad("no known kind of error")
+
+
+class Guest:
+    """A running kvm-guest; a context manager that ends it.
+
+    Methods raise GuestHung when a vCPU hangs, DeadlineExceeded when the program gives no answer,
+    HostDied when its host died, and InfraError for a malformed reply or any other error. After
+    an answer that did not come, nothing more can be asked of it.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        greeting_command: str,
+        *,
+        pages: int,
+        vcpus: int,
+        backing: Backing,
+        timeout: float,
+        transcript: Path | None,
+        deadline: Deadline | None,
+    ) -> None:
+        self._process = process
+        self._timeout = timeout
+        self._transcript = transcript
+        self._deadline = deadline
+        self._broken: str | None = None
+        self._pages = pages
+        text = self._receive(greeting_command)
+        if text.startswith("error "):
+            _raise_error(_Reply(greeting_command, text, pages))
+        self.greeting = _parse_greeting(greeting_command, text)
+        made = (self.greeting.pages, self.greeting.vcpus, self.greeting.backing)
+        if made != (pages, vcpus, backing):
+            _Reply(greeting_command, text, pages).bad("not the machine that was asked for")
+
+    @classmethod
+    def start(
+        cls,
+        shell: Shell,
+        *,
+        backing: Backing = "anon",
+        pages: int = 4096,
+        vcpus: int = 1,
+        timeout: float = 20.0,
+        transcript: Path | None = None,
+        deadline: Deadline | None = None,
+    ) -> Guest:
+        """Start the program on a host and wait until its vCPUs are parked.
+
+        `timeout` is what one command may take, in seconds; `deadline` bounds all of them
+        together. Every line sent and received is appended to the file `transcript`.
+        """
+        argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
+        argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout:g}"]
+        process = shell.start(argv)
+        try:
+            return cls(
+                process,
+                " ".join(argv),
+                pages=pages,
+                vcpus=vcpus,
+                backing=backing,
+                timeout=timeout,
+                transcript=transcript,
+                deadline=deadline,
+            )
+        except BaseException:
+            process.close()
+            raise
+
+    @property
+    def vm_dir(self) -> str:
+        """The name of the VM's folder in debugfs/kvm."""
+        return f"{self.greeting.pid}-{self.greeting.vmfd}"
+
+    @property
+    def slot(self) -> Slot:
+        """Where the tested pages lie in the guest."""
+        return Slot(self.greeting.slot_ipa, self.greeting.pages)
+
+    def populate(self) -> TouchReply:
+        """Have vCPU 0 write to every tested page."""
+        return self._touches("populate", 0, self._pages)
+
+    def touch(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> TouchReply:
+        """Have a vCPU load from or store to each of the pages once, in rising order."""
+        asked = frozenset(pages)
+        command = f"touch {_access(write)} {vcpu} {format_ranges(asked)}"
+        return self._touches(command, vcpu, len(asked))
+
+    def verify(self, pages: Iterable[int]) -> None:
+        """Raise GuestDataLost unless each page holds what the guest last wrote to it.
+
+        kvm-guest reads the pages itself, so they are young to the host's own stage 1 after it.
+        """
+        asked = frozenset(pages)
+        reply = self._ask(f"verify {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def pfns(self) -> dict[int, int]:
+        """The PFN of each tested page that is present, by page."""
+        reply = self._ask("pfns", ("present", "map"))
+        pfns: dict[int, int] = {}
+        text = reply.raw("map")
+        for run in text.split(",") if text != "-" else ():
+            match = re.fullmatch(r"([0-9]{1,8})\+([0-9]{1,8}):([0-9]{1,17})", run, re.ASCII)
+            if match is None:
+                reply.bad(f"map has {run!r}")
+            page, count, pfn = (int(part) for part in match.groups())
+            end = page + count
+            if not count or end > self._pages or (pfns and page <= next(reversed(pfns))):
+                reply.bad(f"map has {run!r} out of bounds or order")
+            pfns.update(zip(range(page, end), range(pfn, pfn + count), strict=True))
+        self._agree(reply, reply.number("present") == len(pfns), "present is not the map's size")
+        return pfns
+
+    def flags(self) -> dict[str, int]:
+        """How many present pages have each flag of /proc/kpageflags; "present" counts them.
+
+        Names are those of Documentation/admin-guide/mm/pagemap.rst, in lower case.
+        """
+        names = ("present", *_FLAGS)
+        reply = self._ask("flags", names)
+        counts = {name: reply.number(name) for name in names}
+        most = max(counts.values())
+        self._agree(reply, most == counts["present"] <= self._pages, "a count is too large")
+        return counts
+
+    def drain(self) -> None:
+        """Move new pages from the per-CPU batches of all CPUs to the LRU lists."""
+        self._ask("drain", ())
+
+    def idle_mark(self) -> IdleMark:
+        """Mark every tested page idle by page_idle, which clears its access flags."""
+        return self._mark_reply(self._ask("idle-mark", _MARK))
+
+    def _mark_reply(self, reply: _Reply) -> IdleMark:
+        mark = IdleMark(reply.number("marked"), reply.number("absent"), reply.page_set("unmarked"))
+        total = mark.marked + mark.absent + len(mark.unmarked)
+        self._agree(reply, total == self._pages, "the counts do not add up to the slot")
+        return mark
+
+    def idle_read(self) -> frozenset[int]:
+        """The pages that are idle still; PagesMoved if one changed its PFN since idle_mark().
+
+        This clears the access flags of marked pages. A huge page answers for all of its pages.
+        """
+        reply = self._ask("idle-read", ("count", "idle"))
+        idle = reply.page_set("idle")
+        self._agree(reply, reply.number("count") == len(idle), "count is not the set's size")
+        return idle
+
+    def flush(self) -> None:
+        """Force a stage-2 TLB invalidation of the tested slot; vCPUs may spin meanwhile.
+
+        It takes write permission from the stage-2 entries and keeps their access flags.
+        """
+        self._ask("flush", ())
+
+    def dirty_log(self, on: bool) -> None:
+        """Switch the dirty log of the tested slot."""
+        self._ask(f"dirty-log {'on' if on else 'off'}", ())
+
+    def dirty(self) -> frozenset[int]:
+        """The pages written since the last call or since the dirty log was switched on."""
+        reply = self._ask("dirty", ("count", "dirty"))
+        dirty = reply.page_set("dirty")
+        self._agree(reply, reply.number("count") == len(dirty), "count is not the set's size")
+        return dirty
+
+    def spin(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> SpinReply:
+        """Have a vCPU touch the pages in turn without end; returns when it has touched each."""
+        command = f"spin {_access(write)} {vcpu} {format_ranges(pages)}"
+        return self._spins(command, vcpu)
+
+    def spin_count(self, vcpu: int = 0) -> SpinReply:
+        """How far a spin is; this does not make the vCPU exit."""
+        return self._spins(f"spin-count {vcpu}", vcpu)
+
+    def spin_wait(self, touches: int, vcpu: int = 0) -> SpinReply:
+        """Wait until a spin has begun and ended that many more touches; no exit is made."""
+        return self._spins(f"spin-wait {vcpu} {touches}", vcpu)
+
+    def mark_then_flush(self, vcpu: int = 0) -> MarkThenFlush:
+        """What a spinning vCPU's pages look like between idle_mark() and flush(), and after.
+
+        It is one exchange, so that no other process has to run in between: on a host with nVHE
+        or pKVM, QEMU's TCG lets any process that starts or ends invalidate the vCPU's TLB.
+        """
+        one_touch_on = f"spin-wait {vcpu} 1"
+        spin = ("vcpu", "touches", *_EXITS)
+        steps = (
+            (one_touch_on, spin),
+            ("idle-mark", _MARK),
+            ("stage2", ("dump",)),
+            (one_touch_on, spin),
+            ("flush", ()),
+            (one_touch_on, spin),
+            ("stage2", ("dump",)),
+        )
+        before, mark, old, between, _, after, young = self._ask_all(steps)
+        return MarkThenFlush(
+            before=self._spin_reply(before, vcpu),
+            mark=self._mark_reply(mark),
+            marked=old.dump(),
+            between=self._spin_reply(between, vcpu),
+            after=self._spin_reply(after, vcpu),
+            flushed=young.dump(),
+        )
+
+    def stage2(self) -> str:
+        """The text of the VM's debugfs file stage2_page_tables, read by kvm-guest itself."""
+        return self._ask("stage2", ("dump",)).dump()
+
+    def spin_stop(self, vcpu: int = 0) -> SpinReply:
+        """End a spin."""
+        return self._spins(f"spin-stop {vcpu}", vcpu)
+
+    def pin(self, vcpu: int, cpu: int, *, fifo: bool = False) -> None:
+        """Bind a vCPU's thread to one CPU of the host.
+
+        With `fifo` it is of class SCHED_FIFO, which a spin without exits needs from Linux 6.12 on:
+        the deadline server of the fair class interrupts a fair thread every second. Nothing else
+        runs on that CPU then, work of the kernel included: call drain() before the spin begins.
+        """
+        reply = self._ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
+        same = (reply.number("vcpu"), reply.number("cpu")) == (vcpu, cpu)
+        self._agree(reply, same, "another vCPU or CPU")
+
+    def advise(self, advice: Advice, pages: Iterable[int]) -> None:
+        """Give madvise(2) advice on pages; `dontneed` drops what they hold, but for memfd."""
+        asked = frozenset(pages)
+        reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def close(self) -> None:
+        """End the program, and with it the VM; never raises for one that is gone already."""
+        self._broken = self._broken or "it was closed"
+        self._process.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
+        reply = self._ask(command, ("vcpu", "pages", *_EXITS))
+        result = TouchReply(reply.number("vcpu"), reply.number("pages"), reply.exits())
+        self._agree(reply, (result.vcpu, result.pages) == (vcpu, pages), "not what was asked")
+        return result
+
+    def _spins(self, command: str, vcpu: int) -> SpinReply:
+        return self._spin_reply(self._ask(command, ("vcpu", "touches", *_EXITS)), vcpu)
+
+    def _spin_reply(self, reply: _Reply, vcpu: int) -> SpinReply:
+        result = SpinReply(reply.number("vcpu"), reply.number("touches"), reply.exits())
+        self._agree(reply, result.vcpu == vcpu, "another vCPU")
+        return result
+
+    def _agree(self, reply: _Reply, agreed: bool, why: str) -> None:
+        if not agreed:
+            reply.bad(why)
+
+    def _ask(self, command: str, names: Sequence[str]) -> _Reply:
+        """One exchange; the reply's fields are exactly `names`."""
+        return self._ask_all(((command, names),))[0]
+
+    def _ask_all(self, steps: Sequence[tuple[str, Sequence[str]]]) -> list[_Reply]:
+        """Several commands in one exchange, each with the names of its reply's fields."""
+        command = ";".join(step for step, _ in steps)
+        if self._broken is not None:
+            raise InfraError(
+                f"kvm-guest cannot be asked {_shorten(command)!r}, since {self._broken}"
+            )
+        self._record(f"> {command}")
+        self._process.send(command)
+        parts = self._receive(command).split(";")
+        replies: list[_Reply] = []
+        for (step, names), part in zip(steps, parts, strict=False):
+            reply = _Reply(step, part, self._pages)
+            if part.startswith("error "):
+                _raise_error(reply)
+            reply.expect(("ok",), names)
+            replies.append(reply)
+        if len(parts) != len(steps):
+            replies[-1].bad(f"{len(parts)} replies to {len(steps)} commands")
+        return replies
+
+    def _receive(self, command: str) -> str:
+        limit = self._timeout + GRACE
+        deadline = self._deadline.within(limit) if self._deadline else Deadline(limit)
+        what = f"kvm-guest's reply to {_shorten(command)!r}"
+        try:
+            text = self._process.receive(deadline)
+        except DeadlineExceeded:
+            self._broken = f"{what} never came"
+            self._record("! no reply in time")
+            raise deadline.exceeded(what) from None
+        except HostDied:
+            self._broken = "its host died"
+            raise
+        except EOFError:
+            self._broken = "it ended"
+            self._record("! end of output")
+            errors = self._process.stderr().strip()[-500:] or "nothing on standard error"
+            raise InfraError(f"kvm-guest ended instead of {what}: {errors}") from None
+        self._record(f"< {text}")
+        return text
+
+    def _record(self, line: str) -> None:
+        """Append to the transcript; it is in the file before anything is done about it."""
+        if self._transcript is not None:
+            with self._transcript.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{line}\n")
+
+
+def _access(write: bool) -> str:
+    return "write" if write else "read"

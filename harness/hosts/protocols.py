@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the rest of the harness may ask of a host, however it is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.deadline import Deadline
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command on a host left."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Process(Protocol):
+    """A program that runs on a host and is talked to line by line."""
+
+    def send(self, line: str) -> None:
+        """Write one line to its standard input; InfraError if it is gone."""
+
+    def receive(self, deadline: Deadline) -> str:
+        """Its next line of output without the newline.
+
+        EOFError at its end, DeadlineExceeded when time runs out, HostDied if its host died.
+        """
+
+    def stderr(self) -> str:
+        """What it has written to standard error so far."""
+
+    def close(self) -> None:
+        """End its input and the program; never raises for one that is gone already."""
+
+
+class Shell(Protocol):
+    """Commands and files on a host, as root."""
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        """Run a command of POSIX sh to its end.
+
+        InfraError names command, status and error output when `check` is set and it fails;
+        HostDied or DeadlineExceeded when no answer comes.
+        """
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        """The text of a file on the host, read from its start in one open."""
+
+    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
+        """Write a text to a file of the host (a control file of /sys or /proc) in one write."""
+
+    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
+        """Copy a file of the controller to the host and verify its checksum."""
+
+    def start(self, argv: Sequence[str]) -> Process:
+        """Start a program that stays until it is closed."""

@@ -1,0 +1,454 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""harness.guests against saved and spoiled replies; no host, no KVM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import guests
+from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.guests import Guest, GuestDataLost, GuestHung, PagesMoved, Slot
+from harness.hosts.protocols import Process, Result
+
+READY = (
+    "ready protocol=1 pid=54 vmfd=4 page_size=4096 slot_ipa=0x80000000 slot_hva=0xffffabe00000 "
+    "pages=4096 payload_ipa=0x400000000 payload_pages=17 vcpus=2 backing=anon"
+)
+EXITS = (
+    "exits=3 mmio_exit_user=1 mmio_exit_kernel=0 signal_exits=0 hvc_exit_stat=0 "
+    "wfe_exit_stat=0 wfi_exit_stat=0"
+)
+FLAGS = (
+    "locked=0 referenced=132 uptodate=4096 dirty=4096 lru=4096 active=0 writeback=0 reclaim=0 "
+    "mmap=4096 anon=4096 swapcache=0 swapbacked=4096 compound_head=0 compound_tail=0 huge=0 "
+    "unevictable=0 thp=0 zero_page=0 idle=12"
+)
+
+DUMP = "---[_Guest_IPA_]---|0x0000000080000000-0x0000000081000000__________16M_3___R___X_AF____|"
+
+Answer = str | Exception
+
+
+class FakeProcess:
+    """Gives saved answers, one for each receive(), and keeps what it was sent."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self.answers = list(answers)
+        self.sent: list[str] = []
+        self.budgets: list[float] = []
+        self.closed = 0
+
+    def send(self, line: str) -> None:
+        self.sent.append(line)
+
+    def receive(self, deadline: Deadline) -> str:
+        self.budgets.append(deadline.budget)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def stderr(self) -> str:
+        return "Segmentation fault\n"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class FakeShell:
+    """A shell that can only start the fake program."""
+
+    def __init__(self, process: FakeProcess) -> None:
+        self.process = process
+        self.argv: list[str] = []
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        raise NotImplementedError
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        raise NotImplementedError
+
+    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
+        raise NotImplementedError
+
+    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
+        raise NotImplementedError
+
+    def start(self, argv: Sequence[str]) -> Process:
+        self.argv = list(argv)
+        return self.process
+
+
+def start(
+    *answers: Answer, greeting: Answer = READY, transcript: Path | None = None
+) -> tuple[Guest, FakeProcess]:
+    process = FakeProcess([greeting, *answers])
+    return Guest.start(FakeShell(process), vcpus=2, transcript=transcript), process
+
+
+def test_start_gives_the_machine() -> None:
+    process = FakeProcess([READY])
+    shell = FakeShell(process)
+    guest = Guest.start(shell, pages=4096, vcpus=2, timeout=7.5)
+    assert " ".join(shell.argv) == (
+        "/usr/bin/kvm-guest --backing anon --pages 4096 --vcpus 2 --timeout 7.5"
+    )
+    assert guest.vm_dir == "54-4"
+    assert guest.slot == Slot(ipa=0x80000000, pages=4096)
+    assert guest.greeting.payload_ipa == 0x400000000
+    assert process.budgets == [pytest.approx(7.5 + guests.GRACE)]
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        "",
+        "ready",
+        READY.replace("protocol=1", "protocol=2"),
+        READY.replace("page_size=4096", "page_size=16384"),
+        READY.replace("pid=54", "pid=../../proc"),
+        READY.replace("pid=54", "pid=054"),
+        READY.replace("vmfd=4 ", ""),
+        READY.replace("0x80000000", "2147483648"),
+        READY.replace(" pages=4096", " pages=4095"),
+        READY.replace("backing=anon", "backing=thp"),
+        READY[:-1] + "\u00b2",
+        READY + " more=1",
+        READY.replace(" ", "  ", 1),
+        "Starting dropbear",
+        EOFError(),
+        "error fatal /dev/kvm is missing: the running kernel has no KVM, or no EL2 to run it in",
+        "error usage --pages; kvm-guest [--backing ...]",
+    ],
+)
+def test_a_bad_greeting_ends_the_program(greeting: Answer) -> None:
+    process = FakeProcess([greeting])
+    with pytest.raises(InfraError):
+        Guest.start(FakeShell(process), vcpus=2)
+    assert process.closed == 1
+
+
+def test_missing_kvm_is_said_as_the_program_says_it() -> None:
+    with pytest.raises(InfraError, match=r"/dev/kvm is missing: the running kernel has no KVM"):
+        start(greeting="error fatal /dev/kvm is missing: the running kernel has no KVM")
+
+
+def test_touch_sends_ranges_and_returns_exits() -> None:
+    guest, process = start(f"ok vcpu=1 pages=4 {EXITS}")
+    reply = guest.touch([9, 3, 2, 1], write=True, vcpu=1)
+    assert process.sent == ["touch write 1 1-3,9"]
+    assert (reply.vcpu, reply.pages, reply.exits.exits, reply.exits.mmio_exit_user) == (1, 4, 3, 1)
+
+
+def test_touch_of_nothing() -> None:
+    guest, process = start(f"ok vcpu=0 pages=0 {EXITS}")
+    assert guest.touch([], write=False).pages == 0
+    assert process.sent == ["touch read 0 -"]
+
+
+def test_populate_must_reach_every_page() -> None:
+    guest, _ = start(f"ok vcpu=0 pages=4096 {EXITS}", f"ok vcpu=0 pages=4095 {EXITS}")
+    assert guest.populate().pages == 4096
+    with pytest.raises(InfraError, match=r"populate.*not what was asked"):
+        guest.populate()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "ok",
+        "okay vcpu=1 pages=3",
+        f"ok vcpu=0 pages=3 {EXITS}",
+        f"ok vcpu=1 pages=2 {EXITS}",
+        f"ok pages=3 vcpu=1 {EXITS}",
+        f"ok vcpu=1 pages=3 {EXITS}"[:-1],
+        f"ok vcpu=1 pages=-3 {EXITS}",
+        f"ok vcpu=1 pages=3 {EXITS}".replace("exits=3", "exits=" + "9" * 40),
+        f"ok vcpu=1 pages=3 {EXITS}".replace("exits=3", "exits=\u0663"),
+        f"ok vcpu=1 pages=3 {EXITS} and=more",
+        "error",
+        "error unheard-of kind",
+    ],
+)
+def test_a_malformed_reply_names_command_and_reply(reply: str) -> None:
+    guest, _ = start(reply)
+    with pytest.raises(InfraError, match=r"touch read 1 0-2.*malformed") as caught:
+        guest.touch(range(3), write=False, vcpu=1)
+    assert repr(reply) in str(caught.value)
+    assert type(caught.value) is InfraError
+
+
+def test_a_long_malformed_reply_is_cut_short_in_the_error() -> None:
+    guest, _ = start("ok " + "x" * 1_000_000)
+    with pytest.raises(InfraError) as caught:
+        guest.drain()
+    assert len(str(caught.value)) < 1000
+
+
+def test_hung() -> None:
+    guest, _ = start("error hung vcpu=1 pc=0x400001094 page=17 touches=16")
+    with pytest.raises(GuestHung) as caught:
+        guest.touch(range(32), write=False, vcpu=1)
+    hung = caught.value
+    assert (hung.vcpu, hung.pc, hung.page, hung.touches) == (1, 0x400001094, 17, 16)
+    assert "touch read 1 0-31" in str(hung)
+
+
+def test_hung_inside_the_kernel_has_no_pc() -> None:
+    guest, _ = start("error hung vcpu=0 pc=unknown page=17 touches=16")
+    with pytest.raises(GuestHung) as caught:
+        guest.populate()
+    assert caught.value.pc is None
+
+
+def test_a_malformed_hung_is_not_a_hang() -> None:
+    guest, _ = start("error hung vcpu=0 pc=somewhere page=17 touches=16")
+    with pytest.raises(InfraError, match="pc is no address") as caught:
+        guest.populate()
+    assert not isinstance(caught.value, GuestHung)
+
+
+def test_lost_data_and_moved_pages_have_errors_of_their_own() -> None:
+    guest, _ = start(
+        "error data page=1 expected=0x100000001 got=0x0", "error moved count=3 pages=5-6,9"
+    )
+    with pytest.raises(GuestDataLost, match="page=1"):
+        guest.verify(range(8))
+    with pytest.raises(PagesMoved) as caught:
+        guest.idle_read()
+    assert caught.value.pages == {5, 6, 9}
+
+
+def test_an_error_leaves_the_guest_usable() -> None:
+    guest, _ = start("error usage vcpu 0 is spinning", "ok")
+    with pytest.raises(InfraError, match="vcpu 0 is spinning"):
+        guest.populate()
+    guest.drain()
+
+
+def test_idle_mark_and_read() -> None:
+    guest, process = start(
+        "ok marked=4090 absent=4 unmarked=0,7", "ok count=4092 idle=2,5-4095", "ok count=0 idle=-"
+    )
+    mark = guest.idle_mark()
+    assert (mark.marked, mark.absent, mark.unmarked) == (4090, 4, frozenset({0, 7}))
+    assert guest.idle_read() == {2, *range(5, 4096)}
+    assert guest.idle_read() == frozenset()
+    assert process.sent == ["idle-mark", "idle-read", "idle-read"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "ok count=2 idle=4095-4096",
+        "ok count=2 idle=0-99999999999999999",
+        "ok count=2 idle=1,0",
+        "ok count=3 idle=0-1,1-2",
+        "ok count=2 idle=0,1",
+        "ok count=2 idle=0-1,",
+        "ok count=2 idle=1-0",
+        "ok count=2 idle=0--1",
+        "ok count=1 idle=0-1",
+        "ok count=0 idle=",
+        "ok count=2 idle=\u0660-1",
+    ],
+)
+def test_sets_of_pages_are_bounded_and_in_shortest_form(reply: str) -> None:
+    guest, _ = start(reply)
+    with pytest.raises(InfraError, match=r"idle-read.*malformed"):
+        guest.idle_read()
+
+
+def test_counts_of_idle_mark_must_add_up() -> None:
+    guest, _ = start("ok marked=4090 absent=4 unmarked=0")
+    with pytest.raises(InfraError, match="add up"):
+        guest.idle_mark()
+
+
+def test_pfns() -> None:
+    guest, _ = start("ok present=5 map=0+2:100,2+1:77,4094+2:3")
+    assert guest.pfns() == {0: 100, 1: 101, 2: 77, 4094: 3, 4095: 4}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "present=1 map=-",
+        "present=2 map=0+1:100",
+        "present=2 map=4095+2:100",
+        "present=99999999 map=0+99999999:1",
+        "present=2 map=1+1:100,0+1:101",
+        "present=2 map=0+1:100,0+1:101",
+        "present=0 map=0+0:1",
+        "present=1 map=0+1",
+    ],
+)
+def test_bad_pfns(text: str) -> None:
+    guest, _ = start(f"ok {text}")
+    with pytest.raises(InfraError, match=r"pfns.*malformed"):
+        guest.pfns()
+
+
+def test_flags() -> None:
+    guest, _ = start(f"ok present=4096 {FLAGS}", f"ok present=4095 {FLAGS}")
+    flags = guest.flags()
+    assert (flags["present"], flags["lru"], flags["thp"], flags["idle"]) == (4096, 4096, 0, 12)
+    with pytest.raises(InfraError, match="too large"):
+        guest.flags()
+
+
+def test_dirty_log() -> None:
+    guest, process = start("ok", "ok count=2 dirty=3-4", "ok")
+    guest.dirty_log(True)
+    assert guest.dirty() == {3, 4}
+    guest.dirty_log(False)
+    assert process.sent == ["dirty-log on", "dirty", "dirty-log off"]
+
+
+def test_spin() -> None:
+    guest, process = start(
+        "ok vcpu=0 cpu=1",
+        f"ok vcpu=0 touches=77831 {EXITS}",
+        "ok",
+        f"ok vcpu=0 touches=77900 {EXITS}",
+        f"ok vcpu=0 touches=77901 {EXITS}",
+        f"ok vcpu=0 touches=77999 {EXITS}",
+    )
+    guest.pin(0, 1, fifo=True)
+    assert guest.spin([5], write=False).touches == 77831
+    guest.flush()
+    assert guest.spin_wait(2).touches == 77900
+    assert guest.spin_count().touches == 77901
+    assert guest.spin_stop().touches == 77999
+    assert process.sent == [
+        "pin 0 1 fifo",
+        "spin read 0 5",
+        "flush",
+        "spin-wait 0 2",
+        "spin-count 0",
+        "spin-stop 0",
+    ]
+
+
+def test_stage2_gives_the_text_of_the_dump() -> None:
+    guest, process = start(f"ok dump={DUMP}")
+    assert guest.stage2() == (
+        "---[ Guest IPA ]---\n0x0000000080000000-0x0000000081000000          16M 3   R   X AF    \n"
+    )
+    assert process.sent == ["stage2"]
+
+
+def spin_part(touches: int, exits: int) -> str:
+    return f"ok vcpu=1 touches={touches} {EXITS.replace('exits=3', f'exits={exits}', 1)}"
+
+
+MARK_THEN_FLUSH = (
+    spin_part(100, 0),
+    "ok marked=4096 absent=0 unmarked=-",
+    "ok dump=a_b|",
+    spin_part(200, 0),
+    "ok",
+    spin_part(300, 1),
+    "ok dump=c_d|",
+)
+
+
+def test_mark_then_flush_is_one_exchange() -> None:
+    guest, process = start(";".join(MARK_THEN_FLUSH))
+    seen = guest.mark_then_flush(vcpu=1)
+    assert process.sent == [
+        "spin-wait 1 1;idle-mark;stage2;spin-wait 1 1;flush;spin-wait 1 1;stage2"
+    ]
+    assert (seen.marked, seen.flushed) == ("a b\n", "c d\n")
+    assert (seen.before.exits.exits, seen.between.exits.exits) == (0, 0)
+    assert (seen.after.touches, seen.after.exits.exits) == (300, 1)
+    assert seen.mark.marked == 4096
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 8])
+def test_another_number_of_replies_is_malformed(count: int) -> None:
+    parts = [*MARK_THEN_FLUSH, "ok"][:count]
+    guest, _ = start(";".join(parts))
+    with pytest.raises(InfraError, match=f"{count} replies to 7 commands"):
+        guest.mark_then_flush(vcpu=1)
+
+
+def test_an_error_in_one_exchange_is_that_of_its_command() -> None:
+    guest, _ = start(";".join([*MARK_THEN_FLUSH[:4], "error system KVM_SET_USER_MEMORY_REGION: x"]))
+    with pytest.raises(InfraError, match="'flush': error system KVM_SET_USER_MEMORY_REGION"):
+        guest.mark_then_flush(vcpu=1)
+
+
+def test_advise_and_verify() -> None:
+    guest, process = start("ok pages=3", "ok pages=2", "ok pages=2")
+    guest.advise("pageout", [1, 2, 3])
+    guest.verify([8, 9])
+    with pytest.raises(InfraError, match="another number"):
+        guest.verify([8])
+    assert process.sent == ["advise pageout 1-3", "verify 8-9", "verify 8"]
+
+
+def test_pin_must_be_confirmed() -> None:
+    guest, _ = start("ok vcpu=0 cpu=0")
+    with pytest.raises(InfraError, match="another vCPU or CPU"):
+        guest.pin(0, 1)
+
+
+def test_a_line_is_in_the_transcript_before_it_is_acted_on(tmp_path: Path) -> None:
+    transcript = tmp_path / "guest.txt"
+    guest, process = start("ok", "garbage", EOFError(), transcript=transcript)
+    guest.drain()
+    with pytest.raises(InfraError):
+        guest.flush()
+    seen: list[str] = []
+    process.send = lambda line: seen.append(transcript.read_text())  # type: ignore[method-assign]
+    with pytest.raises(InfraError):
+        guest.flags()
+    lines = [f"< {READY}", "> drain", "< ok", "> flush", "< garbage", "> flags"]
+    assert seen == ["\n".join(lines) + "\n"]
+    assert transcript.read_text().splitlines() == [*lines, "! end of output"]
+
+
+def test_the_end_of_the_program_is_told_with_its_errors() -> None:
+    guest, process = start(EOFError())
+    with pytest.raises(InfraError, match=r"ended instead of .*'drain'.*: Segmentation fault"):
+        guest.drain()
+    with pytest.raises(InfraError, match="cannot be asked 'flush', since it ended"):
+        guest.flush()
+    assert process.sent == ["drain"]
+
+
+def test_no_answer_in_time() -> None:
+    guest, process = start(DeadlineExceeded("inner"))
+    with pytest.raises(DeadlineExceeded, match=r"kvm-guest's reply to 'drain' after 30 s"):
+        guest.drain()
+    with pytest.raises(InfraError, match="never came"):
+        guest.flush()
+    assert process.sent == ["drain"]
+
+
+def test_a_dead_host_is_passed_on() -> None:
+    guest, _ = start(HostDied("panic", "Kernel panic"))
+    with pytest.raises(HostDied, match="Kernel panic"):
+        guest.drain()
+
+
+def test_an_outer_deadline_bounds_each_exchange() -> None:
+    process = FakeProcess([READY, "ok"])
+    guest = Guest.start(FakeShell(process), vcpus=2, deadline=Deadline(5, clock=lambda: 100.0))
+    guest.drain()
+    assert process.budgets == [5, 5]
+
+
+def test_leaving_the_context_ends_the_program() -> None:
+    guest, process = start()
+    with pytest.raises(ZeroDivisionError), guest:
+        raise ZeroDivisionError
+    assert process.closed == 1
+    with pytest.raises(InfraError, match="it was closed"):
+        guest.drain()
