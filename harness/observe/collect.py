@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Read a host over a Shell: each function costs one command and keeps the raw text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.deadline import Deadline
+from harness.hosts.protocols import Shell
+from harness.observe import cpu, kvmstats, lru_gen, stage2, vmstat
+from harness.observe.errors import ObserveError
+from harness.observe.text import run_script, sections
+
+
+@dataclass(frozen=True)
+class Dump:
+    """A stage-2 dump: its ranges, and what the kernel printed."""
+
+    ranges: tuple[stage2.Range, ...]
+    raw: str = field(repr=False)
+
+
+def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump:
+    """The stage 2 of the VM whose debugfs folder is `vm` ("<pid>-<fd>").
+
+    Its owner must be alive (see stage2). ObserveError if the dump cannot be believed.
+    """
+    path = f"{kvmstats.folder(vm)}/stage2_page_tables"
+    raw = shell.read(path, deadline)
+    return Dump(stage2.parse(raw, path), raw)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a host counts at one moment. `vm` is None if no VM was asked for.
+
+    `raw` gives the text of each source by its name, to be kept as evidence.
+    """
+
+    vmstat: Mapping[str, int]
+    meminfo: Mapping[str, int]
+    kvm: kvmstats.Stats
+    vm: kvmstats.Stats | None
+    lru: tuple[lru_gen.Lruvec, ...]
+    lru_enabled: lru_gen.Enabled
+    raw: Mapping[str, str] = field(repr=False)
+
+
+def snapshot_script(nonce: str, vm: str | None) -> str:
+    """Flushes the per-CPU counters (stat_refresh), then prints all sources, each as a part."""
+    parts = {
+        "vmstat": "echo 1 > /proc/sys/vm/stat_refresh\ncat /proc/vmstat\n",
+        "meminfo": "cat /proc/meminfo\n",
+        "kvm": kvmstats.script(None),
+        "vm": kvmstats.script(vm) if vm is not None else "",
+        "lru_gen": f"cat {lru_gen.DEBUGFS}\n",
+        "enabled": f"cat {lru_gen.ENABLED}\n",
+    }
+    marked = [f"echo '{nonce} {name}'\n{part}" for name, part in parts.items()]
+    return "".join([*marked, f"echo '{nonce} end'\n"])
+
+
+def parse_snapshot(text: str, nonce: str, vm: str | None) -> Snapshot:
+    """What snapshot_script() printed."""
+    raw = dict(sections(text, nonce, "snapshot"))
+    if set(raw) != {"vmstat", "meminfo", "kvm", "vm", "lru_gen", "enabled"}:
+        raise ObserveError("snapshot", 0, f"has the parts {sorted(raw)}")
+    return Snapshot(
+        vmstat=vmstat.parse_vmstat(raw["vmstat"]),
+        meminfo=vmstat.parse_meminfo(raw["meminfo"]),
+        kvm=kvmstats.parse(raw["kvm"]),
+        vm=None if vm is None else kvmstats.parse(raw["vm"], kvmstats.folder(vm)),
+        lru=lru_gen.parse(raw["lru_gen"]),
+        lru_enabled=lru_gen.parse_enabled(raw["enabled"]),
+        raw=raw,
+    )
+
+
+def snapshot(shell: Shell, vm: str | None = None, deadline: Deadline | None = None) -> Snapshot:
+    """All counters of a host, and of one VM ("<pid>-<fd>") if it is named."""
+    nonce = secrets.token_hex(16)
+    text = run_script(shell, snapshot_script(nonce, vm), deadline)
+    return parse_snapshot(text, nonce, vm)
+
+
+def cpus(shell: Shell, deadline: Deadline | None = None) -> dict[int, cpu.Midr]:
+    """The MIDR of each CPU of a host."""
+    return cpu.parse(run_script(shell, cpu.SCRIPT, deadline))

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Traces: real ones of an N1 and an A57 whose guest touched 8 of 64 idle pages."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.deadline import Deadline
+from harness.errors import InfraError, UsageError
+from harness.hosts.protocols import Process, Result
+from harness.observe import trace
+from harness.observe.errors import ObserveError
+from harness.observe.trace import Counts, Wanted
+from harness.observe.unproven import Unproven
+
+DATA = Path(__file__).parent / "data" / "observe" / "trace"
+SLOT = 0x80000000
+SAVED_NONCE = "N" * 32
+WANTED = Wanted(
+    events=(
+        "kvm:kvm_access_fault",
+        "kvm:kvm_age_hva",
+        "kvm:kvm_test_age_hva",
+        "kvm:kvm_guest_fault",
+        "kvm:kvm_no_such",
+    ),
+    functions=(
+        "kvm_age_gfn",
+        "kvm_arch_test_clear_young",
+        "kvm_pgtable_stage2_test_clear_young",
+        "handle_access_fault",
+        "kvm_tlb_flush_vmid_range",
+    ),
+)
+SMALL = Wanted(
+    events=("kvm:kvm_exit", "kvm:kvm_entry", "kvm:kvm_age_hva"),
+    functions=("kvm_age_gfn",),
+    buffer_kib=8,
+    filters={"kvm:kvm_age_hva": "start > 0x10"},
+)
+
+
+def saved(name: str) -> str:
+    path = DATA / name
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes()).decode("ascii")
+    return path.read_text()
+
+
+def collected(run: str, wanted: Wanted, text: str | None = None) -> Counts:
+    absent = trace.parse_setup(saved(f"{run}-setup.txt"), wanted)
+    stop = saved(f"{run}-stop.txt.gz") if text is None else text
+    return trace.counts(saved(f"{run}-start.txt"), stop, SAVED_NONCE, wanted, absent)
+
+
+def test_software_af_faults_once_for_each_touched_page() -> None:
+    counts = collected("cortex-a57", WANTED)
+    faults = counts.events("kvm:kvm_access_fault")
+    assert [event.fields["ipa"] for event in faults] == [SLOT + n * 8 * 4096 for n in range(8)]
+    assert counts.of("kvm:kvm_access_fault") == 8
+
+
+def test_hardware_af_faults_never() -> None:
+    counts = collected("neoverse-n1", WANTED)
+    assert counts.of("kvm:kvm_access_fault") == 0
+    assert counts.of("kvm:kvm_guest_fault") == 1
+
+
+def test_which_pages_of_the_slot_faulted() -> None:
+    counts = collected("cortex-a57", WANTED)
+    faults = counts.events("kvm:kvm_access_fault")
+    assert trace.pages_by_ipa(faults, SLOT, 64) == frozenset(range(0, 64, 8))
+    assert trace.pages_by_ipa(faults, SLOT + 4096, 8) == {7}
+    # The MMIO exit of the guest is outside.
+    assert trace.pages_by_ipa(counts.events("kvm:kvm_guest_fault"), SLOT, 64) == frozenset(
+        range(0, 64, 8)
+    )
+
+
+def test_each_page_was_aged_once() -> None:
+    ages = collected("cortex-a57", WANTED).events("kvm:kvm_age_hva")
+    hva = min(event.fields["start"] for event in ages)
+    assert trace.pages_by_hva(ages, hva, 64) == (1,) * 64
+    assert trace.pages_by_hva(ages, hva + 62 * 4096, 4) == (1, 1, 0, 0)
+    assert trace.pages_by_hva(ages, hva - 4096, 2) == (0, 1)
+    with pytest.raises(KeyError):
+        trace.pages_by_ipa(ages, SLOT, 64)
+
+
+def test_a_range_that_ends_inside_a_page_counts_for_it() -> None:
+    event = trace.Event(0, 0, "x", 1, "kvm:kvm_age_hva", "", {"start": 0x2800, "end": 0x3001})
+    assert trace.pages_by_hva([event], 0, 5) == (0, 0, 1, 1, 0)
+
+
+@pytest.mark.parametrize("run", ["cortex-a57", "neoverse-n1"])
+def test_aging_by_page_idle_goes_page_by_page(run: str) -> None:
+    counts = collected(run, WANTED)
+    ages = counts.events("kvm:kvm_age_hva")
+    assert len(ages) == counts.of("kvm_age_gfn") == 64
+    assert {event.fields["end"] - event.fields["start"] for event in ages} == {4096}
+    assert counts.of("kvm_tlb_flush_vmid_range") == 1
+    assert counts.of("kvm:kvm_test_age_hva") == 0
+    assert all(event.task == "mini" for event in ages)
+    assert [event.time for event in ages] == sorted(event.time for event in ages)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("kvm_arch_test_clear_young", "not in available_filter_functions"),
+        ("handle_access_fault", "not in available_filter_functions"),
+        ("kvm:kvm_no_such", "no such event"),
+    ],
+)
+def test_what_the_kernel_lacks_is_unproven_not_zero(name: str, reason: str) -> None:
+    counts = collected("neoverse-n1", WANTED)
+    with pytest.raises(Unproven, match=reason):
+        counts.of(name)
+
+
+def test_a_name_that_was_not_asked_for() -> None:
+    with pytest.raises(KeyError, match="kvm_unmap_gfn_range"):
+        collected("neoverse-n1", WANTED).of("kvm_unmap_gfn_range")
+
+
+def test_overrun_spoils_the_events_but_not_the_functions() -> None:
+    counts = collected("lost", SMALL)
+    assert counts.lost == 145
+    for name in SMALL.events:
+        with pytest.raises(Unproven, match="lost 145 events"):
+            counts.of(name)
+    assert counts.of("kvm_age_gfn") == 512
+
+
+@pytest.mark.parametrize("loss", ["overrun", "commit overrun", "dropped events"])
+def test_each_kind_of_loss_counts(loss: str) -> None:
+    text = saved("neoverse-n1-stop.txt.gz").replace(f"\n{loss}: 0\n", f"\n{loss}: 3\n", 1)
+    with pytest.raises(Unproven, match="lost 3 events"):
+        collected("neoverse-n1", WANTED, text).of("kvm:kvm_access_fault")
+
+
+def test_a_probe_that_missed_spoils_its_function_only() -> None:
+    text = re.sub(
+        r"(kvmh0_kvm_age_gfn +[0-9]+ +)0\n", r"\g<1>2\n", saved("neoverse-n1-stop.txt.gz")
+    )
+    counts = collected("neoverse-n1", WANTED, text)
+    with pytest.raises(Unproven, match="its probe missed 2 entries"):
+        counts.of("kvm_age_gfn")
+    assert counts.of("kvm_pgtable_stage2_test_clear_young") == 64
+
+
+def test_a_probe_that_is_gone() -> None:
+    text = re.sub(r"  kvmh0_.*\n", "", saved("neoverse-n1-stop.txt.gz"))
+    with pytest.raises(ObserveError, match="our probe kvmh0_kvm_age_gfn is gone"):
+        collected("neoverse-n1", WANTED, text)
+
+
+def test_only_what_came_after_the_start_counts() -> None:
+    start, stop = saved("neoverse-n1-start.txt"), saved("neoverse-n1-stop.txt.gz")
+    absent = trace.parse_setup(saved("neoverse-n1-setup.txt"), WANTED)
+    later = re.sub(r"(kvmh0_kvm_age_gfn +)0( +)0\n", r"\g<1>60\g<2>9\n", start)
+    assert later != start
+    again = stop.replace("64               0\n", "64               9\n", 1)
+    counts = trace.counts(later, again, SAVED_NONCE, WANTED, absent)
+    assert counts.of("kvm_age_gfn") == 4
+    with pytest.raises(ObserveError, match="counts backwards"):
+        trace.counts(later, stop, SAVED_NONCE, WANTED, absent)
+
+
+def test_cut_anywhere_is_an_error() -> None:
+    text = saved("cortex-a57-stop.txt.gz")
+    for cut in range(0, len(text), 499):
+        with pytest.raises(ObserveError):
+            collected("cortex-a57", WANTED, text[:cut])
+
+
+def test_a_line_lost_in_the_middle_is_an_error() -> None:
+    text = saved("cortex-a57-stop.txt.gz")
+    lines = text.splitlines(keepends=True)
+    gone = next(n for n, line in enumerate(lines) if "IPA: 80008000" in line)
+    with pytest.raises(ObserveError, match=r"trace:3: the header tells 81 of 81 entries, 80"):
+        collected("cortex-a57", WANTED, "".join(lines[:gone] + lines[gone + 1 :]))
+
+
+HEAD = "# tracer: nop\n#\n# entries-in-buffer/entries-written: {0}/{0}   #P:2\n#\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("mini-1 [000] ..... 1.000001: sched_switch: x\n", "was not asked for"),
+        ("mini-1 [000] ..... 1.000001: kvm_access_fault: IPA: zz\n", "unknown form"),
+        ("mini-1 [000] ..... 1.000001: kvm_access_fault: IPA: 1 2\n", "unknown form"),
+        ("mini-1 [000] ..... 1.01: kvm_access_fault: IPA: 1\n", "not an event"),
+        ("CPU:0 [LOST\n", "not an event"),
+    ],
+)
+def test_malformed_lines(line: str, problem: str) -> None:
+    with pytest.raises(ObserveError, match=problem):
+        trace.parse_trace(HEAD.format(1) + line, WANTED.names)
+
+
+def test_a_task_may_have_any_name() -> None:
+    line = " a-1 [000] ..-99      [003] d.h2.    12.000345: kvm_access_fault: IPA: 80001000\n"
+    ((event,), written) = trace.parse_trace(HEAD.format(1) + line, WANTED.names)
+    assert (event.task, event.pid, event.cpu, event.time) == ("a-1 [000] ..", 99, 3, 12_000_345)
+    assert written == 1
+
+
+def test_a_task_name_cannot_end_the_output_early() -> None:
+    text = saved("neoverse-n1-stop.txt.gz").replace("mini-", "NNNN end-")
+    with pytest.raises(ObserveError):
+        trace.counts("", text, "another nonce", WANTED, {})
+
+
+def test_wrong_answers_of_the_set_up() -> None:
+    text = saved("neoverse-n1-setup.txt")
+    with pytest.raises(ObserveError, match="9 of 10 answers"):
+        trace.parse_setup(text[: text.rindex("ok ")], WANTED)
+    with pytest.raises(ObserveError, match=r":2: unexpected"):
+        trace.parse_setup(text.replace("ok kvm:kvm_age_hva", "ok kvm:kvm_x"), WANTED)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"events": ("kvm_age_hva",)},
+        {"events": ("kvm:x; reboot",)},
+        {"functions": ("$(reboot)",)},
+        {"functions": ("a", "a")},
+        {"events": ("a:x", "b:x")},
+        {"filters": {"kvm:kvm_age_hva": "1"}},
+        {"events": ("a:x",), "filters": {"a:x": "1\n2"}},
+    ],
+)
+def test_names_of_a_contract_are_checked_before_they_meet_a_shell(
+    wanted: dict[str, tuple[str, ...]],
+) -> None:
+    with pytest.raises(UsageError):
+        Wanted(**wanted)  # type: ignore[arg-type]
+
+
+def test_probe_names_are_short_legal_and_distinct() -> None:
+    long = "kvm_" + "x" * 100
+    wanted = Wanted(functions=(f"{long}1", f"{long}2", "f.isra.0"))
+    probes = [wanted.probe(function) for function in wanted.functions]
+    assert len(set(probes)) == 3
+    assert all(re.fullmatch(r"[a-z0-9_]{1,63}", probe) for probe in probes)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [trace.REMOVE, trace.setup_script(WANTED), trace.setup_script(SMALL), trace.start_script()],
+)
+def test_scripts_are_sh(script: str) -> None:
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+class SavedHost:
+    """A Shell that answers each of the scripts with what a real host printed."""
+
+    def __init__(self, run: str) -> None:
+        self.saved = run
+        self.scripts: list[str] = []
+        self.dead = False
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        if self.dead:
+            raise InfraError("host is gone")
+        assert command.startswith("sh -euc ")
+        if "mkdir" in command:
+            kind, out = "setup", saved(f"{self.saved}-setup.txt")
+        elif nonce := re.search(r"([0-9a-f]{32}) end", command):
+            kind = "stop"
+            out = saved(f"{self.saved}-stop.txt.gz").replace(SAVED_NONCE, nonce[1])
+        elif "echo 1 > $I/tracing_on" in command:
+            kind, out = "start", saved(f"{self.saved}-start.txt")
+        else:
+            kind, out = "remove", ""
+        self.scripts.append(kind)
+        return Result(command, 0, out, "")
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        raise NotImplementedError
+
+    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
+        raise NotImplementedError
+
+    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
+        raise NotImplementedError
+
+    def start(self, argv: Sequence[str]) -> Process:
+        raise NotImplementedError
+
+
+def test_a_session_costs_four_commands_and_leaves_nothing() -> None:
+    host = SavedHost("cortex-a57")
+    with trace.tracing(host, WANTED) as session:
+        assert set(session.absent) == {
+            "kvm:kvm_no_such",
+            "kvm_arch_test_clear_young",
+            "handle_access_fault",
+        }
+        session.start()
+        assert session.stop().of("kvm:kvm_access_fault") == 8
+    assert host.scripts == ["setup", "start", "stop", "remove"]
+
+
+def test_a_failure_inside_still_removes_the_instance() -> None:
+    host = SavedHost("cortex-a57")
+    with pytest.raises(ZeroDivisionError), trace.tracing(host, WANTED):
+        raise ZeroDivisionError
+    assert host.scripts == ["setup", "remove"]
+
+
+def test_a_dead_host_does_not_hide_the_first_error() -> None:
+    host = SavedHost("cortex-a57")
+    with pytest.raises(ZeroDivisionError), trace.tracing(host, WANTED):
+        host.dead = True
+        raise ZeroDivisionError
+
+
+def test_a_host_that_cannot_be_cleaned_is_an_error() -> None:
+    host = SavedHost("cortex-a57")
+    with pytest.raises(InfraError, match="gone"), trace.tracing(host, WANTED):
+        host.dead = True
+
+
+def test_stop_without_start() -> None:
+    session = trace.Session(SavedHost("cortex-a57"), WANTED, {})
+    with pytest.raises(InfraError, match="without start"):
+        session.stop()
