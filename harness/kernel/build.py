@@ -1,0 +1,426 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel from a tree: configured, checked, built by tuxmake in a sandbox, kept in the cache.
+
+Source and build folder stand at fixed paths inside the sandbox (/src, /build). So kbuild's
+dependency files and ccache's entries hold for any tree, and a patched kernel is built in a copy
+of the base's build folder, where only what the series touches is compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness import proc
+from harness.deadline import Deadline
+from harness.errors import InfraError, UsageError
+from harness.kernel import buildlog, cache, config, elf, sandbox, toolchain
+from harness.kernel.apply import PatchedTree
+from harness.kernel.buildlog import BuildProgress
+from harness.kernel.source import Source
+
+# Part of every key: raise it when the way of building changes what is built.
+RECIPE = "1"
+NEED = 3 * cache.GIB // 2  # one build folder beside the kernel's files
+LOG_LIMIT = 64 << 20  # bytes; a patch decides what its build prints
+FILE_LIMIT = 2 * cache.GIB
+FILES = {"Image": "arch/arm64/boot/Image", "vmlinux": "vmlinux", "System.map": "System.map"}
+
+OnLine = Callable[[bytes], None]
+
+_FRAGMENTS = Path("/fragments.config")
+_CCACHE = Path("/ccache")
+_OUTPUT = ".tuxmake"
+# Steps of a build before the cache has seen one of its kind.
+_DEFAULT_STEPS = {"full": 1560, "incremental": 60}
+
+
+class KernelBuildError(UsageError):
+    """A series does not compile: `first_error` as the compiler words it, `log` the whole log."""
+
+    def __init__(self, message: str, first_error: str, log: Path) -> None:
+        super().__init__(message)
+        self.first_error = first_error
+        self.log = log
+
+
+class BaseBuildError(InfraError):
+    """The base kernel does not compile here; nothing can be said of a series then."""
+
+    def __init__(self, message: str, first_error: str, log: Path) -> None:
+        super().__init__(message)
+        self.first_error = first_error
+        self.log = log
+
+
+class Kernel(BaseModel):
+    """A built kernel, its files in the cache.
+
+    `tree` is the digest of the tree that it was built from.
+    `build_id` is the GNU build id in hex, to be compared with /sys/kernel/notes; `release` what
+    uname -r shows; `seconds` what the build took when it was made, `steps` how many commands
+    kbuild ran. `build_dir` is kept for a base kernel alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: str
+    image: Path
+    vmlinux: Path
+    system_map: Path
+    config: Path
+    log: Path
+    build_dir: Path | None
+    build_id: str
+    config_sha256: str
+    image_sha256: str
+    release: str
+    tree: str
+    incremental: bool
+    seconds: float
+    steps: int
+    cached: bool = True
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that one build needs to know."""
+
+    tree: Source | PatchedTree
+    fragments: str
+    wishes: dict[str, config.Wish]
+    tools: toolchain.Toolchain
+    base_dir: Path | None
+    deadline: Deadline
+    progress: Callable[[BuildProgress], None]
+
+    @property
+    def trusted(self) -> bool:
+        """A series may read the compiler cache, but what it compiles must not enter it."""
+        return isinstance(self.tree, Source)
+
+    @property
+    def kind(self) -> str:
+        return "full" if self.base_dir is None else "incremental"
+
+    @property
+    def what(self) -> str:
+        return f"building {self.tree.description}"
+
+
+def build(
+    tree: Source | PatchedTree,
+    *,
+    fragments: Sequence[Path],
+    base: Kernel | None,
+    deadline: Deadline,
+    progress: Callable[[BuildProgress], None] = lambda _: None,
+) -> Kernel:
+    """The kernel of a tree with these fragments on allnoconfig, built unless the cache has it.
+
+    With `base`, the kernel of the tree without its series, its build folder is built upon.
+    Raises ConfigError if the configuration is not what the fragments ask for, KernelBuildError if
+    a series does not compile, BaseBuildError if a source without one does not, InfraError for
+    a full disk, too little memory or no sandbox, DeadlineExceeded when time runs out.
+    """
+    text, wishes = config.read_fragments(fragments)
+    tools = toolchain.find(deadline)
+    base_dir = _base_folder(tree, base)
+    job = _Job(tree, text, wishes, tools, base_dir, deadline, progress)
+    key = key_of(tree.digest, text, tools)
+    for _ in range(2):
+        entry = cache.get_or_make(
+            "builds", key, lambda stage: _fill(stage, key, job), deadline=deadline,
+            what=job.what, need=NEED,
+        )  # fmt: skip
+        kernel = _load(entry.path)
+        if kernel is not None and base is not None and kernel.build_id == base.build_id:
+            raise InfraError(f"{job.what} gave a kernel with the base's build id {base.build_id}")
+        if kernel is not None:
+            return kernel.model_copy(update={"cached": not entry.fresh})
+        cache.discard("builds", key)
+    raise InfraError(f"the cache entry {entry.path} is damaged again right after it was made")
+
+
+def _base_folder(tree: Source | PatchedTree, base: Kernel | None) -> Path | None:
+    """The build folder to build upon. make knows only file times, so it must be the right one."""
+    if base is None or not isinstance(tree, PatchedTree):
+        return None
+    if base.tree != tree.source_digest:
+        raise ValueError(f"{base.key} was not built from the source that the series is applied to")
+    return base.build_dir
+
+
+def key_of(tree_digest: str, fragments: str, tools: toolchain.Toolchain) -> str:
+    """The name of a kernel in the cache: equal only for what must give equal kernels."""
+    parts = [RECIPE, tree_digest, fragments, tools.identity, tools.tuxmake]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _load(entry: Path) -> Kernel | None:
+    """The kernel of a cache entry, None if its files are not those that were put there."""
+    try:
+        kernel = Kernel.model_validate_json((entry / "kernel.json").read_text())
+        intact = _sha256(kernel.image) == kernel.image_sha256 and kernel.vmlinux.is_file()
+        intact = intact and (kernel.build_dir is None or kernel.build_dir.is_dir())
+    except (OSError, ValidationError):
+        return None
+    return kernel if intact else None
+
+
+def _fill(stage: Path, key: str, job: _Job) -> None:
+    """Build into the staging folder of a cache entry."""
+    started = time.monotonic()
+    work = stage / "build"
+    log = stage / "build.log"
+    if job.base_dir is not None and isinstance(job.tree, PatchedTree):
+        argv = ("cp", "--archive", "--reflink=auto", str(job.base_dir), str(work))
+        proc.run(argv, deadline=job.deadline, what="copying the base's build folder")
+        _make_newer(job.tree)
+    else:
+        work.mkdir()
+    (stage / "fragments.config").write_text(job.fragments)
+    counter = _Counter(job)
+    with _Log(log) as writer:
+
+        def on_line(line: bytes) -> None:
+            writer.add(line)
+            counter.add(line)
+
+        wanted = _configure(stage, work, job, log, on_line)
+        _compile(stage, work, job, log, on_line)
+    for name, where in FILES.items():
+        _take(work, where, stage / name)
+    _require_same_config(work, stage / "vmlinux", wanted)
+    release = _read(work, "include/config/kernel.release").strip()
+    (stage / "config").write_text(wanted)
+    final = cache.folder("builds") / key
+    keep = job.trusted
+    cache.remove(work / _OUTPUT) if keep else cache.remove(work)
+    kernel = Kernel(
+        key=key,
+        image=final / "Image",
+        vmlinux=final / "vmlinux",
+        system_map=final / "System.map",
+        config=final / "config",
+        log=final / "build.log",
+        build_dir=final / "build" if keep else None,
+        build_id=elf.build_id(stage / "vmlinux"),
+        config_sha256=hashlib.sha256(wanted.encode()).hexdigest(),
+        image_sha256=_sha256(stage / "Image"),
+        release=release,
+        tree=job.tree.digest,
+        incremental=job.base_dir is not None,
+        seconds=time.monotonic() - started,
+        steps=counter.done,
+    )
+    (stage / "kernel.json").write_text(kernel.model_dump_json(indent=2) + "\n")
+    (cache.folder("steps") / job.kind).write_text(f"{counter.done}\n")
+
+
+def _configure(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> str:
+    """Make .config from the fragments on allnoconfig, and return it when it has all of them."""
+    argv = [
+        "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", "ARCH=arm64",
+        f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
+        f"CC=ccache {toolchain.PREFIX}gcc", "HOSTCC=ccache gcc", "allnoconfig",
+    ]  # fmt: skip
+    box = _sandbox(stage, work, job, {"KCONFIG_ALLCONFIG": str(_FRAGMENTS)})
+    status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
+    if status != 0:
+        raise _failure(log, job, f"make allnoconfig exited {status}")
+    text = _read(work, ".config")
+    config.require(job.wishes, text, _kconfigs(job.tree.dir))
+    return text
+
+
+def _compile(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> None:
+    """Let tuxmake build the Image."""
+    argv = tuxmake_argv(job.tree.digest)
+    box = _sandbox(stage, work, job, {})
+    status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
+    if status != 0:
+        raise _failure(log, job, f"tuxmake exited {status}")
+
+
+def tuxmake_argv(digest: str) -> list[str]:
+    """The tuxmake command that builds the Image from the .config that is in /build.
+
+    The target "config" is named since without a target tuxmake builds all of them; with a .config
+    in the build folder it makes none itself. User, host, time and version are fixed: a
+    rebuild is bit-identical, and the host names the tree, so two trees never share a build id.
+    """
+    environment = {
+        "KBUILD_BUILD_USER": "kvm-harness",
+        "KBUILD_BUILD_HOST": hashlib.sha256(digest.encode()).hexdigest()[:12],
+        "KBUILD_BUILD_TIMESTAMP": "1970-01-01 00:00:00 UTC",
+        "KBUILD_BUILD_VERSION": "1",
+    }
+    return [
+        sys.executable, "-I", "-u", "-m", "tuxmake",
+        f"--directory={sandbox.SOURCE}",
+        f"--build-dir={sandbox.BUILD}",
+        f"--output-dir={sandbox.BUILD / _OUTPUT}",
+        f"--kconfig={sandbox.BUILD}/.config",
+        "--target-arch=arm64", "--toolchain=gcc", "--wrapper=ccache", "--compression-type=none",
+        "--fail-fast", "--verbose", f"--jobs={len(os.sched_getaffinity(0))}",
+        *(f"--environment={name}={value}" for name, value in environment.items()),
+        "--make-target=Image",
+        "config", f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
+    ]  # fmt: skip
+
+
+def _sandbox(stage: Path, work: Path, job: _Job, extra: dict[str, str]) -> sandbox.Sandbox:
+    """What a build sees. A series writes /build alone; a source fills the compiler cache too."""
+    store = cache.folder("ccache")
+    read_only = {
+        job.tree.dir: sandbox.SOURCE,
+        stage / "fragments.config": _FRAGMENTS,
+        **sandbox.python_prefixes(),
+    }
+    writable = {work: sandbox.BUILD}
+    environment = {"CCACHE_DIR": str(_CCACHE), "CCACHE_MAXSIZE": "2G", **extra}
+    if job.trusted:
+        writable[store] = _CCACHE
+    else:
+        read_only[store] = _CCACHE
+        environment |= {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp"}
+    return sandbox.Sandbox(read_only, writable, environment, sandbox.SOURCE)
+
+
+def _failure(log: Path, job: _Job, ended: str) -> InfraError | UsageError:
+    """What a failed build is: a full disk, too little memory, or a tree that does not compile.
+
+    The log of a tree that does not compile is kept.
+    """
+    lacking = buildlog.ran_out(_lines(log))
+    if lacking == "disk":
+        return cache.disk_full(job.what, NEED)
+    if lacking == "memory":
+        return InfraError(f"out of memory during {job.what}; give it more, or fewer CPUs")
+    first = buildlog.first_error(_lines(log))
+    kept = cache.folder("logs") / f"{job.tree.digest[:40]}.log"
+    shutil.copyfile(log, kept)
+    if first is None:
+        return InfraError(f"{job.what}: {ended} without an error of its own; see {kept}")
+    message = f"{job.tree.description} does not compile: {first}\nthe whole log: {kept}"
+    return (BaseBuildError if job.trusted else KernelBuildError)(message, first, kept)
+
+
+class _Log:
+    """Appends a build's output to a file, up to a limit."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, line: bytes) -> None:
+        if self._file.tell() < LOG_LIMIT:
+            self._file.write(line[:LOG_LIMIT])
+
+
+class _Counter:
+    """Counts a build's steps and reports them."""
+
+    def __init__(self, job: _Job) -> None:
+        self.done = 0
+        self._expected = _expected_steps(job.kind)
+        self._started = time.monotonic()
+        self._progress = job.progress
+
+    def add(self, line: bytes) -> None:
+        current = buildlog.step(line)
+        if current is None:
+            return
+        self.done += 1
+        seconds = time.monotonic() - self._started
+        self._progress(BuildProgress(self.done, max(self._expected, self.done), seconds, current))
+
+
+def _lines(log: Path) -> Iterator[str]:
+    with log.open(errors="replace") as handle:
+        yield from handle
+
+
+def _expected_steps(kind: str) -> int:
+    """How many steps the last build of this kind took here, or a usual number."""
+    try:
+        return int((cache.folder("steps") / kind).read_text())
+    except (FileNotFoundError, ValueError):
+        return _DEFAULT_STEPS[kind]
+
+
+def _make_newer(tree: PatchedTree) -> None:
+    """Date the files that the series changed after every object of the base's build folder.
+
+    The patched tree may have been made before the base was built, and make knows only times.
+    A file that is still a hard link is the source's own: it has not changed and is left alone.
+    """
+    for path in tree.touched:
+        file = tree.dir / path
+        if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
+            os.utime(file)
+
+
+def _kconfigs(tree: Path) -> Iterator[Path]:
+    return (path for path in tree.rglob("Kconfig*") if not path.is_symlink())
+
+
+def _genuine(work: Path, where: str) -> Path:
+    """A file that the build left, no link: what a series builds decides what is there."""
+    path = work / where
+    if not path.is_file() or path.resolve() != work.resolve() / where:
+        raise InfraError(f"the build passed, but left no regular file {where}")
+    if path.stat().st_size > FILE_LIMIT:
+        raise InfraError(f"the build left a {where} of {path.stat().st_size} bytes")
+    return path
+
+
+def _take(work: Path, where: str, target: Path) -> None:
+    shutil.copyfile(_genuine(work, where), target)
+
+
+def _read(work: Path, where: str) -> str:
+    return _genuine(work, where).read_text(errors="replace")
+
+
+def _require_same_config(work: Path, vmlinux: Path, wanted: str) -> None:
+    """InfraError unless the kernel was built with the very configuration that was checked.
+
+    tuxmake reports success also where it left a configuration aside, so the build folder is
+    read again, and the copy inside the kernel where it has one (CONFIG_IKCONFIG).
+    """
+    expected = config.parse_config(wanted)
+    found = {"the build folder": _read(work, ".config")}
+    embedded = elf.embedded_config(vmlinux)
+    if embedded is not None:
+        found["vmlinux"] = embedded
+    elif expected.get("IKCONFIG") == "y":
+        raise InfraError("the kernel has CONFIG_IKCONFIG=y but carries no configuration")
+    for where, text in found.items():
+        if text != wanted:
+            other = config.parse_config(text)
+            symbols = sorted({k for k, _ in expected.items() ^ other.items()})
+            raise InfraError(
+                f"the configuration in {where} is not the one that was checked; different: "
+                f"{', '.join('CONFIG_' + s for s in symbols[:5]) or 'comments only'}"
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
