@@ -5,6 +5,10 @@ A verdict about a kernel is never an exception: these say that the harness could
 get as far as a verdict.
 """
 
+from typing import Literal
+
+Death = Literal["panic", "hang", "livelock", "gone", "no-kvm", "wrong-mode"]
+
 EXIT_PASS = 0
 EXIT_FAIL = 1
 EXIT_USAGE = 2
@@ -36,12 +40,12 @@ class DeadlineExceeded(InfraError):
 
 
 class HostDied(InfraError):
-    """The kernel on a host stopped answering: it panicked, hung or went away.
+    """The kernel on a host does not do what every check needs: it died, or has no KVM.
 
-    `kind` is "panic", "hang" or "gone". Whether that is the fault of the series is decided
-    later, by comparison with the base kernel on the same host in the same run.
+    Whether that is the fault of the series is decided later, by comparison with the base kernel
+    on the same host in the same run (verdict.py).
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: Death, message: str) -> None:
         super().__init__(message)
         self.kind = kind

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
 
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+# If the harness was killed before setpriv was that far, the program has another parent by now.
+# The shell exports PWD; a program shall get the environment that it was given and no more.
+CHECK_PARENT = ("sh", "-c", '[ $PPID = "$0" ] || exit 125; unset PWD; exec "$@"')
+_ended: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 CONTAIN = ("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc")
 
 
@@ -43,31 +50,40 @@ def spawn(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: int | None = subprocess.DEVNULL,
-    stdout: int | None = None,
-    stderr: int | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+    pass_fds: tuple[int, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program in a session of its own that cannot outlive this thread's process.
 
     Call it from a thread that lives as long as the program shall: PR_SET_PDEATHSIG (prctl(2))
     follows the thread, not the process. InfraError if the program does not exist.
     """
-    wrapped = [*DIE_WITH_PARENT, *(CONTAIN if contained else ()), *argv]
-    try:
-        return subprocess.Popen(
-            wrapped,
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    except FileNotFoundError as exc:
-        raise InfraError(f"{exc.filename} is missing; run `kvm-harness doctor`") from exc
+    contain = CONTAIN if contained else ()
+    wrapped = [*DIE_WITH_PARENT, *CHECK_PARENT, str(os.getpid()), *contain, *argv]
+    for program in (*DIE_WITH_PARENT[:1], *CHECK_PARENT[:1], *contain[:1], argv[0]):
+        if shutil.which(program, path=None if env is None else env.get("PATH")) is None:
+            raise InfraError(f"{program} is missing; `kvm-harness doctor` says how to get it")
+    return subprocess.Popen(
+        wrapped,
+        cwd=cwd,
+        env=None if env is None else dict(env),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> None:
-    """End a program started by spawn() and all of its session: SIGTERM, then SIGKILL."""
+    """End a program started by spawn() and all of its process group: SIGTERM, then SIGKILL.
+
+    What has left the group by setsid(2) is reached only if the program was contained. To end one
+    again does nothing: its process id may have become a stranger's by then.
+    """
+    if process in _ended:
+        return
     for signum in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
             break
@@ -77,6 +93,7 @@ def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> None:
             process.wait(grace)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    _ended.add(process)
 
 
 def run(

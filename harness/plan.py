@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what the user asked for to the list of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.contract import Contract
+from harness.errors import UsageError
+from harness.inventory import AfMode, Inventory, KvmMode
+from harness.results import Cell, KernelLabel, Outcome
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One kernel on one host in one KVM mode, to be booted once."""
+
+    host: str
+    kernel: KernelLabel
+    kvm_mode: KvmMode
+    af_mode: AfMode
+    variant: str = ""
+    cmdline: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """E.g. "n1-vhe-patched-sw-af": safe as a folder's name and the same in every run."""
+        parts = [self.host, self.kvm_mode, self.kernel, self.variant]
+        return "-".join(part for part in parts if part)
+
+    def record(self, outcome: Outcome = "error", reason: str = "") -> Cell:
+        """The record of this cell before anything was proven in it."""
+        return Cell(
+            id=self.id,
+            host=self.host,
+            kernel=self.kernel,
+            kvm_mode=self.kvm_mode,
+            af_mode=self.af_mode,
+            variant=self.variant,
+            outcome=outcome,
+            reason=reason,
+        )
+
+
+# VHE is what KVM chooses by itself on a CPU that has it; the others are asked for.
+# Documentation/admin-guide/kernel-parameters.txt, kvm-arm.mode.
+MODE_CMDLINE: dict[KvmMode, tuple[str, ...]] = {
+    "vhe": (),
+    "nvhe": ("kvm-arm.mode=nvhe",),
+    "protected": ("kvm-arm.mode=protected",),
+}
+
+
+def plan(
+    inventory: Inventory,
+    contract: Contract | None,
+    *,
+    hosts: Sequence[str] = (),
+    kvm_modes: Sequence[KvmMode] = (),
+    base_only: bool = False,
+) -> tuple[PlannedCell, ...]:
+    """Every cell of the matrix, base before patched so that a comparison comes early.
+
+    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left.
+    """
+    cells: list[PlannedCell] = []
+    for name in hosts or inventory.hosts:
+        host = inventory.host(name)
+        for mode in host.kvm_modes:
+            if kvm_modes and mode not in kvm_modes:
+                continue
+            asked = (*MODE_CMDLINE[mode], *host.cmdline)
+            cells.append(PlannedCell(name, "base", mode, host.af, cmdline=asked))
+            if base_only:
+                continue
+            cells.append(PlannedCell(name, "patched", mode, host.af, cmdline=asked))
+            cells += [
+                PlannedCell(
+                    name,
+                    "patched",
+                    mode,
+                    variant.stage2_af or host.af,
+                    variant.name,
+                    (*asked, *variant.cmdline),
+                )
+                for variant in (contract.variants if contract else ())
+            ]
+    if not cells:
+        raise UsageError(
+            f"no host has a KVM mode of {', '.join(kvm_modes)}; "
+            "`kvm-harness hosts` lists what each can do"
+        )
+    return tuple(cells)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run records: the types of records.jsonl and of summary.json (docs/summary.md)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import Death
+from harness.inventory import AfMode, KvmMode
+
+SCHEMA = 1
+
+KernelLabel = Literal["base", "patched"]
+Outcome = Literal["pass", "fail", "error", "skip", "unproven"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Check(_Model):
+    """One check in one cell: what was expected and why, what was observed, what shows it."""
+
+    cell: str
+    name: str
+    outcome: Outcome
+    expected: str
+    observed: str
+    evidence: tuple[str, ...] = ()
+    """Files in the run folder, relative to it."""
+    reason: str = ""
+    """Why it is not a pass, in a sentence."""
+    death: Death | None = None
+    """How the kernel stopped answering during this check, if it did."""
+    also_on_base: bool = False
+    """A failure that the base kernel shows as well, in the same place."""
+    seconds: float = 0.0
+
+
+class Cell(_Model):
+    """One kernel on one host in one KVM mode, and how all of its checks ended."""
+
+    id: str
+    host: str
+    kernel: KernelLabel
+    kvm_mode: KvmMode
+    af_mode: AfMode
+    """Who must set the stage-2 access flag in this cell, by its CPU and boot variant."""
+    af_observed: AfMode | None = None
+    """Who was seen to set it, None if no check could tell."""
+    variant: str = ""
+    """The boot variant of the series' contract, "" for none."""
+    outcome: Outcome
+    reason: str = ""
+    death: Death | None = None
+    build_id: str = ""
+    """Of the kernel that was proven to run (/sys/kernel/notes), "" if none was."""
+    boot_id: str = ""
+    kvm_line: str = ""
+    """What KVM said of its mode in the kernel log."""
+    boot_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+class Kernel(_Model):
+    """A kernel that was built for the run."""
+
+    label: KernelLabel
+    source: str
+    version: str
+    build_id: str
+    config_sha256: str
+    cached: bool
+    build_seconds: float
+
+
+class Summary(_Model):
+    """summary.json: one run, whole."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", serialization_alias="schema")
+    harness: str
+    """Version of the harness."""
+    verdict: Literal["pass", "fail", "error", "unproven"]
+    reason: str = ""
+    """Why there is no better verdict, in a sentence."""
+    series: str
+    series_digest: str = ""
+    seed: int
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    emulated: bool
+    notes: tuple[str, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    cells: tuple[Cell, ...] = ()
+    checks: tuple[Check, ...] = ()

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An inventory that is wrong in any way is refused, with file, line and key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness import inventory
+from harness.errors import UsageError
+from harness.paths import PROJECT
+
+GOOD = """\
+schema: 1
+defaults:
+  source: debian:linux-source-6.12
+  series: stage2-sw-af
+hosts:
+  n1:
+    kind: qemu
+    cpu: neoverse-n1
+    af: hardware
+    kvm_modes: [vhe, nvhe]
+  a57:
+    kind: qemu
+    cpu: cortex-a57
+    af: software
+    kvm_modes:
+      - nvhe
+    cpus: 4
+    memory_mib: 1024
+"""
+
+
+def load(tmp_path: Path, text: str) -> inventory.Inventory:
+    path = tmp_path / "inventory.yaml"
+    path.write_text(text)
+    return inventory.load(path)
+
+
+def test_a_good_one(tmp_path: Path) -> None:
+    stock = load(tmp_path, GOOD)
+    assert list(stock.hosts) == ["n1", "a57"]
+    assert stock.host("n1").kvm_modes == ("vhe", "nvhe")
+    assert (stock.host("n1").cpus, stock.host("n1").memory_mib) == (2, 2048)
+    assert (stock.host("a57").cpus, stock.host("a57").memory_mib) == (4, 1024)
+    assert stock.defaults.series == "stage2-sw-af"
+
+
+def test_the_projects_own() -> None:
+    own = inventory.load()
+    assert own == inventory.load(PROJECT / "inventory.yaml")
+    assert {host.af for host in own.hosts.values()} == {"hardware", "software"}
+
+
+def test_a_host_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no host 'n2' in the inventory; it has: n1, a57"):
+        load(tmp_path, GOOD).host("n2")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key"),
+    [
+        ("    af: hardware", "    af: hardware\n    sped: 3", 10, "sped"),
+        ("schema: 1", "schema: 1\nextra: 1", 2, "extra"),
+        ("  series: stage2-sw-af", "  series: x\n  sorce: y", 5, "sorce"),
+        ("    cpus: 4", "    cpus: four", 17, "cpus"),
+        ("    cpus: 4", "    cpus: 1", 17, "cpus"),
+        ("    cpus: 4", "    cpus: [4]", 17, "cpus"),
+        ("    memory_mib: 1024", "    memory_mib: 8", 18, "memory_mib"),
+        ("    af: software", "    af: maybe", 14, "af"),
+        ("    kind: qemu\n    cpu: c", "    kind: ec2\n    cpu: c", 12, "kind"),
+        ("    cpu: neoverse-n1\n", "", 6, "cpu"),
+        ("    cpu: neoverse-n1", "    cpu: -device,evil", 8, "cpu"),
+        ("[vhe, nvhe]", "[vhe, hvhe]", 10, "kvm_modes"),
+        ("[vhe, nvhe]", "[nvhe, vhe, nvhe]", 10, "kvm_modes"),
+        ("[vhe, nvhe]", "[]", 10, "kvm_modes"),
+        ("[vhe, nvhe]", "vhe", 10, "kvm_modes"),
+        ("  n1:", "  N 1:", 6, "N 1"),
+        ("  n1:", "  ../n1:", 6, "../n1"),
+        ("  a57:", "  n1:", 11, "n1"),
+        ("schema: 1", "schema: 2", 1, "schema"),
+        ("schema: 1\n", "", 1, "schema"),
+        ("  series: stage2-sw-af", "  series: ''", 4, "series"),
+        ("    af: hardware", "    af: hardware\n    af: software", 10, "af"),
+    ],
+)
+def test_what_is_wrong_is_named_with_line_and_key(
+    tmp_path: Path, old: str, new: str, line: int, key: str
+) -> None:
+    assert GOOD.count(old) == 1
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, GOOD.replace(old, new))
+    (place,) = re.findall(
+        rf"^{re.escape(str(tmp_path))}/inventory\.yaml:(\d+): (.*)$", str(caught.value), re.M
+    )[:1]
+    assert int(place[0]) == line
+    assert key in place[1].split(": ")[0]
+
+
+def test_a_mode_named_twice_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a mode is named twice"):
+        load(tmp_path, GOOD.replace("[vhe, nvhe]", "[vhe, vhe]"))
+
+
+@pytest.mark.parametrize("text", ["", "hosts", "- a\n", "a: [", "\t", "a: b: c", "schema: 1\n"])
+def test_no_inventory_at_all(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"inventory\.yaml:\d+: "):
+        load(tmp_path, text)
+
+
+def test_no_hosts(tmp_path: Path) -> None:
+    text = GOOD[: GOOD.index("hosts:")] + "hosts: {}\n"
+    with pytest.raises(UsageError, match=r"inventory\.yaml:5: hosts"):
+        load(tmp_path, text)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"/absent\.yaml"):
+        inventory.load(tmp_path / "absent.yaml")
+
+
+def test_nothing_can_be_changed_afterwards(tmp_path: Path) -> None:
+    stock = load(tmp_path, GOOD)
+    with pytest.raises(ValueError, match="frozen"):
+        stock.host("n1").cpus = 3

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From an inventory and a contract to the cells: none too many, none lost."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness import contract as contract_module
+from harness.contract import Contract, Variant
+from harness.errors import UsageError
+from harness.inventory import Inventory
+from harness.plan import PlannedCell, plan
+
+STOCK = Inventory.model_validate(
+    {
+        "schema": 1,
+        "defaults": {"source": "x", "series": "y"},
+        "hosts": {
+            "n1": {
+                "kind": "qemu",
+                "cpu": "neoverse-n1",
+                "af": "hardware",
+                "kvm_modes": ["vhe", "nvhe", "protected"],
+            },
+            "a57": {
+                "kind": "qemu",
+                "cpu": "cortex-a57",
+                "af": "software",
+                "kvm_modes": ["nvhe", "protected"],
+            },
+        },
+    }
+)
+
+
+@pytest.fixture
+def contract() -> Contract:
+    """The base's own, with two ways more to boot."""
+    variants = (
+        Variant(name="sw-af", cmdline=("kvm-arm.stage2_sw_af=1",), stage2_af="software"),
+        Variant(name="plain", cmdline=("quiet", "a=b")),
+    )
+    return replace(contract_module.load(None), variants=variants)
+
+
+def ids(cells: tuple[PlannedCell, ...]) -> list[str]:
+    return [cell.id for cell in cells]
+
+
+def test_base_alone(contract: Contract) -> None:
+    assert ids(plan(STOCK, contract, base_only=True)) == [
+        *("n1-vhe-base", "n1-nvhe-base", "n1-protected-base"),
+        *("a57-nvhe-base", "a57-protected-base"),
+    ]
+
+
+def test_a_series_without_a_contract() -> None:
+    cells = plan(STOCK, None)
+    assert len(cells) == 10
+    assert {cell.variant for cell in cells} == {""}
+
+
+def test_the_whole_matrix(contract: Contract) -> None:
+    cells = plan(STOCK, contract)
+    assert len(cells) == 20
+    assert len(set(ids(cells))) == 20, "an id is a folder's name"
+    assert ids(cells)[:4] == [
+        *("n1-vhe-base", "n1-vhe-patched", "n1-vhe-patched-sw-af", "n1-vhe-patched-plain"),
+    ]
+
+
+def test_base_comes_before_what_is_held_against_it(contract: Contract) -> None:
+    cells = plan(STOCK, contract)
+    for at, cell in enumerate(cells):
+        before = [c for c in cells[:at] if (c.host, c.kvm_mode) == (cell.host, cell.kvm_mode)]
+        assert cell.kernel == "base" or any(c.kernel == "base" for c in before)
+
+
+def test_each_mode_is_asked_for_on_the_command_line(contract: Contract) -> None:
+    asked = {"vhe": (), "nvhe": ("kvm-arm.mode=nvhe",), "protected": ("kvm-arm.mode=protected",)}
+    more = {"": (), "sw-af": ("kvm-arm.stage2_sw_af=1",), "plain": ("quiet", "a=b")}
+    for cell in plan(STOCK, contract):
+        assert cell.cmdline == asked[cell.kvm_mode] + more[cell.variant]
+
+
+def test_who_sets_the_access_flag(contract: Contract) -> None:
+    for cell in plan(STOCK, contract):
+        software = cell.host == "a57" or cell.variant == "sw-af"
+        assert cell.af_mode == ("software" if software else "hardware")
+
+
+def test_narrowed(contract: Contract) -> None:
+    assert ids(plan(STOCK, None, hosts=("a57",), kvm_modes=("protected",))) == [
+        *("a57-protected-base", "a57-protected-patched"),
+    ]
+    some = plan(STOCK, contract, kvm_modes=("vhe",), base_only=True)
+    assert ids(some) == ["n1-vhe-base"], "the other host has no VHE and is left out"
+
+
+def test_nothing_is_left() -> None:
+    with pytest.raises(UsageError, match=r"no host has a KVM mode of vhe"):
+        plan(STOCK, None, hosts=("a57",), kvm_modes=("vhe",))
+    with pytest.raises(UsageError, match=r"no host 'n2'"):
+        plan(STOCK, None, hosts=("n2",))
+
+
+def test_a_record_before_anything_is_proven(contract: Contract) -> None:
+    for cell in plan(STOCK, contract):
+        record = cell.record(reason="not yet")
+        assert (record.outcome, record.reason, record.id) == ("error", "not yet", cell.id)
+        assert (record.host, record.kernel, record.variant) == (
+            cell.host,
+            cell.kernel,
+            cell.variant,
+        )
+        assert (record.build_id, record.boot_id, record.af_observed) == ("", "", None)

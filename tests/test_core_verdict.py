@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole table of outcomes: which outranks which, and whose fault a dead kernel is."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import get_args
+
+import pytest
+
+from harness import errors, verdict
+from harness.errors import Death
+from harness.results import Cell, Check, KernelLabel, Outcome
+
+RANK: dict[Outcome, int] = {"fail": 3, "error": 2, "unproven": 1, "pass": 0}
+
+
+def cell(
+    kernel: KernelLabel = "base",
+    outcome: Outcome = "pass",
+    death: Death | None = None,
+    *,
+    host: str = "n1",
+    variant: str = "",
+    reason: str = "",
+) -> Cell:
+    return Cell(
+        id=f"{host}-vhe-{kernel}{variant}",
+        host=host,
+        kernel=kernel,
+        kvm_mode="vhe",
+        af_mode="hardware",
+        variant=variant,
+        outcome=outcome,
+        death=death,
+        reason=reason or (f"it died of {death}." if death else ""),
+    )
+
+
+def check(
+    of: Cell, outcome: Outcome = "pass", death: Death | None = None, name: str = "test_a"
+) -> Check:
+    reason = f"it died of {death}." if death else ""
+    return Check(
+        cell=of.id,
+        name=name,
+        outcome=outcome,
+        expected="",
+        observed="",
+        death=death,
+        reason=reason,
+    )
+
+
+def outcomes(cells: Sequence[Cell], checks: Sequence[Check]) -> tuple[list[str], list[str]]:
+    judged, settled = verdict.judge(cells, checks)
+    return [c.outcome for c in judged], [c.outcome for c in settled]
+
+
+@pytest.mark.parametrize("several", list(itertools.product(RANK, repeat=3)))
+def test_the_worst_of_several(several: tuple[Outcome, ...]) -> None:
+    expected = max(several, key=lambda outcome: RANK[outcome])
+    assert verdict.worst(several) == expected
+    assert verdict.worst([*several, "skip"]) == expected
+
+
+def test_nothing_and_skips_prove_nothing() -> None:
+    assert verdict.worst([]) == "unproven"
+    assert verdict.worst(["skip", "skip"]) == "unproven"
+    assert verdict.judge([], []) == ((), ())
+
+
+def test_only_pass_exits_0() -> None:
+    assert {v for v, code in verdict.EXIT_CODES.items() if code == 0} == {"pass"}
+    assert len(set(verdict.EXIT_CODES.values()) | {errors.EXIT_USAGE}) == 5
+
+
+def test_a_cell_without_checks_is_unproven() -> None:
+    assert outcomes([cell()], []) == (["unproven"], [])
+
+
+def test_a_cell_with_nothing_but_skips_is_unproven() -> None:
+    base = cell()
+    assert outcomes([base], [check(base, "skip")]) == (["unproven"], ["skip"])
+
+
+@pytest.mark.parametrize("outcome", ["error", "unproven"])
+def test_trouble_with_the_cell_itself_outranks_checks_that_passed(outcome: Outcome) -> None:
+    base = cell(outcome=outcome, reason="trouble")
+    assert outcomes([base], [check(base)])[0] == [outcome]
+
+
+def test_a_failed_check_outranks_trouble_with_its_cell() -> None:
+    base = cell(outcome="error", reason="trouble")
+    assert outcomes([base], [check(base, "fail")])[0] == ["fail"]
+
+
+@pytest.mark.parametrize("death", get_args(Death))
+def test_patched_dies_where_base_lived(death: Death) -> None:
+    base, patched = cell(), cell("patched", "error", death)
+    judged, _ = verdict.judge([base, patched], [check(base)])
+    assert [c.outcome for c in judged] == ["pass", "fail"]
+    assert "The base kernel lived" in judged[1].reason
+    assert f"died of {death}" in judged[1].reason
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_both_die_and_nobody_is_to_blame(order: int) -> None:
+    cells = [cell("base", "error", "panic"), cell("patched", "error", "panic")][::order]
+    judged, _ = verdict.judge(cells, [])
+    assert [c.outcome for c in judged] == ["error", "error"]
+    assert not any("lived" in c.reason for c in judged)
+
+
+def test_patched_dies_and_base_never_ran() -> None:
+    patched = cell("patched", "error", "panic")
+    assert outcomes([patched], [])[0] == ["error"]
+    lab = cell("base", "error", reason="no SSH")
+    assert outcomes([lab, patched], [])[0] == ["error", "error"]
+
+
+def test_base_of_another_host_or_mode_is_no_comparison() -> None:
+    patched = cell("patched", "error", "panic")
+    other_host = cell(host="a57")
+    other_mode = cell().model_copy(update={"kvm_mode": "nvhe", "id": "n1-nvhe-base"})
+    cells = [other_host, other_mode, patched]
+    assert outcomes(cells, [check(other_host), check(other_mode)])[0] == ["pass", "pass", "error"]
+
+
+def test_base_that_dies_alone_is_no_fault_of_the_series() -> None:
+    base, patched = cell("base", "error", "hang"), cell("patched")
+    assert outcomes([base, patched], [check(patched)])[0] == ["error", "pass"]
+
+
+def test_a_variant_is_held_against_the_same_base() -> None:
+    base, variant = cell(), cell("patched", "error", "hang", variant="sw-af")
+    assert outcomes([base, variant], [check(base)])[0] == ["pass", "fail"]
+
+
+@pytest.mark.parametrize("base_outcome", ["pass", "fail"])
+def test_livelock_in_one_check_where_base_went_through(base_outcome: Outcome) -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base, base_outcome), check(patched, "error", "livelock")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert settled[1].outcome == "fail"
+    assert not settled[1].also_on_base
+    assert "died of livelock. The base kernel lived through this check" in settled[1].reason
+    assert judged[1].outcome == "fail"
+
+
+def test_livelock_on_both() -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base, "error", "livelock"), check(patched, "error", "livelock")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [c.outcome for c in settled] == ["error", "error"]
+    assert [c.also_on_base for c in settled] == [False, True]
+    assert [c.outcome for c in judged] == ["error", "error"]
+
+
+@pytest.mark.parametrize("twin", ["skip", "error", None])
+def test_livelock_without_a_comparison_is_an_error(twin: Outcome | None) -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(patched, "error", "livelock")]
+    checks += [check(base, twin)] if twin else []
+    _, settled = verdict.judge([base, patched], checks)
+    assert settled[0].outcome == "error"
+    assert not settled[0].also_on_base
+
+
+def test_livelock_on_base_alone_is_an_error() -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base, "error", "livelock"), check(patched)]
+    assert outcomes([base, patched], checks) == (["error", "pass"], ["error", "pass"])
+
+
+def test_a_failure_on_both_is_marked_and_stays_a_failure() -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base, "fail"), check(patched, "fail"), check(patched, "fail", name="test_b")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [c.outcome for c in settled] == ["fail", "fail", "fail"]
+    assert [c.also_on_base for c in settled] == [False, True, False]
+    assert [c.outcome for c in judged] == ["fail", "fail"]
+
+
+def test_a_failure_where_base_passed_is_not_marked() -> None:
+    base, patched = cell(), cell("patched")
+    _, settled = verdict.judge([base, patched], [check(base), check(patched, "fail")])
+    assert not settled[1].also_on_base
+
+
+def test_judging_leaves_its_input_alone() -> None:
+    base, patched = cell(), cell("patched", "error", "panic")
+    checks = [check(base), check(patched, "error", "panic")]
+    once = verdict.judge([base, patched], checks)
+    assert verdict.judge([base, patched], checks) == once
+    assert patched.outcome == "error"
