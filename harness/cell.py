@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One cell, run in a process of its own: boot the host, prove its kernel, run the checks on it.
+
+`python -m harness.cell SPEC.json`. A process for each cell keeps a crash of one from the others,
+lets several run at once, and takes its QEMU with it when it dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from harness.checks.plugin import PYTEST_ARGS, CellPlugin
+from harness.deadline import Deadline
+from harness.errors import HarnessError, HostDied
+from harness.hosts import proof, qemu
+from harness.hosts.image import HostImage
+from harness.hosts.recorder import Journal, RecordedShell
+from harness.inventory import QemuHost
+from harness.plan import PlannedCell
+from harness.records import append
+from harness.results import Cell
+
+
+class KernelFiles(BaseModel):
+    """What a cell needs to know of a kernel that was built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: Path
+    vmlinux: Path
+    build_id: str
+    config_sha256: str
+
+
+class CellSpec(BaseModel):
+    """All that a cell's process is told, in SPEC.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_folder: Path
+    folder: Path
+    cell: PlannedCell
+    host: QemuHost
+    kernel: KernelFiles
+    image: HostImage
+    programs: dict[str, Path]
+    contract: Path | None
+    seed: int
+    seen_boot_ids: frozenset[str]
+    pytest_args: tuple[str, ...]
+    boot_seconds: float
+    check_seconds: float
+
+
+def run_cell(spec: CellSpec) -> Cell:
+    """Run the cell to its end and return its record; whatever goes wrong is in the record."""
+    started = time.monotonic()
+    record = spec.cell.record()
+    try:
+        record = _boot_and_check(spec, record)
+    except HostDied as exc:
+        record = record.model_copy(update={"death": exc.kind, "reason": str(exc)})
+    except HarnessError as exc:
+        record = record.model_copy(update={"reason": str(exc)})
+    return record.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _boot_and_check(spec: CellSpec, record: Cell) -> Cell:
+    started = time.monotonic()
+    machine = qemu.Machine(spec.cell.host, spec.host.cpu, spec.host.cpus, spec.host.memory_mib)
+    with (
+        qemu.boot(
+            machine,
+            spec.image,
+            spec.kernel.image,
+            spec.cell.cmdline,
+            spec.folder,
+            programs=spec.programs,
+            deadline=Deadline(spec.boot_seconds),
+        ) as host,
+        contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
+    ):
+        booted = round(time.monotonic() - started, 3)
+        shell = RecordedShell(host.shell, journal)
+        shown = proof.prove(
+            shell,
+            proof.Expected(spec.kernel.build_id, spec.kernel.config_sha256),
+            spec.cell.kvm_mode,
+            set(spec.seen_boot_ids),
+        )
+        record = record.model_copy(
+            update={
+                "boot_seconds": booted,
+                "build_id": shown.build_id,
+                "boot_id": shown.boot_id,
+                "kvm_line": shown.kvm_line,
+            }
+        )
+        return _check(spec, record, CellPlugin(spec, shell, host.console))
+
+
+def _check(spec: CellSpec, record: Cell, plugin: CellPlugin) -> Cell:
+    """Run pytest over the checks; the plugin records each of them."""
+    args = [*PYTEST_ARGS, "--rootdir", str(spec.folder), *spec.pytest_args]
+    status = pytest.main(args, plugins=[plugin])
+    record = record.model_copy(update={"af_observed": plugin.af_observed})
+    if plugin.death is not None:
+        return record.model_copy(update={"death": plugin.death.kind, "reason": str(plugin.death)})
+    if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return record.model_copy(update={"outcome": "pass"})
+    if status == pytest.ExitCode.NO_TESTS_COLLECTED:
+        return record.model_copy(update={"outcome": "unproven", "reason": "no check was selected"})
+    why = f"pytest ended with {status!r}; see {spec.folder / 'checks.log'}"
+    return record.model_copy(update={"reason": why})
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    """Leave by way of every `finally`, so that QEMU and its files go too."""
+    raise SystemExit(128 + signum)
+
+
+def main() -> None:
+    """Run the cell that SPEC.json describes and append its record when it is over."""
+    signal.signal(signal.SIGTERM, _end)
+    spec = CellSpec.model_validate_json(Path(sys.argv[1]).read_text())
+    append(spec.folder / "records.jsonl", run_cell(spec))
+
+
+if __name__ == "__main__":
+    main()

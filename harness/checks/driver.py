@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hold one driver of aging to the contract: which functions it entered, for which pages."""
+
+from __future__ import annotations
+
+from harness.checks.claim import Claim
+from harness.checks.pages import shorten, show_set
+from harness.contract import Expectation
+from harness.guests import PAGE_SIZE, Guest
+from harness.observe.trace import Counts, Session, Wanted, pages_by_hva, pages_by_ipa
+from harness.observe.unproven import Unproven
+
+ACCESS_FAULT = "kvm:kvm_access_fault"
+
+
+def wanted(expectation: Expectation) -> Wanted:
+    """What must be recorded to decide about an expectation, and guests' access faults with it."""
+    events = (ACCESS_FAULT, *([expectation.event] if expectation.event else []))
+    names = [name for step in expectation.enters for name in step]
+    return Wanted(events=events, functions=tuple(dict.fromkeys((*names, *expectation.never))))
+
+
+def describe(expectation: Expectation) -> str:
+    """The expectation in words."""
+    if not expectation.reaches_kvm:
+        return f"asks KVM for no page; never enters {', '.join(expectation.never)}"
+    steps = " -> ".join(step[0] for step in expectation.enters)
+    never = f"; never enters {', '.join(expectation.never)}" if expectation.never else ""
+    return f"asks KVM for every tested page by {steps}{never}"
+
+
+def check_path(
+    claim: Claim, expectation: Expectation, session: Session, counts: Counts, vm: Guest
+) -> None:
+    """Assert that what was recorded is what the contract promises.
+
+    Unproven where a function cannot be seen in this kernel or events were lost.
+    """
+    entered = []
+    for step in expectation.enters:
+        name = _visible(step, session)
+        number = counts.of(name)
+        entered.append(f"{name} {number}")
+        assert number > 0, f"{name} was never entered; entered were: {', '.join(entered)}"
+    claim.observe(f"entered: {', '.join(entered) or 'nothing'}")
+    for name in expectation.never:
+        number = counts.of(name)
+        assert number == 0, f"{name} was entered {number} times, and never must be here"
+    if expectation.event is not None:
+        _check_pages(claim, expectation, counts, vm)
+
+
+def _visible(step: tuple[str, ...], session: Session) -> str:
+    """The first of a step's names that this kernel can show."""
+    for name in step:
+        if name not in session.absent:
+            return name
+    reasons = "; ".join(f"{name}: {session.absent[name]}" for name in step)
+    raise Unproven(f"no function of a step can be observed ({reasons})")
+
+
+def _check_pages(claim: Claim, expectation: Expectation, counts: Counts, vm: Guest) -> None:
+    """The tested pages that KVM was asked for, by the host's virtual addresses of the event."""
+    assert expectation.event is not None
+    pages = vm.slot.pages
+    events = counts.events(expectation.event)
+    times = pages_by_hva(events, vm.greeting.slot_hva, pages)
+    asked = frozenset(page for page, number in enumerate(times) if number)
+    expected = frozenset(range(pages)) if expectation.reaches_kvm else frozenset()
+    claim.observe(f"{expectation.event} for {len(asked)} of {pages} tested pages")
+    missing = expected - asked
+    assert not missing, f"KVM was not asked for {len(missing)} pages: {shorten(missing)}"
+    extra = asked - expected
+    assert not extra, f"KVM was asked for {len(extra)} pages: {shorten(extra)}"
+    several = sum(
+        event.fields["end"] - event.fields["start"] > PAGE_SIZE
+        for event in events
+        if any(pages_by_hva([event], vm.greeting.slot_hva, pages))
+    )
+    assert not several, f"{several} events cover more than one page of 4 KiB"
+
+
+def check_faults(
+    claim: Claim, promised: str, counts: Counts, vm: Guest, touched: frozenset[int]
+) -> None:
+    """Assert that guests took access faults for exactly the pages that the contract names.
+
+    Also tells who set the access flag: nobody but hardware can, where no fault is taken.
+    """
+    faulted = pages_by_ipa(counts.events(ACCESS_FAULT), vm.slot.ipa, vm.slot.pages)
+    claim.observe(f"access faults for {len(faulted)} of {len(touched)} touched pages")
+    if faulted in (frozenset(), touched):
+        claim.af_observed = "software" if faulted else "hardware"
+    expected = touched if promised == "touched" else frozenset()
+    words = show_set(expected, faulted).replace("young", "faulted")
+    assert faulted == expected, f"access faults: {words}"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Drive MGLRU over one guest alone: a memcg of its own, walks and eviction on command.
+
+Documentation/admin-guide/mm/multigen_lru.rst describes the commands of debugfs/lru_gen:
+"+ memcg node max_seq can_swap force_scan" ages, "- memcg node seq swappiness nr" evicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from harness.errors import InfraError
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import lru_gen
+from harness.observe.unproven import Unproven
+
+CGROUP = "/sys/fs/cgroup/kvm-harness"
+ZRAM = "/sys/block/zram0"
+SWAP_MIB = 256
+
+
+class Memcg:
+    """The memcg that holds one guest. Its generations are those of the guest's memory."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+
+    def lruvec(self) -> lru_gen.Lruvec:
+        """Its generations on the node that has most of its pages; Unproven if MGLRU shows none."""
+        found = [
+            lruvec
+            for lruvec in lru_gen.parse(self._shell.read(lru_gen.DEBUGFS))
+            if lruvec.path == "/kvm-harness"
+        ]
+        if not found:
+            raise Unproven("lru_gen does not show the guest's memcg")
+        return max(found, key=lambda lruvec: sum(gen.anon for gen in lruvec.generations))
+
+    def walk(self) -> None:
+        """Age once: the walk of page tables, where this machine has one.
+
+        can_swap, or anonymous memory is passed over; force_scan, or a Bloom filter is asked
+        first. An old max_seq is ignored in silence, so it is read just before, and its rise
+        proves that the command was obeyed.
+        """
+        lruvec = self.lruvec()
+        newest = lruvec.generations[-1].seq
+        self._command(f"+ {lruvec.memcg} {lruvec.node} {newest} 1 1")
+        risen = self.lruvec().generations[-1].seq
+        if risen != newest + 1:
+            raise Unproven(f"MGLRU did not age: max_seq was {newest} and is {risen}")
+
+    def evict(self, pages: int) -> None:
+        """Evict anonymous pages from all generations but the two youngest."""
+        lruvec = self.lruvec()
+        newest = lruvec.generations[-1].seq
+        self._command(f"- {lruvec.memcg} {lruvec.node} {newest - 2} 200 {pages}")
+
+    def _command(self, text: str) -> None:
+        self._shell.write(lru_gen.DEBUGFS, f"{text}\n")
+
+
+@contextlib.contextmanager
+def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
+    """Put a guest into a memcg before it has any memory; both are gone afterwards.
+
+    What a process allocates is charged to, and its page tables are walked for, the memcg that it
+    is in at that moment; so this comes before Guest.populate().
+    """
+    shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
+    try:
+        yield Memcg(shell)
+    finally:
+        vm.close()
+        # The memcg can go once its last process has been reaped.
+        with contextlib.suppress(InfraError):
+            shell.run(f"for i in 1 2 3 4 5 6 7 8 9 10; do rmdir {CGROUP} && exit; sleep 0.1; done")
+
+
+@contextlib.contextmanager
+def zram_swap(shell: Shell) -> Iterator[None]:
+    """Swap on zram: without swap no anonymous page is ever evicted. Unproven without zram."""
+    state = shell.run(
+        f"[ -e {ZRAM}/disksize ] || modprobe zram; cat {ZRAM}/disksize", check=False
+    ).stdout.strip()
+    if state != "0":
+        raise Unproven(f"no free zram device for swap (disksize {state or 'absent'})")
+    shell.run(
+        f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && swapon /dev/zram0"
+    )
+    try:
+        yield
+    finally:
+        with contextlib.suppress(InfraError):
+            shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")

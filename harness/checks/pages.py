@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Steps that several checks share: pages that are ready to be aged, and words for sets of pages."""
+
+from __future__ import annotations
+
+import random
+
+from harness.checks.claim import Claim
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.collect import dump_stage2
+from harness.observe.unproven import Unproven
+from harness.ranges import format_ranges
+
+
+def pick(rng: random.Random, pages: int, block: int = 1) -> frozenset[int]:
+    """A random set of pages: one in each of a quarter to three quarters of all blocks.
+
+    `block` is the pages that one leaf of stage 2 is thought to map.
+    """
+    blocks = pages // block
+    chosen = rng.sample(range(blocks), rng.randint(max(1, blocks // 4), max(1, 3 * blocks // 4)))
+    return frozenset(at * block + rng.randrange(block) for at in chosen)
+
+
+def populated(vm: Guest) -> Guest:
+    """Have the guest write every page and bring the pages to the LRU lists.
+
+    Unproven if the kernel keeps some of them off the lists: nothing could age those.
+    """
+    vm.populate()
+    vm.drain()
+    flags = vm.flags()
+    pages = vm.slot.pages
+    if flags["present"] != pages or flags["lru"] != pages:
+        raise Unproven(f"of {pages} pages {flags['present']} are present, {flags['lru']} on an LRU")
+    return vm
+
+
+def old_pages(vm: Guest, shell: Shell, claim: Claim) -> tuple[stage2.Range, ...]:
+    """Assert that stage 2 maps every tested page, and all of them old; returns its ranges."""
+    pages = vm.slot.pages
+    dump = dump_stage2(shell, vm.vm_dir)
+    claim.save("stage2-aged.txt", dump.raw)
+    mapped = stage2.mapped(dump.ranges, vm.slot.ipa, pages)
+    if len(mapped) != pages:
+        raise Unproven(f"stage 2 maps {len(mapped)} of {pages} pages, so the others have no AF")
+    young = stage2.young(dump.ranges, vm.slot.ipa, pages)
+    claim.observe(f"after aging {len(young)} of {pages} young")
+    assert not young, f"pages that are young after aging: {shorten(young)}"
+    return dump.ranges
+
+
+def young_pages(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int]) -> None:
+    """Assert that in stage 2 exactly the pages `expected` are young."""
+    dump = dump_stage2(shell, vm.vm_dir)
+    claim.save("stage2-touched.txt", dump.raw)
+    seen = stage2.young(dump.ranges, vm.slot.ipa, vm.slot.pages)
+    claim.observe(f"stage 2: {show_set(expected, seen)}")
+    assert seen == expected, f"stage 2: {show_set(expected, seen)}"
+
+
+def show_set(expected: frozenset[int], seen: frozenset[int]) -> str:
+    """Where a set of young pages differs from the expected one, in a sentence."""
+    if expected == seen:
+        return f"{len(seen)} young, exactly those expected"
+    missing, extra = expected - seen, seen - expected
+    parts = [f"{len(seen)} young where {len(expected)} are expected"]
+    parts += [f"{len(missing)} not young: {shorten(missing)}"] if missing else []
+    parts += [f"{len(extra)} young without a touch: {shorten(extra)}"] if extra else []
+    return "; ".join(parts)
+
+
+def shorten(pages: frozenset[int]) -> str:
+    """A set of pages, cut to what fits a line; the evidence has it whole."""
+    text = format_ranges(pages)
+    return text if len(text) <= 60 else f"{text[:57]}..."

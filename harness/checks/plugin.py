@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pytest plugin that gives checks their cell and turns their ends into records.
+
+A check is a pytest function. It may use the fixtures below, states what it expects and observes on
+`claim`, and asserts. How it ends decides its outcome:
+
+    AssertionError              fail       the kernel did not do what was expected
+    Unproven                    unproven   what was expected could not be observed
+    pytest.skip                 skip       it makes no sense in this cell
+    HostDied, GuestHung         decided by comparison with the base kernel (verdict.py)
+    anything else               error      ours or the lab's
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.collect import Collector, evidence
+from harness.contract import Contract
+from harness.contract import load as load_contract
+from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, HarnessError, HostDied
+from harness.guests import Guest, GuestDataLost, GuestHung
+from harness.hosts.console import Console
+from harness.hosts.protocols import Shell
+from harness.inventory import AfMode
+from harness.observe.unproven import Unproven
+from harness.records import append
+from harness.results import Check, Outcome
+
+if TYPE_CHECKING:
+    from harness.cell import CellSpec
+
+ANSWER_SECONDS = 5.0
+# Neither a cache nor a configuration file, of the harness's own tests or of anybody's, has a say.
+PYTEST_ARGS = ("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--import-mode=importlib")
+
+
+class CellPlugin:
+    """Fixtures and hooks for the checks of one cell on one booted host."""
+
+    def __init__(self, spec: CellSpec, shell: Shell, console: Console) -> None:
+        self._spec = spec
+        self._shell = shell
+        self._console = console
+        self._contract = load_contract(spec.contract)
+        self._records = spec.folder / "records.jsonl"
+        self._collector = Collector(shell)
+        self._claim: Claim | None = None
+        self._error: BaseException | None = None
+        self._phase = ""
+        self._seconds = 0.0
+        self.death: HostDied | None = None
+        """How the host died, if it did: no check after that means anything."""
+        self.af_observed: AfMode | None = None
+
+    # ---- fixtures ---------------------------------------------------------------------------
+
+    @pytest.fixture
+    def cell(self) -> CellSpec:
+        """The cell that the check runs in: host, kernel, KVM mode, AF mode, seed."""
+        return self._spec
+
+    @pytest.fixture
+    def contract(self) -> Contract:
+        """What the series promises (series.yaml), or the base kernel's contract."""
+        return self._contract
+
+    @pytest.fixture
+    def shell(self) -> Shell:
+        """Commands and files on the host, as root."""
+        return self._shell
+
+    @pytest.fixture
+    def console(self) -> Callable[[], str]:
+        """All that the host's console has shown since it was switched on."""
+        return self._console.text
+
+    @pytest.fixture
+    def claim(self) -> Claim:
+        """Where the check states what it expects and observes, and keeps its evidence."""
+        assert self._claim is not None
+        return self._claim
+
+    @pytest.fixture
+    def rng(self, request: pytest.FixtureRequest) -> random.Random:
+        """Random numbers that depend on the run's seed and the check's name alone."""
+        return random.Random(f"{self._spec.seed}:{request.node.name}")
+
+    @pytest.fixture
+    def guest(self, claim: Claim) -> Iterator[Callable[..., Guest]]:
+        """A function that starts a guest (see Guest.start); all of them end with the check."""
+        started: list[Guest] = []
+
+        def start(**options: object) -> Guest:
+            transcript = claim.path(f"guest{len(started) or ''}.txt")
+            guest = Guest.start(self._shell, transcript=transcript, **options)  # type: ignore[arg-type]
+            started.append(guest)
+            return guest
+
+        yield start
+        for guest in started:
+            guest.close()
+
+    @pytest.fixture(autouse=True)
+    def _collected(self, claim: Claim) -> Iterator[None]:
+        """vmstat, debugfs, lru_gen and the kernel log before and after each check, kept."""
+        before = self._collector.before()
+        yield
+        if self.death is None:
+            claim.save_all(evidence(before, self._collector.after()))
+
+    # ---- hooks ------------------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put what judges the whole boot at its end."""
+        items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Declare the markers of checks."""
+        config.addinivalue_line("markers", "quick: the few checks that show most, in seconds")
+        config.addinivalue_line("markers", "last: judges the whole boot, so it runs last")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """One check from set-up to tear-down: a record of it is on disk before the next begins."""
+        folder = self._spec.folder / re.sub(r"[^A-Za-z0-9_.-]", "_", item.name)
+        self._claim = Claim(folder, expected=_first_line(item))
+        self._error, self._phase, self._seconds = None, "", 0.0
+        result = yield
+        append(self._records, self._check(item))
+        self.af_observed = self._claim.af_observed or self.af_observed
+        self._claim = None
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Remember the first thing that went wrong; show unproven as skipped in pytest's output."""
+        report = yield
+        self._seconds += call.duration
+        if call.excinfo is not None and self._error is None:
+            self._error, self._phase = self._diagnosed(call.excinfo.value), call.when
+            if isinstance(self._error, HostDied):
+                self.death = self._error
+                item.session.shouldstop = str(self._error)
+        if isinstance(self._error, Unproven) and report.failed:
+            report.outcome = "skipped"
+            report.longrepr = (str(item.path), 0, f"unproven: {self._error}")
+        return report
+
+    # ---- outcomes ---------------------------------------------------------------------------
+
+    def _diagnosed(self, error: BaseException) -> BaseException:
+        """A wait on the host that ran out of time is a hang, of all of it or of a part.
+
+        Nothing more is asked of such a host: what hangs in its kernel may hold any lock.
+        """
+        if not isinstance(error, DeadlineExceeded):
+            return error
+        try:
+            self._shell.run("true", Deadline(ANSWER_SECONDS))
+        except HostDied as exc:
+            return exc
+        except HarnessError:
+            return self._console.hung(f"{error}, and the host answers nothing else either")
+        return HostDied("hang", f"{error}, while the host does answer other commands")
+
+    def _check(self, item: pytest.Item) -> Check:
+        assert self._claim is not None
+        outcome, reason = self._outcome(item)
+        error = self._error
+        death = error.kind if isinstance(error, HostDied) else None
+        return Check(
+            cell=self._spec.cell.id,
+            name=item.name,
+            outcome=outcome,
+            expected=self._claim.expected,
+            observed=self._claim.observed or reason or "as expected",
+            evidence=tuple(
+                str(path.relative_to(self._spec.run_folder)) for path in self._claim.evidence()
+            ),
+            reason=reason,
+            death="livelock" if isinstance(error, GuestHung) else death,
+            seconds=round(self._seconds, 3),
+        )
+
+    def _outcome(self, item: pytest.Item) -> tuple[Outcome, str]:
+        error = self._error
+        if error is None:
+            return "pass", ""
+        if isinstance(error, pytest.skip.Exception):
+            return "skip", str(error.msg or "")
+        if isinstance(error, Unproven):
+            return "unproven", str(error)
+        if isinstance(error, AssertionError) and self._phase == "call":
+            return "fail", _assertion(error)
+        if isinstance(error, GuestDataLost):
+            return "fail", str(error)
+        self._keep_trace(error)
+        if isinstance(error, HarnessError):
+            return "error", str(error)
+        return "error", f"{item.name} itself is broken: {type(error).__name__}: {error}"
+
+    def _keep_trace(self, error: BaseException) -> None:
+        assert self._claim is not None
+        self._claim.save("error.txt", "".join(traceback.format_exception(error)))
+
+
+def _first_line(item: pytest.Item) -> str:
+    """What a check without a word on `claim` expects: the first line of its docstring."""
+    text = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).strip()
+    return str(text.splitlines()[0])
+
+
+def _assertion(error: AssertionError) -> str:
+    """The assertion's own message, without pytest's rendering of the operands."""
+    return str(error).split("\nassert ")[0].strip() or "assertion failed"
+
+
+def check_paths(extra: tuple[Path, ...]) -> tuple[str, ...]:
+    """The checks that come with the harness, or the ones that the user points at instead."""
+    return tuple(str(path) for path in extra) or (str(Path(__file__).parent),)

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each driver of aging for itself: page_idle, MGLRU's walk, eviction. FACTS differ for each.
+
+page_idle asks KVM page by page; MGLRU's walk asks for ranges of page tables and does not run at all
+on a CPU without hardware AF at stage 1; eviction asks again for each page that it looks at. The
+contract says which of them reaches KVM in this cell, and by which functions.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.driver import check_faults, check_path, describe, wanted
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import old_pages, pick, populated, shorten, young_pages
+from harness.contract import Contract, Driver, Expectation, Situation
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import lru_gen
+from harness.observe.trace import tracing
+from harness.observe.unproven import Unproven
+
+PAGES = 4096
+# Walks after which pages are in none of the two youngest generations: one moves young pages to
+# the youngest, two more leave them behind.
+WALKS = 3
+
+
+def situation(cell: CellSpec) -> Situation:
+    """What of this cell decides about aging."""
+    return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)
+
+
+def promised(
+    contract: Contract, driver: Driver, cell: CellSpec, shell: Shell, claim: Claim
+) -> Expectation:
+    """What the contract says of a driver here; stated on the claim."""
+    expectation = contract.expect(driver, situation(cell))
+    claim.expect(
+        f"{driver} {describe(expectation)} (host AF at stage 1 by {cell.host.af}, at stage 2 by "
+        f"{cell.cell.af_mode}, {cell.cell.kvm_mode})"
+    )
+    if expectation.lru_gen_bit is not None:
+        enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+        assert enabled & expectation.lru_gen_bit, f"lru_gen/enabled is {int(enabled):#06x}"
+    return expectation
+
+
+@pytest.mark.quick
+def test_page_idle(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """page_idle reaches KVM as promised, and touches of old pages fault where they must."""
+    expectation = promised(contract, "page_idle", cell, shell, claim)
+    faults = contract.expect_access_faults(situation(cell))
+    claim.expect(f"{claim.expected}; then access faults for {faults} pages")
+    vm = populated(guest(pages=PAGES))
+    touched = pick(rng, PAGES)
+    with tracing(shell, wanted(expectation)) as session:
+        session.start()
+        vm.idle_mark()
+        aged = session.stop()
+        claim.save("trace-aging.txt", aged.raw)
+        check_path(claim, expectation, session, aged, vm)
+        old_pages(vm, shell, claim)
+        # A cached translation would hide the touch from stage 2.
+        vm.flush()
+        session.start()
+        vm.touch(touched, write=False)
+        touching = session.stop()
+        claim.save("trace-touching.txt", touching.raw)
+    check_faults(claim, faults, touching, vm, touched)
+
+
+def test_mglru_walk(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """MGLRU's walk reaches KVM as promised and makes all pages old, or leaves them alone."""
+    expectation = promised(contract, "mglru_walk", cell, shell, claim)
+    vm = guest(pages=PAGES)
+    with memcg_of(vm, shell) as memcg, tracing(shell, wanted(expectation)) as session:
+        populated(vm)
+        # By page_idle, which works on every machine; a walk may not run here at all.
+        vm.idle_mark()
+        vm.flush()
+        touched = pick(rng, PAGES)
+        vm.touch(touched, write=False)
+        session.start()
+        memcg.walk()
+        counts = session.stop()
+        claim.save("trace.txt", counts.raw)
+        check_path(claim, expectation, session, counts, vm)
+        if expectation.reaches_kvm:
+            old_pages(vm, shell, claim)
+        else:
+            young_pages(vm, shell, claim, touched)
+
+
+def test_eviction(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Eviction asks KVM for each page, keeps those that the guest touched, swaps out the others."""
+    expectation = promised(contract, "eviction", cell, shell, claim)
+    claim.expect(f"{claim.expected}; evicted are exactly the pages that the guest left alone")
+    vm = guest(pages=PAGES)
+    everything = frozenset(range(PAGES))
+    with (
+        zram_swap(shell),
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, wanted(expectation)) as session,
+    ):
+        # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
+        populated(vm)
+        for touched in (everything, pick(rng, PAGES)):
+            for _ in range(WALKS):
+                memcg.walk()
+            vm.flush()
+            vm.touch(touched, write=False)
+            session.start()
+            memcg.evict(PAGES)
+            counts = session.stop()
+            claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
+            check_path(claim, expectation, session, counts, vm)
+            kept = frozenset(vm.pfns())
+            claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} evicted")
+            lost, spared = touched - kept, kept - touched
+            assert not lost, f"{len(lost)} young pages were evicted: {shorten(lost)}"
+            assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+
+
+@pytest.mark.quick
+def test_protected(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Under pKVM aging is exact, and the series' fast path is never entered by any driver."""
+    if cell.cell.kvm_mode != "protected":
+        pytest.skip("only in protected mode")
+    fast = contract.fast_path
+    functions = fast.functions if fast else ()
+    claim.expect(
+        "protected mode is on; all pages old after aging, then exactly the touched ones young; "
+        f"never entered: {', '.join(functions) or 'no fast path in this contract'}"
+    )
+    if fast is not None and "protected" in fast.modes:
+        raise Unproven("the contract wants its fast path under pKVM; claim 3 forbids it")
+    enabled = shell.run("dmesg | grep -c 'kvm .*: Protected [nh]VHE mode'", check=False).stdout
+    assert enabled.strip() == "1", "the kernel's log does not say that protected mode is on"
+    vm = guest(pages=PAGES)
+    with memcg_of(vm, shell) as memcg:
+        populated(vm)
+        with tracing(shell, wanted(Expectation(False, (), functions, None))) as session:
+            session.start()
+            vm.idle_mark()
+            old_pages(vm, shell, claim)
+            vm.flush()
+            touched = pick(rng, PAGES)
+            vm.touch(touched, write=False)
+            young_pages(vm, shell, claim, touched)
+            memcg.walk()
+            counts = session.stop()
+        claim.save("trace.txt", counts.raw)
+        for name in functions:
+            number = counts.of(name)
+            claim.observe(f"{name} entered {number} times")
+            assert number == 0, f"the fast path {name} was entered {number} times under pKVM"

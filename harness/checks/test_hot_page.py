@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""That a stage-2 TLB invalidation is needed: without it a hot page stays old.
+
+Aging clears AF in memory and invalidates nothing, so a vCPU that never exits keeps its translation
+and touches the page without setting AF again. That is what makes age data inexact (claim 13), and
+why every exact check here forces an invalidation. Only a vCPU on a CPU without a tick can show it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from harness.checks.claim import Claim
+from harness.checks.pages import populated, shorten
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+from harness.ranges import parse_ranges
+
+PAGES = 64
+NOHZ_FULL = "/sys/devices/system/cpu/nohz_full"
+
+
+def free_cpu(shell: Shell) -> int:
+    """A CPU of the host that runs without a tick; Unproven if there is none."""
+    text = shell.run(f"cat {NOHZ_FULL}", check=False).stdout.strip().replace("(null)", "")
+    if not text:
+        raise Unproven("the host has no CPU without a tick (nohz_full)")
+    return max(parse_ranges(text))
+
+
+def test_hot_page(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """A page that a vCPU touches without exiting stays old until stage 2 is invalidated."""
+    hot = rng.randrange(PAGES)
+    claim.expect(
+        f"page {hot}, which a vCPU reads without end and without an exit, is old after aging for "
+        "as long as its translation is cached, and young after a stage-2 TLB invalidation"
+    )
+    vm = populated(guest(pages=PAGES))
+    vm.pin(0, free_cpu(shell), fifo=True)
+    vm.spin({hot}, write=False)
+    seen = vm.mark_then_flush()
+    vm.spin_stop()
+    claim.save("stage2-marked.txt", seen.marked)
+    claim.save("stage2-flushed.txt", seen.flushed)
+
+    touches = seen.between.touches - seen.before.touches
+    exits = seen.between.exits.exits - seen.before.exits.exits
+    claim.observe(f"{touches} touches and {exits} exits between aging and invalidation")
+    if exits or touches <= 0:
+        raise Unproven(f"the vCPU made {exits} exits and {touches} touches; its TLB was not alone")
+    before, after = (
+        stage2.young(stage2.parse(text), vm.slot.ipa, PAGES) for text in (seen.marked, seen.flushed)
+    )
+    claim.observe(f"young before it: {shorten(before)}; after it: {shorten(after)}")
+    assert not before, f"young although no translation was dropped: {shorten(before)}"
+    assert after == {hot}, f"after the invalidation young are {shorten(after)}, not page {hot}"

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's log over the whole boot, from the console's first byte to the last check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.hosts.protocols import Shell
+from harness.observe import klog
+from harness.observe.unproven import Unproven
+
+
+@pytest.mark.quick
+@pytest.mark.last
+def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim) -> None:
+    """No WARN, BUG, Oops, stall, lockdep splat or EL2 panic in console and dmesg."""
+    texts = {"console.txt": console(), "dmesg-whole.txt": shell.run("dmesg").stdout}
+    claim.save_all(texts)
+    lines = {name: klog.kernel_lines(text) for name, text in texts.items()}
+    if not all(lines.values()):
+        raise Unproven(f"a log without a line of the kernel's: {lines}")
+    found = [splat for text in texts.values() for splat in klog.splats(text)]
+    if found:
+        claim.save("splats.txt", "\n\n".join(splat.text for splat in found) + "\n")
+    headlines = list(dict.fromkeys(splat.headline for splat in found))
+    claim.observe(f"{'; '.join(headlines[:3]) or 'none'} in {lines['dmesg-whole.txt']} lines")
+    assert not found, f"{len(headlines)} splats: {'; '.join(headlines[:3])}"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the processes of several cells at once, each with a deadline, none left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import proc
+from harness.cell import CellSpec
+from harness.deadline import Deadline
+from harness.records import append, read, write_atomically
+from harness.results import Cell, Check
+
+POLL = 0.05
+
+
+@dataclass
+class _Running:
+    spec: CellSpec
+    process: subprocess.Popen[bytes]
+    deadline: Deadline
+    log: Path
+
+
+def run_cells(
+    specs: Sequence[CellSpec],
+    *,
+    jobs: int,
+    cell_seconds: float,
+    finished: Callable[[Cell, tuple[Check, ...]], None],
+    tick: Callable[[Sequence[str]], None],
+) -> None:
+    """Run every cell, `jobs` at a time and in order; a cell gets `cell_seconds` at most.
+
+    `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
+    by Ctrl-C say, ends every process that is still there.
+    """
+    waiting = list(specs)
+    running: list[_Running] = []
+    with contextlib.ExitStack() as stack:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                cell = _start(waiting.pop(0), cell_seconds)
+                stack.callback(proc.end, cell.process)
+                running.append(cell)
+            for cell in [c for c in running if _over(c)]:
+                running.remove(cell)
+                finished(*_result(cell))
+            tick([cell.spec.cell.id for cell in running])
+            time.sleep(POLL)
+
+
+def _start(spec: CellSpec, seconds: float) -> _Running:
+    spec.folder.mkdir(parents=True)
+    path = spec.folder / "spec.json"
+    write_atomically(path, spec)
+    log = spec.folder / "checks.log"
+    with log.open("wb") as out:
+        process = proc.spawn(
+            [sys.executable, "-m", "harness.cell", str(path)], stdout=out, stderr=out
+        )
+    return _Running(spec, process, Deadline(seconds), log)
+
+
+def _over(cell: _Running) -> bool:
+    return cell.process.poll() is not None or cell.deadline.expired()
+
+
+def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
+    """The records of a cell that is over; one is written for a process that left none."""
+    exited = cell.process.poll()
+    proc.end(cell.process)
+    path = cell.spec.folder / "records.jsonl"
+    records = read(path)
+    checks = tuple(record for record in records if isinstance(record, Check))
+    for record in records:
+        if isinstance(record, Cell):
+            return record, checks
+    if exited is None:
+        why = f"the cell did not end within {cell.deadline.budget:.0f} s"
+    else:
+        why = f"the cell's process ended with {exited} and without a verdict"
+    lost = cell.spec.cell.record(reason=f"{why}; see {cell.log}").model_copy(
+        update={
+            "death": "hang" if exited is None else None,
+            "seconds": round(cell.deadline.elapsed(), 3),
+        }
+    )
+    append(path, lost)
+    return lost, checks

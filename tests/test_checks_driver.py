@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a trace must show for a contract to be kept; nothing that is absent counts as kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.driver import check_faults, check_path, wanted
+from harness.checks.pages import pick, shorten, show_set
+from harness.contract import Expectation
+from harness.observe.trace import Counts, Event, Probe
+from harness.observe.unproven import Unproven
+
+HVA, IPA, PAGES, SIZE = 0xFFFF_A000_0000, 0x8000_0000, 4, 4096
+AGE = "kvm:kvm_age_hva"
+FAULT = "kvm:kvm_access_fault"
+EXPECTED = Expectation(True, (("first", "second"),), ("fast",), AGE)
+GUEST: Any = SimpleNamespace(
+    greeting=SimpleNamespace(slot_hva=HVA), slot=SimpleNamespace(ipa=IPA, pages=PAGES)
+)
+
+
+def event(name: str, **fields: int) -> Event:
+    return Event(0, 0, "task", 1, name, "", fields)
+
+
+def age(page: int, count: int = 1) -> Event:
+    return event(AGE, start=HVA + page * SIZE, end=HVA + (page + count) * SIZE)
+
+
+def counts(*recorded: Event, absent: dict[str, str] | None = None, lost: int = 0) -> Counts:
+    asked = wanted(EXPECTED)
+    probes = {
+        name: Probe(hits=sum(event.name == name for event in recorded), missed=0)
+        for name in asked.functions
+        if name not in (absent or {})
+    }
+    events = tuple(event for event in recorded if event.name in asked.events)
+    return Counts(asked, absent or {}, lost, probes, events, "")
+
+
+def check(found: Counts, expectation: Expectation = EXPECTED) -> None:
+    session: Any = SimpleNamespace(absent=found.absent)
+    check_path(Claim(Path("unused"), ""), expectation, session, found, GUEST)
+
+
+ALL = [age(page) for page in range(PAGES)]
+
+
+def test_kept() -> None:
+    check(counts(event("first"), *ALL))
+
+
+def test_second_name_serves_where_the_first_is_absent() -> None:
+    check(counts(event("second"), *ALL, absent={"first": "inlined"}))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "words"),
+    [
+        ([*ALL], "first was never entered"),
+        ([event("first"), *ALL[1:]], "not asked for 1 pages: 0"),
+        ([event("first"), event("fast"), *ALL], "fast was entered 1 times"),
+        ([event("first"), age(0, 4)], "more than one page"),
+    ],
+)
+def test_broken(recorded: list[Event], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check(counts(*recorded))
+
+
+def test_nowhere_means_no_tested_page() -> None:
+    nowhere = Expectation(False, (), ("fast",), AGE)
+    check(counts(age(PAGES), age(-1)), nowhere)
+    with pytest.raises(AssertionError, match="asked for 1 pages: 2"):
+        check(counts(age(2)), nowhere)
+
+
+def test_what_cannot_be_seen_is_unproven() -> None:
+    with pytest.raises(Unproven, match="lost 3"):
+        check(counts(event("first"), *ALL, lost=3))
+    with pytest.raises(Unproven, match="inlined"):
+        check(counts(*ALL, absent={"first": "inlined", "second": "inlined"}))
+    with pytest.raises(Unproven, match="not there"):
+        check(counts(event("first"), *ALL, absent={"fast": "not there"}))
+
+
+@pytest.mark.parametrize(
+    ("promised", "pages", "mode"),
+    [("touched", {1, 3}, "software"), ("none", set(), "hardware")],
+)
+def test_faults_tell_who_sets_the_flag(promised: str, pages: set[int], mode: str) -> None:
+    claim = Claim(Path("unused"), "")
+    found = counts(*(event(FAULT, ipa=IPA + page * SIZE) for page in pages))
+    check_faults(claim, promised, found, GUEST, frozenset({1, 3}))
+    assert claim.af_observed == mode
+
+
+@pytest.mark.parametrize(
+    ("promised", "pages", "observed"),
+    [("touched", set(), "hardware"), ("none", {1, 3}, "software"), ("touched", {1, 2}, None)],
+)
+def test_other_faults_fail(promised: str, pages: set[int], observed: str | None) -> None:
+    claim = Claim(Path("unused"), "")
+    found = counts(*(event(FAULT, ipa=IPA + page * SIZE) for page in pages))
+    with pytest.raises(AssertionError, match="access faults"):
+        check_faults(claim, promised, found, GUEST, frozenset({1, 3}))
+    assert claim.af_observed == observed
+
+
+def test_faults_outside_the_slot_do_not_count() -> None:
+    found = counts(event(FAULT, ipa=IPA - SIZE), event(FAULT, ipa=IPA + PAGES * SIZE))
+    check_faults(Claim(Path("unused"), ""), "none", found, GUEST, frozenset({1}))
+
+
+def test_words_for_sets() -> None:
+    assert show_set(frozenset({1}), frozenset({1})) == "1 young, exactly those expected"
+    words = show_set(frozenset({1, 2}), frozenset({2, 3}))
+    assert "not young: 1" in words
+    assert "without a touch: 3" in words
+    assert len(shorten(frozenset(range(0, 4096, 2)))) <= 60
+
+
+def test_pick_stays_in_bounds_and_takes_one_of_a_block() -> None:
+    import random
+
+    for seed in range(20):
+        pages = pick(random.Random(seed), 4096, 512)
+        assert 2 <= len(pages) <= 6
+        assert len({page // 512 for page in pages}) == len(pages)
+        assert max(pages) < 4096

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a check ends decides its outcome. Real pytest, real plugin, no host behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.checks import plugin as plugin_module
+from harness.checks.plugin import PYTEST_ARGS, CellPlugin
+from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.records import read
+from harness.results import Check
+
+HEAD = """
+import pytest
+from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.guests import GuestDataLost, GuestHung
+from harness.observe.unproven import Unproven
+"""
+
+
+class NoCollector:
+    """Counters are collected from a real host elsewhere."""
+
+    def __init__(self, shell: object) -> None:
+        pass
+
+    def before(self) -> str:
+        return "before"
+
+    def after(self) -> str:
+        return "after"
+
+
+class Spec:
+    """What of a CellSpec the plugin looks at."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run_folder = folder
+        self.folder = folder / "cells" / "n1-vhe-base"
+        self.folder.mkdir(parents=True)
+        self.contract = None
+        self.seed = 7
+        self.cell = type("Planned", (), {"id": "n1-vhe-base"})()
+
+
+class Host:
+    """A shell and a console; `error` is what every command ends with."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def run(self, command: str, deadline: object = None, *, check: bool = True) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def text(self) -> str:
+        return ""
+
+    def hung(self, why: str) -> HostDied:
+        return HostDied("hang", why)
+
+
+def run_checks(
+    text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, host: Host | None = None
+) -> tuple[dict[str, Check], CellPlugin]:
+    monkeypatch.setattr(plugin_module, "Collector", NoCollector)
+    monkeypatch.setattr(plugin_module, "evidence", lambda before, after: {"dmesg.txt": "log\n"})
+    path = folder / f"test_given_{abs(hash(folder))}.py"
+    path.write_text(HEAD + text)
+    machine: Any = host or Host()
+    spec: Any = Spec(folder)
+    plugin = CellPlugin(spec, machine, machine)
+    pytest.main([*PYTEST_ARGS, "--rootdir", str(folder), str(path)], plugins=[plugin])
+    records = read(spec.folder / "records.jsonl")
+    return {one.name: one for one in records if isinstance(one, Check)}, plugin
+
+
+ENDS = """
+def test_good(claim):
+    '''Expected by its docstring.'''
+    claim.observe("seen")
+
+def test_wrong(claim):
+    claim.expect("4 young")
+    assert 3 == 4, "3 are young"
+
+def test_lost():
+    raise Unproven("2 events were lost")
+
+def test_not_here():
+    pytest.skip("only in protected mode")
+
+def test_ours():
+    raise InfraError("the lab is on fire")
+
+def test_broken_check():
+    {}["nothing"]
+
+def test_data():
+    raise GuestDataLost("page 3 is not what was written")
+
+def test_livelock():
+    raise GuestHung("vCPU 0 hangs", 0, None, 1, 2)
+
+@pytest.fixture
+def bad():
+    raise InfraError("set-up failed")
+
+def test_set_up(bad):
+    pass
+"""
+
+
+def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checks, plugin = run_checks(ENDS, tmp_path, monkeypatch)
+    assert {name: check.outcome for name, check in checks.items()} == {
+        "test_good": "pass",
+        "test_wrong": "fail",
+        "test_lost": "unproven",
+        "test_not_here": "skip",
+        "test_ours": "error",
+        "test_broken_check": "error",
+        "test_data": "fail",
+        "test_livelock": "error",
+        "test_set_up": "error",
+    }
+    assert plugin.death is None
+    assert checks["test_livelock"].death == "livelock"
+    assert checks["test_good"].expected == "Expected by its docstring."
+    assert checks["test_good"].observed == "seen"
+    assert checks["test_wrong"].expected == "4 young"
+    assert checks["test_wrong"].reason == "3 are young"
+    assert "itself is broken" in checks["test_broken_check"].reason
+    assert checks["test_good"].evidence == ("cells/n1-vhe-base/test_good/dmesg.txt",)
+    trace = tmp_path / "cells/n1-vhe-base/test_broken_check/error.txt"
+    assert "KeyError" in trace.read_text()
+
+
+DIES = """
+def test_first():
+    raise {error}
+
+def test_second():
+    pass
+"""
+
+
+def test_a_dead_host_ends_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = DIES.format(error="HostDied('panic', 'Kernel panic')")
+    checks, plugin = run_checks(text, tmp_path, monkeypatch)
+    assert list(checks) == ["test_first"]
+    assert (checks["test_first"].outcome, checks["test_first"].death) == ("error", "panic")
+    assert plugin.death is not None
+    assert plugin.death.kind == "panic"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (None, "hang"),
+        (DeadlineExceeded("nothing came"), "hang"),
+        (InfraError("the connection broke"), "hang"),
+        (HostDied("panic", "late panic"), "panic"),
+    ],
+)
+def test_a_wait_without_end_is_a_hang(
+    answer: Exception | None, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = DIES.format(error="DeadlineExceeded('gave up')")
+    checks, plugin = run_checks(text, tmp_path, monkeypatch, Host(answer))
+    assert list(checks) == ["test_first"]
+    assert checks["test_first"].death == kind
+    assert plugin.death is not None
+
+
+def test_marked_last_runs_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "@pytest.mark.last\ndef test_a(): pass\ndef test_b(): pass\n"
+    checks, _ = run_checks(text, tmp_path, monkeypatch)
+    assert list(checks) == ["test_b", "test_a"]
+
+
+def test_random_numbers_depend_on_seed_and_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "def test_a(claim, rng): claim.observe(str(rng.random()))\n"
+    text += "def test_b(claim, rng): claim.observe(str(rng.random()))\n"
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    first, _ = run_checks(text, tmp_path / "1", monkeypatch)
+    again, _ = run_checks(text, tmp_path / "2", monkeypatch)
+    assert first["test_a"].observed == again["test_a"].observed
+    assert first["test_a"].observed != first["test_b"].observed
