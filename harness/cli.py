@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The `kvm-harness` command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import __version__, bench, bench_build, doctor, inventory
+from harness.errors import EXIT_INTERRUPTED, HarnessError, UsageError
+from harness.inventory import KvmMode
+from harness.progress import Progress
+from harness.repeat import repeat
+from harness.run import Options, Run
+from harness.verdict import EXIT_CODES
+
+_EPILOG = """\
+exit codes of run: 0 every verdict as expected, 1 a check failed, 2 usage or input error,
+3 infrastructure error, 4 something expected stayed unproven, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; ends the process with the command's exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    options = _parser().parse_args(argv)
+    console = Console(highlight=False)
+    try:
+        code = options.command(options, console)
+    except HarnessError as exc:
+        _say_error(exc)
+        code = exc.exit_code
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    sys.exit(code)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Treat SIGTERM and SIGHUP as Ctrl-C, so that everything started is ended."""
+    raise KeyboardInterrupt
+
+
+def _say_error(error: HarnessError) -> None:
+    kind = "input" if isinstance(error, UsageError) else "infrastructure"
+    print(f"kvm-harness: {kind} error: {error}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kvm-harness",
+        description="Says whether a patch series for KVM/arm64 stage-2 page aging is right.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kvm-harness {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="build, boot, check, and give a verdict")
+    _add_run_options(run)
+    run.set_defaults(command=_run)
+
+    again = commands.add_parser("repeat", help="run the base kernel's checks many times over")
+    again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
+    _add_run_options(again)
+    again.set_defaults(command=_repeat)
+
+    hosts = commands.add_parser("hosts", help="list the hosts of the inventory")
+    hosts.add_argument("--inventory", type=Path, metavar="FILE")
+    hosts.set_defaults(command=_hosts)
+
+    doctoring = commands.add_parser("doctor", help="say what this machine lacks and how to get it")
+    doctoring.add_argument("--install", action="store_true", help="get it, by apt")
+    doctoring.set_defaults(command=_doctor)
+
+    measure = commands.add_parser("bench", help="measure what the harness costs, as ratios")
+    measure.add_argument(
+        "--build", action="store_true", help="measure kernel builds instead (30 minutes)"
+    )
+    measure.set_defaults(command=_bench)
+    return parser
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what is tested")
+    what.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="SERIES",
+        help="name under series/, folder, mbox, patch files, or git:DIR#A..B",
+    )
+    what.add_argument(
+        "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
+    )
+    what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
+    what.add_argument(
+        "--allow-other-base",
+        action="store_true",
+        help="test a series on another commit than its base-commit; the report says so",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
+    where.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host")
+    where.add_argument(
+        "--mode",
+        action="append",
+        default=[],
+        choices=get_args(KvmMode),
+        help="only this mode of KVM",
+    )
+    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+    checks = parser.add_argument_group("which checks (as in pytest)")
+    checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
+    checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
+    checks.add_argument("-x", action="store_true", help="end a cell at its first failure")
+    checks.add_argument(
+        "--checks",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="PATH",
+        help="check files of your own, instead of those that come with the harness",
+    )
+    checks.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="DIR", help="where run folders go")
+    output.add_argument("--junitxml", type=Path, metavar="FILE", help="a copy of junit.xml")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _options(args: argparse.Namespace) -> Options:
+    for path in args.checks:
+        if not path.exists():
+            raise UsageError(f"--checks {path}: no such file or folder")
+    return Options(
+        inventory=args.inventory,
+        source=args.source,
+        series=tuple(args.series),
+        hosts=tuple(args.host),
+        kvm_modes=tuple(args.mode),
+        base_only=args.base_only,
+        allow_other_base=args.allow_other_base,
+        checks=tuple(path.resolve() for path in args.checks),
+        pytest_args=(
+            *(("-k", args.k) if args.k else ()),
+            *(("-m", args.m) if args.m else ()),
+            *(("-x",) if args.x else ()),
+        ),
+        junitxml=args.junitxml,
+        seed=args.seed,
+        jobs=args.jobs,
+        output=args.output,
+    )
+
+
+def _run(args: argparse.Namespace, console: Console) -> int:
+    one = Run(_options(args), Progress(console))
+    try:
+        return EXIT_CODES[one.execute().verdict]
+    except HarnessError as exc:
+        _say_error(exc)
+        # A failure that was proven before the trouble began stays one.
+        return EXIT_CODES["fail"] if one.verdict == "fail" else exc.exit_code
+    finally:
+        print(one.folder, flush=True)
+
+
+def _repeat(args: argparse.Namespace, console: Console) -> int:
+    return repeat(_options(args), args.count, Progress(console))
+
+
+def _hosts(args: argparse.Namespace, console: Console) -> int:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("host", "kind", "CPU", "AF set by", "KVM modes", "CPUs", "memory"):
+        table.add_column(head)
+    for name, host in inventory.load(args.inventory).hosts.items():
+        table.add_row(
+            name,
+            "emulated (QEMU)",
+            host.cpu,
+            host.af,
+            " ".join(host.kvm_modes),
+            str(host.cpus),
+            f"{host.memory_mib} MiB",
+        )
+    console.print(table)
+    return 0
+
+
+def _doctor(args: argparse.Namespace, console: Console) -> int:
+    return doctor.examine(install=args.install)
+
+
+def _bench(args: argparse.Namespace, console: Console) -> int:
+    return bench_build.bench(console) if args.build else bench.bench(console)
+
+
+if __name__ == "__main__":
+    main()

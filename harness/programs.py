@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Build the programs that run on hosts (guests/) for arm64, once for each state of their source."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+
+from harness import proc
+from harness.deadline import Deadline
+from harness.kernel import cache
+from harness.paths import PROJECT
+
+NEED = 32 << 20  # bytes of disk
+
+
+def compiler() -> str:
+    """The C compiler for arm64 on this controller."""
+    return "gcc" if platform.machine() == "aarch64" else "aarch64-linux-gnu-gcc"
+
+
+def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
+    """The static arm64 program kvm-guest; InfraError with the compiler's words if it fails."""
+    files = sorted(
+        path
+        for path in source.rglob("*")
+        if path.is_file() and "build" not in path.relative_to(source).parts
+    )
+    version = proc.run([compiler(), "--version"], deadline=deadline, what=f"{compiler()}").stdout
+    identity = hashlib.sha256(version.encode())
+    for path in files:
+        identity.update(f"{path.relative_to(source)}\n".encode() + path.read_bytes())
+
+    def build(folder: Path) -> None:
+        proc.run(
+            ["make", "-C", str(source), f"CC={compiler()}", f"O={folder}", "-j2"],
+            deadline=deadline,
+            what="building kvm-guest",
+            contained=True,
+        )
+
+    entry = cache.get_or_make(
+        "programs",
+        identity.hexdigest()[:16],
+        build,
+        deadline=deadline,
+        what="kvm-guest",
+        need=NEED,
+    )
+    return entry.path / "kvm-guest"

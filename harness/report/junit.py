@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""JUnit XML of a run, for CI systems: a test suite for each cell, a test case for each check.
+
+fail is <failure>, error is <error>, skip and unproven are <skipped>; so that unproven is never
+taken for a pass, its message begins with that word. A run that ended early, and what ended a cell
+but for its checks, are test cases as well: without them it would look as if nothing was wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET
+
+from harness.results import Cell, Check, Summary
+
+# XML 1.0 has no way to write other control characters, and a log may hold any.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TAGS = {"fail": "failure", "error": "error", "skip": "skipped", "unproven": "skipped"}
+
+
+def junit(run: Summary) -> str:
+    """The run as an XML document."""
+    root = ET.Element("testsuites", name="kvm-harness", time=f"{run.seconds:.3f}")
+    if run.reason:
+        early = ET.SubElement(root, "testsuite", name="run", time=f"{run.seconds:.3f}")
+        early.append(_case("run", "all cells ran", "error", run.reason, 0.0, ""))
+        _count(early, ["error"])
+    for cell in run.cells:
+        checks = [check for check in run.checks if check.cell == cell.id]
+        root.append(_suite(cell, checks))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(cell: Cell, checks: Sequence[Check]) -> ET.Element:
+    suite = ET.Element("testsuite", name=cell.id, time=f"{cell.seconds:.3f}")
+    outcomes: list[str] = []
+    if cell.reason:
+        outcomes.append(cell.outcome)
+        suite.append(_case(cell.id, "cell", cell.outcome, cell.reason, 0.0, ""))
+    for check in checks:
+        outcomes.append(check.outcome)
+        text = "\n".join(
+            [
+                f"expected: {check.expected}",
+                f"observed: {check.observed}",
+                *(f"evidence: {path}" for path in check.evidence),
+            ]
+        )
+        message = check.reason + (" (the base kernel as well)" if check.also_on_base else "")
+        suite.append(_case(cell.id, check.name, check.outcome, message, check.seconds, text))
+    _count(suite, outcomes)
+    return suite
+
+
+def _count(suite: ET.Element, outcomes: Sequence[str]) -> None:
+    suite.set("tests", str(len(outcomes)))
+    suite.set("failures", str(outcomes.count("fail")))
+    suite.set("errors", str(outcomes.count("error")))
+    suite.set("skipped", str(outcomes.count("skip") + outcomes.count("unproven")))
+
+
+def _case(
+    cell: str, name: str, outcome: str, message: str, seconds: float, text: str
+) -> ET.Element:
+    case = ET.Element("testcase", classname=cell, name=_clean(name), time=f"{seconds:.3f}")
+    if outcome in _TAGS:
+        words = f"unproven: {message}" if outcome == "unproven" else message
+        node = ET.SubElement(case, _TAGS[outcome], message=_clean(words))
+        node.text = _clean(text)
+    elif text:
+        ET.SubElement(case, "system-out").text = _clean(text)
+    return case
+
+
+def _clean(text: str) -> str:
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

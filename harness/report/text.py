@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report that ends a run on a terminal: what was expected and observed in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.printable import printable
+from harness.results import Cell, Check, Outcome, Summary
+
+EMULATION = (
+    "Emulated hosts show which code ran and what it did to the stage-2 tables. They cannot show "
+    "TLB residency (except for a vCPU that never exits), weak memory ordering, or time."
+)
+_STYLES: dict[str, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "error": "magenta",
+    "unproven": "yellow",
+    "skip": "dim",
+}
+MAX_EVIDENCE = 6
+_INDENT = " " * 12
+_MEANING = {
+    "pass": "everything that was expected was observed",
+    "fail": "a kernel did not do what was expected of it",
+    "error": "the harness or a host failed; nothing is said about the series",
+    "unproven": "something that was expected could not be observed",
+}
+
+
+def text_report(run: Summary) -> RenderableType:
+    """The whole report."""
+    parts: list[RenderableType] = [_matrix(run), ""]
+    parts += list(_troubles(run))
+    parts += [Text(f"note: {printable(note)}") for note in run.notes]
+    if run.emulated:
+        parts.append(Text(EMULATION, style="dim"))
+    parts.append(_verdict(run))
+    return Group(*parts)
+
+
+def short_name(check: str) -> str:
+    """A check's name in a column head: test_page_idle -> page idle."""
+    return check.removeprefix("test_").replace("_", " ")
+
+
+def _matrix(run: Summary) -> Table:
+    names = list(dict.fromkeys(check.name for check in run.checks))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
+    for head in ("host", "KVM mode", "kernel", "AF expected", "AF observed"):
+        table.add_column(head)
+    for name in names:
+        table.add_column(Text(printable(short_name(name))), overflow="fold")
+    table.add_column("verdict")
+    by_name = {(check.cell, check.name): check for check in run.checks}
+    for cell in sorted(run.cells, key=lambda c: (c.host, _mode_order(c), c.kernel, c.variant)):
+        kernel = f"{cell.kernel} +{cell.variant}" if cell.variant else cell.kernel
+        seen = cell.af_observed or "-"
+        table.add_row(
+            Text(printable(cell.host)),
+            cell.kvm_mode,
+            Text(printable(kernel)),
+            cell.af_mode,
+            Text(seen, style="" if cell.af_observed in (cell.af_mode, None) else "bold red"),
+            *(_outcome(by_name.get((cell.id, name))) for name in names),
+            _styled(cell.outcome),
+        )
+    return table
+
+
+def _mode_order(cell: Cell) -> int:
+    return ("vhe", "nvhe", "protected").index(cell.kvm_mode)
+
+
+def _outcome(check: Check | None) -> Text:
+    return _styled(check.outcome) if check else Text("-", style="dim")
+
+
+def _styled(outcome: Outcome) -> Text:
+    word = outcome.upper() if outcome == "fail" else outcome
+    return Text(word, style=_STYLES[outcome])
+
+
+def _troubles(run: Summary) -> Iterator[RenderableType]:
+    """What is not a pass, each with expected, observed and evidence.
+
+    Checks that ended alike in all of that are told once.
+    """
+    for cell in run.cells:
+        if cell.reason:
+            yield Text.assemble(_styled(cell.outcome), printable(f"  {cell.id}: {cell.reason}"))
+            yield ""
+    groups: dict[Check, list[Check]] = {}
+    for check in run.checks:
+        if check.outcome not in ("pass", "skip"):
+            groups.setdefault(_alike(check), []).append(check)
+    for checks in groups.values():
+        yield _trouble(checks)
+        yield ""
+
+
+def _alike(check: Check) -> Check:
+    """What checks of several cells must share to be told as one."""
+    return check.model_copy(update={"cell": "", "evidence": (), "seconds": 0.0})
+
+
+def _trouble(checks: Sequence[Check]) -> Text:
+    first = checks[0]
+    text = Text.assemble(_styled(first.outcome), printable(f"  {first.name} in {first.cell}"))
+    if first.also_on_base:
+        text.append("  (the base kernel as well)")
+    text.append(f"\n  expected: {printable(first.expected, _INDENT)}")
+    text.append(f"\n  observed: {printable(first.observed, _INDENT)}")
+    if first.reason and first.reason not in first.observed:
+        text.append(f"\n  reason:   {printable(first.reason, _INDENT)}")
+    for path in first.evidence[:MAX_EVIDENCE]:
+        text.append(f"\n  evidence: {printable(path)}", style="dim")
+    if len(first.evidence) > MAX_EVIDENCE:
+        text.append(f"\n  and {len(first.evidence) - MAX_EVIDENCE} files more", style="dim")
+    if len(checks) > 1:
+        others = ", ".join(check.cell for check in checks[1:])
+        text.append(f"\n  the same in: {others}")
+    return text
+
+
+def _verdict(run: Summary) -> Text:
+    counts = [check.outcome for check in run.checks]
+    parts = [f"{counts.count(kind)} {kind}" for kind in _STYLES if kind in counts]
+    text = Text("verdict: ", style="bold")
+    text.append(run.verdict.upper() if run.verdict == "fail" else run.verdict)
+    text.stylize(_STYLES[run.verdict], 9)
+    text.append(f": {printable(run.reason) or _MEANING[run.verdict]} ({len(run.cells)} cells")
+    text.append("".join(f", {part}" for part in parts) + f"; {run.seconds:.0f} s)")
+    return text

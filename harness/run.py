@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One run, whole: resolve, build, boot, check, judge, record."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import __version__, inventory, verdict
+from harness.cell import CellSpec, KernelFiles
+from harness.checks.plugin import check_paths
+from harness.contract import load as load_contract
+from harness.deadline import Deadline
+from harness.errors import HarnessError, UsageError
+from harness.hosts import qemu
+from harness.hosts.image import HostImage, host_image
+from harness.inventory import Inventory, KvmMode
+from harness.kernel import series as series_module
+from harness.kernel import source as source_module
+from harness.kernel.apply import apply
+from harness.kernel.build import Kernel, build
+from harness.kernel.buildlog import BuildProgress
+from harness.kernel.series import Series
+from harness.kernel.source import Source
+from harness.paths import PROJECT
+from harness.plan import PlannedCell, plan
+from harness.programs import guest_program
+from harness.progress import Progress
+from harness.records import write_atomically
+from harness.report.junit import junit
+from harness.report.text import text_report
+from harness.results import Cell, Check, KernelLabel, Summary
+from harness.results import Kernel as KernelRecord
+from harness.runfolder import make_run_folder
+from harness.scheduler import run_cells
+
+GUEST_PROGRAM = "usr/bin/kvm-guest"
+FRAGMENTS = PROJECT / "kernel-configs"
+SOURCE_SECONDS = 1800.0
+BUILD_SECONDS = 4 * 3600.0
+IMAGE_SECONDS = 900.0
+BOOT_SECONDS = 120.0
+CELL_SECONDS = 600.0
+CHECK_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for; None and () mean the inventory's or the whole."""
+
+    inventory: Path | None = None
+    source: str | None = None
+    series: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    kvm_modes: tuple[KvmMode, ...] = ()
+    base_only: bool = False
+    allow_other_base: bool = False
+    checks: tuple[Path, ...] = ()
+    pytest_args: tuple[str, ...] = ()
+    junitxml: Path | None = None
+    seed: int = 1
+    jobs: int = 0
+    output: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that cells need, once it is built."""
+
+    kernels: dict[KernelLabel, Kernel]
+    records: tuple[KernelRecord, ...]
+    image: HostImage
+    programs: dict[str, Path]
+
+
+class Run:
+    """A run and its folder. After every cell summary.json says what is known so far."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        self._options = options
+        self._progress = progress
+        self._clock = time.monotonic()
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._cells: list[Cell] = []
+        self._checks: list[Check] = []
+        self._kernels: tuple[KernelRecord, ...] = ()
+        self._series: Series | None = None
+        self._notes: list[str] = []
+        self.folder = make_run_folder(options.output)
+        self.specs: tuple[CellSpec, ...] = ()
+
+    @property
+    def stages(self) -> Mapping[str, float]:
+        """Seconds that each stage took."""
+        return self._progress.stages
+
+    @property
+    def verdict(self) -> str:
+        """What the cells that ran so far amount to."""
+        return verdict.worst([cell.outcome for cell in self._judged()[0]])
+
+    def execute(self) -> Summary:
+        """Do all of it and show the report.
+
+        Errors that end a run early are recorded before they are raised.
+        """
+        self._progress.say(f"run folder: {self.folder}")
+        try:
+            summary = self._execute()
+        except KeyboardInterrupt:
+            self._write("interrupted")
+            raise
+        except HarnessError as exc:
+            self._write(str(exc))
+            raise
+        self._progress.console.print()
+        self._progress.console.print(text_report(summary))
+        if self._options.junitxml is not None:
+            self._copy_junit(self._options.junitxml, summary)
+        return summary
+
+    def _copy_junit(self, target: Path, summary: Summary) -> None:
+        try:
+            target.write_text(junit(summary))
+        except OSError as exc:
+            raise UsageError(f"--junitxml {target}: {exc.strerror}") from exc
+
+    def _execute(self) -> Summary:
+        options = self._options
+        stock = inventory.load(options.inventory)
+        series = None if options.base_only else self._load_series(stock)
+        self._series = series
+        contract = load_contract(series.contract if series else None)
+        cells = plan(
+            stock,
+            contract if series else None,
+            hosts=options.hosts,
+            kvm_modes=options.kvm_modes,
+            base_only=options.base_only,
+        )
+        qemu.check_qemu()
+        prepared = self._prepare(stock, series)
+        self._write("the cells have not all run yet")
+        self._run_cells(stock, cells, prepared)
+        return self._write("")
+
+    # ---- before the cells -------------------------------------------------------------------
+
+    def _load_series(self, stock: Inventory) -> Series:
+        spec = self._options.series or (stock.defaults.series,)
+        return series_module.load(spec if len(spec) > 1 else spec[0])
+
+    def _prepare(self, stock: Inventory, series: Series | None) -> Prepared:
+        options, progress = self._options, self._progress
+        with progress.stage("host image"):
+            image = host_image(Deadline(IMAGE_SECONDS))
+        with progress.stage("guest program"):
+            programs = {GUEST_PROGRAM: guest_program(Deadline(IMAGE_SECONDS))}
+        with progress.stage("kernel source"):
+            spec = options.source or stock.defaults.source
+            source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
+        progress.say(f"source: {source.description} ({source.version})")
+        if series is not None:
+            note = series_module.check_base(
+                series, source, allow_other_base=options.allow_other_base
+            )
+            self._notes += [note] if note else []
+        kernels = self._kernels_of(source, series)
+        return Prepared(kernels, self._kernels, image, programs)
+
+    def _kernels_of(self, source: Source, series: Series | None) -> dict[KernelLabel, Kernel]:
+        """Base first: the patched kernel is built from a copy of its build folder."""
+        patched = None
+        if series is not None:
+            with self._progress.stage(f"applying {series.name} ({len(series.patches)} patches)"):
+                patched = apply(series, source, Deadline(SOURCE_SECONDS))
+        base = self._build("base", source, None)
+        kernels: dict[KernelLabel, Kernel] = {"base": base}
+        if patched is not None:
+            kernels["patched"] = self._build("patched", patched, base)
+        return kernels
+
+    def _build(self, label: KernelLabel, tree: object, base: Kernel | None) -> Kernel:
+        with self._progress.stage(f"{label} kernel"):
+            kernel = build(
+                tree,  # type: ignore[arg-type]
+                fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
+                base=base,
+                deadline=Deadline(BUILD_SECONDS),
+                progress=lambda at: self._progress.now(_describe(label, at)),
+            )
+        self._kernels += (
+            KernelRecord(
+                label=label,
+                source=getattr(tree, "description", ""),
+                version=kernel.release,
+                build_id=kernel.build_id,
+                config_sha256=kernel.config_sha256,
+                cached=kernel.cached,
+                build_seconds=round(kernel.seconds, 1),
+            ),
+        )
+        how = "from the cache" if kernel.cached else f"built in {kernel.seconds:.0f} s"
+        self._progress.say(f"{label}: {kernel.release}, build id {kernel.build_id[:12]}, {how}")
+        return kernel
+
+    # ---- the cells --------------------------------------------------------------------------
+
+    def _run_cells(
+        self,
+        stock: Inventory,
+        cells: Sequence[PlannedCell],
+        prepared: Prepared,
+    ) -> None:
+        jobs = self._options.jobs or max(1, os.cpu_count() or 1)
+        self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
+        total = len(self.specs)
+
+        def finished(cell: Cell, checks: tuple[Check, ...]) -> None:
+            self._cells.append(cell)
+            self._checks += checks
+            settled, _ = self._judged()
+            words = f"{settled[-1].outcome}" + (f": {cell.reason}" if cell.reason else "")
+            done = f"{len(self._cells)}/{total}"
+            self._progress.say(f"{done} {cell.id} ({cell.seconds:.1f} s): {words}")
+            self._write("the cells have not all run yet")
+
+        def tick(running: Sequence[str]) -> None:
+            waits = ", ".join(running)
+            self._progress.now(f"cells: {len(self._cells)}/{total} done, running: {waits}")
+
+        with self._progress.stage(f"{total} cells, {min(jobs, total)} at a time"):
+            run_cells(
+                self.specs, jobs=jobs, cell_seconds=CELL_SECONDS, finished=finished, tick=tick
+            )
+
+    def _spec(self, cell: PlannedCell, stock: Inventory, prepared: Prepared) -> CellSpec:
+        kernel = prepared.kernels[cell.kernel]
+        return CellSpec(
+            run_folder=self.folder,
+            folder=self.folder / "cells" / cell.id,
+            cell=cell,
+            host=stock.host(cell.host),
+            kernel=KernelFiles(
+                image=kernel.image,
+                vmlinux=kernel.vmlinux,
+                build_id=kernel.build_id,
+                config_sha256=kernel.config_sha256,
+            ),
+            image=prepared.image,
+            programs=prepared.programs,
+            contract=self._series.contract if self._series and cell.kernel == "patched" else None,
+            seed=self._options.seed,
+            seen_boot_ids=frozenset(),
+            pytest_args=(*self._options.pytest_args, *check_paths(self._options.checks)),
+            boot_seconds=BOOT_SECONDS,
+            check_seconds=CHECK_SECONDS,
+        )
+
+    # ---- the record -------------------------------------------------------------------------
+
+    def _judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
+        return verdict.judge(self._cells, self._checks)
+
+    def _write(self, reason: str) -> Summary:
+        """Write summary.json and junit.xml; `reason` is why the run ended early, if it did."""
+        cells, checks = self._judged()
+        found = verdict.worst([cell.outcome for cell in cells])
+        if reason and found != "fail":
+            found = "error"
+        summary = Summary(
+            schema=1,
+            harness=__version__,
+            verdict=found,
+            reason=reason,
+            series=self._series.name if self._series else "",
+            series_digest=self._series.digest if self._series else "",
+            seed=self._options.seed,
+            started=self._started,
+            seconds=round(time.monotonic() - self._clock, 3),
+            emulated=True,
+            notes=tuple(self._notes),
+            kernels=self._kernels,
+            cells=cells,
+            checks=checks,
+        )
+        write_atomically(self.folder / "summary.json", summary)
+        (self.folder / "junit.xml").write_text(junit(summary))
+        return summary
+
+
+def _describe(label: str, at: BuildProgress) -> str:
+    left = at.seconds / at.done * (at.expected - at.done) if at.done else 0.0
+    estimate = f", about {left / 60:.0f} min left" if at.done > 20 and left > 30 else ""
+    return f"{label} kernel: {at.done} of about {at.expected} steps{estimate} ({at.current})"

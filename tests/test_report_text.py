@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report on the terminal: complete, literal, and deaf to what a host wrote."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Literal, get_args
+
+import pytest
+from rich.console import Console
+
+from harness.report.text import EMULATION, MAX_EVIDENCE, short_name, text_report
+from harness.results import Cell, Check, KernelLabel, Outcome, Summary
+
+Verdict = Literal["pass", "fail", "error", "unproven"]
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
+HOSTILE = "a[2J\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe\r\nverdict: pass: all well\x08"
+
+
+def cell(
+    kernel: KernelLabel = "base",
+    outcome: Outcome = "pass",
+    *,
+    mode: Literal["vhe", "nvhe", "protected"] = "vhe",
+    reason: str = "",
+    variant: str = "",
+    seen: Literal["hardware", "software"] | None = "hardware",
+) -> Cell:
+    return Cell(
+        id="-".join(part for part in ("n1", mode, kernel, variant) if part),
+        host="n1",
+        kernel=kernel,
+        kvm_mode=mode,
+        af_mode="hardware",
+        af_observed=seen,
+        variant=variant,
+        outcome=outcome,
+        reason=reason,
+    )
+
+
+def check(
+    of: Cell,
+    outcome: Outcome = "pass",
+    name: str = "test_page_idle",
+    *,
+    expected: str = "4096 young",
+    observed: str = "4095 young",
+    reason: str = "",
+    evidence: tuple[str, ...] = ("cells/x/dump.txt",),
+    also: bool = False,
+) -> Check:
+    return Check(
+        cell=of.id,
+        name=name,
+        outcome=outcome,
+        expected=expected,
+        observed=observed,
+        reason=reason,
+        evidence=evidence,
+        also_on_base=also,
+    )
+
+
+def summary(
+    cells: tuple[Cell, ...] = (),
+    checks: tuple[Check, ...] = (),
+    verdict: Verdict = "pass",
+    *,
+    reason: str = "",
+    emulated: bool = True,
+    notes: tuple[str, ...] = (),
+) -> Summary:
+    return Summary(
+        schema=1,
+        harness="0",
+        verdict=verdict,
+        reason=reason,
+        series="s",
+        seed=1,
+        started="",
+        seconds=61.6,
+        emulated=emulated,
+        notes=notes,
+        cells=cells,
+        checks=checks,
+    )
+
+
+def shown(run: Summary, *, terminal: bool = False, width: int = 160) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=terminal, highlight=False)
+    console.print(text_report(run))
+    return out.getvalue()
+
+
+def row(text: str, *words: str) -> list[str]:
+    (found,) = [line for line in text.splitlines() if line.split()[: len(words)] == list(words)]
+    return found.split()
+
+
+def test_the_matrix() -> None:
+    cells = (
+        cell("patched", "fail", mode="protected", seen=None),
+        cell("patched", variant="sw-af", seen="software"),
+        cell("patched"),
+        cell("base"),
+    )
+    checks = (check(cells[0], "fail"), check(cells[3]), check(cells[3], "skip", "test_thp"))
+    text = shown(summary(cells, checks, "fail"))
+    lines = text.splitlines()
+    assert re.split(r"  +", lines[0].strip()) == [
+        *("host", "KVM mode", "kernel", "AF expected", "AF observed"),
+        *("page idle", "thp", "verdict"),
+    ]
+    assert [line.split()[1:4] for line in lines[1:5]] == [
+        ["vhe", "base", "hardware"],
+        ["vhe", "patched", "hardware"],
+        ["vhe", "patched", "+sw-af"],
+        ["protected", "patched", "hardware"],
+    ]
+    assert row(text, "n1", "vhe", "base")[3:] == ["hardware", "hardware", "pass", "skip", "pass"]
+    assert row(text, "n1", "protected")[3:] == ["hardware", "-", "FAIL", "-", "FAIL"]
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_every_outcome(outcome: Outcome) -> None:
+    one = cell(outcome=outcome)
+    text = shown(summary((one,), (check(one, outcome, reason="because"),)))
+    word = "FAIL" if outcome == "fail" else outcome
+    assert row(text, "n1", "vhe", "base")[5:] == [word, word]
+    told = f"{word}  test_page_idle in n1-vhe-base" in text
+    assert told == (outcome not in ("pass", "skip"))
+    if told:
+        assert "expected: 4096 young" in text
+        assert "observed: 4095 young" in text
+        assert "reason:   because" in text
+        assert "evidence: cells/x/dump.txt" in text
+    assert f"1 cells, 1 {outcome}; 62 s)" in text
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+def test_the_verdict_is_the_last_line(verdict: Verdict) -> None:
+    last = shown(summary(verdict=verdict)).splitlines()[-1]
+    word = "FAIL" if verdict == "fail" else verdict
+    assert re.fullmatch(rf"verdict: {word}: [a-z].* \(0 cells; 62 s\)", last)
+    early = shown(summary(verdict=verdict, reason="interrupted")).splitlines()[-1]
+    assert early == f"verdict: {word}: interrupted (0 cells; 62 s)"
+
+
+def test_counts() -> None:
+    one, two = cell(), cell("patched", "fail")
+    checks = (check(one), check(two), check(two, "fail", "test_b"), check(two, "error", "test_c"))
+    assert "(2 cells, 2 pass, 1 fail, 1 error; 62 s)" in shown(summary((one, two), checks, "fail"))
+
+
+def test_what_emulation_cannot_show_is_said_of_emulation_only() -> None:
+    words = EMULATION.split(".")[0]
+    assert words in shown(summary())
+    assert words not in shown(summary(emulated=False))
+
+
+def test_an_af_that_was_not_expected_stands_out() -> None:
+    wrong = shown(summary((cell(seen="software"),)), terminal=True)
+    assert re.search(r"\x1b\[1;31msoftware", wrong)
+    assert "\x1b[1;31m" not in shown(summary((cell(),)), terminal=True)
+
+
+def test_why_a_cell_ended_and_notes() -> None:
+    one = cell("patched", "fail", reason="Kernel panic - not syncing")
+    text = shown(summary((one,), (), "fail", notes=("another base",)))
+    assert "FAIL  n1-vhe-patched: Kernel panic - not syncing" in text
+    assert "note: another base" in text
+
+
+def test_the_same_in_several_cells_is_told_once() -> None:
+    cells = (cell(), cell(mode="nvhe"), cell(mode="protected"))
+    text = shown(summary(cells, tuple(check(one, "fail") for one in cells), "fail"))
+    assert text.count("expected: 4096 young") == 1
+    assert "the same in: n1-nvhe-base, n1-protected-base" in text
+
+
+@pytest.mark.parametrize(
+    "other", [{"observed": "0 young"}, {"reason": "other"}, {"also": True}, {"expected": "none"}]
+)
+def test_what_differs_is_not_told_as_the_same(other: dict[str, object]) -> None:
+    cells = (cell(), cell("patched"))
+    checks = (check(cells[0], "fail"), check(cells[1], "fail", **other))  # type: ignore[arg-type]
+    text = shown(summary(cells, checks, "fail"))
+    assert "the same in" not in text
+    assert "test_page_idle in n1-vhe-patched" in text
+
+
+def test_also_on_base_is_marked() -> None:
+    cells = (cell(), cell("patched"))
+    checks = (check(cells[0], "fail"), check(cells[1], "fail", also=True))
+    text = shown(summary(cells, checks, "fail"))
+    assert "in n1-vhe-base\n" in text
+    assert "in n1-vhe-patched  (the base kernel as well)\n" in text
+
+
+def test_evidence_that_is_left_out_is_counted() -> None:
+    one = cell()
+    files = tuple(f"f{number}" for number in range(MAX_EVIDENCE + 3))
+    text = shown(summary((one,), (check(one, "fail", evidence=files),), "fail"))
+    assert text.count("evidence: ") == MAX_EVIDENCE
+    assert "and 3 files more" in text
+
+
+@pytest.mark.parametrize("markup", ["[bold]x[/bold]", "[/]", "test_a[red-4]", "[link=x]y"])
+def test_markup_is_literal(markup: str) -> None:
+    one = cell(outcome="fail", reason=markup, variant=markup)
+    checks = (
+        check(one, "fail", markup, expected=markup, observed=markup, reason="r" + markup),
+        check(one, "error", "test_b", evidence=(markup,)),
+    )
+    text = shown(summary((one,), checks, "fail", reason=markup, notes=(markup,)), width=400)
+    for words in ("expected: ", "observed: ", "reason:   r", "evidence: ", "note: ", "verdict: "):
+        assert any(words in line and markup in line for line in text.splitlines()), words
+    assert short_name(markup) in text.splitlines()[0]
+    assert f"+{markup}" in text.splitlines()[1]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_of_a_host_reaches_the_terminal_raw(terminal: bool) -> None:
+    one = cell(outcome="fail", reason=HOSTILE)
+    checks = (
+        check(one, "fail", expected=HOSTILE, observed=HOSTILE, reason=f"r{HOSTILE}"),
+        check(one, "unproven", f"test_{HOSTILE}", evidence=(HOSTILE,)),
+    )
+    run = summary((one,), checks, "fail", reason=HOSTILE, notes=(HOSTILE,))
+    text = shown(run, terminal=terminal, width=400)
+    plain = STYLE.sub("", text)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", plain)
+    assert plain.count(r"\x1b[2J") >= 7
+    # The only line that gives a verdict is the harness's own.
+    given = [line for line in plain.splitlines() if line.startswith("verdict:")]
+    assert len(given) == 1
+    assert given[0].startswith("verdict: FAIL: a[2J")
+
+
+def test_nothing_ran_at_all() -> None:
+    text = shown(summary(verdict="unproven"))
+    assert text.splitlines()[-1].startswith("verdict: unproven: ")
