@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+#   make run     set everything up, then test the default series on emulated hosts
+#   make test    set everything up, then run the harness's own tests (through tox)
+#
+# ARGS go to the command: make run ARGS="--series my.mbox --host n1"
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+run: setup
+	@$(BIN)/kvm-harness run $(ARGS)
+
+test: setup
+	@$(BIN)/tox run $(ARGS)
+
+bench: setup
+	@$(BIN)/kvm-harness bench $(ARGS)
+
+# Debian packages first (the virtual environment needs one), then the Python
+# packages of the lock file, then the project itself.
+setup: packages .venv/up-to-date
+
+packages:
+	@$(PYTHON) -m harness.doctor --install --quiet
+
+.venv/up-to-date: requirements.lock pyproject.toml | packages
+	@echo "Setting up the virtual environment in .venv ..."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+clean:
+	rm -rf .venv .tox guests/build *.egg-info
+
+.PHONY: run test bench setup packages clean

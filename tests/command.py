@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Run the real command in a process of its own, as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.paths import PROJECT
+
+RUN_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: the last line of the output."""
+        return Path(self.stdout.rstrip().splitlines()[-1])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        value = json.loads((self.folder / "summary.json").read_text())
+        assert isinstance(value, dict)
+        return value
+
+    def outcome(self, cell: str, check: str) -> str:
+        return str(self.check(cell, check)["outcome"])
+
+    def check(self, cell: str, check: str) -> dict[str, Any]:
+        for one in self.summary["checks"]:
+            if one["cell"] == cell and one["name"] == check:
+                assert isinstance(one, dict)
+                return one
+        raise AssertionError(f"no check {check} in {cell}:\n{self.stdout}")
+
+
+def argv(*args: str) -> list[str]:
+    return [sys.executable, "-m", "harness.cli", *args]
+
+
+def environment(state: Path, **extra: str) -> dict[str, str]:
+    """The user's environment, but with run folders under `state`."""
+    return {**os.environ, "XDG_STATE_HOME": str(state), "PYTHONPATH": str(PROJECT), **extra}
+
+
+def kvm_harness(args: Sequence[str], state: Path, **extra: str) -> Ended:
+    """`kvm-harness ARGS` to its end; what it printed is shown when the test fails."""
+    done = subprocess.run(
+        argv(*args),
+        env=environment(state, **extra),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+    )
+    print(done.stdout, done.stderr)
+    return Ended(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bad input, given to the real command: a clear error, an exit code of its own, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command import kvm_harness
+
+from harness.paths import PROJECT
+
+INVENTORY = (PROJECT / "inventory.yaml").read_text()
+
+
+def inventory(folder: Path, old: str, new: str) -> str:
+    assert old in INVENTORY
+    path = folder / "inventory.yaml"
+    path.write_text(INVENTORY.replace(old, new, 1))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("af: hardware", "flavour: hardware", "flavour"),
+        ("kvm_modes: [vhe, nvhe, protected]", "kvm_modes: often", "kvm_modes"),
+        ("cpu: neoverse-n1", "cpu: 7", "cpu"),
+    ],
+)
+def test_inventory_error_names_file_line_and_key(
+    old: str, new: str, key: str, tmp_path: Path
+) -> None:
+    path = inventory(tmp_path, old, new)
+    done = kvm_harness(["run", "--inventory", path], tmp_path)
+    assert done.returncode == 2
+    line = 1 + (tmp_path / "inventory.yaml").read_text().splitlines().index(
+        next(line for line in Path(path).read_text().splitlines() if new in line)
+    )
+    assert f"{path}:{line}" in done.stderr
+    assert key in done.stderr
+    assert done.summary["verdict"] == "error"
+
+
+def test_missing_host_is_named(tmp_path: Path) -> None:
+    done = kvm_harness(["run", "--host", "altra"], tmp_path)
+    assert done.returncode == 2
+    assert "altra" in done.stderr
+    assert "n1, a57" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "empty"),
+        ("Subject: [PATCH] no change\n\nWords only.\n", "patch"),
+        ("--- a/../../evil\n+++ b/../../evil\n@@ -0,0 +1 @@\n+x\n", "evil"),
+    ],
+)
+def test_bad_series_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    patch = tmp_path / "0001-x.patch"
+    patch.write_text(text)
+    done = kvm_harness(["run", "--series", str(patch)], tmp_path)
+    assert done.returncode == 2
+    assert "0001-x.patch" in done.stderr
+    assert words in done.stderr
+
+
+def test_missing_qemu_is_named(tmp_path: Path) -> None:
+    """All programs but QEMU are on PATH."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "setpriv", "bwrap", "git", "make", "gcc", "aarch64-linux-gnu-gcc", "env"):
+        found = shutil.which(name)
+        if found:
+            (programs / name).symlink_to(found)
+    done = kvm_harness(["run", "--base-only"], tmp_path, PATH=str(programs))
+    assert done.returncode == 3
+    assert "qemu-system-aarch64 is missing" in done.stderr
+
+
+def test_old_qemu_is_refused(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    qemu = programs / "qemu-system-aarch64"
+    qemu.write_text("#!/bin/sh\necho QEMU emulator version 6.2.0\n")
+    qemu.chmod(0o755)
+    path = f"{programs}:/usr/bin:/bin"
+    done = kvm_harness(["run", "--base-only"], tmp_path, PATH=path)
+    assert done.returncode == 3
+    assert "6.2" in done.stderr
+    assert "FEAT_HAFDBS" in done.stderr
+
+
+@pytest.mark.integration
+def test_series_that_does_not_apply(tmp_path: Path) -> None:
+    patch = tmp_path / "0001-x.patch"
+    patch.write_text(
+        "Subject: [PATCH] elsewhere\n\n---\n"
+        "--- a/arch/arm64/kvm/mmu.c\n+++ b/arch/arm64/kvm/mmu.c\n"
+        "@@ -100,3 +100,3 @@\n no such line\n-of this file\n+here\n at all\n"
+    )
+    done = kvm_harness(["run", "--series", str(patch)], tmp_path)
+    assert done.returncode == 2
+    for word in ("elsewhere", "arch/arm64/kvm/mmu.c", "100"):
+        assert word in done.stderr
+
+
+@pytest.mark.integration
+def test_series_that_does_not_compile(tmp_path: Path) -> None:
+    patch = tmp_path / "0001-x.patch"
+    patch.write_text(
+        "Subject: [PATCH] typo\n\n---\n"
+        "--- a/arch/arm64/kvm/pmu.c\n+++ b/arch/arm64/kvm/pmu.c\n"
+        "@@ -1,3 +1,4 @@\n // SPDX-License-Identifier: GPL-2.0\n+int broken = ;\n /*\n"
+        "  * Copyright 2019 Arm Limited\n"
+    )
+    done = kvm_harness(["run", "--series", str(patch)], tmp_path)
+    assert done.returncode == 2
+    assert "arch/arm64/kvm/pmu.c:2" in done.stderr
+    assert "log" in done.stderr
+
+
+@pytest.mark.integration
+def test_no_kvm_in_the_booted_kernel(tmp_path: Path) -> None:
+    path = inventory(tmp_path, "af: hardware", "af: hardware\n    cmdline: [kvm-arm.mode=none]")
+    args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "--inventory", path]
+    done = kvm_harness(args, tmp_path)
+    assert done.returncode == 3
+    (cell,) = done.summary["cells"]
+    assert (cell["outcome"], cell["death"]) == ("error", "no-kvm")
+    assert "no KVM" in cell["reason"]
+
+
+@pytest.mark.integration
+def test_no_check_selected_proves_nothing(tmp_path: Path) -> None:
+    args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "-k", "nonesuch"]
+    done = kvm_harness(args, tmp_path)
+    assert done.returncode == 4
+    assert done.summary["cells"][0]["reason"] == "no check was selected"

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A patched kernel that dies where the base lives is a failure, with the trace; else an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import Ended, kvm_harness
+
+from harness.paths import PROJECT
+
+pytestmark = pytest.mark.integration
+
+CHECK = "test_page_idle"
+
+# arch/arm64/kvm/mmu.c of Linux 6.12, with a statement put into what ages a range of pages ...
+AGE = """\
+@@ -1896,6 +1896,7 @@ bool kvm_age_gfn(struct kvm *kvm, struct kvm_gfn_range *range)
+ {
+ \tu64 size = (range->end - range->start) << PAGE_SHIFT;
+\x20
++\tSTATEMENT;
+ \tif (!kvm->arch.mmu.pgt)
+ \t\treturn false;
+\x20
+"""
+# ... and the access fault handler without what it is for.
+NO_AF = """\
+@@ -1640,7 +1640,7 @@ static void handle_access_fault(struct kvm_vcpu *vcpu, phys_addr_t fault_ipa)
+\x20
+ \tread_lock(&vcpu->kvm->mmu_lock);
+ \tmmu = vcpu->arch.hw_mmu;
+-\tpte = kvm_pgtable_stage2_mkyoung(mmu->pgt, fault_ipa);
++\tpte = mmu->pgt ? 0 : kvm_pgtable_stage2_mkyoung(mmu->pgt, fault_ipa);
+ \tread_unlock(&vcpu->kvm->mmu_lock);
+\x20
+ \tif (kvm_pte_valid(pte))
+"""
+
+
+def run_with(hunk: str, host: str, mode: str, folder: Path) -> Ended:
+    name = "arch/arm64/kvm/mmu.c"
+    patch = folder / "0001-x.patch"
+    patch.write_text(f"Subject: [PATCH] x\n\n---\n--- a/{name}\n+++ b/{name}\n{hunk}")
+    args = ["run", "--series", str(patch), "--host", host, "--mode", mode, "-k", CHECK]
+    return kvm_harness(args, folder)
+
+
+def assert_series_is_blamed(done: Ended, cell: str, death: str) -> None:
+    assert done.returncode == 1
+    assert done.outcome(f"{cell}-base", CHECK) == "pass"
+    check = done.check(f"{cell}-patched", CHECK)
+    assert (check["outcome"], check["death"]) == ("fail", death)
+    assert "base kernel lived" in check["reason"]
+
+
+def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
+    hunk = AGE.replace("STATEMENT", 'panic("aging on purpose")')
+    done = run_with(hunk, "n1", "vhe", tmp_path)
+    assert_series_is_blamed(done, "n1-vhe", "panic")
+    trace = (done.folder / "cells" / "n1-vhe-patched" / "console.log").read_text()
+    assert "Kernel panic - not syncing: aging on purpose" in trace
+    assert "kvm_age_gfn" in trace
+    assert "---[ end Kernel panic" in trace or "Rebooting" in trace
+    assert done.check("n1-vhe-patched", CHECK)["seconds"] < 20, "seen by a deadline, not at once"
+
+
+def test_hang_is_the_fault_of_the_series(tmp_path: Path) -> None:
+    done = run_with(AGE.replace("STATEMENT", "for (;;) cpu_relax()"), "n1", "vhe", tmp_path)
+    assert_series_is_blamed(done, "n1-vhe", "hang")
+
+
+def test_livelock_is_the_fault_of_the_series(tmp_path: Path) -> None:
+    done = run_with(NO_AF, "a57", "nvhe", tmp_path)
+    assert_series_is_blamed(done, "a57-nvhe", "livelock")
+
+
+def test_death_of_both_kernels_is_an_error(tmp_path: Path) -> None:
+    text = (PROJECT / "inventory.yaml").read_text()
+    path = tmp_path / "inventory.yaml"
+    path.write_text(text.replace("af: hardware", "af: hardware\n    cmdline: [rdinit=/nonesuch]"))
+    args = ["run", "--inventory", str(path), "--host", "n1", "--mode", "vhe"]
+    done = kvm_harness(args, tmp_path)
+    assert done.returncode == 3
+    assert {cell["outcome"] for cell in done.summary["cells"]} == {"error"}
+    assert {cell["death"] for cell in done.summary["cells"]} == {"panic"}
