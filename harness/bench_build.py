@@ -20,7 +20,7 @@ from harness import inventory, proc
 from harness.deadline import Deadline
 from harness.kernel import series as series_module
 from harness.kernel import source as source_module
-from harness.kernel.apply import apply
+from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
 from harness.kernel.source import Source
 from harness.paths import cache_home
@@ -84,10 +84,12 @@ def _own_cache() -> Iterator[None]:
                 os.environ["XDG_CACHE_HOME"] = before
 
 
-def _build(tree: object, base: Kernel | None, seconds: dict[str, float], name: str) -> Kernel:
+def _build(
+    tree: Source | PatchedTree, base: Kernel | None, seconds: dict[str, float], name: str
+) -> Kernel:
     start = time.monotonic()
     kernel = build(
-        tree,  # type: ignore[arg-type]
+        tree,
         fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
         base=base,
         deadline=Deadline(BUILD_SECONDS),

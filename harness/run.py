@@ -21,7 +21,7 @@ from harness.hosts.image import HostImage, host_image
 from harness.inventory import Inventory, KvmMode
 from harness.kernel import series as series_module
 from harness.kernel import source as source_module
-from harness.kernel.apply import apply
+from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.series import Series
@@ -184,10 +184,10 @@ class Run:
             kernels["patched"] = self._build("patched", patched, base)
         return kernels
 
-    def _build(self, label: KernelLabel, tree: object, base: Kernel | None) -> Kernel:
+    def _build(self, label: KernelLabel, tree: Source | PatchedTree, base: Kernel | None) -> Kernel:
         with self._progress.stage(f"{label} kernel"):
             kernel = build(
-                tree,  # type: ignore[arg-type]
+                tree,
                 fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
                 base=base,
                 deadline=Deadline(BUILD_SECONDS),
@@ -196,7 +196,7 @@ class Run:
         self._kernels += (
             KernelRecord(
                 label=label,
-                source=getattr(tree, "description", ""),
+                source=tree.description,
                 version=kernel.release,
                 build_id=kernel.build_id,
                 config_sha256=kernel.config_sha256,

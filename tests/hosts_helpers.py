@@ -150,7 +150,8 @@ class Server:
                     channel.sendall(data)
                 errors.join()
                 channel.send_exit_status(process.wait() & 0xFF)
-            channel.close()
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                channel.close()
 
         threading.Thread(target=serve, daemon=True).start()
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from harness.progress import Progress
 
@@ -73,7 +74,8 @@ def test_a_terminal_shows_what_goes_on() -> None:
     out = io.StringIO()
     progress = Progress(Console(file=out, width=80, force_terminal=True, highlight=False))
     with progress.stage("building"):
-        progress.now("step 7 of 9")
+        progress.now("step 7 of 9 [bold]x[/bold]\n(mmu.c)")
         assert progress._status is not None
-        assert str(progress._status.status) == "step 7 of 9"
+        line = Text.from_markup(str(progress._status.status)).plain
+        assert line == "step 7 of 9 [bold]x[/bold] (mmu.c)"
     assert progress._status is None

@@ -183,6 +183,17 @@ def test_a_failure_on_both_is_marked_and_stays_a_failure() -> None:
     assert [c.outcome for c in judged] == ["fail", "fail"]
 
 
+def test_only_failures_are_marked() -> None:
+    base, patched = cell(), cell("patched")
+    _, settled = verdict.judge([base, patched], [check(base, "fail"), check(patched)])
+    assert (settled[1].outcome, settled[1].also_on_base) == ("pass", False)
+
+
+def test_a_base_that_died_did_not_live_whatever_its_checks_say() -> None:
+    base, patched = cell("base", "pass", "gone"), cell("patched", "error", "panic")
+    assert outcomes([base, patched], [check(base)])[0] == ["error", "error"]
+
+
 def test_a_failure_where_base_passed_is_not_marked() -> None:
     base, patched = cell(), cell("patched")
     _, settled = verdict.judge([base, patched], [check(base), check(patched, "fail")])

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
 from hosts_helpers import Server, make_key, silent_server
 
@@ -106,9 +109,23 @@ def test_junk(shell: SshShell, server: Server) -> None:
     assert shell.run("echo well").stdout == "well\n"
 
 
-def test_what_looks_like_an_end_mark_is_output(shell: SshShell) -> None:
-    shell.run("true")
-    fakes = "".join(f"\n--end-{number}-7f0000000000-- 0\n" for number in range(5))
+def test_what_looks_like_an_end_mark_is_output(
+    shell: SshShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the mark of an earlier command, which the host has seen."""
+    sent: list[bytes] = []
+    send_all = ssh._send_all
+
+    def spy(channel: Any, data: bytes, *rest: Any) -> None:
+        sent.append(data)
+        send_all(channel, data, *rest)
+
+    monkeypatch.setattr(ssh, "_send_all", spy)
+    for _ in range(3):
+        shell.run("true")
+    marks = re.findall(r"--end-\S+?--", b"".join(sent).decode())
+    assert len(marks) == 6
+    fakes = "".join(f"\n{mark} 0\n" for mark in marks)
     assert shell.run(f"printf %s '{fakes}'; exit 4", check=False).stdout == fakes
     assert shell.run("printf '\\n--end'").stdout == "\n--end"
 
@@ -304,6 +321,22 @@ def test_the_connection_is_cut_during_a_command(shell: SshShell, server: Server)
     assert time.monotonic() - start < 3
     with pytest.raises(InfraError, match="did not start"):
         shell.run("true")
+
+
+def test_a_channel_that_cannot_be_closed_hides_no_deadline(
+    shell: SshShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.run("true")
+    close = paramiko.Channel.close
+
+    def broken(channel: paramiko.Channel) -> None:
+        close(channel)
+        raise EOFError
+
+    monkeypatch.setattr(paramiko.Channel, "close", broken)
+    with pytest.raises(DeadlineExceeded):
+        shell.run("sleep 60", Deadline(0.2))
+    monkeypatch.undo()
 
 
 def test_the_connection_is_cut_between_the_two_end_marks(shell: SshShell, server: Server) -> None:

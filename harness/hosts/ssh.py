@@ -259,7 +259,7 @@ class SshShell:
                 _pump(channel, out, err, deadline, what, self._alive)
         except BaseException:
             self._channel = None
-            channel.close()
+            _close_all([channel])
             raise
         text, rest = out.split()
         # What a program in the background wrote meanwhile may follow the status.
@@ -270,8 +270,10 @@ class SshShell:
 
 
 def _close_all(channels: Sequence[paramiko.Channel]) -> None:
+    """Close channels; one whose connection is gone must not hide what went wrong before."""
     for channel in channels:
-        channel.close()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            channel.close()
 
 
 def _last(text: str) -> str:
