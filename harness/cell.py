@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.deadline import Deadline
-from harness.errors import HarnessError, HostDied
+from harness.errors import EXIT_INTERRUPTED, HarnessError, HostDied
 from harness.hosts import proof, qemu
 from harness.hosts.image import HostImage
+from harness.hosts.preflight import quiet, require_af
 from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import QemuHost
 from harness.plan import PlannedCell
@@ -54,7 +55,8 @@ class CellSpec(BaseModel):
     programs: dict[str, Path]
     contract: Path | None
     seed: int
-    seen_boot_ids: frozenset[str]
+    seen_boot_ids: frozenset[str] = frozenset()
+    """Of the boots that this run has seen before; the scheduler fills them in."""
     pytest_args: tuple[str, ...]
     boot_seconds: float
     check_seconds: float
@@ -104,7 +106,10 @@ def _boot_and_check(spec: CellSpec, record: Cell) -> Cell:
                 "kvm_line": shown.kvm_line,
             }
         )
-        return _check(spec, record, CellPlugin(spec, shell, host.console))
+        if spec.cell.kernel == "base":
+            require_af(spec.host, shell)
+        with quiet(shell):
+            return _check(spec, record, CellPlugin(spec, shell, host.console))
 
 
 def _check(spec: CellSpec, record: Cell, plugin: CellPlugin) -> Cell:
@@ -114,6 +119,8 @@ def _check(spec: CellSpec, record: Cell, plugin: CellPlugin) -> Cell:
     record = record.model_copy(update={"af_observed": plugin.af_observed})
     if plugin.death is not None:
         return record.model_copy(update={"death": plugin.death.kind, "reason": str(plugin.death)})
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return record.model_copy(update={"outcome": "pass"})
     if status == pytest.ExitCode.NO_TESTS_COLLECTED:
@@ -123,15 +130,22 @@ def _check(spec: CellSpec, record: Cell, plugin: CellPlugin) -> Cell:
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    """Leave by way of every `finally`, so that QEMU and its files go too."""
-    raise SystemExit(128 + signum)
+    """Leave by way of every `finally`, so that QEMU and its files go too.
+
+    pytest lets a KeyboardInterrupt through; a SystemExit would become the outcome of a check.
+    """
+    signal.signal(signum, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """Run the cell that SPEC.json describes and append its record when it is over."""
     signal.signal(signal.SIGTERM, _end)
     spec = CellSpec.model_validate_json(Path(sys.argv[1]).read_text())
-    append(spec.folder / "records.jsonl", run_cell(spec))
+    try:
+        append(spec.folder / "records.jsonl", run_cell(spec))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -15,12 +16,15 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, bench, bench_build, doctor, inventory
-from harness.errors import EXIT_INTERRUPTED, HarnessError, UsageError
+from harness.errors import EXIT_ERROR, EXIT_INTERRUPTED, HarnessError, InfraError, UsageError
 from harness.inventory import KvmMode
+from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
 from harness.run import Options, Run
 from harness.verdict import EXIT_CODES
+
+PLAIN_WIDTH = 120
 
 _EPILOG = """\
 exit codes of run: 0 every verdict as expected, 1 a check failed, 2 usage or input error,
@@ -33,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     options = _parser().parse_args(argv)
-    console = Console(highlight=False)
+    # Where nobody looks at a terminal, lines are as long as they need to be.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
         code = options.command(options, console)
     except HarnessError as exc:
@@ -41,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = exc.exit_code
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    except OSError as exc:
+        # A full disk or a closed pipe: no verdict, and not the exit code of one.
+        _say_error(InfraError(str(exc)))
+        code = EXIT_ERROR
+    except Exception:
+        traceback.print_exc()
+        code = EXIT_ERROR
     sys.exit(code)
 
 
@@ -51,7 +63,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 def _say_error(error: HarnessError) -> None:
     kind = "input" if isinstance(error, UsageError) else "infrastructure"
-    print(f"kvm-harness: {kind} error: {error}", file=sys.stderr, flush=True)
+    print(f"kvm-harness: {kind} error: {printable(str(error))}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

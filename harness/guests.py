@@ -27,6 +27,9 @@ PAGE_SIZE = 4096
 # and commands that run no vCPU (drain, flush, idle-read) have no limit of their own.
 GRACE = 10.0
 
+# Seconds that the program and its VM may take to be gone.
+END_SECONDS = 30.0
+
 Backing = Literal["anon", "thp", "hugetlb", "memfd"]
 Advice = Literal["dontneed", "cold", "pageout"]
 
@@ -291,6 +294,7 @@ class Guest:
         self._transcript = transcript
         self._deadline = deadline
         self._broken: str | None = None
+        self._closed = False
         self._pages = pages
         text = self._receive(greeting_command)
         if text.startswith("error "):
@@ -501,9 +505,18 @@ class Guest:
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
 
     def close(self) -> None:
-        """End the program, and with it the VM; never raises for one that is gone already."""
+        """End the program, and wait until it and its VM are gone; closing twice does nothing.
+
+        Raises DeadlineExceeded if they do not go: what hangs in a VM's teardown must not pass.
+        """
+        if self._closed:
+            return
+        self._closed = True
         self._broken = self._broken or "it was closed"
-        self._process.close()
+        try:
+            self._process.wait(Deadline(END_SECONDS))
+        finally:
+            self._process.close()
 
     def __enter__(self) -> Guest:
         return self

@@ -65,7 +65,7 @@ def plan(
     `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left.
     """
     cells: list[PlannedCell] = []
-    for name in hosts or inventory.hosts:
+    for name in dict.fromkeys(hosts or inventory.hosts):
         host = inventory.host(name)
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:

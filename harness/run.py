@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import __version__, inventory, verdict
+import pytest
+
+from harness import __version__, inventory, proc, verdict
 from harness.cell import CellSpec, KernelFiles
-from harness.checks.plugin import check_paths
+from harness.checks.plugin import PYTEST_ARGS, check_paths
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
-from harness.errors import HarnessError, UsageError
+from harness.errors import UsageError
 from harness.hosts import qemu
 from harness.hosts.image import HostImage, host_image
 from harness.inventory import Inventory, KvmMode
@@ -114,8 +117,8 @@ class Run:
         except KeyboardInterrupt:
             self._write("interrupted")
             raise
-        except HarnessError as exc:
-            self._write(str(exc))
+        except Exception as exc:
+            self._write(str(exc) or type(exc).__name__)
             raise
         self._progress.console.print()
         self._progress.console.print(text_report(summary))
@@ -125,7 +128,7 @@ class Run:
 
     def _copy_junit(self, target: Path, summary: Summary) -> None:
         try:
-            target.write_text(junit(summary))
+            target.write_text(junit(summary), encoding="utf-8")
         except OSError as exc:
             raise UsageError(f"--junitxml {target}: {exc.strerror}") from exc
 
@@ -142,7 +145,9 @@ class Run:
             kvm_modes=options.kvm_modes,
             base_only=options.base_only,
         )
-        qemu.check_qemu()
+        self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
+        self._notes += _narrowing(options)
+        _check_selection(options)
         prepared = self._prepare(stock, series)
         self._write("the cells have not all run yet")
         self._run_cells(stock, cells, prepared)
@@ -164,6 +169,11 @@ class Run:
             spec = options.source or stock.defaults.source
             source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
         progress.say(f"source: {source.description} ({source.version})")
+        contract = load_contract(series.contract if series else None)
+        if not contract.applies_to(source.version):
+            self._notes.append(
+                f"the contract was written for Linux {contract.kernel}, not for {source.version}"
+            )
         if series is not None:
             note = series_module.check_base(
                 series, source, allow_other_base=options.allow_other_base
@@ -216,7 +226,7 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        jobs = self._options.jobs or max(1, os.cpu_count() or 1)
+        jobs = self._options.jobs or _jobs(max(stock.host(c.host).memory_mib for c in cells))
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
 
@@ -255,7 +265,6 @@ class Run:
             programs=prepared.programs,
             contract=self._series.contract if self._series and cell.kernel == "patched" else None,
             seed=self._options.seed,
-            seen_boot_ids=frozenset(),
             pytest_args=(*self._options.pytest_args, *check_paths(self._options.checks)),
             boot_seconds=BOOT_SECONDS,
             check_seconds=CHECK_SECONDS,
@@ -272,6 +281,8 @@ class Run:
         found = verdict.worst([cell.outcome for cell in cells])
         if reason and found != "fail":
             found = "error"
+        if not reason and self._series is not None and verdict.only_base_failed(cells):
+            reason = "only the base kernel failed; the series may repair it"
         summary = Summary(
             schema=1,
             harness=__version__,
@@ -289,8 +300,37 @@ class Run:
             checks=checks,
         )
         write_atomically(self.folder / "summary.json", summary)
-        (self.folder / "junit.xml").write_text(junit(summary))
+        (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
         return summary
+
+
+def _jobs(memory_mib: int) -> int:
+    """As many cells at once as there are CPUs, and memory for their hosts."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
+
+
+def _narrowing(options: Options) -> list[str]:
+    """What makes this less than a whole run, for whoever reads its verdict."""
+    parts = {
+        "hosts": " ".join(options.hosts),
+        "KVM modes": " ".join(options.kvm_modes),
+        "checks": " ".join([*options.pytest_args, *map(str, options.checks)]),
+    }
+    return [f"only some {name}: {text}" for name, text in parts.items() if text]
+
+
+def _check_selection(options: Options) -> None:
+    """Refuse what pytest would refuse in each cell, before anything is built for it."""
+    argv = [sys.executable, "-m", "pytest", *PYTEST_ARGS, "--collect-only"]
+    argv += [*options.pytest_args, *check_paths(options.checks)]
+    done = proc.run(argv, deadline=Deadline(60), what="collecting the checks", check=False)
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        raise UsageError(f"no check is selected by {' '.join(options.pytest_args)}")
+    if done.returncode != pytest.ExitCode.OK:
+        raise UsageError(f"pytest cannot collect the checks:\n{done.tail()}")
+    if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
+        raise UsageError(f"--junitxml {options.junitxml}: no such folder")
 
 
 def _describe(label: str, at: BuildProgress) -> str:

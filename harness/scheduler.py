@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,8 @@ from harness.records import append, read, write_atomically
 from harness.results import Cell, Check
 
 POLL = 0.05
+# Seconds that a cell is given to switch its host off and remove what it made.
+END_SECONDS = 5.0
 
 
 @dataclass
@@ -42,18 +46,28 @@ def run_cells(
     by Ctrl-C say, ends every process that is still there.
     """
     waiting = list(specs)
+    boot_ids: set[str] = set()
     running: list[_Running] = []
-    with contextlib.ExitStack() as stack:
+    try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                cell = _start(waiting.pop(0), cell_seconds)
-                stack.callback(proc.end, cell.process)
+                seen = {"seen_boot_ids": frozenset(boot_ids)}
+                cell = _start(waiting.pop(0).model_copy(update=seen), cell_seconds)
                 running.append(cell)
             for cell in [c for c in running if _over(c)]:
                 running.remove(cell)
-                finished(*_result(cell))
+                record, checks = _result(cell)
+                boot_ids.add(record.boot_id)
+                finished(record, checks)
             tick([cell.spec.cell.id for cell in running])
             time.sleep(POLL)
+    finally:
+        # All are told to end before any is waited for.
+        for cell in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(cell.process.pid, signal.SIGTERM)
+        for cell in running:
+            proc.end(cell.process, grace=END_SECONDS)
 
 
 def _start(spec: CellSpec, seconds: float) -> _Running:
@@ -63,9 +77,18 @@ def _start(spec: CellSpec, seconds: float) -> _Running:
     log = spec.folder / "checks.log"
     with log.open("wb") as out:
         process = proc.spawn(
-            [sys.executable, "-m", "harness.cell", str(path)], stdout=out, stderr=out
+            [sys.executable, "-m", "harness.cell", str(path)],
+            env=_environment(),
+            stdout=out,
+            stderr=out,
         )
     return _Running(spec, process, Deadline(seconds), log)
+
+
+def _environment() -> dict[str, str]:
+    """The user's, less what would make pytest select or load something unseen."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def _over(cell: _Running) -> bool:
@@ -86,11 +109,7 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
         why = f"the cell did not end within {cell.deadline.budget:.0f} s"
     else:
         why = f"the cell's process ended with {exited} and without a verdict"
-    lost = cell.spec.cell.record(reason=f"{why}; see {cell.log}").model_copy(
-        update={
-            "death": "hang" if exited is None else None,
-            "seconds": round(cell.deadline.elapsed(), 3),
-        }
-    )
+    lost = cell.spec.cell.record(reason=f"{why}; see {cell.log}")
+    lost = lost.model_copy(update={"seconds": round(cell.deadline.elapsed(), 3)})
     append(path, lost)
     return lost, checks

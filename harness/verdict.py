@@ -39,6 +39,12 @@ def worst(outcomes: Iterable[Outcome]) -> Verdict:
     return "pass"
 
 
+def only_base_failed(cells: Iterable[Cell]) -> bool:
+    """Whether no cell but those of the base kernel failed: the series may well be a repair."""
+    failed = [cell.kernel for cell in cells if cell.outcome == "fail"]
+    return bool(failed) and "patched" not in failed
+
+
 def judge(
     cells: Sequence[Cell], checks: Sequence[Check]
 ) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
@@ -51,13 +57,12 @@ def judge(
         base = base_of[check.cell]
         twin = by_name.get((base.id, check.name)) if base else None
         judged.append(_judge_check(check, by_cell[check.cell], base, twin))
-    return (
-        tuple(
-            _judge_cell(cell, base_of[cell.id], [c for c in judged if c.cell == cell.id])
-            for cell in cells
-        ),
-        tuple(judged),
-    )
+    ran = {cell.id: [check for check in judged if check.cell == cell.id] for cell in cells}
+    settled = []
+    for cell in cells:
+        base = base_of[cell.id]
+        settled.append(_judge_cell(cell, base, ran[cell.id], ran[base.id] if base else []))
+    return tuple(settled), tuple(judged)
 
 
 def _base(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
@@ -70,7 +75,7 @@ def _base(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
 
 def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None) -> Check:
     if check.death is not None:
-        if cell.kernel == "patched" and twin is not None and twin.outcome in ("pass", "fail"):
+        if _lived(base) and (twin is None or (twin.death is None and twin.outcome != "error")):
             why = f"{check.reason} The base kernel lived through this check."
             return check.model_copy(update={"outcome": "fail", "reason": why})
         also = twin is not None and twin.death is not None
@@ -80,13 +85,25 @@ def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None
     return check
 
 
-def _judge_cell(cell: Cell, base: Cell | None, checks: Sequence[Check]) -> Cell:
+def _lived(base: Cell | None) -> bool:
+    """Whether the base kernel went through this cell to its end."""
+    return base is not None and base.death is None and base.outcome != "error"
+
+
+def _judge_cell(
+    cell: Cell, base: Cell | None, checks: Sequence[Check], on_base: Sequence[Check]
+) -> Cell:
     outcomes: list[Outcome] = [check.outcome for check in checks]
     reason = cell.reason
+    missing = {check.name for check in on_base} - {check.name for check in checks}
+    if missing and cell.outcome == "pass":
+        outcomes.append("unproven")
+        reason = f"did not run here, but did on the base kernel: {', '.join(sorted(missing))}"
     if cell.death is not None:
-        lived = base is not None and base.death is None and base.outcome != "error"
-        outcomes.append("fail" if cell.kernel == "patched" and lived else "error")
-        reason += " The base kernel lived." if lived else ""
+        outcomes.append("fail" if _lived(base) else "error")
+        reason += " The base kernel lived." if _lived(base) else ""
     elif cell.outcome != "pass":
         outcomes.append(cell.outcome)
+    if set(outcomes) == {"skip"}:
+        return cell.model_copy(update={"outcome": "skip", "reason": reason})
     return cell.model_copy(update={"outcome": worst(outcomes), "reason": reason})

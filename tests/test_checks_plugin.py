@@ -44,6 +44,7 @@ class Spec:
         self.folder.mkdir(parents=True)
         self.contract = None
         self.seed = 7
+        self.check_seconds = 0.5
         self.cell = type("Planned", (), {"id": "n1-vhe-base"})()
 
 
@@ -88,6 +89,16 @@ def test_wrong(claim):
     claim.expect("4 young")
     assert 3 == 4, "3 are young"
 
+def test_wrong_by_pytest():
+    pytest.fail("3 are young")
+
+def test_says_nothing():
+    pass
+
+def test_loops():
+    while True:
+        pass
+
 def test_lost():
     raise Unproven("2 events were lost")
 
@@ -120,6 +131,9 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {name: check.outcome for name, check in checks.items()} == {
         "test_good": "pass",
         "test_wrong": "fail",
+        "test_wrong_by_pytest": "fail",
+        "test_says_nothing": "unproven",
+        "test_loops": "error",
         "test_lost": "unproven",
         "test_not_here": "skip",
         "test_ours": "error",
@@ -134,6 +148,8 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checks["test_good"].observed == "seen"
     assert checks["test_wrong"].expected == "4 young"
     assert checks["test_wrong"].reason == "3 are young"
+    assert "observed nothing" in checks["test_says_nothing"].reason
+    assert "longer than a check may" in checks["test_loops"].reason
     assert "itself is broken" in checks["test_broken_check"].reason
     assert checks["test_good"].evidence == ("cells/n1-vhe-base/test_good/dmesg.txt",)
     trace = tmp_path / "cells/n1-vhe-base/test_broken_check/error.txt"
@@ -156,6 +172,21 @@ def test_a_dead_host_ends_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (checks["test_first"].outcome, checks["test_first"].death) == ("error", "panic")
     assert plugin.death is not None
     assert plugin.death.kind == "panic"
+
+
+def test_a_death_outranks_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+@pytest.fixture
+def guest():
+    yield
+    raise HostDied("panic", "while the guest went")
+
+def test_a(guest):
+    raise Unproven("lost")
+"""
+    checks, plugin = run_checks(text, tmp_path, monkeypatch)
+    assert checks["test_a"].death == "panic"
+    assert plugin.death is not None
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,26 @@ def test_a_cell_without_checks_is_unproven() -> None:
     assert outcomes([cell()], []) == (["unproven"], [])
 
 
-def test_a_cell_with_nothing_but_skips_is_unproven() -> None:
+def test_a_cell_with_nothing_but_skips_is_skipped_and_proves_nothing() -> None:
     base = cell()
-    assert outcomes([base], [check(base, "skip")]) == (["unproven"], ["skip"])
+    assert outcomes([base], [check(base, "skip")]) == (["skip"], ["skip"])
+    assert verdict.worst(["skip"]) == "unproven"
+    assert verdict.worst(["skip", "pass"]) == "pass"
+
+
+def test_a_check_that_ran_on_base_alone_is_missed() -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base), check(base, name="test_other"), check(patched)]
+    judged, _ = verdict.judge([base, patched], checks)
+    assert [one.outcome for one in judged] == ["pass", "unproven"]
+    assert "test_other" in judged[1].reason
+
+
+def test_a_repair_is_told_apart_from_a_break() -> None:
+    base, patched = cell(outcome="fail"), cell("patched")
+    assert verdict.only_base_failed([base, patched])
+    assert not verdict.only_base_failed([base, cell("patched", outcome="fail")])
+    assert not verdict.only_base_failed([cell(), patched])
 
 
 @pytest.mark.parametrize("outcome", ["error", "unproven"])
@@ -158,14 +175,23 @@ def test_livelock_on_both() -> None:
     assert [c.outcome for c in judged] == ["error", "error"]
 
 
-@pytest.mark.parametrize("twin", ["skip", "error", None])
-def test_livelock_without_a_comparison_is_an_error(twin: Outcome | None) -> None:
+@pytest.mark.parametrize("twin", ["skip", "unproven", None])
+def test_livelock_where_the_base_cell_lived_is_the_fault_of_the_series(
+    twin: Outcome | None,
+) -> None:
     base, patched = cell(), cell("patched")
     checks = [check(patched, "error", "livelock")]
     checks += [check(base, twin)] if twin else []
     _, settled = verdict.judge([base, patched], checks)
+    assert settled[0].outcome == "fail"
+
+
+@pytest.mark.parametrize("reference", [None, cell(outcome="error"), cell(death="panic")])
+def test_livelock_without_a_base_that_lived_is_an_error(reference: Cell | None) -> None:
+    patched = cell("patched")
+    cells = [patched, *([reference] if reference else [])]
+    _, settled = verdict.judge(cells, [check(patched, "error", "livelock")])
     assert settled[0].outcome == "error"
-    assert not settled[0].also_on_base
 
 
 def test_livelock_on_base_alone_is_an_error() -> None:

@@ -55,6 +55,9 @@ class FakeProcess:
     def stderr(self) -> str:
         return "Segmentation fault\n"
 
+    def wait(self, deadline: Deadline) -> int:
+        return 0
+
     def close(self) -> None:
         self.closed += 1
 

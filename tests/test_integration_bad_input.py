@@ -134,8 +134,56 @@ def test_no_kvm_in_the_booted_kernel(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_no_check_selected_proves_nothing(tmp_path: Path) -> None:
-    args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "-k", "nonesuch"]
+def test_inventory_that_is_wrong_about_the_cpu(tmp_path: Path) -> None:
+    path = inventory(tmp_path, "af: hardware", "af: software")
+    args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "--inventory", path]
     done = kvm_harness(args, tmp_path)
-    assert done.returncode == 4
-    assert done.summary["cells"][0]["reason"] == "no check was selected"
+    assert done.returncode == 3
+    assert "Neoverse N1" in done.summary["cells"][0]["reason"]
+
+
+@pytest.mark.parametrize("expression", ["nonesuch", "(", "page_idle and"])
+def test_selection_of_nothing_is_refused_at_once(expression: str, tmp_path: Path) -> None:
+    done = kvm_harness(["run", "--base-only", "-k", expression], tmp_path)
+    assert done.returncode == 2
+    assert expression in done.stderr or "-k" in done.stderr
+
+
+def test_checks_that_are_no_python_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "test_mine.py"
+    path.write_text("def test_a(:\n")
+    done = kvm_harness(["run", "--base-only", "--checks", str(path)], tmp_path)
+    assert done.returncode == 2
+    assert "test_mine.py" in done.stderr
+
+
+OWN_CHECK = '''
+def test_mine(guest, claim):
+    """Page 7 of 64 is young after the guest has read it."""
+    vm = guest(pages=64)
+    vm.populate()
+    vm.drain()
+    vm.idle_mark()
+    vm.touch({7}, write=False)
+    young = frozenset(range(64)) - vm.idle_read()
+    claim.observe(f"young: {sorted(young)}")
+    assert young == {EXPECTED}
+
+def test_later(claim):
+    claim.observe("it ran")
+'''
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("page", "code"), [(7, 0), (8, 1)])
+def test_checks_of_the_users_own(page: int, code: int, tmp_path: Path) -> None:
+    path = tmp_path / "test_mine.py"
+    path.write_text(OWN_CHECK.replace("EXPECTED", str(page)))
+    junit = tmp_path / "junit.xml"
+    args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "--checks", str(path), "-x"]
+    done = kvm_harness([*args, "--junitxml", str(junit)], tmp_path)
+    assert done.returncode == code
+    assert done.check("n1-vhe-base", "test_mine")["observed"] == "young: [7]"
+    names = [check["name"] for check in done.summary["checks"]]
+    assert names == (["test_mine", "test_later"] if code == 0 else ["test_mine"])
+    assert 'name="test_mine"' in junit.read_text()

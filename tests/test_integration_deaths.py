@@ -63,7 +63,6 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
     assert "Kernel panic - not syncing: aging on purpose" in trace
     assert "kvm_age_gfn" in trace
     assert "---[ end Kernel panic" in trace or "Rebooting" in trace
-    assert done.check("n1-vhe-patched", CHECK)["seconds"] < 20, "seen by a deadline, not at once"
 
 
 def test_hang_is_the_fault_of_the_series(tmp_path: Path) -> None:

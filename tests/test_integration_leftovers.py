@@ -127,10 +127,13 @@ def test_nothing_is_left(
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        assert wait_until(reached, WAIT_SECONDS), "the stage was never reached"
-        family.update(started_by(process.pid))
-        process.send_signal(signum)
-        output, _ = process.communicate(timeout=GONE_SECONDS + 15)
+        try:
+            assert wait_until(reached, WAIT_SECONDS), "the stage was never reached"
+            family.update(started_by(process.pid))
+            process.send_signal(signum)
+            output, _ = process.communicate(timeout=GONE_SECONDS + 15)
+        finally:
+            process.kill()
     assert len(family) > 2
     assert wait_until(lambda: not still_there(family), GONE_SECONDS), still_there(family)
     folder = run_folder(tmp_path)
@@ -142,9 +145,13 @@ def test_nothing_is_left(
         assert Path(output.rstrip().splitlines()[-1]) == folder
         summary = json.loads((folder / "summary.json").read_text())
         assert (summary["verdict"], summary["reason"]) == ("error", "interrupted")
+    if signum != signal.SIGKILL or stage is in_a_check:
+        assert not list(folder.glob("cells/*/initramfs*"))
     if stage is in_a_check:
         kept = "".join(path.read_text() for path in folder.glob("cells/*/records.jsonl"))
         assert '"outcome": "pass"' in kept
+        assert "KeyboardInterrupt" not in kept
+        assert "SystemExit" not in kept
 
 
 def test_next_run_works_after_a_kill(tmp_path: Path) -> None:
@@ -156,8 +163,10 @@ def test_next_run_works_after_a_kill(tmp_path: Path) -> None:
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
     ) as process:
-        assert wait_until(lambda: building(tmp_path / "killed"), WAIT_SECONDS)
-        process.kill()
+        try:
+            assert wait_until(lambda: building(tmp_path / "killed"), WAIT_SECONDS)
+        finally:
+            process.kill()
     done = kvm_harness(args, tmp_path / "next")
     assert done.returncode == 0
     assert not done.summary["kernels"][1]["cached"]

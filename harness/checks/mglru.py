@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
@@ -28,15 +27,18 @@ class Memcg:
         self._shell = shell
 
     def lruvec(self) -> lru_gen.Lruvec:
-        """Its generations on the node that has most of its pages; Unproven if MGLRU shows none."""
+        """Its generations; Unproven if MGLRU shows none, or pages on more than one NUMA node."""
         found = [
             lruvec
             for lruvec in lru_gen.parse(self._shell.read(lru_gen.DEBUGFS))
             if lruvec.path == "/kvm-harness"
         ]
+        populated = [one for one in found if any(gen.anon for gen in one.generations)]
+        if len(populated) > 1:
+            raise Unproven(f"the guest's memory lies on {len(populated)} NUMA nodes")
         if not found:
             raise Unproven("lru_gen does not show the guest's memcg")
-        return max(found, key=lambda lruvec: sum(gen.anon for gen in lruvec.generations))
+        return (populated or found)[0]
 
     def walk(self) -> None:
         """Age once: the walk of page tables, where this machine has one.
@@ -69,14 +71,13 @@ def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
     What a process allocates is charged to, and its page tables are walked for, the memcg that it
     is in at that moment; so this comes before Guest.populate().
     """
-    shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
     try:
+        shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
         yield Memcg(shell)
     finally:
         vm.close()
-        # The memcg can go once its last process has been reaped.
-        with contextlib.suppress(InfraError):
-            shell.run(f"for i in 1 2 3 4 5 6 7 8 9 10; do rmdir {CGROUP} && exit; sleep 0.1; done")
+        # A memcg can go once its last process is gone, which close() has waited for.
+        shell.run(f"rmdir {CGROUP}")
 
 
 @contextlib.contextmanager
@@ -87,11 +88,11 @@ def zram_swap(shell: Shell) -> Iterator[None]:
     ).stdout.strip()
     if state != "0":
         raise Unproven(f"no free zram device for swap (disksize {state or 'absent'})")
-    shell.run(
-        f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && swapon /dev/zram0"
-    )
     try:
+        shell.run(
+            f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && "
+            "swapon /dev/zram0"
+        )
         yield
     finally:
-        with contextlib.suppress(InfraError):
-            shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")
+        shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")

@@ -38,6 +38,16 @@ def populated(vm: Guest) -> Guest:
     return vm
 
 
+def mark_idle(vm: Guest) -> None:
+    """Age every tested page by page_idle; Unproven if it passed some over."""
+    mark = vm.idle_mark()
+    if mark.marked != vm.slot.pages:
+        raise Unproven(
+            f"page_idle marked {mark.marked} of {vm.slot.pages} pages; {mark.absent} are absent, "
+            f"{len(mark.unmarked)} on no LRU list"
+        )
+
+
 def old_pages(vm: Guest, shell: Shell, claim: Claim) -> tuple[stage2.Range, ...]:
     """Assert that stage 2 maps every tested page, and all of them old; returns its ranges."""
     pages = vm.slot.pages

@@ -16,9 +16,11 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +30,7 @@ from harness.checks.collect import Collector, evidence
 from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HarnessError, HostDied
+from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
 from harness.guests import Guest, GuestDataLost, GuestHung
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
@@ -137,7 +139,13 @@ class CellPlugin:
         folder = self._spec.folder / re.sub(r"[^A-Za-z0-9_.-]", "_", item.name)
         self._claim = Claim(folder, expected=_first_line(item))
         self._error, self._phase, self._seconds = None, "", 0.0
-        result = yield
+        # Waits on the host have deadlines of their own; this one is for a check that loops.
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.setitimer(signal.ITIMER_REAL, self._spec.check_seconds)
+        try:
+            result = yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         append(self._records, self._check(item))
         self.af_observed = self._claim.af_observed or self.af_observed
         self._claim = None
@@ -150,11 +158,14 @@ class CellPlugin:
         """Remember the first thing that went wrong; show unproven as skipped in pytest's output."""
         report = yield
         self._seconds += call.duration
-        if call.excinfo is not None and self._error is None:
-            self._error, self._phase = self._diagnosed(call.excinfo.value), call.when
-            if isinstance(self._error, HostDied):
-                self.death = self._error
-                item.session.shouldstop = str(self._error)
+        if call.excinfo is not None:
+            error = self._diagnosed(call.excinfo.value)
+            # The first trouble is the one to tell, but a death outranks what came before it.
+            if self._error is None or isinstance(error, HostDied):
+                self._error, self._phase = error, call.when
+            if isinstance(error, HostDied):
+                self.death = error
+                item.session.shouldstop = str(error)
         if isinstance(self._error, Unproven) and report.failed:
             report.outcome = "skipped"
             report.longrepr = (str(item.path), 0, f"unproven: {self._error}")
@@ -187,7 +198,7 @@ class CellPlugin:
             name=item.name,
             outcome=outcome,
             expected=self._claim.expected,
-            observed=self._claim.observed or reason or "as expected",
+            observed=self._claim.observed or reason,
             evidence=tuple(
                 str(path.relative_to(self._spec.run_folder)) for path in self._claim.evidence()
             ),
@@ -198,13 +209,15 @@ class CellPlugin:
 
     def _outcome(self, item: pytest.Item) -> tuple[Outcome, str]:
         error = self._error
+        if error is None and self._claim is not None and not self._claim.observed:
+            return "unproven", "it observed nothing: a check says by claim.observe() what it saw"
         if error is None:
             return "pass", ""
         if isinstance(error, pytest.skip.Exception):
             return "skip", str(error.msg or "")
         if isinstance(error, Unproven):
             return "unproven", str(error)
-        if isinstance(error, AssertionError) and self._phase == "call":
+        if isinstance(error, AssertionError | pytest.fail.Exception) and self._phase == "call":
             return "fail", _assertion(error)
         if isinstance(error, GuestDataLost):
             return "fail", str(error)
@@ -224,7 +237,15 @@ def _first_line(item: pytest.Item) -> str:
     return str(text.splitlines()[0])
 
 
-def _assertion(error: AssertionError) -> str:
+class CheckTooLong(InfraError):
+    """A check did not come to its end, although every wait of its own on the host did."""
+
+
+def _too_long(signum: int, frame: FrameType | None) -> None:
+    raise CheckTooLong("the check took longer than a check may")
+
+
+def _assertion(error: BaseException) -> str:
     """The assertion's own message, without pytest's rendering of the operands."""
     return str(error).split("\nassert ")[0].strip() or "assertion failed"
 

@@ -16,10 +16,11 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import old_pages, pick, populated, show_set, young_pages
+from harness.checks.pages import mark_idle, old_pages, pick, populated, show_set, young_pages
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
+from harness.observe.unproven import Unproven
 
 PAGES = 4096
 # Pages that one leaf of stage 2 maps, if the kernel maps this memory as it should.
@@ -38,8 +39,10 @@ def test_access_flag(
 ) -> None:
     """After aging, exactly the leaves that the guest touches are young."""
     vm = populated(guest(backing=backing, pages=PAGES))
-    vm.idle_mark()
+    mark_idle(vm)
     leaves = old_pages(vm, shell, claim)
+    if backing == "thp" and len(stage2.blocks(leaves, vm.slot.ipa, PAGES)) != PAGES:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
 
     touched = pick(rng, PAGES, BLOCK[backing])
     written = frozenset(page for page in touched if rng.random() < 0.5)

@@ -2,8 +2,8 @@
 """That a stage-2 TLB invalidation is needed: without it a hot page stays old.
 
 Aging clears AF in memory and invalidates nothing, so a vCPU that never exits keeps its translation
-and touches the page without setting AF again. That is what makes age data inexact (claim 13), and
-why every exact check here forces an invalidation. Only a vCPU on a CPU without a tick can show it.
+and touches the page without setting AF again. That is what makes age data inexact, and why every
+exact check here forces an invalidation. Only a vCPU on a CPU without a tick can show it.
 """
 
 from __future__ import annotations
@@ -57,5 +57,7 @@ def test_hot_page(
         stage2.young(stage2.parse(text), vm.slot.ipa, PAGES) for text in (seen.marked, seen.flushed)
     )
     claim.observe(f"young before it: {shorten(before)}; after it: {shorten(after)}")
-    assert not before, f"young although no translation was dropped: {shorten(before)}"
+    if before:
+        # Not wrong: this aging, or something else on the machine, has dropped the translation.
+        raise Unproven(f"young without an invalidation of ours: {shorten(before)}")
     assert after == {hot}, f"after the invalidation young are {shorten(after)}, not page {hot}"

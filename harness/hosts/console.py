@@ -20,6 +20,8 @@ from harness.observe.klog import Follower
 POLL = 0.05
 # How long a panicking kernel is given to finish its trace before the wait is ended.
 TRACE_SECONDS = 3.0
+# Bytes of console that are looked at; a host that writes more is given up.
+LIMIT = 64 << 20
 
 
 class Console:
@@ -61,7 +63,7 @@ class Console:
 
     def _take(self, *, last: bool = False) -> None:
         with self._lock:
-            data = self._file.read()
+            data = self._file.read(max(0, LIMIT - len(self._text)))
             if data:
                 self._text += data
                 self._follower.feed(data)
@@ -82,6 +84,8 @@ class Console:
         A panic that is still being printed is given TRACE_SECONDS to come to its end first.
         """
         gone = self._ended()
+        if len(self._text) >= LIMIT:
+            raise InfraError(f"the console wrote more than {LIMIT >> 20} MiB ({self.path})")
         if gone is not None:
             self._take(last=True)
         if self._panic_seen is None:

@@ -36,6 +36,12 @@ class Process(Protocol):
     def stderr(self) -> str:
         """What it has written to standard error so far."""
 
+    def wait(self, deadline: Deadline) -> int:
+        """End its input and wait until it has ended, and all that its end sets free with it.
+
+        Returns its exit status, -1 if a signal ended it. DeadlineExceeded, HostDied, InfraError.
+        """
+
     def close(self) -> None:
         """End its input and the program; never raises for one that is gone already."""
 

@@ -65,6 +65,11 @@ class RecordedProcess:
         """See Process.stderr."""
         return self._inner.stderr()
 
+    def wait(self, deadline: Deadline) -> int:
+        """See Process.wait."""
+        self._journal.add(program=self._number, close=True)
+        return self._inner.wait(deadline)
+
     def close(self) -> None:
         """See Process.close."""
         self._journal.add(program=self._number, close=True)

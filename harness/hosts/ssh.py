@@ -412,6 +412,15 @@ class SshProcess:
         while self._channel.recv_stderr_ready() and len(self._errors) < MAX_OUTPUT:
             self._errors += self._channel.recv_stderr(1 << 16)
 
+    def wait(self, deadline: Deadline) -> int:
+        """See Process.wait. The server tells the status once it has reaped the program."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+        while not self._channel.status_event.wait(min(POLL, max(0.01, deadline.remaining()))):
+            self._alive()
+            deadline.check(f"{self._name} to end")
+        return self._channel.exit_status
+
     def close(self) -> None:
         """See Process.close."""
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

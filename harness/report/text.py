@@ -23,6 +23,13 @@ _STYLES: dict[str, str] = {
     "unproven": "yellow",
     "skip": "dim",
 }
+_MARKS: dict[str, str] = {
+    "pass": "ok",
+    "fail": "FAIL",
+    "error": "error",
+    "unproven": "?",
+    "skip": "-",
+}
 MAX_EVIDENCE = 6
 _INDENT = " " * 12
 _MEANING = {
@@ -35,7 +42,7 @@ _MEANING = {
 
 def text_report(run: Summary) -> RenderableType:
     """The whole report."""
-    parts: list[RenderableType] = [_matrix(run), ""]
+    parts: list[RenderableType] = [_matrix(run), _legend(run), ""]
     parts += list(_troubles(run))
     parts += [Text(f"note: {printable(note)}") for note in run.notes]
     if run.emulated:
@@ -50,13 +57,13 @@ def short_name(check: str) -> str:
 
 
 def _matrix(run: Summary) -> Table:
-    names = list(dict.fromkeys(check.name for check in run.checks))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    for head in ("host", "KVM mode", "kernel", "AF expected", "AF observed"):
+    names = _names(run)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for head in ("\nhost", "\nKVM mode", "\nkernel", "AF\nexpected", "AF\nobserved"):
         table.add_column(head)
-    for name in names:
-        table.add_column(Text(printable(short_name(name))), overflow="fold")
-    table.add_column("verdict")
+    for number in range(1, len(names) + 1):
+        table.add_column(f"\n{number}")
+    table.add_column("\nverdict")
     by_name = {(check.cell, check.name): check for check in run.checks}
     for cell in sorted(run.cells, key=lambda c: (c.host, _mode_order(c), c.kernel, c.variant)):
         kernel = f"{cell.kernel} +{cell.variant}" if cell.variant else cell.kernel
@@ -67,18 +74,32 @@ def _matrix(run: Summary) -> Table:
             Text(printable(kernel)),
             cell.af_mode,
             Text(seen, style="" if cell.af_observed in (cell.af_mode, None) else "bold red"),
-            *(_outcome(by_name.get((cell.id, name))) for name in names),
+            *(_mark(by_name.get((cell.id, name))) for name in names),
             _styled(cell.outcome),
         )
     return table
+
+
+def _names(run: Summary) -> list[str]:
+    """The checks in the order in which they ran."""
+    return list(dict.fromkeys(check.name for check in run.checks))
+
+
+def _legend(run: Summary) -> Text:
+    """What the numbered columns are. A table of ten names would fit no terminal."""
+    names = [printable(short_name(name)) for name in _names(run)]
+    return Text("   ".join(f"{at} {name}" for at, name in enumerate(names, 1)), style="dim")
 
 
 def _mode_order(cell: Cell) -> int:
     return ("vhe", "nvhe", "protected").index(cell.kvm_mode)
 
 
-def _outcome(check: Check | None) -> Text:
-    return _styled(check.outcome) if check else Text("-", style="dim")
+def _mark(check: Check | None) -> Text:
+    """The outcome in a column of the matrix; "-" is a skip, "." a check that did not run."""
+    if check is None:
+        return Text(".", style="dim")
+    return Text(_MARKS[check.outcome], style=_STYLES[check.outcome])
 
 
 def _styled(outcome: Outcome) -> Text:

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Before the checks: is this the CPU that the inventory says, and does nothing move its pages?"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+
+from harness.errors import InfraError
+from harness.hosts.protocols import Shell
+from harness.inventory import QemuHost
+from harness.observe import collect, lru_gen
+
+# What moves or merges pages in the background; 0 turns each off.
+# Documentation/admin-guide/sysctl/vm.rst and mm/transhuge.rst.
+BACKGROUND = (
+    "/proc/sys/vm/compaction_proactiveness",
+    "/sys/kernel/mm/transparent_hugepage/khugepaged/defrag",
+    "/sys/kernel/mm/ksm/run",
+)
+
+
+def require_af(host: QemuHost, shell: Shell) -> None:
+    """InfraError unless CPU and kernel agree with the inventory on FEAT_HAFDBS.
+
+    Asked of the base kernel only: a patched one that lost it is what the checks are there for.
+    Two witnesses: MIDR_EL1 of each CPU that is known, and bit 0x2 of lru_gen/enabled, which the
+    kernel shows only where hardware manages AF at stage 1.
+    """
+    for number, midr in collect.cpus(shell).items():
+        model = midr.model
+        if model is not None and model.hafdbs != (host.af == "hardware"):
+            raise InfraError(
+                f"the inventory says af: {host.af}, but CPU {number} is a {model.name}"
+            )
+    enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+    if bool(enabled & lru_gen.Enabled.MM_WALK) != (host.af == "hardware"):
+        raise InfraError(
+            f"the inventory says af: {host.af}, but lru_gen/enabled is {int(enabled):#06x}"
+        )
+
+
+@contextlib.contextmanager
+def quiet(shell: Shell) -> Iterator[None]:
+    """Keep compaction, khugepaged and KSM off the tested pages; as it was before afterwards."""
+    files = " ".join(shlex.quote(path) for path in BACKGROUND)
+    before = shell.run(
+        f"for f in {files}; do [ -w $f ] && echo $f $(cat $f) && echo 0 > $f; done; true"
+    ).stdout
+    yield
+    for line in before.splitlines():
+        path, _, value = line.partition(" ")
+        if path in BACKGROUND and value.strip().isdigit():
+            shell.write(path, f"{value.strip()}\n")
