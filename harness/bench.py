@@ -8,19 +8,26 @@ compared with.
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
-from harness import proc
+from harness import bench_build, proc
 from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import EXIT_PASS, InfraError
 from harness.hosts import qemu
+from harness.kernel import cache
 from harness.progress import Progress
-from harness.replay import CMDLINE, initramfs, read_journal
+from harness.replay import (
+    CMDLINE,
+    Outcome,
+    check_outcome,
+    initramfs,
+    outcome,
+    read_journal,
+)
 from harness.results import Cell, Summary
 from harness.run import Options, Run
 from harness.verdict import EXIT_CODES
@@ -29,40 +36,53 @@ BARE_SECONDS = 300.0
 GOAL = 2.0
 
 
-def bench(console: Console) -> int:
-    """Run the matrix warm, then each of its cells in bare QEMU, and print the ratios.
+@dataclass(frozen=True)
+class Bare:
+    """A cell's work in bare QEMU: its time, from QEMU's start to its end, and what came of it."""
 
-    Returns the exit code of the matrix if it did not pass: its cost means nothing then.
+    seconds: float
+    outcome: Outcome
+
+
+def bench(console: Console, *, matrix: bool = True, build: bool = True) -> int:
+    """Measure the matrix against bare QEMU, and kernel builds against plain make.
+
+    Returns the exit code of the matrix if it did not pass: its cost means nothing then. InfraError
+    if a bare run did not do the work of its cell.
     """
+    cache.sweep()
+    code = bench_matrix(console) if matrix else EXIT_PASS
+    if build:
+        bench_build.bench(console)
+    return code
+
+
+def bench_matrix(console: Console) -> int:
+    """Run the matrix warm, then each of its cells in bare QEMU, and print the ratios."""
     progress = Progress(console)
     options = Options()
-    if (warming := _matrix(options, progress)[0].verdict) != "pass":
+    if (warming := Run(options, progress).execute().verdict) != "pass":
         return EXIT_CODES[warming]
-    summary, seconds, run = _matrix(options, progress)
+    start = time.monotonic()
+    run = Run(options, progress)
+    summary = run.execute()
+    seconds, stages = time.monotonic() - start, dict(run.stages)
     if summary.verdict != "pass":
         return EXIT_CODES[summary.verdict]
-    bare: dict[str, float] = {}
+    bare: dict[str, Bare] = {}
     with progress.stage(f"{len(summary.cells)} bare QEMU runs, one at a time"):
         for cell in summary.cells:
             progress.now(f"bare QEMU: {cell.id}")
             bare[cell.id] = bare_run(run, cell)
-    for line in describe(summary, seconds, run.stages, bare):
+    for line in describe(summary, seconds, stages, tuple(bare.values())):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
+    return EXIT_PASS
 
 
-def _matrix(options: Options, progress: Progress) -> tuple[Summary, float, Run]:
-    start = time.monotonic()
-    run = Run(options, progress)
-    summary = run.execute()
-    return summary, time.monotonic() - start, run
-
-
-def bare_run(run: Run, cell: Cell) -> float:
-    """Seconds that QEMU takes to boot a cell's kernel, do what the cell did, and switch off."""
+def bare_run(run: Run, cell: Cell) -> Bare:
+    """Have QEMU boot a cell's kernel, do what the cell did, and switch off."""
     spec = next(spec for spec in run.specs if spec.cell.id == cell.id)
-    with tempfile.TemporaryDirectory(prefix="kvm-harness-bench-") as name:
-        folder = Path(name)
+    with cache.staging("bench", cell.id) as folder:
         log, image = folder / "console.log", folder / "initramfs.cpio"
         initramfs(spec.image, spec.programs, read_journal(spec.folder / "commands.jsonl"), image)
         machine = qemu.Machine(spec.cell.host, spec.host.cpu, spec.host.cpus, spec.host.memory_mib)
@@ -71,16 +91,20 @@ def bare_run(run: Run, cell: Cell) -> float:
         start = time.monotonic()
         proc.run(argv, deadline=Deadline(BARE_SECONDS), what=f"bare QEMU for {cell.id}")
         seconds = time.monotonic() - start
-        if "kvm-harness: replay is over" not in log.read_text(errors="replace"):
-            raise InfraError(f"the bare QEMU run of {cell.id} did not come to its end")
-    return seconds
+        text = log.read_text(errors="replace")
+    try:
+        found = outcome(text)
+        check_outcome(found, text)
+    except InfraError as exc:
+        raise InfraError(f"{cell.id}: {exc}") from exc
+    return Bare(seconds, found)
 
 
 def describe(
-    summary: Summary, seconds: float, stages: Mapping[str, float], bare: Mapping[str, float]
+    summary: Summary, seconds: float, stages: Mapping[str, float], bare: Sequence[Bare]
 ) -> list[str]:
     """The figures in words."""
-    total = sum(bare.values())
+    total = sum(one.seconds for one in bare)
     ratio = seconds / total
     verdict = "reached" if ratio <= GOAL else "MISSED"
     cells = summary.cells
@@ -93,7 +117,8 @@ def describe(
         f"warm matrix: {seconds:.1f} s for {len(cells)} cells; the same cells in bare QEMU, one "
         f"after another: {total:.1f} s",
         f"ratio: {ratio:.2f} (goal: at most {GOAL:.0f}, {verdict})",
-        f"bare run of a cell: median {statistics.median(bare.values()):.1f} s",
+        f"bare run of a cell: median {statistics.median(one.seconds for one in bare):.1f} s",
+        did([one.outcome for one in bare]),
         "share of the matrix's stages:",
     ]
     lines += [f"  {100 * took / seconds:5.1f} %  {name}" for name, took in stages.items()]
@@ -105,3 +130,14 @@ def describe(
         f"  {100 * (busy - boots - checks) / busy:5.1f} %  Python's start, proof, end",
     ]
     return lines
+
+
+def did(outcomes: Sequence[Outcome]) -> str:
+    """That the bare runs did the work: how much of it ended as recorded."""
+    same, replies = sum(o.same for o in outcomes), sum(o.replies for o in outcomes)
+    failed, commands = sum(o.commands_failed for o in outcomes), sum(o.commands for o in outcomes)
+    refused, files = sum(o.files_failed for o in outcomes), sum(o.files for o in outcomes)
+    return (
+        f"the bare runs did the same work: {same} of {replies} replies of guests as recorded; "
+        f"failed: {failed} of {commands} commands, {refused} of {files} reads and writes"
+    )

@@ -8,8 +8,6 @@ build, with a warm compiler cache, shows what ccache brings.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from rich.console import Console
 
 from harness import inventory, proc
 from harness.deadline import Deadline
+from harness.kernel import cache
 from harness.kernel import series as series_module
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
@@ -28,10 +27,11 @@ from harness.programs import compiler
 from harness.progress import Progress
 from harness.run import BUILD_SECONDS, FRAGMENTS, SOURCE_SECONDS
 
-GOAL = 0.2
+MAKE_GOAL = 1.1
+SERIES_GOAL = 0.2
 
 
-def bench(console: Console) -> int:
+def bench(console: Console) -> None:
     """Measure and print; needs about 6 GiB of disk and half an hour."""
     progress = Progress(console)
     stock = inventory.load()
@@ -46,35 +46,39 @@ def bench(console: Console) -> int:
             series = series_module.load(stock.defaults.series)
             patched = apply(series, source, Deadline(SOURCE_SECONDS))
             _build(patched, base, seconds, "series")
-        shutil.rmtree(cache_home() / "kernel" / "builds")
+        cache.remove(cache.folder("builds"))
         with progress.stage("base kernel again, with ccache warm"):
             _build(source, None, seconds, "ccache")
     for line in describe(seconds, len(series.touched)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return 0
 
 
 def describe(seconds: dict[str, float], files: int) -> list[str]:
     """The ratios in words."""
-    series = seconds["series"] / seconds["cold"]
-    reached = "reached" if series < GOAL else "MISSED"
+    plain, cold, series = seconds["plain"], seconds["cold"], seconds["series"]
     return [
         "",
-        f"plain make: {seconds['plain']:.0f} s; through the harness, cold: {seconds['cold']:.0f} s "
-        f"({seconds['cold'] / seconds['plain']:.2f} of plain make, ccache filled on the way)",
-        f"the default series ({files} files): {seconds['series']:.0f} s, {series:.3f} of a full "
-        f"build (goal: under {GOAL}, {reached})",
+        f"plain make: {plain:.0f} s; through the harness, cold, ccache filled on the way: "
+        f"{cold:.0f} s",
+        f"ratio to plain make: {cold / plain:.2f} (goal: at most {MAKE_GOAL}, "
+        f"{_reached(cold / plain <= MAKE_GOAL)})",
+        f"the default series ({files} files): {series:.0f} s, {series / cold:.3f} of a full build "
+        f"(goal: under {SERIES_GOAL}, {_reached(series / cold < SERIES_GOAL)})",
         f"full build with ccache warm: {seconds['ccache']:.0f} s, "
-        f"{seconds['ccache'] / seconds['cold']:.2f} of cold",
+        f"{seconds['ccache'] / cold:.2f} of cold",
     ]
+
+
+def _reached(yes: bool) -> str:
+    return "reached" if yes else "MISSED"
 
 
 @contextmanager
 def _own_cache() -> Iterator[None]:
-    """An empty cache beside the real one, gone at the end."""
+    """An empty cache within the real one, gone at the end; after a SIGKILL, with the next sweep."""
     before = os.environ.get("XDG_CACHE_HOME")
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=cache_home()) as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
+    with cache.staging("bench", "build") as folder:
+        os.environ["XDG_CACHE_HOME"] = str(folder)
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.deadline import Deadline
-from harness.errors import EXIT_INTERRUPTED, HarnessError, HostDied
+from harness.errors import EXIT_INTERRUPTED, HarnessError, HostDied, InfraError
 from harness.hosts import proof, qemu
 from harness.hosts.image import HostImage
 from harness.hosts.preflight import quiet, require_af
@@ -65,17 +65,19 @@ class CellSpec(BaseModel):
 def run_cell(spec: CellSpec) -> Cell:
     """Run the cell to its end and return its record; whatever goes wrong is in the record."""
     started = time.monotonic()
-    record = spec.cell.record()
+    # Filled in as it becomes known, so that what was proven before a panic is kept.
+    facts: dict[str, object] = {}
     try:
-        record = _boot_and_check(spec, record)
+        _boot_and_check(spec, facts)
     except HostDied as exc:
-        record = record.model_copy(update={"death": exc.kind, "reason": str(exc)})
+        facts |= {"outcome": "error", "death": exc.kind, "reason": str(exc)}
     except HarnessError as exc:
-        record = record.model_copy(update={"reason": str(exc)})
-    return record.model_copy(update={"seconds": round(time.monotonic() - started, 3)})
+        facts |= {"outcome": "error", "reason": str(exc)}
+    facts["seconds"] = round(time.monotonic() - started, 3)
+    return spec.cell.record().model_copy(update=facts)
 
 
-def _boot_and_check(spec: CellSpec, record: Cell) -> Cell:
+def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
     started = time.monotonic()
     machine = qemu.Machine(spec.cell.host, spec.host.cpu, spec.host.cpus, spec.host.memory_mib)
     with (
@@ -90,7 +92,7 @@ def _boot_and_check(spec: CellSpec, record: Cell) -> Cell:
         ) as host,
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):
-        booted = round(time.monotonic() - started, 3)
+        facts["boot_seconds"] = round(time.monotonic() - started, 3)
         shell = RecordedShell(host.shell, journal)
         shown = proof.prove(
             shell,
@@ -98,35 +100,29 @@ def _boot_and_check(spec: CellSpec, record: Cell) -> Cell:
             spec.cell.kvm_mode,
             set(spec.seen_boot_ids),
         )
-        record = record.model_copy(
-            update={
-                "boot_seconds": booted,
-                "build_id": shown.build_id,
-                "boot_id": shown.boot_id,
-                "kvm_line": shown.kvm_line,
-            }
-        )
+        facts |= {
+            "build_id": shown.build_id,
+            "boot_id": shown.boot_id,
+            "kvm_line": shown.kvm_line,
+        }
         if spec.cell.kernel == "base":
             require_af(spec.host, shell)
         with quiet(shell):
-            return _check(spec, record, CellPlugin(spec, shell, host.console))
+            _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
 
 
-def _check(spec: CellSpec, record: Cell, plugin: CellPlugin) -> Cell:
+def _check(spec: CellSpec, facts: dict[str, object], plugin: CellPlugin) -> None:
     """Run pytest over the checks; the plugin records each of them."""
     args = [*PYTEST_ARGS, "--rootdir", str(spec.folder), *spec.pytest_args]
     status = pytest.main(args, plugins=[plugin])
-    record = record.model_copy(update={"af_observed": plugin.af_observed})
+    facts["af_observed"] = plugin.af_observed
     if plugin.death is not None:
-        return record.model_copy(update={"death": plugin.death.kind, "reason": str(plugin.death)})
+        raise plugin.death
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
-    if status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        return record.model_copy(update={"outcome": "pass"})
-    if status == pytest.ExitCode.NO_TESTS_COLLECTED:
-        return record.model_copy(update={"outcome": "unproven", "reason": "no check was selected"})
-    why = f"pytest ended with {status!r}; see {spec.folder / 'checks.log'}"
-    return record.model_copy(update={"reason": why})
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise InfraError(f"pytest ended with {status!r}; see {spec.folder / 'checks.log'}")
+    facts["outcome"] = "pass"
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

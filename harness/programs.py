@@ -25,7 +25,7 @@ def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path
     files = sorted(
         path
         for path in source.rglob("*")
-        if path.is_file() and "build" not in path.relative_to(source).parts
+        if path.is_file() and not _is_extra(path.relative_to(source))
     )
     version = proc.run([compiler(), "--version"], deadline=deadline, what=f"{compiler()}").stdout
     identity = hashlib.sha256(version.encode())
@@ -49,3 +49,8 @@ def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path
         need=NEED,
     )
     return entry.path / "kvm-guest"
+
+
+def _is_extra(path: Path) -> bool:
+    """What is no source: things built by hand, and dot files that editors and checkers leave."""
+    return any(part == "build" or part.startswith(".") for part in path.parts)

@@ -74,7 +74,7 @@ def run_checks(
     path.write_text(HEAD + text)
     machine: Any = host or Host()
     spec: Any = Spec(folder)
-    plugin = CellPlugin(spec, machine, machine)
+    plugin = CellPlugin(spec, machine, machine, machine)
     pytest.main([*PYTEST_ARGS, "--rootdir", str(folder), str(path)], plugins=[plugin])
     records = read(spec.folder / "records.jsonl")
     return {one.name: one for one in records if isinstance(one, Check)}, plugin

@@ -70,6 +70,14 @@ def test_what_was_built_by_hand_does_not_count(source: Path) -> None:
     assert made(source) == first
 
 
+@pytest.mark.parametrize("name", [".checkpatch-camelcase.date.1", ".main.c.swp", ".cache/x"])
+def test_what_a_tool_left_does_not_count(source: Path, name: str) -> None:
+    first = made(source)
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_text("x")
+    assert made(source) == first
+
+
 def test_an_error_of_the_compiler_is_shown_and_not_kept(source: Path) -> None:
     (source / "Makefile").write_text(
         "all:\n\t@echo main.c:1: error: no >&2; touch $(O)/x; exit 1\n"

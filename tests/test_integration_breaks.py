@@ -38,7 +38,8 @@ def test_break_is_caught(patch: str, host: str, mode: str, check: str, tmp_path:
     assert renamed != text
     copy = tmp_path / "0001-fix-a-comment.patch"
     copy.write_text(renamed)
-    done = kvm_harness(["run", "--series", str(copy), "--host", host, "--mode", mode], tmp_path)
+    args = ["run", "--series", str(copy), "--host", host, "--mode", mode, "-m", "quick"]
+    done = kvm_harness(args, tmp_path)
     assert done.returncode == 1
     assert done.summary["verdict"] == "fail"
     assert done.outcome(f"{host}-{mode}-base", check) == "pass"

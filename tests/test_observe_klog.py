@@ -228,6 +228,59 @@ def test_dmesg_pads_the_lines_of_one_message_instead_of_a_stamp() -> None:
     assert panic.text.endswith("Memory Limit: none")
 
 
+# The forms of kernel/rcu/tasks.h and tree_exp.h for which no kernel was broken. The call trace is
+# that of a real hung task.
+TASK = [
+    line.strip()
+    for line in text("hung-task").split("\n")[3:11]
+    if klog.stamped(line.strip()) is not None
+]
+
+
+def stamp(*lines: str) -> list[str]:
+    return [f"[   30.000001] {line}" for line in lines]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [
+            *stamp("INFO: rcu_tasks detected stalls on tasks:"),
+            *stamp("00000000a8b3c1d2: .. nvcsw: 7/7 holdout: 1 idle_cpu: -1/0"),
+            *TASK,
+            *stamp("(____ptrval____): .N nvcsw: 9/9 holdout: 1 idle_cpu: -1/1"),
+            *TASK,
+        ],
+        [
+            *stamp("INFO: rcu_tasks_trace detected stalls on tasks:"),
+            *stamp("P54: ...B nesting: 1N cpu: 0"),
+            *TASK,
+            *stamp("P55: .."),
+            *TASK,
+            *stamp("\tIPI outstanding to CPU 1"),
+        ],
+        [
+            *stamp("INFO: rcu_tasks_trace detected stalls? (Late IPI?)"),
+            *stamp("\tIPI outstanding to CPU 1"),
+        ],
+        stamp(
+            "rcu: INFO: rcu_sched detected expedited stalls, but suppressed full report due to a "
+            "stuck CSD-lock."
+        ),
+        stamp(
+            "rcu: INFO: rcu_sched detected stall, but suppressed full report due to a stuck "
+            "CSD-lock."
+        ),
+    ],
+)
+def test_stalls_of_other_kinds_of_rcu(lines: list[str]) -> None:
+    (splat,) = klog.splats("\n".join([*lines, *stamp("random: crng init done")]))
+    assert splat.kind is Kind.RCU_STALL
+    assert splat.headline == klog.stamped(lines[0])
+    assert splat.text.split("\n") == lines
+    assert splat.complete
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -241,6 +294,9 @@ def test_dmesg_pads_the_lines_of_one_message_instead_of_a_stamp() -> None:
         "[    1.000000] Kernel command line: panic=-1 oops=panic",
         "[    1.000000] rcu: \tRCU CPU stall warnings timeout set to 3",
         "[    1.000000] INFO: lockdep is turned off.",
+        "[    1.000000] rcu: INFO: Stall ended before state dump start",
+        "[    1.000000] rcu_tasks_wait_gp: rcu_tasks grace period number 9 is 2501 jiffies old.",
+        "[    1.000000] systemd[1]: INFO: rcu_tasks detected stalls on tasks:",
         "[    1.000000] ======================================================",
         "[    1.000000] kvm [1]: nVHE hyp stacktrace enabled",
         "[ 1.0] Kernel panic - not syncing: x",

@@ -15,6 +15,7 @@ from harness.results import Cell, Check, KernelLabel, Outcome, Summary
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
+MARKS = {"pass": "ok", "fail": "FAIL", "error": "error", "unproven": "?", "skip": "-"}
 HOSTILE = "a[2J\x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnp.exe\r\nverdict: pass: all well\x08"
 
 
@@ -100,6 +101,18 @@ def row(text: str, *words: str) -> list[str]:
     return found.split()
 
 
+def legend(text: str) -> list[str]:
+    """The entries of the lines that tell what numbers and marks mean."""
+    lines = text.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("1 "))
+    entries = []
+    for line in lines[start:]:
+        if not line.strip():
+            break
+        entries += re.split(r"   +", line.strip())
+    return entries
+
+
 def test_the_matrix() -> None:
     cells = (
         cell("patched", "fail", mode="protected", seen=None),
@@ -110,18 +123,48 @@ def test_the_matrix() -> None:
     checks = (check(cells[0], "fail"), check(cells[3]), check(cells[3], "skip", "test_thp"))
     text = shown(summary(cells, checks, "fail"))
     lines = text.splitlines()
-    assert re.split(r"  +", lines[0].strip()) == [
-        *("host", "KVM mode", "kernel", "AF expected", "AF observed"),
-        *("page idle", "thp", "verdict"),
+    assert [line.split() for line in lines[:2]] == [
+        ["AF", "AF"],
+        ["host", "KVM", "mode", "kernel", "expected", "observed", "1", "2", "verdict"],
     ]
-    assert [line.split()[1:4] for line in lines[1:5]] == [
+    assert [line.split()[1:4] for line in lines[2:6]] == [
         ["vhe", "base", "hardware"],
         ["vhe", "patched", "hardware"],
         ["vhe", "patched", "+sw-af"],
         ["protected", "patched", "hardware"],
     ]
-    assert row(text, "n1", "vhe", "base")[3:] == ["hardware", "hardware", "pass", "skip", "pass"]
-    assert row(text, "n1", "protected")[3:] == ["hardware", "-", "FAIL", "-", "FAIL"]
+    assert row(text, "n1", "vhe", "base")[3:] == ["hardware", "hardware", "ok", "-", "pass"]
+    assert row(text, "n1", "protected")[3:] == ["hardware", "-", "FAIL", ".", "FAIL"]
+    assert legend(text) == ["1 page idle", "2 thp", "- skipped", ". did not run"]
+
+
+def test_marks_that_are_not_used_are_not_explained() -> None:
+    one = cell()
+    assert legend(shown(summary((one,), (check(one),)))) == ["1 page idle"]
+
+
+@pytest.mark.parametrize("width", [25, 33, 40, 60, 80, 120])
+def test_a_legend_entry_stands_in_one_piece(width: int) -> None:
+    one = cell()
+    names = [f"test_the_long_name_of_{number}" for number in range(12)]
+    text = shown(summary((one,), tuple(check(one, name=name) for name in names)), width=width)
+    assert legend(text) == [f"{at} the long name of {at - 1}" for at in range(1, 13)]
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_ten_checks_fit_a_terminal_of_80_columns() -> None:
+    one = cell("patched", mode="protected", variant="sw-af", seen="software")
+    checks = tuple(check(one, name=f"test_{number}") for number in range(10))
+    lines = shown(summary((one,), checks), width=80).splitlines()
+    assert lines[1].split() == [
+        *("host", "KVM", "mode", "kernel", "expected", "observed"),
+        *(str(number) for number in range(1, 11)),
+        "verdict",
+    ]
+    assert lines[2].split()[1:] == ["protected", "patched", "hardware", "software"] + 10 * [
+        "ok"
+    ] + ["pass"]
+    assert lines[3].split() == ["+sw-af"]
 
 
 @pytest.mark.parametrize("outcome", get_args(Outcome))
@@ -129,7 +172,7 @@ def test_every_outcome(outcome: Outcome) -> None:
     one = cell(outcome=outcome)
     text = shown(summary((one,), (check(one, outcome, reason="because"),)))
     word = "FAIL" if outcome == "fail" else outcome
-    assert row(text, "n1", "vhe", "base")[5:] == [word, word]
+    assert row(text, "n1", "vhe", "base")[5:] == [MARKS[outcome], word]
     told = f"{word}  test_page_idle in n1-vhe-base" in text
     assert told == (outcome not in ("pass", "skip"))
     if told:
@@ -218,8 +261,8 @@ def test_markup_is_literal(markup: str) -> None:
     text = shown(summary((one,), checks, "fail", reason=markup, notes=(markup,)), width=400)
     for words in ("expected: ", "observed: ", "reason:   r", "evidence: ", "note: ", "verdict: "):
         assert any(words in line and markup in line for line in text.splitlines()), words
-    assert short_name(markup) in text.splitlines()[0]
-    assert f"+{markup}" in text.splitlines()[1]
+    assert legend(text)[0] == f"1 {short_name(markup)}"
+    assert f"+{markup}" in text.splitlines()[2]
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -234,6 +277,7 @@ def test_nothing_of_a_host_reaches_the_terminal_raw(terminal: bool) -> None:
     plain = STYLE.sub("", text)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", plain)
     assert plain.count(r"\x1b[2J") >= 7
+    assert "2 a[2J" in plain, "the legend is there too"
     # The only line that gives a verdict is the harness's own.
     given = [line for line in plain.splitlines() if line.startswith("verdict:")]
     assert len(given) == 1

@@ -50,10 +50,11 @@ PYTEST_ARGS = ("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--import-mode=
 class CellPlugin:
     """Fixtures and hooks for the checks of one cell on one booted host."""
 
-    def __init__(self, spec: CellSpec, shell: Shell, console: Console) -> None:
+    def __init__(self, spec: CellSpec, shell: Shell, console: Console, probe: Shell) -> None:
         self._spec = spec
         self._shell = shell
         self._console = console
+        self._probe = probe
         self._contract = load_contract(spec.contract)
         self._records = spec.folder / "records.jsonl"
         self._collector = Collector(shell)
@@ -181,7 +182,7 @@ class CellPlugin:
         if not isinstance(error, DeadlineExceeded):
             return error
         try:
-            self._shell.run("true", Deadline(ANSWER_SECONDS))
+            self._probe.run("true", Deadline(ANSWER_SECONDS))
         except HostDied as exc:
             return exc
         except HarnessError:

@@ -49,6 +49,7 @@ def quiet(shell: Shell) -> Iterator[None]:
         f"for f in {files}; do [ -w $f ] && echo $f $(cat $f) && echo 0 > $f; done; true"
     ).stdout
     yield
+    # Not after an error: the host may be dead, and what is to be told is that error.
     for line in before.splitlines():
         path, _, value = line.partition(" ")
         if path in BACKGROUND and value.strip().isdigit():

@@ -3,16 +3,21 @@
 
 It is evidence (what was done to this kernel, in which order) and the script of the bare QEMU runs
 that the benchmark compares with.
+
+A host that has died, or let a wait run out, is asked nothing more: what hangs in its kernel may
+hold any lock, and each further wait would cost its whole deadline.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, HostDied
 from harness.hosts.protocols import Process, Result, Shell
 
 # Characters of a line that are kept: a stage-2 dump in a reply is evidence elsewhere.
@@ -23,14 +28,28 @@ class Journal:
     """An append-only file of JSON lines; `at` is in seconds since it was opened."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
         self._start = time.monotonic()
         self._programs = 0
+        self._trouble: DeadlineExceeded | HostDied | None = None
 
     def add(self, **fields: object) -> None:
-        """Append one line; it is written before what it tells of is done."""
+        """Append one line."""
         at = round(time.monotonic() - self._start, 4)
         self._file.write(json.dumps({"at": at, **fields}) + "\n")
+
+    @contextlib.contextmanager
+    def asking(self, **fields: object) -> Iterator[None]:
+        """Append one line, then do what it tells of; raise the trouble that there was before."""
+        if self._trouble is not None:
+            raise self._trouble
+        if fields:
+            self.add(**fields)
+        try:
+            yield
+        except (DeadlineExceeded, HostDied) as exc:
+            self._trouble = exc
+            raise
 
     def program(self) -> int:
         """A number for a program that is started."""
@@ -52,12 +71,13 @@ class RecordedProcess:
 
     def send(self, line: str) -> None:
         """See Process.send."""
-        self._journal.add(program=self._number, send=line[:LONGEST])
-        self._inner.send(line)
+        with self._journal.asking(program=self._number, send=line[:LONGEST]):
+            self._inner.send(line)
 
     def receive(self, deadline: Deadline) -> str:
         """See Process.receive."""
-        line = self._inner.receive(deadline)
+        with self._journal.asking():
+            line = self._inner.receive(deadline)
         self._journal.add(program=self._number, received=line[:LONGEST])
         return line
 
@@ -67,12 +87,11 @@ class RecordedProcess:
 
     def wait(self, deadline: Deadline) -> int:
         """See Process.wait."""
-        self._journal.add(program=self._number, close=True)
-        return self._inner.wait(deadline)
+        with self._journal.asking(program=self._number, close=True):
+            return self._inner.wait(deadline)
 
     def close(self) -> None:
         """See Process.close."""
-        self._journal.add(program=self._number, close=True)
         self._inner.close()
 
 
@@ -85,26 +104,26 @@ class RecordedShell:
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         """See Shell.run."""
-        self._journal.add(run=command[:LONGEST])
-        return self._inner.run(command, deadline, check=check)
+        with self._journal.asking(run=command[:LONGEST]):
+            return self._inner.run(command, deadline, check=check)
 
     def read(self, path: str, deadline: Deadline | None = None) -> str:
         """See Shell.read."""
-        self._journal.add(read=path)
-        return self._inner.read(path, deadline)
+        with self._journal.asking(read=path):
+            return self._inner.read(path, deadline)
 
     def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
         """See Shell.write."""
-        self._journal.add(write=path, text=text[:LONGEST])
-        self._inner.write(path, text, deadline)
+        with self._journal.asking(write=path, text=text[:LONGEST]):
+            self._inner.write(path, text, deadline)
 
     def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
         """See Shell.put."""
-        self._journal.add(put=remote)
-        self._inner.put(local, remote, mode=mode)
+        with self._journal.asking(put=remote):
+            self._inner.put(local, remote, mode=mode)
 
     def start(self, argv: Sequence[str]) -> Process:
         """See Shell.start."""
         number = self._journal.program()
-        self._journal.add(program=number, start=list(argv))
-        return RecordedProcess(self._inner.start(argv), number, self._journal)
+        with self._journal.asking(program=number, start=list(argv)):
+            return RecordedProcess(self._inner.start(argv), number, self._journal)

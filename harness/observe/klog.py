@@ -2,9 +2,10 @@
 """Find what the kernel's log says went wrong: WARN, BUG, Oops, stalls, lockdep, EL2 panics.
 
 The signatures are those of Linux 6.12 on arm64: kernel/panic.c, lib/bug.c,
-arch/arm64/kernel/traps.c, arch/arm64/mm/fault.c, kernel/locking/lockdep.c, kernel/rcu/tree_stall.h,
-kernel/watchdog.c, kernel/hung_task.c, mm/kasan/report.c, mm/page_alloc.c,
-arch/arm64/kvm/handle_exit.c. Each has a real splat under tests/data/observe.
+arch/arm64/kernel/traps.c, arch/arm64/mm/fault.c, kernel/locking/lockdep.c, kernel/watchdog.c,
+kernel/hung_task.c, mm/kasan/report.c, mm/page_alloc.c, arch/arm64/kvm/handle_exit.c, and of
+kernel/rcu/ tree_stall.h, tree_exp.h and tasks.h. Each kind has a real splat under
+tests/data/observe.
 
 Only lines with the kernel's timestamp (CONFIG_PRINTK_TIME) can begin a splat: a program that
 writes the same words to the console is no kernel. A line that does not *begin* with a signature's
@@ -76,7 +77,15 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.PANIC, re.compile(re.escape(_PANIC))),
     (
         Kind.RCU_STALL,
-        re.compile(r"rcu: INFO: [a-z_]{1,40} (?:self-)?detected (?:expedited )?stalls? on CPU"),
+        re.compile(
+            r"rcu: INFO: [a-z_]{1,40} (?:self-)?detected (?:expedited )?stalls?"
+            r"(?: on CPU|, but suppressed full report)"
+        ),
+    ),
+    # Tasks RCU, whose file has no "rcu: " before its messages.
+    (
+        Kind.RCU_STALL,
+        re.compile(r"INFO: rcu_tasks(?:_[a-z]{1,20})? detected stalls(?: on tasks:|\? )"),
     ),
     (Kind.SOFT_LOCKUP, re.compile(r"watchdog: BUG: soft lockup - CPU#[0-9]{1,5} stuck for ")),
     (Kind.HUNG_TASK, re.compile(r"INFO: task .{1,40} blocked for more than [0-9]{1,10} seconds")),
@@ -89,6 +98,9 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 # Lockdep and RCU put a ruler above: "=====", then one of these.
 _BELOW_RULER = re.compile(r"WARNING: |\[ BUG: ")
 
+# Stalls that are told without a call trace.
+_NO_TRACE = re.compile(r".*(?:, but suppressed full report | detected stalls\? )")
+
 # Reports that end with "---[ end trace" (include/linux/panic.h, oops_exit()).
 _TO_END_TRACE = frozenset({Kind.WARN, Kind.BUG, Kind.OOPS, Kind.EXTERNAL_ABORT})
 _REGISTERS = r"CPU: |Hardware name: |pstate: |pc : |lr : |sp : |x[0-9]{1,2}\s?: |Code: "
@@ -96,7 +108,9 @@ _REGISTERS = r"CPU: |Hardware name: |pstate: |pc : |lr : |sp : |x[0-9]{1,2}\s?: 
 _TAIL: dict[Kind, re.Pattern[str]] = {
     Kind.RCU_STALL: re.compile(
         rf"rcu: \t|rcu: [a-z_]+ kthread |rcu: Stack dump |rcu: RCU grace-period |Task dump for CPU "
-        rf"|task:|Sending NMI from CPU |NMI backtrace for cpu |Modules linked in:|{_REGISTERS}"
+        r"|task:|\S{16}: [.I][.N] nvcsw: |P[0-9]{1,10}: [.I][.i]"
+        r"|\tIPI outstanding to CPU "
+        rf"|Sending NMI from CPU |NMI backtrace for cpu |Modules linked in:|{_REGISTERS}"
     ),
     Kind.HYP_PANIC: re.compile(r"kvm \["),
 }
@@ -188,6 +202,8 @@ class _Scanner:
             self.panic_line = text
         if text.startswith("BUG: Bad rss-counter state "):
             self._finish(complete=True)
+        elif kind is Kind.RCU_STALL and _NO_TRACE.match(text):
+            self._trace_done = True
 
     def _keep(self, line: str) -> None:
         self._lines += [*self._foreign, line]

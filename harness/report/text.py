@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +31,8 @@ _MARKS: dict[str, str] = {
     "unproven": "?",
     "skip": "-",
 }
+# The marks that do not speak for themselves.
+_LEGEND = {"unproven": "unproven", "skip": "skipped"}
 MAX_EVIDENCE = 6
 _INDENT = " " * 12
 _MEANING = {
@@ -58,13 +61,14 @@ def short_name(check: str) -> str:
 
 def _matrix(run: Summary) -> Table:
     names = _names(run)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    # On 80 columns a long name takes two lines, and every other word stays whole.
     for head in ("\nhost", "\nKVM mode", "\nkernel", "AF\nexpected", "AF\nobserved"):
-        table.add_column(head)
+        table.add_column(head, no_wrap=head not in ("\nhost", "\nkernel"), overflow="fold")
     for number in range(1, len(names) + 1):
-        table.add_column(f"\n{number}")
-    table.add_column("\nverdict")
-    by_name = {(check.cell, check.name): check for check in run.checks}
+        table.add_column(f"\n{number}", no_wrap=True)
+    table.add_column("\nverdict", no_wrap=True)
+    by_name = _by_name(run)
     for cell in sorted(run.cells, key=lambda c: (c.host, _mode_order(c), c.kernel, c.variant)):
         kernel = f"{cell.kernel} +{cell.variant}" if cell.variant else cell.kernel
         seen = cell.af_observed or "-"
@@ -85,10 +89,20 @@ def _names(run: Summary) -> list[str]:
     return list(dict.fromkeys(check.name for check in run.checks))
 
 
-def _legend(run: Summary) -> Text:
-    """What the numbered columns are. A table of ten names would fit no terminal."""
-    names = [printable(short_name(name)) for name in _names(run)]
-    return Text("   ".join(f"{at} {name}" for at, name in enumerate(names, 1)), style="dim")
+def _legend(run: Summary) -> Columns:
+    """What the numbered columns and the marks are. A table of ten names would fit no terminal."""
+    words = [f"{at} {short_name(name)}" for at, name in enumerate(_names(run), 1)]
+    seen: set[str] = {check.outcome for check in run.checks}
+    words += [f"{_MARKS[kind]} {word}" for kind, word in _LEGEND.items() if kind in seen]
+    if {(cell.id, name) for cell in run.cells for name in _names(run)} - set(_by_name(run)):
+        words.append(". did not run")
+    # A name stands in one piece: the next line begins between two of them.
+    entries = [Text(" ".join(printable(word).split()), style="dim") for word in words]
+    return Columns(entries, padding=(0, 3, 0, 0))
+
+
+def _by_name(run: Summary) -> dict[tuple[str, str], Check]:
+    return {(check.cell, check.name): check for check in run.checks}
 
 
 def _mode_order(cell: Cell) -> int:
