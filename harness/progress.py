@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.markup import escape
 from rich.status import Status
+from rich.text import Text
 
 from harness.printable import printable
 
@@ -52,7 +52,7 @@ class Progress:
         if not self.console.is_terminal:
             yield
             return
-        with self.console.status(_one_line(name)) as status:
+        with self.console.status(_Line(name, self._elapsed)) as status:
             self._status = status
             try:
                 yield
@@ -63,7 +63,7 @@ class Progress:
         """What the stage is doing at this moment: replaces the live line, or is said rarely."""
         with self._lock:
             if self._status is not None:
-                self._status.update(_one_line(text))
+                self._status.update(_Line(text, self._elapsed))
             elif time.monotonic() - self._said >= PLAIN_SECONDS:
                 self._print(text)
 
@@ -75,16 +75,26 @@ class Progress:
         with self._lock:
             self._print(text)
 
+    def _elapsed(self) -> str:
+        seconds = int(time.monotonic() - self._started)
+        return f"[{seconds // 60:02d}:{seconds % 60:02d}]"
+
     def _print(self, text: str) -> None:
         self._said = time.monotonic()
-        elapsed = int(self._said - self._started)
         self.console.print(
-            f"[{elapsed // 60:02d}:{elapsed % 60:02d}] {printable(text)}",
+            f"{self._elapsed()} {printable(text)}",
             markup=False,
             highlight=False,
             soft_wrap=True,
         )
 
 
-def _one_line(text: str) -> str:
-    return escape(printable(text, indent="").replace("\n", " "))
+class _Line:
+    """The live line; rich asks for it several times a second, so its clock goes on by itself."""
+
+    def __init__(self, text: str, elapsed: Callable[[], str]) -> None:
+        self._text = printable(text, indent="").replace("\n", " ")
+        self._elapsed = elapsed
+
+    def __rich__(self) -> Text:
+        return Text(f"{self._elapsed()} {self._text}")

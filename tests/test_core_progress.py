@@ -6,10 +6,10 @@ from __future__ import annotations
 import io
 import re
 import time
+from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.text import Text
 
 from harness.progress import Progress
 
@@ -76,6 +76,6 @@ def test_a_terminal_shows_what_goes_on() -> None:
     with progress.stage("building"):
         progress.now("step 7 of 9 [bold]x[/bold]\n(mmu.c)")
         assert progress._status is not None
-        line = Text.from_markup(str(progress._status.status)).plain
-        assert line == "step 7 of 9 [bold]x[/bold] (mmu.c)"
+        line: Any = progress._status.status
+        assert line.__rich__().plain == "[00:00] step 7 of 9 [bold]x[/bold] (mmu.c)"
     assert progress._status is None
