@@ -128,7 +128,7 @@ def describe(
         f"  {100 * boots / busy:5.1f} %  boot to SSH login",
         f"  {100 * checks / busy:5.1f} %  checks (slowest: {slowest.name} in {slowest.cell}, "
         f"{slowest.seconds:.1f} s)",
-        f"  {100 * (busy - boots - checks) / busy:5.1f} %  Python's start, proof, end",
+        f"  {100 * (busy - boots - checks) / busy:5.1f} %  proof and end",
     ]
     return lines
 

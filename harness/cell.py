@@ -19,7 +19,13 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.deadline import Deadline
-from harness.errors import EXIT_INTERRUPTED, HarnessError, HostDied, InfraError
+from harness.errors import (
+    EXIT_INTERRUPTED,
+    DeadlineExceeded,
+    HarnessError,
+    HostDied,
+    InfraError,
+)
 from harness.hosts import proof, qemu
 from harness.hosts.image import HostImage
 from harness.hosts.preflight import quiet, require_af
@@ -93,22 +99,27 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):
         facts["boot_seconds"] = round(time.monotonic() - started, 3)
-        shell = RecordedShell(host.shell, journal)
-        shown = proof.prove(
-            shell,
-            proof.Expected(spec.kernel.build_id, spec.kernel.config_sha256),
-            spec.cell.kvm_mode,
-            set(spec.seen_boot_ids),
-        )
-        facts |= {
-            "build_id": shown.build_id,
-            "boot_id": shown.boot_id,
-            "kvm_line": shown.kvm_line,
-        }
-        if spec.cell.kernel == "base":
-            require_af(spec.host, shell)
-        with quiet(shell):
-            _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
+        try:
+            _prove_and_check(spec, facts, RecordedShell(host.shell, journal), host)
+        except DeadlineExceeded as exc:
+            # It had answered before: a kernel that stops to do so has hung.
+            raise host.console.hung(str(exc)) from exc
+
+
+def _prove_and_check(
+    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: qemu.EmulatedHost
+) -> None:
+    shown = proof.prove(
+        shell,
+        proof.Expected(spec.kernel.build_id, spec.kernel.config_sha256),
+        spec.cell.kvm_mode,
+        set(spec.seen_boot_ids),
+    )
+    facts |= {"build_id": shown.build_id, "boot_id": shown.boot_id, "kvm_line": shown.kvm_line}
+    if spec.cell.kernel == "base":
+        require_af(spec.host, shell)
+    with quiet(shell):
+        _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
 
 
 def _check(spec: CellSpec, facts: dict[str, object], plugin: CellPlugin) -> None:

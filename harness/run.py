@@ -29,6 +29,7 @@ from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.series import Series
 from harness.kernel.source import Source
+from harness.observe import vmstat
 from harness.paths import PROJECT
 from harness.plan import PlannedCell, plan
 from harness.programs import guest_program
@@ -39,7 +40,7 @@ from harness.report.text import text_report
 from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
-from harness.scheduler import run_cells
+from harness.scheduler import cell_environment, run_cells
 
 GUEST_PROGRAM = "usr/bin/kvm-guest"
 FRAGMENTS = PROJECT / "kernel-configs"
@@ -281,8 +282,9 @@ class Run:
         found = verdict.worst([cell.outcome for cell in cells])
         if reason and found != "fail":
             found = "error"
-        if not reason and self._series is not None and verdict.only_base_failed(cells):
-            reason = "only the base kernel failed; the series may repair it"
+        notes = tuple(self._notes)
+        if verdict.only_base_failed(cells):
+            notes += ("only the base kernel failed: the series may be the repair",)
         summary = Summary(
             schema=1,
             harness=__version__,
@@ -294,7 +296,7 @@ class Run:
             started=self._started,
             seconds=round(time.monotonic() - self._clock, 3),
             emulated=True,
-            notes=tuple(self._notes),
+            notes=notes,
             kernels=self._kernels,
             cells=cells,
             checks=checks,
@@ -306,7 +308,7 @@ class Run:
 
 def _jobs(memory_mib: int) -> int:
     """As many cells at once as there are CPUs, and memory for their hosts."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    available = vmstat.parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] >> 20
     return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
 
 
@@ -324,11 +326,21 @@ def _check_selection(options: Options) -> None:
     """Refuse what pytest would refuse in each cell, before anything is built for it."""
     argv = [sys.executable, "-m", "pytest", *PYTEST_ARGS, "--collect-only"]
     argv += [*options.pytest_args, *check_paths(options.checks)]
-    done = proc.run(argv, deadline=Deadline(60), what="collecting the checks", check=False)
+    done = proc.run(
+        argv,
+        deadline=Deadline(60),
+        what="collecting the checks",
+        env=cell_environment(),
+        check=False,
+    )
     if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
         raise UsageError(f"no check is selected by {' '.join(options.pytest_args)}")
     if done.returncode != pytest.ExitCode.OK:
         raise UsageError(f"pytest cannot collect the checks:\n{done.tail()}")
+    names = [line.rpartition("::")[2] for line in done.stdout.splitlines() if "::" in line]
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise UsageError(f"two checks have the same name: {', '.join(twice)}")
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")
 

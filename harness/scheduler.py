@@ -78,14 +78,14 @@ def _start(spec: CellSpec, seconds: float) -> _Running:
     with log.open("wb") as out:
         process = proc.spawn(
             [sys.executable, "-m", "harness.cell", str(path)],
-            env=_environment(),
+            env=cell_environment(),
             stdout=out,
             stderr=out,
         )
     return _Running(spec, process, Deadline(seconds), log)
 
 
-def _environment() -> dict[str, str]:
+def cell_environment() -> dict[str, str]:
     """The user's, less what would make pytest select or load something unseen."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -41,8 +41,9 @@ def worst(outcomes: Iterable[Outcome]) -> Verdict:
 
 def only_base_failed(cells: Iterable[Cell]) -> bool:
     """Whether no cell but those of the base kernel failed: the series may well be a repair."""
-    failed = [cell.kernel for cell in cells if cell.outcome == "fail"]
-    return bool(failed) and "patched" not in failed
+    outcomes = {(cell.kernel, cell.outcome) for cell in cells}
+    patched = {outcome for kernel, outcome in outcomes if kernel == "patched"}
+    return ("base", "fail") in outcomes and "pass" in patched and patched <= {"pass", "skip"}
 
 
 def judge(
@@ -99,7 +100,10 @@ def _judge_cell(
     if missing and cell.outcome == "pass":
         outcomes.append("unproven")
         reason = f"did not run here, but did on the base kernel: {', '.join(sorted(missing))}"
-    if cell.death is not None:
+    if cell.death is not None and any(check.death == cell.death for check in checks):
+        # It died in a check, and that has been compared with the same check on the base kernel.
+        pass
+    elif cell.death is not None:
         outcomes.append("fail" if _lived(base) else "error")
         reason += " The base kernel lived." if _lived(base) else ""
     elif cell.outcome != "pass":

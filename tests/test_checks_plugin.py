@@ -189,6 +189,42 @@ def test_a(guest):
     assert plugin.death is not None
 
 
+def test_a_death_while_several_fixtures_end_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+@pytest.fixture
+def first():
+    yield
+    raise InfraError("the first")
+
+@pytest.fixture
+def second(first):
+    yield
+    raise HostDied("panic", "the second")
+
+def test_a(second, claim):
+    claim.observe("seen")
+"""
+    checks, plugin = run_checks(text, tmp_path, monkeypatch)
+    assert checks["test_a"].death == "panic"
+    assert plugin.death is not None
+
+
+def test_an_error_outranks_a_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+@pytest.fixture
+def host():
+    yield
+    raise InfraError("the lab is on fire")
+
+def test_a(host):
+    pytest.skip("not here")
+"""
+    checks, _ = run_checks(text, tmp_path, monkeypatch)
+    assert checks["test_a"].outcome == "error"
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

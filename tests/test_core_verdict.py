@@ -95,11 +95,21 @@ def test_a_check_that_ran_on_base_alone_is_missed() -> None:
     assert "test_other" in judged[1].reason
 
 
+def test_a_death_in_a_check_is_judged_by_that_check_alone() -> None:
+    base, patched = cell(), cell("patched", death="hang", outcome="error")
+    checks = [check(base, "error", "livelock"), check(patched, "error", "hang")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [one.outcome for one in settled] == ["error", "error"]
+    assert judged[1].outcome == "error"
+
+
 def test_a_repair_is_told_apart_from_a_break() -> None:
     base, patched = cell(outcome="fail"), cell("patched")
     assert verdict.only_base_failed([base, patched])
     assert not verdict.only_base_failed([base, cell("patched", outcome="fail")])
     assert not verdict.only_base_failed([cell(), patched])
+    assert not verdict.only_base_failed([base, cell("patched", outcome="unproven")])
+    assert not verdict.only_base_failed([base])
 
 
 @pytest.mark.parametrize("outcome", ["error", "unproven"])

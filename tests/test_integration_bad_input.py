@@ -157,6 +157,14 @@ def test_checks_that_are_no_python_are_refused_at_once(tmp_path: Path) -> None:
     assert "test_mine.py" in done.stderr
 
 
+def test_two_checks_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("test_a.py", "test_b.py"):
+        (tmp_path / name).write_text("def test_same(claim): claim.observe('seen')\n")
+    done = kvm_harness(["run", "--base-only", "--checks", str(tmp_path)], tmp_path)
+    assert done.returncode == 2
+    assert "test_same" in done.stderr
+
+
 OWN_CHECK = '''
 def test_mine(guest, claim):
     """Page 7 of 64 is young after the guest has read it."""

@@ -62,6 +62,8 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
     trace = (done.folder / "cells" / "n1-vhe-patched" / "console.log").read_text()
     assert "Kernel panic - not syncing: aging on purpose" in trace
     assert "kvm_age_gfn" in trace
+    transcript = done.folder / "cells" / "n1-vhe-patched" / CHECK / "guest.txt"
+    assert "no reply in time" not in transcript.read_text(), "seen by a deadline, not at once"
     assert "Memory Limit:" in trace, "the trace was not kept to its end"
     patched = next(cell for cell in done.summary["cells"] if cell["kernel"] == "patched")
     assert patched["build_id"]

@@ -8,8 +8,9 @@ Documentation/admin-guide/mm/multigen_lru.rst describes the commands of debugfs/
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
@@ -71,13 +72,31 @@ def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
     What a process allocates is charged to, and its page tables are walked for, the memcg that it
     is in at that moment; so this comes before Guest.populate().
     """
-    try:
+    with _undone(lambda: _leave(vm, shell)):
         shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
         yield Memcg(shell)
-    finally:
-        vm.close()
-        # A memcg can go once its last process is gone, which close() has waited for.
-        shell.run(f"rmdir {CGROUP}")
+
+
+def _leave(vm: Guest, shell: Shell) -> None:
+    """End the guest and remove its memcg, which can go once its last process is gone."""
+    vm.close()
+    shell.run(f"rmdir {CGROUP}")
+
+
+@contextlib.contextmanager
+def _undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Undo what the block did. Trouble with that must not hide why the block itself failed."""
+    try:
+        yield
+    except BaseException:
+        try:
+            undo()
+        except (HostDied, DeadlineExceeded):
+            raise
+        except InfraError:
+            pass
+        raise
+    undo()
 
 
 @contextlib.contextmanager
@@ -88,11 +107,9 @@ def zram_swap(shell: Shell) -> Iterator[None]:
     ).stdout.strip()
     if state != "0":
         raise Unproven(f"no free zram device for swap (disksize {state or 'absent'})")
-    try:
+    with _undone(lambda: shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")):
         shell.run(
             f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && "
             "swapon /dev/zram0"
         )
         yield
-    finally:
-        shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")

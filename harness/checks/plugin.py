@@ -160,9 +160,13 @@ class CellPlugin:
         report = yield
         self._seconds += call.duration
         if call.excinfo is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             error = self._diagnosed(call.excinfo.value)
-            # The first trouble is the one to tell, but a death outranks what came before it.
-            if self._error is None or isinstance(error, HostDied):
+            # The first trouble is the one to tell, but a death outranks what came before it, and
+            # any trouble a skip or a lack of proof.
+            weak = (pytest.skip.Exception, Unproven)
+            worse = isinstance(self._error, weak) and not isinstance(error, weak)
+            if self._error is None or worse or isinstance(error, HostDied):
                 self._error, self._phase = error, call.when
             if isinstance(error, HostDied):
                 self.death = error
@@ -179,6 +183,10 @@ class CellPlugin:
 
         Nothing more is asked of such a host: what hangs in its kernel may hold any lock.
         """
+        if isinstance(error, BaseExceptionGroup):
+            # Several fixtures failed to end: a death among them is what there is to tell.
+            found = [self._diagnosed(one) for one in error.exceptions]
+            return next((one for one in found if isinstance(one, HostDied)), found[0])
         if not isinstance(error, DeadlineExceeded):
             return error
         try:

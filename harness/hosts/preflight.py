@@ -12,7 +12,8 @@ from harness.hosts.protocols import Shell
 from harness.inventory import QemuHost
 from harness.observe import collect, lru_gen
 
-# What moves or merges pages in the background; 0 turns each off.
+# What moves or merges pages in the background; 0 turns it off, or (khugepaged) keeps it from making
+# room for itself. Tested memory of 4 KiB pages is beyond khugepaged anyway (MADV_NOHUGEPAGE).
 # Documentation/admin-guide/sysctl/vm.rst and mm/transhuge.rst.
 BACKGROUND = (
     "/proc/sys/vm/compaction_proactiveness",
