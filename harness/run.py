@@ -16,6 +16,7 @@ import pytest
 from harness import __version__, inventory, proc, verdict
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import PYTEST_ARGS, check_paths
+from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -76,7 +77,6 @@ class Prepared:
     """Everything that cells need, once it is built."""
 
     kernels: dict[KernelLabel, Kernel]
-    records: tuple[KernelRecord, ...]
     image: HostImage
     programs: dict[str, Path]
 
@@ -149,7 +149,7 @@ class Run:
         self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
         self._notes += _narrowing(options)
         _check_selection(options)
-        prepared = self._prepare(stock, series)
+        prepared = self._prepare(stock, series, contract)
         self._write("the cells have not all run yet")
         self._run_cells(stock, cells, prepared)
         return self._write("")
@@ -160,7 +160,7 @@ class Run:
         spec = self._options.series or (stock.defaults.series,)
         return series_module.load(spec if len(spec) > 1 else spec[0])
 
-    def _prepare(self, stock: Inventory, series: Series | None) -> Prepared:
+    def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options, progress = self._options, self._progress
         with progress.stage("host image"):
             image = host_image(Deadline(IMAGE_SECONDS))
@@ -170,7 +170,6 @@ class Run:
             spec = options.source or stock.defaults.source
             source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
         progress.say(f"source: {source.description} ({source.version})")
-        contract = load_contract(series.contract if series else None)
         if not contract.applies_to(source.version):
             self._notes.append(
                 f"the contract was written for Linux {contract.kernel}, not for {source.version}"
@@ -181,7 +180,7 @@ class Run:
             )
             self._notes += [note] if note else []
         kernels = self._kernels_of(source, series)
-        return Prepared(kernels, self._kernels, image, programs)
+        return Prepared(kernels, image, programs)
 
     def _kernels_of(self, source: Source, series: Series | None) -> dict[KernelLabel, Kernel]:
         """Base first: the patched kernel is built from a copy of its build folder."""

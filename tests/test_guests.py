@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_shell import UnaskedShell
 
 from harness import guests
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.guests import Guest, GuestDataLost, GuestHung, PagesMoved, Slot
-from harness.hosts.protocols import Process, Result
+from harness.hosts.protocols import Process
 
 READY = (
     "ready protocol=1 pid=54 vmfd=4 page_size=4096 slot_ipa=0x80000000 slot_hva=0xffffabe00000 "
@@ -62,24 +63,12 @@ class FakeProcess:
         self.closed += 1
 
 
-class FakeShell:
+class FakeShell(UnaskedShell):
     """A shell that can only start the fake program."""
 
     def __init__(self, process: FakeProcess) -> None:
         self.process = process
         self.argv: list[str] = []
-
-    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
-        raise NotImplementedError
-
-    def read(self, path: str, deadline: Deadline | None = None) -> str:
-        raise NotImplementedError
-
-    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
-        raise NotImplementedError
-
-    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
-        raise NotImplementedError
 
     def start(self, argv: Sequence[str]) -> Process:
         self.argv = list(argv)

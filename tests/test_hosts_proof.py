@@ -8,16 +8,16 @@ import gzip
 import hashlib
 import random
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import HostDied, InfraError
 from harness.hosts import proof
 from harness.hosts.proof import Expected, Proof, WrongKernel, gnu_build_id, prove
-from harness.hosts.protocols import Process, Result
+from harness.hosts.protocols import Result
 from harness.inventory import KvmMode
 
 # /sys/kernel/notes of a 6.12 kernel for arm64 as a host showed it.
@@ -46,7 +46,7 @@ def note(name: bytes, kind: int, data: bytes, sizes: tuple[int, int] | None = No
     return struct.pack("<III", name_size, data_size, kind) + name + pad[0] + data + pad[1]
 
 
-class FakeShell:
+class FakeShell(UnaskedShell):
     """Answers the one question of prove() as a host would, in parts that tests replace."""
 
     def __init__(self, **changed: str) -> None:
@@ -64,18 +64,6 @@ class FakeShell:
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         assert "/sys/kernel/notes" in command
         return Result(command, 0, self.answer, self.errors)
-
-    def read(self, path: str, deadline: Deadline | None = None) -> str:
-        raise NotImplementedError
-
-    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
-        raise NotImplementedError
-
-    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
-        raise NotImplementedError
-
-    def start(self, argv: Sequence[str]) -> Process:
-        raise NotImplementedError
 
 
 def shown(mode: KvmMode = "vhe", seen: frozenset[str] = frozenset(), **changed: str) -> Proof:

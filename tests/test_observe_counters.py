@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
-from harness.hosts.protocols import Process, Result
+from harness.hosts.protocols import Result
 from harness.observe import collect, cpu, kvmstats, lru_gen, vmstat
 from harness.observe.errors import ObserveError
 from harness.observe.text import sections, signed, unsigned, whole_lines
@@ -25,7 +25,7 @@ def saved(name: str) -> str:
     return (DATA / "counters" / name).read_text()
 
 
-class SavedHost:
+class SavedHost(UnaskedShell):
     """A Shell that answers with what a real host printed."""
 
     def __init__(self, name: str) -> None:
@@ -43,15 +43,6 @@ class SavedHost:
     def read(self, path: str, deadline: Deadline | None = None) -> str:
         assert path == "/sys/kernel/debug/kvm/54-4/stage2_page_tables"
         return (DATA / "stage2" / "small.txt").read_text()
-
-    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
-        raise NotImplementedError
-
-    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
-        raise NotImplementedError
-
-    def start(self, argv: Sequence[str]) -> Process:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize("name", CPUS)

@@ -6,14 +6,14 @@ from __future__ import annotations
 import gzip
 import re
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
-from harness.hosts.protocols import Process, Result
+from harness.hosts.protocols import Result
 from harness.observe import trace
 from harness.observe.errors import ObserveError
 from harness.observe.trace import Counts, Wanted
@@ -262,7 +262,7 @@ def test_scripts_are_sh(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
 
 
-class SavedHost:
+class SavedHost(UnaskedShell):
     """A Shell that answers each of the scripts with what a real host printed."""
 
     def __init__(self, run: str) -> None:
@@ -285,18 +285,6 @@ class SavedHost:
             kind, out = "remove", ""
         self.scripts.append(kind)
         return Result(command, 0, out, "")
-
-    def read(self, path: str, deadline: Deadline | None = None) -> str:
-        raise NotImplementedError
-
-    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
-        raise NotImplementedError
-
-    def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
-        raise NotImplementedError
-
-    def start(self, argv: Sequence[str]) -> Process:
-        raise NotImplementedError
 
 
 def test_a_session_costs_four_commands_and_leaves_nothing() -> None:

@@ -95,7 +95,7 @@ int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *n
 	return 0;
 }
 
-int parse_access(const char *word, bool *write)
+static int parse_access(const char *word, bool *write)
 {
 	*write = !strcmp(word, "write");
 	if (!*write && strcmp(word, "read"))
@@ -121,5 +121,13 @@ int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t 
 	if (found < 0)
 		return reply_error("usage", "RANGES: %s", why);
 	*count = found;
+	return 0;
+}
+
+int parse_task(struct vm *vm, char **words, bool *write, struct vcpu **vcpu, uint32_t *count)
+{
+	if (parse_access(words[0], write) || parse_vcpu(vm, words[1], vcpu) ||
+	    vcpu_check_idle(*vcpu) || parse_pages(vm, words[2], (*vcpu)->list, count))
+		return -1;
 	return 0;
 }

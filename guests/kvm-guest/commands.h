@@ -50,9 +50,10 @@ int command_dirty(struct vm *vm, char **words);
 
 /* Words of a command as values; each returns 0, or -1 with the error as the reply. */
 int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);
-int parse_access(const char *word, bool *write);
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);
 /* @list has room for all pages of the slot. */
 int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count);
+/* "read|write VCPU RANGES" for a vCPU that is idle; the pages go to its list. */
+int parse_task(struct vm *vm, char **words, bool *write, struct vcpu **vcpu, uint32_t *count);
 
 #endif

@@ -43,8 +43,7 @@ int command_spin(struct vm *vm, char **words)
 	uint32_t count;
 	bool write;
 
-	if (parse_access(words[0], &write) || parse_vcpu(vm, words[1], &vcpu) ||
-	    vcpu_check_idle(vcpu) || parse_pages(vm, words[2], vcpu->list, &count))
+	if (parse_task(vm, words, &write, &vcpu, &count))
 		return -1;
 	if (!count)
 		return reply_error("usage", "RANGES: a spin needs a page");

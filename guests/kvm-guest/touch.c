@@ -69,8 +69,7 @@ int command_touch(struct vm *vm, char **words)
 	uint32_t count;
 	bool write;
 
-	if (parse_access(words[0], &write) || parse_vcpu(vm, words[1], &vcpu) ||
-	    vcpu_check_idle(vcpu) || parse_pages(vm, words[2], vcpu->list, &count))
+	if (parse_task(vm, words, &write, &vcpu, &count))
 		return -1;
 	return touch(vm, vcpu, write, count);
 }

@@ -79,8 +79,8 @@ def get_or_make(
         os.utime(final)
         return Entry(final, fresh=False)
     with locked(folder("locks") / f"{kind}-{key}", deadline, what), naming_full_disk(what, need):
-        if final.is_dir():
-            return Entry(final, fresh=False)
+        if (found := lookup(kind, key)) is not None:
+            return Entry(found, fresh=False)
         sweep()
         require_space(need, what)
         with staging(kind, key) as stage:
