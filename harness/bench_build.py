@@ -23,9 +23,9 @@ from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
 from harness.kernel.source import Source
 from harness.paths import cache_home
+from harness.prepare import BUILD_SECONDS, FRAGMENTS, SOURCE_SECONDS
 from harness.programs import compiler
 from harness.progress import Progress
-from harness.run import BUILD_SECONDS, FRAGMENTS, SOURCE_SECONDS
 
 MAKE_GOAL = 1.1
 SERIES_GOAL = 0.2

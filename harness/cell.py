@@ -66,6 +66,7 @@ class CellSpec(BaseModel):
     pytest_args: tuple[str, ...]
     boot_seconds: float
     check_seconds: float
+    cell_seconds: float
 
 
 def run_cell(spec: CellSpec) -> Cell:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,27 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from harness import __version__, inventory, proc, verdict
-from harness.cell import CellSpec, KernelFiles
+from harness import __version__, inventory, prepare, proc, verdict
+from harness.cell import CellSpec
 from harness.checks.plugin import PYTEST_ARGS, check_paths
 from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.hosts import qemu
-from harness.hosts.image import HostImage, host_image
 from harness.inventory import Inventory, KvmMode
 from harness.kernel import series as series_module
-from harness.kernel import source as source_module
-from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Kernel, build
-from harness.kernel.buildlog import BuildProgress
+from harness.kernel.apply import PatchedTree
+from harness.kernel.build import Kernel
 from harness.kernel.series import Series
 from harness.kernel.source import Source
-from harness.observe import vmstat
-from harness.paths import PROJECT
 from harness.plan import PlannedCell, plan
-from harness.programs import guest_program
+from harness.prepare import Checks, Ground
 from harness.progress import Progress
 from harness.records import write_atomically
 from harness.report.junit import junit
@@ -42,15 +36,6 @@ from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.scheduler import cell_environment, run_cells
-
-GUEST_PROGRAM = "usr/bin/kvm-guest"
-FRAGMENTS = PROJECT / "kernel-configs"
-SOURCE_SECONDS = 1800.0
-BUILD_SECONDS = 4 * 3600.0
-IMAGE_SECONDS = 900.0
-BOOT_SECONDS = 120.0
-CELL_SECONDS = 600.0
-CHECK_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +62,7 @@ class Prepared:
     """Everything that cells need, once it is built."""
 
     kernels: dict[KernelLabel, Kernel]
-    image: HostImage
-    programs: dict[str, Path]
+    ground: Ground
 
 
 class Run:
@@ -161,15 +145,9 @@ class Run:
         return series_module.load(spec if len(spec) > 1 else spec[0])
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
-        options, progress = self._options, self._progress
-        with progress.stage("host image"):
-            image = host_image(Deadline(IMAGE_SECONDS))
-        with progress.stage("guest program"):
-            programs = {GUEST_PROGRAM: guest_program(Deadline(IMAGE_SECONDS))}
-        with progress.stage("kernel source"):
-            spec = options.source or stock.defaults.source
-            source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
-        progress.say(f"source: {source.description} ({source.version})")
+        options = self._options
+        ground = prepare.ground(options.source or stock.defaults.source, self._progress)
+        source = ground.source
         if not contract.applies_to(source.version):
             self._notes.append(
                 f"the contract was written for Linux {contract.kernel}, not for {source.version}"
@@ -179,15 +157,13 @@ class Run:
                 series, source, allow_other_base=options.allow_other_base
             )
             self._notes += [note] if note else []
-        kernels = self._kernels_of(source, series)
-        return Prepared(kernels, image, programs)
+        return Prepared(self._kernels_of(source, series), ground)
 
     def _kernels_of(self, source: Source, series: Series | None) -> dict[KernelLabel, Kernel]:
         """Base first: the patched kernel is built from a copy of its build folder."""
         patched = None
         if series is not None:
-            with self._progress.stage(f"applying {series.name} ({len(series.patches)} patches)"):
-                patched = apply(series, source, Deadline(SOURCE_SECONDS))
+            patched = prepare.patched_tree(series, source, self._progress)
         base = self._build("base", source, None)
         kernels: dict[KernelLabel, Kernel] = {"base": base}
         if patched is not None:
@@ -195,14 +171,7 @@ class Run:
         return kernels
 
     def _build(self, label: KernelLabel, tree: Source | PatchedTree, base: Kernel | None) -> Kernel:
-        with self._progress.stage(f"{label} kernel"):
-            kernel = build(
-                tree,
-                fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
-                base=base,
-                deadline=Deadline(BUILD_SECONDS),
-                progress=lambda at: self._progress.now(_describe(label, at)),
-            )
+        kernel = prepare.kernel(label, tree, base, self._progress)
         self._kernels += (
             KernelRecord(
                 label=label,
@@ -214,8 +183,6 @@ class Run:
                 build_seconds=round(kernel.seconds, 1),
             ),
         )
-        how = "from the cache" if kernel.cached else f"built in {kernel.seconds:.0f} s"
-        self._progress.say(f"{label}: {kernel.release}, build id {kernel.build_id[:12]}, {how}")
         return kernel
 
     # ---- the cells --------------------------------------------------------------------------
@@ -226,14 +193,15 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        jobs = self._options.jobs or _jobs(max(stock.host(c.host).memory_mib for c in cells))
+        hosts = [stock.host(cell.host) for cell in cells]
+        jobs = self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
 
-        def finished(cell: Cell, checks: tuple[Check, ...]) -> None:
+        def finished(_: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
             self._cells.append(cell)
             self._checks += checks
-            settled, _ = self._judged()
+            settled = self._judged()[0]
             words = f"{settled[-1].outcome}" + (f": {cell.reason}" if cell.reason else "")
             done = f"{len(self._cells)}/{total}"
             self._progress.say(f"{done} {cell.id} ({cell.seconds:.1f} s): {words}")
@@ -244,30 +212,19 @@ class Run:
             self._progress.now(f"cells: {len(self._cells)}/{total} done, running: {waits}")
 
         with self._progress.stage(f"{total} cells, {min(jobs, total)} at a time"):
-            run_cells(
-                self.specs, jobs=jobs, cell_seconds=CELL_SECONDS, finished=finished, tick=tick
-            )
+            run_cells(self.specs, jobs=jobs, finished=finished, tick=tick)
 
     def _spec(self, cell: PlannedCell, stock: Inventory, prepared: Prepared) -> CellSpec:
-        kernel = prepared.kernels[cell.kernel]
-        return CellSpec(
+        options = self._options
+        series = self._series if cell.kernel == "patched" else None
+        return prepare.cell_spec(
+            cell,
+            stock.host(cell.host),
+            prepared.kernels[cell.kernel],
+            prepared.ground,
             run_folder=self.folder,
-            folder=self.folder / "cells" / cell.id,
-            cell=cell,
-            host=stock.host(cell.host),
-            kernel=KernelFiles(
-                image=kernel.image,
-                vmlinux=kernel.vmlinux,
-                build_id=kernel.build_id,
-                config_sha256=kernel.config_sha256,
-            ),
-            image=prepared.image,
-            programs=prepared.programs,
-            contract=self._series.contract if self._series and cell.kernel == "patched" else None,
-            seed=self._options.seed,
-            pytest_args=(*self._options.pytest_args, *check_paths(self._options.checks)),
-            boot_seconds=BOOT_SECONDS,
-            check_seconds=CHECK_SECONDS,
+            contract=series.contract if series else None,
+            checks=Checks(options.checks, options.pytest_args, options.seed),
         )
 
     # ---- the record -------------------------------------------------------------------------
@@ -305,12 +262,6 @@ class Run:
         return summary
 
 
-def _jobs(memory_mib: int) -> int:
-    """As many cells at once as there are CPUs, and memory for their hosts."""
-    available = vmstat.parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] >> 20
-    return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
-
-
 def _narrowing(options: Options) -> list[str]:
     """What makes this less than a whole run, for whoever reads its verdict."""
     parts = {
@@ -342,9 +293,3 @@ def _check_selection(options: Options) -> None:
         raise UsageError(f"two checks have the same name: {', '.join(twice)}")
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")
-
-
-def _describe(label: str, at: BuildProgress) -> str:
-    left = at.seconds / at.done * (at.expected - at.done) if at.done else 0.0
-    estimate = f", about {left / 60:.0f} min left" if at.done > 20 and left > 30 else ""
-    return f"{label} kernel: {at.done} of about {at.expected} steps{estimate} ({at.current})"

@@ -36,11 +36,10 @@ def run_cells(
     specs: Sequence[CellSpec],
     *,
     jobs: int,
-    cell_seconds: float,
-    finished: Callable[[Cell, tuple[Check, ...]], None],
+    finished: Callable[[CellSpec, Cell, tuple[Check, ...]], None],
     tick: Callable[[Sequence[str]], None],
 ) -> None:
-    """Run every cell, `jobs` at a time and in order; a cell gets `cell_seconds` at most.
+    """Run every cell, `jobs` at a time and in order; a cell gets as long as its spec says.
 
     `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
     by Ctrl-C say, ends every process that is still there.
@@ -52,13 +51,12 @@ def run_cells(
         while waiting or running:
             while waiting and len(running) < jobs:
                 seen = {"seen_boot_ids": frozenset(boot_ids)}
-                cell = _start(waiting.pop(0).model_copy(update=seen), cell_seconds)
-                running.append(cell)
+                running.append(_start(waiting.pop(0).model_copy(update=seen)))
             for cell in [c for c in running if _over(c)]:
                 running.remove(cell)
                 record, checks = _result(cell)
                 boot_ids.add(record.boot_id)
-                finished(record, checks)
+                finished(cell.spec, record, checks)
             tick([cell.spec.cell.id for cell in running])
             time.sleep(POLL)
     finally:
@@ -70,7 +68,7 @@ def run_cells(
             proc.end(cell.process, grace=END_SECONDS)
 
 
-def _start(spec: CellSpec, seconds: float) -> _Running:
+def _start(spec: CellSpec) -> _Running:
     spec.folder.mkdir(parents=True)
     path = spec.folder / "spec.json"
     write_atomically(path, spec)
@@ -82,7 +80,7 @@ def _start(spec: CellSpec, seconds: float) -> _Running:
             stdout=out,
             stderr=out,
         )
-    return _Running(spec, process, Deadline(seconds), log)
+    return _Running(spec, process, Deadline(spec.cell_seconds), log)
 
 
 def cell_environment() -> dict[str, str]:

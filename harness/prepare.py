@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What cells need before the first of them boots: user space, guest program, source, kernels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cell import CellSpec, KernelFiles
+from harness.checks.plugin import check_paths
+from harness.deadline import Deadline
+from harness.hosts.image import HostImage, host_image
+from harness.inventory import QemuHost
+from harness.kernel import source as source_module
+from harness.kernel.apply import PatchedTree, apply
+from harness.kernel.build import Kernel, build
+from harness.kernel.buildlog import BuildProgress
+from harness.kernel.series import Series
+from harness.kernel.source import Source
+from harness.observe import vmstat
+from harness.paths import PROJECT
+from harness.plan import PlannedCell
+from harness.programs import guest_program
+from harness.progress import Progress
+
+GUEST_PROGRAM = "usr/bin/kvm-guest"
+FRAGMENTS = PROJECT / "kernel-configs"
+SOURCE_SECONDS = 1800.0
+BUILD_SECONDS = 4 * 3600.0
+IMAGE_SECONDS = 900.0
+BOOT_SECONDS = 120.0
+CHECK_SECONDS = 120.0
+CELL_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all kernels of a run share: their hosts' user space, and the source without a series."""
+
+    image: HostImage
+    programs: dict[str, Path]
+    source: Source
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Which checks run in a cell, and with which random choices."""
+
+    paths: tuple[Path, ...] = ()
+    pytest_args: tuple[str, ...] = ()
+    seed: int = 1
+
+
+def ground(spec: str, progress: Progress) -> Ground:
+    """The host image, the guest program and the source that `spec` names, made unless cached."""
+    with progress.stage("host image"):
+        image = host_image(Deadline(IMAGE_SECONDS))
+    with progress.stage("guest program"):
+        programs = {GUEST_PROGRAM: guest_program(Deadline(IMAGE_SECONDS))}
+    with progress.stage("kernel source"):
+        source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
+    progress.say(f"source: {source.description} ({source.version})")
+    return Ground(image, programs, source)
+
+
+def patched_tree(series: Series, source: Source, progress: Progress) -> PatchedTree:
+    """The source with the series applied."""
+    with progress.stage(f"applying {series.name} ({len(series.patches)} patches)"):
+        return apply(series, source, Deadline(SOURCE_SECONDS))
+
+
+def kernel(
+    label: str, tree: Source | PatchedTree, base: Kernel | None, progress: Progress
+) -> Kernel:
+    """The kernel of a tree; `base` is that of the tree without its series, None for itself."""
+    with progress.stage(f"{label} kernel"):
+        built = build(
+            tree,
+            fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
+            base=base,
+            deadline=Deadline(BUILD_SECONDS),
+            progress=lambda at: progress.now(_describe(label, at)),
+        )
+    how = "from the cache" if built.cached else f"built in {built.seconds:.0f} s"
+    progress.say(f"{label}: {built.release}, build id {built.build_id[:12]}, {how}")
+    return built
+
+
+def cell_spec(
+    cell: PlannedCell,
+    host: QemuHost,
+    kernel: Kernel,
+    ground: Ground,
+    *,
+    run_folder: Path,
+    contract: Path | None,
+    checks: Checks,
+) -> CellSpec:
+    """What the process of a cell is told; its folder is cells/ID in the run's."""
+    return CellSpec(
+        run_folder=run_folder,
+        folder=run_folder / "cells" / cell.id,
+        cell=cell,
+        host=host,
+        kernel=KernelFiles(
+            image=kernel.image,
+            vmlinux=kernel.vmlinux,
+            build_id=kernel.build_id,
+            config_sha256=kernel.config_sha256,
+        ),
+        image=ground.image,
+        programs=ground.programs,
+        contract=contract,
+        seed=checks.seed,
+        pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
+        boot_seconds=BOOT_SECONDS,
+        check_seconds=CHECK_SECONDS,
+        cell_seconds=CELL_SECONDS,
+    )
+
+
+def cells_at_once(hosts: Sequence[QemuHost]) -> int:
+    """As many cells at once as there are CPUs, and memory for these hosts."""
+    memory_mib = max(host.memory_mib for host in hosts)
+    available = vmstat.parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] >> 20
+    return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
+
+
+def _describe(label: str, at: BuildProgress) -> str:
+    left = at.seconds / at.done * (at.expected - at.done) if at.done else 0.0
+    estimate = f", about {left / 60:.0f} min left" if at.done > 20 and left > 30 else ""
+    return f"{label} kernel: {at.done} of about {at.expected} steps{estimate} ({at.current})"
