@@ -21,9 +21,10 @@ from harness.kernel import series as series_module
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
+from harness.kernel.flavor import PLAIN
 from harness.kernel.source import Source
 from harness.paths import cache_home
-from harness.prepare import BUILD_SECONDS, FRAGMENTS, SOURCE_SECONDS
+from harness.prepare import BUILD_SECONDS, SOURCE_SECONDS
 from harness.programs import compiler
 from harness.progress import Progress
 
@@ -94,7 +95,7 @@ def _build(
     start = time.monotonic()
     kernel = build(
         tree,
-        fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
+        fragments=PLAIN.fragments,
         base=base,
         deadline=Deadline(BUILD_SECONDS),
         progress=lambda at: None,
@@ -108,7 +109,7 @@ def _plain_make(source: Source) -> float:
     folder = cache_home() / "plain"
     folder.mkdir()
     fragment = folder / "all.config"
-    fragment.write_text("".join(path.read_text() for path in sorted(FRAGMENTS.glob("*.config"))))
+    fragment.write_text("".join(path.read_text() for path in PLAIN.fragments))
     command = ["make", "-C", str(source.dir), f"O={folder}", "ARCH=arm64"]
     command += [f"CROSS_COMPILE={compiler().removesuffix('gcc')}", f"-j{os.cpu_count()}"]
     environment = {**os.environ, "KCONFIG_ALLCONFIG": str(fragment)}

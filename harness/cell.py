@@ -64,6 +64,10 @@ class CellSpec(BaseModel):
     seen_boot_ids: frozenset[str] = frozenset()
     """Of the boots that this run has seen before; the scheduler fills them in."""
     pytest_args: tuple[str, ...]
+    debug: bool = False
+    """The kernel is a debug kernel (harness/kernel/flavor.py)."""
+    slowdown: float = 1.0
+    """Factor of every deadline of a wait on this host; those below have it in them."""
     boot_seconds: float
     check_seconds: float
     cell_seconds: float
@@ -96,6 +100,7 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
             spec.folder,
             programs=spec.programs,
             deadline=Deadline(spec.boot_seconds),
+            slowdown=spec.slowdown,
         ) as host,
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):

@@ -116,6 +116,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
     what.add_argument(
+        "--debug",
+        action="store_true",
+        help="debug kernels: KASAN, lockdep, page poisoning and their like (slower)",
+    )
+    what.add_argument(
         "--allow-other-base",
         action="store_true",
         help="test a series on another commit than its base-commit; the report says so",
@@ -167,6 +172,7 @@ def _options(args: argparse.Namespace) -> Options:
         hosts=tuple(args.host),
         kvm_modes=tuple(args.mode),
         base_only=args.base_only,
+        debug=args.debug,
         allow_other_base=args.allow_other_base,
         checks=tuple(path.resolve() for path in args.checks),
         pytest_args=(

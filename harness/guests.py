@@ -286,11 +286,13 @@ class Guest:
         vcpus: int,
         backing: Backing,
         timeout: float,
+        slowdown: float,
         transcript: Path | None,
         deadline: Deadline | None,
     ) -> None:
         self._process = process
-        self._timeout = timeout
+        self._reply_seconds = (timeout + GRACE) * slowdown
+        self._end_seconds = END_SECONDS * slowdown
         self._transcript = transcript
         self._deadline = deadline
         self._broken: str | None = None
@@ -313,16 +315,18 @@ class Guest:
         pages: int = 4096,
         vcpus: int = 1,
         timeout: float = 20.0,
+        slowdown: float = 1.0,
         transcript: Path | None = None,
         deadline: Deadline | None = None,
     ) -> Guest:
         """Start the program on a host and wait until its vCPUs are parked.
 
-        `timeout` is what one command may take, in seconds; `deadline` bounds all of them
-        together. Every line sent and received is appended to the file `transcript`.
+        `timeout` is what one command may take, in seconds, on a kernel that is `slowdown` times
+        as slow as usual; `deadline` bounds all of them together. Every line sent and received is
+        appended to the file `transcript`.
         """
         argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
-        argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout:g}"]
+        argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
         try:
             return cls(
@@ -332,6 +336,7 @@ class Guest:
                 vcpus=vcpus,
                 backing=backing,
                 timeout=timeout,
+                slowdown=slowdown,
                 transcript=transcript,
                 deadline=deadline,
             )
@@ -514,7 +519,7 @@ class Guest:
         self._closed = True
         self._broken = self._broken or "it was closed"
         try:
-            self._process.wait(Deadline(END_SECONDS))
+            self._process.wait(Deadline(self._end_seconds))
         finally:
             self._process.close()
 
@@ -573,7 +578,7 @@ class Guest:
         return replies
 
     def _receive(self, command: str) -> str:
-        limit = self._timeout + GRACE
+        limit = self._reply_seconds
         deadline = self._deadline.within(limit) if self._deadline else Deadline(limit)
         what = f"kvm-guest's reply to {_shorten(command)!r}"
         try:

@@ -59,10 +59,12 @@ def plan(
     hosts: Sequence[str] = (),
     kvm_modes: Sequence[KvmMode] = (),
     base_only: bool = False,
+    cmdline: Sequence[str] = (),
 ) -> tuple[PlannedCell, ...]:
     """Every cell of the matrix, base before patched so that a comparison comes early.
 
-    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left.
+    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left. `cmdline` are
+    boot arguments of every cell.
     """
     cells: list[PlannedCell] = []
     for name in dict.fromkeys(hosts or inventory.hosts):
@@ -70,7 +72,7 @@ def plan(
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:
                 continue
-            asked = (*MODE_CMDLINE[mode], *host.cmdline)
+            asked = (*MODE_CMDLINE[mode], *cmdline, *host.cmdline)
             cells.append(PlannedCell(name, "base", mode, host.af, cmdline=asked))
             if base_only:
                 continue

@@ -17,16 +17,15 @@ from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
+from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.observe import vmstat
-from harness.paths import PROJECT
 from harness.plan import PlannedCell
 from harness.programs import guest_program
 from harness.progress import Progress
 
 GUEST_PROGRAM = "usr/bin/kvm-guest"
-FRAGMENTS = PROJECT / "kernel-configs"
 SOURCE_SECONDS = 1800.0
 BUILD_SECONDS = 4 * 3600.0
 IMAGE_SECONDS = 900.0
@@ -72,16 +71,20 @@ def patched_tree(series: Series, source: Source, progress: Progress) -> PatchedT
 
 
 def kernel(
-    label: str, tree: Source | PatchedTree, base: Kernel | None, progress: Progress
+    label: str,
+    tree: Source | PatchedTree,
+    base: Kernel | None,
+    progress: Progress,
+    flavor: Flavor = PLAIN,
 ) -> Kernel:
     """The kernel of a tree; `base` is that of the tree without its series, None for itself."""
     with progress.stage(f"{label} kernel"):
         built = build(
             tree,
-            fragments=tuple(sorted(FRAGMENTS.glob("*.config"))),
+            fragments=flavor.fragments,
             base=base,
             deadline=Deadline(BUILD_SECONDS),
-            progress=lambda at: progress.now(_describe(label, at)),
+            progress=lambda at: progress.now(describe(f"{label} kernel", at)),
         )
     how = "from the cache" if built.cached else f"built in {built.seconds:.0f} s"
     progress.say(f"{label}: {built.release}, build id {built.build_id[:12]}, {how}")
@@ -97,8 +100,10 @@ def cell_spec(
     run_folder: Path,
     contract: Path | None,
     checks: Checks,
+    flavor: Flavor = PLAIN,
 ) -> CellSpec:
     """What the process of a cell is told; its folder is cells/ID in the run's."""
+    slowdown = flavor.slowdown
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -115,9 +120,11 @@ def cell_spec(
         contract=contract,
         seed=checks.seed,
         pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
-        boot_seconds=BOOT_SECONDS,
-        check_seconds=CHECK_SECONDS,
-        cell_seconds=CELL_SECONDS,
+        debug=flavor is DEBUG,
+        slowdown=slowdown,
+        boot_seconds=BOOT_SECONDS * slowdown,
+        check_seconds=CHECK_SECONDS * slowdown,
+        cell_seconds=CELL_SECONDS * slowdown,
     )
 
 
@@ -128,7 +135,8 @@ def cells_at_once(hosts: Sequence[QemuHost]) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
 
 
-def _describe(label: str, at: BuildProgress) -> str:
+def describe(what: str, at: BuildProgress) -> str:
+    """How far a build is, for a live line."""
     left = at.seconds / at.done * (at.expected - at.done) if at.done else 0.0
     estimate = f", about {left / 60:.0f} min left" if at.done > 20 and left > 30 else ""
-    return f"{label} kernel: {at.done} of about {at.expected} steps{estimate} ({at.current})"
+    return f"{what}: {at.done} of about {at.expected} steps{estimate} ({at.current})"

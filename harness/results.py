@@ -92,6 +92,8 @@ class Summary(_Model):
     """UTC, ISO 8601."""
     seconds: float
     emulated: bool
+    debug: bool = False
+    """Whether the kernels are debug kernels: KASAN, lockdep and their like."""
     notes: tuple[str, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     cells: tuple[Cell, ...] = ()

@@ -24,6 +24,7 @@ from harness.inventory import Inventory, KvmMode
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Kernel
+from harness.kernel.flavor import DEBUG, PLAIN
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.plan import PlannedCell, plan
@@ -37,6 +38,8 @@ from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.scheduler import cell_environment, run_cells
 
+DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -48,6 +51,7 @@ class Options:
     hosts: tuple[str, ...] = ()
     kvm_modes: tuple[KvmMode, ...] = ()
     base_only: bool = False
+    debug: bool = False
     allow_other_base: bool = False
     checks: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
@@ -70,6 +74,7 @@ class Run:
 
     def __init__(self, options: Options, progress: Progress) -> None:
         self._options = options
+        self._flavor = DEBUG if options.debug else PLAIN
         self._progress = progress
         self._clock = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -129,8 +134,10 @@ class Run:
             hosts=options.hosts,
             kvm_modes=options.kvm_modes,
             base_only=options.base_only,
+            cmdline=self._flavor.cmdline,
         )
         self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
+        self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += _narrowing(options)
         _check_selection(options)
         prepared = self._prepare(stock, series, contract)
@@ -171,7 +178,7 @@ class Run:
         return kernels
 
     def _build(self, label: KernelLabel, tree: Source | PatchedTree, base: Kernel | None) -> Kernel:
-        kernel = prepare.kernel(label, tree, base, self._progress)
+        kernel = prepare.kernel(label, tree, base, self._progress, self._flavor)
         self._kernels += (
             KernelRecord(
                 label=label,
@@ -225,6 +232,7 @@ class Run:
             run_folder=self.folder,
             contract=series.contract if series else None,
             checks=Checks(options.checks, options.pytest_args, options.seed),
+            flavor=self._flavor,
         )
 
     # ---- the record -------------------------------------------------------------------------
@@ -252,6 +260,7 @@ class Run:
             started=self._started,
             seconds=round(time.monotonic() - self._clock, 3),
             emulated=True,
+            debug=self._options.debug,
             notes=notes,
             kernels=self._kernels,
             cells=cells,

@@ -45,6 +45,7 @@ class Spec:
         self.contract = None
         self.seed = 7
         self.check_seconds = 0.5
+        self.slowdown = 1.0
         self.cell = type("Planned", (), {"id": "n1-vhe-base"})()
 
 

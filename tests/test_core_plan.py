@@ -85,6 +85,12 @@ def test_each_mode_is_asked_for_on_the_command_line(contract: Contract) -> None:
         assert cell.cmdline == asked[cell.kvm_mode] + more[cell.variant]
 
 
+def test_what_all_kernels_need_is_in_every_cell(contract: Contract) -> None:
+    plain = plan(STOCK, contract)
+    for cell, without in zip(plan(STOCK, contract, cmdline=("page_poison=1",)), plain, strict=True):
+        assert set(cell.cmdline) == {*without.cmdline, "page_poison=1"}
+
+
 def test_who_sets_the_access_flag(contract: Contract) -> None:
     for cell in plan(STOCK, contract):
         software = cell.host == "a57" or cell.variant == "sw-af"

@@ -95,6 +95,14 @@ def test_start_gives_the_machine() -> None:
     assert process.budgets == [pytest.approx(7.5 + guests.GRACE)]
 
 
+def test_a_slow_kernel_gets_more_of_every_limit() -> None:
+    process = FakeProcess([READY])
+    shell = FakeShell(process)
+    Guest.start(shell, pages=4096, vcpus=2, timeout=7.5, slowdown=2)
+    assert shell.argv[-1] == "15"
+    assert process.budgets == [pytest.approx(2 * (7.5 + guests.GRACE))]
+
+
 @pytest.mark.parametrize(
     "greeting",
     [

@@ -106,7 +106,8 @@ class CellPlugin:
 
         def start(**options: object) -> Guest:
             transcript = claim.path(f"guest{len(started) or ''}.txt")
-            guest = Guest.start(self._shell, transcript=transcript, **options)  # type: ignore[arg-type]
+            given = {"slowdown": self._spec.slowdown, **options}
+            guest = Guest.start(self._shell, transcript=transcript, **given)  # type: ignore[arg-type]
             started.append(guest)
             return guest
 
@@ -190,7 +191,7 @@ class CellPlugin:
         if not isinstance(error, DeadlineExceeded):
             return error
         try:
-            self._probe.run("true", Deadline(ANSWER_SECONDS))
+            self._probe.run("true", Deadline(ANSWER_SECONDS * self._spec.slowdown))
         except HostDied as exc:
             return exc
         except HarnessError:

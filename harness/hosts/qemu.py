@@ -137,11 +137,13 @@ def boot(
     *,
     programs: dict[str, Path],
     deadline: Deadline,
+    slowdown: float = 1.0,
 ) -> Iterator[EmulatedHost]:
     """Boot `kernel`, wait for its SSH server, and end it with everything it started afterwards.
 
     `folder` gets console.log and qemu.txt. `programs` are files of the controller by the path that
     they shall have on the host. HostDied if the kernel panics, DeadlineExceeded if it hangs.
+    `slowdown` is a factor of the shell's own deadlines.
     """
     check_space(folder)
     initramfs = folder / "initramfs.cpio"
@@ -182,7 +184,7 @@ def boot(
             # It said that its server runs: a host that then gives no login has hung.
             _note_registers(monitor, folder)
             raise console.hung(str(exc)) from exc
-        shell = SshShell(connection, console.check)
+        shell = SshShell(connection, console.check, slowdown)
         stack.callback(shell.close)
         yield EmulatedHost(console, shell)
 

@@ -163,18 +163,25 @@ def _connect_once(address: SshAddress, deadline: Deadline, alive: Callable[[], N
 class SshShell:
     """The Shell protocol over one SSH connection.
 
-    `alive` raises HostDied once the host's console shows that it is dead.
+    `alive` raises HostDied once the host's console shows that it is dead. `slowdown` is a factor of
+    the deadline of what is asked without one of its own.
     """
 
-    def __init__(self, connection: Connection, alive: Callable[[], None] = _nothing) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        alive: Callable[[], None] = _nothing,
+        slowdown: float = 1.0,
+    ) -> None:
         self._connection = connection
         self._alive = alive
+        self._slowdown = slowdown
         self._sequence = itertools.count(1)
         self._channel: paramiko.Channel | None = None
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         """See Shell.run."""
-        deadline = deadline or Deadline(COMMAND_SECONDS)
+        deadline = deadline or Deadline(COMMAND_SECONDS * self._slowdown)
         stdout, stderr, status = self._exchange(command, deadline)
         result = Result(command, status, stdout, stderr)
         if check and status != 0:
@@ -192,7 +199,7 @@ class SshShell:
     def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
         """See Shell.put."""
         self._alive()
-        deadline = Deadline(PUT_SECONDS)
+        deadline = Deadline(PUT_SECONDS * self._slowdown)
         digest = hashlib.sha256(local.read_bytes()).hexdigest()
         quoted = shlex.quote(remote)
         try:
@@ -209,7 +216,9 @@ class SshShell:
     def start(self, argv: Sequence[str]) -> SshProcess:
         """See Shell.start."""
         return SshProcess(
-            self._open(f"exec {shlex.join(argv)}", Deadline(COMMAND_SECONDS)), argv[0], self._alive
+            self._open(f"exec {shlex.join(argv)}", Deadline(COMMAND_SECONDS * self._slowdown)),
+            argv[0],
+            self._alive,
         )
 
     def close(self) -> None:
