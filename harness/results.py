@@ -12,6 +12,9 @@ from harness.inventory import AfMode, KvmMode
 
 SCHEMA = 1
 
+SERIES = "series"
+"""Stands for a cell where a check is of the series itself; no cell has this id."""
+
 KernelLabel = Literal["base", "patched"]
 Outcome = Literal["pass", "fail", "error", "skip", "unproven"]
 

@@ -37,6 +37,7 @@ from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.scheduler import cell_environment, run_cells
+from harness.without_kvm import build_without_kvm
 
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
 
@@ -60,6 +61,11 @@ class Options:
     jobs: int = 0
     output: Path | None = None
 
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some checks were asked for, or others than those of the harness."""
+        return bool(self.pytest_args or self.checks)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -80,6 +86,7 @@ class Run:
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._cells: list[Cell] = []
         self._checks: list[Check] = []
+        self._series_checks: tuple[Check, ...] = ()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
         self._notes: list[str] = []
@@ -94,7 +101,7 @@ class Run:
     @property
     def verdict(self) -> str:
         """What the cells that ran so far amount to."""
-        return verdict.worst([cell.outcome for cell in self._judged()[0]])
+        return verdict.of_run(self._judged()[0], self._series_checks)
 
     def execute(self) -> Summary:
         """Do all of it and show the report.
@@ -175,7 +182,22 @@ class Run:
         kernels: dict[KernelLabel, Kernel] = {"base": base}
         if patched is not None:
             kernels["patched"] = self._build("patched", patched, base)
+            if not self._options.narrowed:
+                self._check_series(source, patched)
         return kernels
+
+    def _check_series(self, source: Source, patched: PatchedTree) -> None:
+        """What is asked of the series as such, and of no cell."""
+        with self._progress.stage("kernel without KVM"):
+            check = build_without_kvm(
+                source,
+                patched,
+                self.folder,
+                deadline=Deadline(prepare.BUILD_SECONDS),
+                progress=lambda at: self._progress.now(prepare.describe("without KVM", at)),
+            )
+        self._series_checks = (check,)
+        self._progress.say(f"{check.name}: {check.outcome}: {check.observed}")
 
     def _build(self, label: KernelLabel, tree: Source | PatchedTree, base: Kernel | None) -> Kernel:
         kernel = prepare.kernel(label, tree, base, self._progress, self._flavor)
@@ -243,7 +265,7 @@ class Run:
     def _write(self, reason: str) -> Summary:
         """Write summary.json and junit.xml; `reason` is why the run ended early, if it did."""
         cells, checks = self._judged()
-        found = verdict.worst([cell.outcome for cell in cells])
+        found = verdict.of_run(cells, self._series_checks)
         if reason and found != "fail":
             found = "error"
         notes = tuple(self._notes)
@@ -264,7 +286,7 @@ class Run:
             notes=notes,
             kernels=self._kernels,
             cells=cells,
-            checks=checks,
+            checks=(*self._series_checks, *checks),
         )
         write_atomically(self.folder / "summary.json", summary)
         (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")

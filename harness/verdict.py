@@ -39,6 +39,11 @@ def worst(outcomes: Iterable[Outcome]) -> Verdict:
     return "pass"
 
 
+def of_run(cells: Iterable[Cell], series: Iterable[Check]) -> Verdict:
+    """The verdict over a run: its cells, and the checks of the series itself."""
+    return worst([*(cell.outcome for cell in cells), *(check.outcome for check in series)])
+
+
 def only_base_failed(cells: Iterable[Cell]) -> bool:
     """Whether no cell but those of the base kernel failed: the series may well be a repair."""
     outcomes = {(cell.kernel, cell.outcome) for cell in cells}

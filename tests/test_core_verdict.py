@@ -11,7 +11,7 @@ import pytest
 
 from harness import errors, verdict
 from harness.errors import Death
-from harness.results import Cell, Check, KernelLabel, Outcome
+from harness.results import SERIES, Cell, Check, KernelLabel, Outcome
 
 RANK: dict[Outcome, int] = {"fail": 3, "error": 2, "unproven": 1, "pass": 0}
 
@@ -242,3 +242,11 @@ def test_judging_leaves_its_input_alone() -> None:
     once = verdict.judge([base, patched], checks)
     assert verdict.judge([base, patched], checks) == once
     assert patched.outcome == "error"
+
+
+@pytest.mark.parametrize("outcome", get_args(Outcome))
+def test_a_check_of_the_series_itself_counts_like_a_cell(outcome: Outcome) -> None:
+    base = cell()
+    own = check(base, outcome).model_copy(update={"cell": SERIES})
+    assert verdict.of_run([base], [own]) == ("pass" if outcome == "skip" else outcome)
+    assert verdict.of_run([cell(outcome="fail")], [own]) == "fail"

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from harness.report.junit import junit
-from harness.results import Cell, Check, Outcome, Summary
+from harness.results import SERIES, Cell, Check, Outcome, Summary
 
 HOSTILE = "\x1b[2J\x00\x08 ]]> <pass/> & \"'\ufffe \ud800 \n\t\N{SNOWMAN}\U0001f600"
 
@@ -154,3 +154,11 @@ def test_counts_are_those_of_the_summary() -> None:
     assert total("failures") == 2 + 1 == len(root.findall(".//failure"))
     assert total("errors") == 1 == len(root.findall(".//error"))
     assert total("skipped") == 2 == len(root.findall(".//skipped"))
+
+
+def test_a_check_of_the_series_itself_is_a_suite() -> None:
+    checks = (check(SERIES, "build_without_kvm", "fail"), check("c1", "test_a", "pass"))
+    own, suite = parsed(summary((cell("c1"),), checks))
+    assert (own.get("name"), own.get("time"), own.get("failures")) == ("series", "1.500", "1")
+    assert [case.get("name") for case in own] == ["build_without_kvm"]
+    assert [case.get("name") for case in suite] == ["test_a"]

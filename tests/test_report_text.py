@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.report.text import EMULATION, MAX_EVIDENCE, short_name, text_report
-from harness.results import Cell, Check, KernelLabel, Outcome, Summary
+from harness.results import SERIES, Cell, Check, KernelLabel, Outcome, Summary
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -287,3 +287,16 @@ def test_nothing_of_a_host_reaches_the_terminal_raw(terminal: bool) -> None:
 def test_nothing_ran_at_all() -> None:
     text = shown(summary(verdict="unproven"))
     assert text.splitlines()[-1].startswith("verdict: unproven: ")
+
+
+def test_a_check_of_the_series_itself_has_a_line_and_no_column() -> None:
+    base = cell("base")
+    own = check(base, "fail", "build_without_kvm", observed="undefined reference", reason="why")
+    own = own.model_copy(update={"cell": SERIES})
+    text = shown(summary((base,), (own, check(base)), "fail"))
+    assert legend(text)[0] == "1 page idle"
+    assert row(text, "series:") == [
+        *("series:", "FAIL", "build", "without", "kvm:", "undefined", "reference")
+    ]
+    assert "FAIL  build_without_kvm in series" in text
+    assert row(text, "n1", "vhe", "base")[-2:] == ["ok", "pass"]

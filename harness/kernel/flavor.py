@@ -34,3 +34,5 @@ DEBUG = Flavor(
     cmdline=("page_poison=1",),
     slowdown=4.0,
 )
+# Never booted: that it links is all that it is for.
+WITHOUT_KVM = Flavor("without KVM", (*_PLAIN, *sorted((CONFIGS / "without-kvm").glob("*.config"))))

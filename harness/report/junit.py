@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from harness.results import Cell, Check, Summary
+from harness.results import SERIES, Check, Outcome, Summary
 
 # XML 1.0 has no way to write other control characters, and a log may hold any.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,19 +26,26 @@ def junit(run: Summary) -> str:
         early = ET.SubElement(root, "testsuite", name="run", time=f"{run.seconds:.3f}")
         early.append(_case("run", "all cells ran", "error", run.reason, 0.0, ""))
         _count(early, ["error"])
+    own = [check for check in run.checks if check.cell == SERIES]
+    if own:
+        root.append(_suite(SERIES, sum(check.seconds for check in own), own))
     for cell in run.cells:
         checks = [check for check in run.checks if check.cell == cell.id]
-        root.append(_suite(cell, checks))
+        root.append(_suite(cell.id, cell.seconds, checks, (cell.outcome, cell.reason)))
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _suite(cell: Cell, checks: Sequence[Check]) -> ET.Element:
-    suite = ET.Element("testsuite", name=cell.id, time=f"{cell.seconds:.3f}")
+def _suite(
+    name: str, seconds: float, checks: Sequence[Check], end: tuple[Outcome, str] = ("pass", "")
+) -> ET.Element:
+    """A suite of checks; `end` is how the cell itself ended, and why if that is to be told."""
+    suite = ET.Element("testsuite", name=name, time=f"{seconds:.3f}")
     outcomes: list[str] = []
-    if cell.reason:
-        outcomes.append(cell.outcome)
-        suite.append(_case(cell.id, "cell", cell.outcome, cell.reason, 0.0, ""))
+    outcome, reason = end
+    if reason:
+        outcomes.append(outcome)
+        suite.append(_case(name, "cell", outcome, reason, 0.0, ""))
     for check in checks:
         outcomes.append(check.outcome)
         text = "\n".join(
@@ -49,7 +56,7 @@ def _suite(cell: Cell, checks: Sequence[Check]) -> ET.Element:
             ]
         )
         message = check.reason + (" (the base kernel as well)" if check.also_on_base else "")
-        suite.append(_case(cell.id, check.name, check.outcome, message, check.seconds, text))
+        suite.append(_case(name, check.name, check.outcome, message, check.seconds, text))
     _count(suite, outcomes)
     return suite
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.printable import printable
-from harness.results import Cell, Check, Outcome, Summary
+from harness.results import SERIES, Cell, Check, Outcome, Summary
 
 EMULATION = (
     "Emulated hosts show which code ran and what it did to the stage-2 tables. They cannot show "
@@ -45,7 +45,7 @@ _MEANING = {
 
 def text_report(run: Summary) -> RenderableType:
     """The whole report."""
-    parts: list[RenderableType] = [_matrix(run), _legend(run), ""]
+    parts: list[RenderableType] = [_matrix(run), _legend(run), *_series_checks(run), ""]
     parts += list(_troubles(run))
     parts += [Text(f"note: {printable(note)}") for note in run.notes]
     if run.emulated:
@@ -85,8 +85,16 @@ def _matrix(run: Summary) -> Table:
 
 
 def _names(run: Summary) -> list[str]:
-    """The checks in the order in which they ran."""
-    return list(dict.fromkeys(check.name for check in run.checks))
+    """The checks of cells in the order in which they ran."""
+    return list(dict.fromkeys(check.name for check in run.checks if check.cell != SERIES))
+
+
+def _series_checks(run: Summary) -> Iterator[Text]:
+    """A line for each check of the series itself."""
+    for check in run.checks:
+        if check.cell == SERIES:
+            words = printable(f"{short_name(check.name)}: {check.observed}")
+            yield Text.assemble("series: ", _styled(check.outcome), f" {words}")
 
 
 def _legend(run: Summary) -> Columns:
