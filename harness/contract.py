@@ -20,7 +20,7 @@ BASE = PROJECT / "series" / "base.yaml"
 
 Mode = Literal["vhe", "nvhe", "protected"]
 AfMode = Literal["hardware", "software"]
-Driver = Literal["page_idle", "mglru_walk", "eviction"]
+Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged"]
 
 # These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=128)]
@@ -69,11 +69,15 @@ class Rule(_Model):
 
 
 class Drivers(_Model):
-    """The rules of each driver of aging; a driver left out keeps those of the base."""
+    """The rules of each driver; one left out keeps those of the base.
+
+    khugepaged does not age: it asks whether pages are young, and must leave them as they are.
+    """
 
     page_idle: tuple[Rule, ...] | None = None
     mglru_walk: tuple[Rule, ...] | None = None
     eviction: tuple[Rule, ...] | None = None
+    khugepaged: tuple[Rule, ...] | None = None
 
 
 class AccessFaults(_Model):

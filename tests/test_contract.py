@@ -60,7 +60,16 @@ def test_base_drivers_that_ask_for_every_page_everywhere(driver: Driver) -> None
 def test_base_drivers_are_told_apart_by_functions_of_their_own() -> None:
     base = load(None)
     first = {base.expect(driver, N1).enters[0] for driver in get_args(Driver)}
-    assert len(first) == 3
+    assert len(first) == 4
+
+
+def test_base_khugepaged_asks_everywhere_and_ages_nowhere() -> None:
+    base = load(None)
+    for situation in situations():
+        expectation = base.expect("khugepaged", situation)
+        assert expectation.event == "kvm:kvm_test_age_hva"
+        assert ("kvm_test_age_gfn",) in expectation.enters
+        assert "kvm_age_gfn" in expectation.never
 
 
 def test_base_access_faults_follow_stage_2() -> None:
