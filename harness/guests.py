@@ -31,7 +31,7 @@ GRACE = 10.0
 END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd"]
-Advice = Literal["dontneed", "cold", "pageout"]
+Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-f]{1,16}", re.ASCII)
@@ -157,8 +157,24 @@ class MarkThenFlush:
     flushed: str
 
 
+@dataclass(frozen=True)
+class TakenAway:
+    """A vCPU that spins with reads on a page, before and after the host takes the page away.
+
+    `old` and `new` are what it read last; `after` and `new` come from a load that began when the
+    page was gone. The difference of their exits is what the vCPU noticed of it.
+    """
+
+    before: SpinReply
+    old: int
+    after: SpinReply
+    new: int
+
+
 _MARK = ("marked", "absent", "unmarked")
+_SPIN_VALUE = ("vcpu", "value")
 _EXITS = tuple(field.name for field in fields(Exits))
+_SPIN = ("vcpu", "touches", *_EXITS)
 
 
 class _Reply:
@@ -313,6 +329,7 @@ class Guest:
         *,
         backing: Backing = "anon",
         pages: int = 4096,
+        skew: int = 0,
         vcpus: int = 1,
         timeout: float = 20.0,
         slowdown: float = 1.0,
@@ -321,11 +338,13 @@ class Guest:
     ) -> Guest:
         """Start the program on a host and wait until its vCPUs are parked.
 
-        `timeout` is what one command may take, in seconds, on a kernel that is `slowdown` times
-        as slow as usual; `deadline` bounds all of them together. Every line sent and received is
-        appended to the file `transcript`.
+        With `skew` the slot's memory begins that many pages after a multiple of 2 MiB, so that no
+        block of stage 2 fits it. `timeout` is what one command may take, in seconds, on a kernel
+        that is `slowdown` times as slow as usual; `deadline` bounds all of them together. Every
+        line sent and received is appended to the file `transcript`.
         """
         argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
+        argv += ["--skew", str(skew)] if skew else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
         try:
@@ -464,14 +483,13 @@ class Guest:
         or pKVM, QEMU's TCG lets any process that starts or ends invalidate the vCPU's TLB.
         """
         one_touch_on = f"spin-wait {vcpu} 1"
-        spin = ("vcpu", "touches", *_EXITS)
         steps = (
-            (one_touch_on, spin),
+            (one_touch_on, _SPIN),
             ("idle-mark", _MARK),
             ("stage2", ("dump",)),
-            (one_touch_on, spin),
+            (one_touch_on, _SPIN),
             ("flush", ()),
-            (one_touch_on, spin),
+            (one_touch_on, _SPIN),
             ("stage2", ("dump",)),
         )
         before, mark, old, between, _, after, young = self._ask_all(steps)
@@ -482,6 +500,30 @@ class Guest:
             between=self._spin_reply(between, vcpu),
             after=self._spin_reply(after, vcpu),
             flushed=young.dump(),
+        )
+
+    def take_away(self, page: int, *, aged: bool, vcpu: int = 0) -> TakenAway:
+        """Take the page that a vCPU reads without end from it by MADV_DONTNEED.
+
+        With `aged`, page_idle makes it old just before. One exchange, as mark_then_flush() is.
+        """
+        one_touch_on = f"spin-wait {vcpu} 1"
+        mark = (("idle-mark", _MARK),) if aged else ()
+        steps = (
+            *mark,
+            (one_touch_on, _SPIN),
+            (f"spin-value {vcpu}", _SPIN_VALUE),
+            (f"advise dontneed {page}", ("pages",)),
+            (one_touch_on, _SPIN),
+            (f"spin-value {vcpu}", _SPIN_VALUE),
+        )
+        before, old, gone, after, new = self._ask_all(steps)[len(mark) :]
+        self._agree(gone, gone.number("pages") == 1, "another number of pages")
+        return TakenAway(
+            before=self._spin_reply(before, vcpu),
+            old=self._value(old, vcpu),
+            after=self._spin_reply(after, vcpu),
+            new=self._value(new, vcpu),
         )
 
     def stage2(self) -> str:
@@ -504,7 +546,10 @@ class Guest:
         self._agree(reply, same, "another vCPU or CPU")
 
     def advise(self, advice: Advice, pages: Iterable[int]) -> None:
-        """Give madvise(2) advice on pages; `dontneed` drops what they hold, but for memfd."""
+        """Give madvise(2) advice on pages.
+
+        `dontneed` drops what they hold, but for memfd; `remove` does it for memfd alone.
+        """
         asked = frozenset(pages)
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
@@ -541,7 +586,11 @@ class Guest:
         return result
 
     def _spins(self, command: str, vcpu: int) -> SpinReply:
-        return self._spin_reply(self._ask(command, ("vcpu", "touches", *_EXITS)), vcpu)
+        return self._spin_reply(self._ask(command, _SPIN), vcpu)
+
+    def _value(self, reply: _Reply, vcpu: int) -> int:
+        self._agree(reply, reply.number("vcpu") == vcpu, "another vCPU")
+        return reply.address("value")
 
     def _spin_reply(self, reply: _Reply, vcpu: int) -> SpinReply:
         result = SpinReply(reply.number("vcpu"), reply.number("touches"), reply.exits())

@@ -82,6 +82,12 @@ def start(
     return Guest.start(FakeShell(process), vcpus=2, transcript=transcript), process
 
 
+def test_skew_is_passed_on() -> None:
+    shell = FakeShell(FakeProcess([READY]))
+    Guest.start(shell, vcpus=2, skew=3)
+    assert " ".join(shell.argv[1:]).startswith("--backing anon --pages 4096 --skew 3 --vcpus 2")
+
+
 def test_start_gives_the_machine() -> None:
     process = FakeProcess([READY])
     shell = FakeShell(process)
@@ -382,6 +388,37 @@ def test_an_error_in_one_exchange_is_that_of_its_command() -> None:
     guest, _ = start(";".join([*MARK_THEN_FLUSH[:4], "error system KVM_SET_USER_MEMORY_REGION: x"]))
     with pytest.raises(InfraError, match="'flush': error system KVM_SET_USER_MEMORY_REGION"):
         guest.mark_then_flush(vcpu=1)
+
+
+TAKEN_AWAY = (
+    "ok marked=4096 absent=0 unmarked=-",
+    spin_part(100, 0),
+    "ok vcpu=1 value=0x100000007",
+    "ok pages=1",
+    spin_part(200, 2),
+    "ok vcpu=1 value=0x0",
+)
+
+
+@pytest.mark.parametrize("aged", [False, True])
+def test_take_away_is_one_exchange(aged: bool) -> None:
+    guest, process = start(";".join(TAKEN_AWAY[0 if aged else 1 :]))
+    seen = guest.take_away(7, aged=aged, vcpu=1)
+    assert process.sent == [
+        ("idle-mark;" if aged else "")
+        + "spin-wait 1 1;spin-value 1;advise dontneed 7;spin-wait 1 1;spin-value 1"
+    ]
+    assert (seen.old, seen.new) == (0x100000007, 0)
+    assert (seen.before.exits.exits, seen.after.exits.exits) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "reply"), [(2, "ok vcpu=0 value=0x1"), (3, "ok pages=0"), (5, "ok vcpu=1 value=0")]
+)
+def test_take_away_is_held_to_its_form(at: int, reply: str) -> None:
+    guest, _ = start(";".join([*TAKEN_AWAY[:at], reply, *TAKEN_AWAY[at + 1 :]]))
+    with pytest.raises(InfraError, match="malformed"):
+        guest.take_away(7, aged=True, vcpu=1)
 
 
 def test_advise_and_verify() -> None:

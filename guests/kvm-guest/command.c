@@ -32,8 +32,9 @@ static const struct command {
 	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
 	{ "spin-count", 1, "spin-count VCPU", command_spin_count },
 	{ "spin-wait", 2, "spin-wait VCPU TOUCHES", command_spin_wait },
+	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
-	{ "advise", 2, "advise dontneed|cold|pageout RANGES", command_advise },
+	{ "advise", 2, "advise dontneed|cold|pageout|remove|hugepage RANGES", command_advise },
 };
 
 /* Splits at single spaces; returns the number of words, MAX_WORDS + 1 if too many. */

@@ -25,6 +25,7 @@ int command_spin(struct vm *vm, char **words);
 int command_spin_stop(struct vm *vm, char **words);
 int command_spin_count(struct vm *vm, char **words);
 int command_spin_wait(struct vm *vm, char **words);
+int command_spin_value(struct vm *vm, char **words);
 int command_pin(struct vm *vm, char **words);
 
 /* memory.c */

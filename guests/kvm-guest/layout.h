@@ -69,6 +69,7 @@ struct mailbox {
 	uint64_t touches;
 	uint64_t page;		/* the page that it is at */
 	uint64_t check;		/* exclusive or of all values read */
+	uint64_t last;		/* the value read last */
 };
 
 _Static_assert(__builtin_offsetof(struct mailbox, esr) == MAILBOX_ESR, "entry.S");

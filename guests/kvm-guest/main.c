@@ -19,7 +19,8 @@
 
 #define PROTOCOL 1
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--vcpus N] [--timeout SECONDS]"
+	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--skew N] [--vcpus N] " \
+	"[--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
 #define MAX_TIMEOUT 86400.0
@@ -56,6 +57,7 @@ static void parse_options(struct vm *vm, int argc, char **argv)
 	static const struct option options[] = {
 		{ "backing", required_argument, NULL, 'b' },
 		{ "pages", required_argument, NULL, 'p' },
+		{ "skew", required_argument, NULL, 's' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ }
@@ -71,6 +73,9 @@ static void parse_options(struct vm *vm, int argc, char **argv)
 			break;
 		case 'p':
 			vm->pages = parse_option(optarg, MAX_PAGES + 1, "--pages");
+			break;
+		case 's':
+			vm->skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE, "--skew");
 			break;
 		case 'c':
 			vm->vcpu_count = parse_option(optarg, MAX_VCPUS + 1, "--vcpus");

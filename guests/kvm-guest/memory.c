@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "array_size.h"
 #include "commands.h"
 #include "reply.h"
 
@@ -27,9 +28,31 @@ static int verify(const struct vm *vm, const uint32_t *list, uint32_t count)
 	return 0;
 }
 
+/* The advice of that name, -1 if there is none. */
+static int advice_of(const char *word)
+{
+	static const struct {
+		const char *name;
+		int advice;
+	} known[] = {
+		{ "dontneed", MADV_DONTNEED },
+		{ "cold", MADV_COLD },
+		{ "pageout", MADV_PAGEOUT },
+		{ "remove", MADV_REMOVE },
+		{ "hugepage", MADV_HUGEPAGE },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		if (!strcmp(word, known[i].name))
+			return known[i].advice;
+	}
+	return -1;
+}
+
 static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count)
 {
-	bool zeroes = advice == MADV_DONTNEED && vm->backing != BACKING_MEMFD;
+	bool zeroes = advice == MADV_REMOVE ||
+		      (advice == MADV_DONTNEED && vm->backing != BACKING_MEMFD);
 
 	for (uint32_t i = 0; zeroes && i < count; i++) {
 		if (vm->write_spins[list[i]])
@@ -71,16 +94,10 @@ int command_verify(struct vm *vm, char **words)
 int command_advise(struct vm *vm, char **words)
 {
 	uint32_t *list, count;
-	int advice, result = -1;
+	int advice = advice_of(words[0]), result = -1;
 
-	if (!strcmp(words[0], "dontneed"))
-		advice = MADV_DONTNEED;
-	else if (!strcmp(words[0], "cold"))
-		advice = MADV_COLD;
-	else if (!strcmp(words[0], "pageout"))
-		advice = MADV_PAGEOUT;
-	else
-		return reply_error("usage", "the advice must be dontneed, cold or pageout");
+	if (advice < 0)
+		return reply_error("usage", "unknown advice");
 	list = new_list(vm);
 	if (!parse_pages(vm, words[1], list, &count))
 		result = apply(vm, advice, list, count);

@@ -109,6 +109,20 @@ int command_spin_wait(struct vm *vm, char **words)
 	return reply_spin(vcpu);
 }
 
+/* What its last load read. After a spin-wait, that load began after the spin-wait came. */
+int command_spin_value(struct vm *vm, char **words)
+{
+	struct vcpu *vcpu;
+
+	if (find_spinning(vm, words[0], &vcpu))
+		return -1;
+	if (vcpu->spin_writes)
+		return reply_error("usage", "vcpu %u spins with writes", vcpu->id);
+	reply_ok(" vcpu=%u value=0x%" PRIx64, vcpu->id,
+		 __atomic_load_n(&vcpu->mailbox->last, __ATOMIC_ACQUIRE));
+	return 0;
+}
+
 /*
  * A thread of the fair class is not left alone even on a CPU of its own: from
  * Linux 6.12 on, the deadline server of that class interrupts it every second.

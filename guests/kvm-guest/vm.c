@@ -108,11 +108,22 @@ static void create_payload(struct vm *vm)
 		die_errno("KVM_SET_USER_MEMORY_REGION of the payload's slot");
 }
 
+/* The memory under the skewed ends is mapped too: huge pages come whole. */
+static char *map_slot(const struct vm *vm)
+{
+	size_t skew = (size_t)vm->skew << GUEST_PAGE_SHIFT;
+	size_t size = skew + ((size_t)vm->pages << GUEST_PAGE_SHIFT);
+
+	if (backing_is_huge(vm->backing))
+		size = (size + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1);
+	return (char *)backing_map(vm->backing, size) + skew;
+}
+
 void vm_create(struct vm *vm)
 {
 	open_kvm(vm);
 	create_vm(vm);
-	vm->slot = backing_map(vm->backing, (size_t)vm->pages << GUEST_PAGE_SHIFT);
+	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));
 	if (!vm->expected || !vm->write_spins)

@@ -17,6 +17,7 @@ struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
 	uint32_t pages;
+	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
 

@@ -35,10 +35,12 @@ static void touch(struct mailbox *mailbox, uint32_t page, int write)
 	uint64_t address = SLOT_IPA + ((uint64_t)page << GUEST_PAGE_SHIFT);
 
 	mailbox->page = page;
-	if (write)
+	if (write) {
 		store(address, mailbox->value + page);
-	else
-		mailbox->check ^= load(address);
+	} else {
+		mailbox->last = load(address);
+		mailbox->check ^= mailbox->last;
+	}
 	/* Whoever reads the count may rely on that touch. */
 	asm volatile("dmb ish" : : : "memory");
 	__atomic_store_n(&mailbox->touches, mailbox->touches + 1, __ATOMIC_RELAXED);
