@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.pages import shorten, show_set
-from harness.contract import Expectation
+from harness.contract import Contract, Driver, Expectation, Situation
 from harness.guests import PAGE_SIZE, Guest
-from harness.observe.trace import Counts, Session, Wanted, pages_by_hva, pages_by_ipa
+from harness.hosts.protocols import Shell
+from harness.observe import lru_gen
+from harness.observe.trace import (
+    Counts,
+    Session,
+    Wanted,
+    address_range,
+    pages_by_hva,
+    pages_by_ipa,
+)
 from harness.observe.unproven import Unproven
 
 ACCESS_FAULT = "kvm:kvm_access_fault"
@@ -29,12 +39,38 @@ def describe(expectation: Expectation) -> str:
     return f"asks KVM for every tested page by {steps}{never}"
 
 
+def situation(cell: CellSpec) -> Situation:
+    """What of this cell decides about aging."""
+    return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)
+
+
+def promised(
+    contract: Contract, driver: Driver, cell: CellSpec, shell: Shell, claim: Claim
+) -> Expectation:
+    """What the contract says of a driver here; stated on the claim."""
+    expectation = contract.expect(driver, situation(cell))
+    claim.expect(
+        f"{driver} {describe(expectation)} (host AF at stage 1 by {cell.host.af}, at stage 2 by "
+        f"{cell.cell.af_mode}, {cell.cell.kvm_mode})"
+    )
+    if expectation.lru_gen_bit is not None:
+        enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+        assert enabled & expectation.lru_gen_bit, f"lru_gen/enabled is {int(enabled):#06x}"
+    return expectation
+
+
 def check_path(
-    claim: Claim, expectation: Expectation, session: Session, counts: Counts, vm: Guest
+    claim: Claim,
+    expectation: Expectation,
+    session: Session,
+    counts: Counts,
+    vm: Guest,
+    present: frozenset[int] | None = None,
 ) -> None:
     """Assert that what was recorded is what the contract promises.
 
-    Unproven where a function cannot be seen in this kernel or events were lost.
+    `present` are the tested pages that KVM can be asked for, all if not given. Unproven where a
+    function cannot be seen in this kernel or events were lost.
     """
     entered = []
     for step in expectation.enters:
@@ -47,7 +83,8 @@ def check_path(
         number = counts.of(name)
         assert number == 0, f"{name} was entered {number} times, and never must be here"
     if expectation.event is not None:
-        _check_pages(claim, expectation, counts, vm)
+        tested = frozenset(range(vm.slot.pages)) if present is None else present
+        _check_pages(claim, expectation, counts, vm, tested)
 
 
 def _visible(step: tuple[str, ...], session: Session) -> str:
@@ -59,21 +96,23 @@ def _visible(step: tuple[str, ...], session: Session) -> str:
     raise Unproven(f"no function of a step can be observed ({reasons})")
 
 
-def _check_pages(claim: Claim, expectation: Expectation, counts: Counts, vm: Guest) -> None:
+def _check_pages(
+    claim: Claim, expectation: Expectation, counts: Counts, vm: Guest, present: frozenset[int]
+) -> None:
     """The tested pages that KVM was asked for, by the host's virtual addresses of the event."""
     assert expectation.event is not None
     pages = vm.slot.pages
     events = counts.events(expectation.event)
     times = pages_by_hva(events, vm.greeting.slot_hva, pages)
     asked = frozenset(page for page, number in enumerate(times) if number)
-    expected = frozenset(range(pages)) if expectation.reaches_kvm else frozenset()
-    claim.observe(f"{expectation.event} for {len(asked)} of {pages} tested pages")
+    expected = present if expectation.reaches_kvm else frozenset()
+    claim.observe(f"{expectation.event} for {len(asked)} of {len(present)} tested pages")
     missing = expected - asked
     assert not missing, f"KVM was not asked for {len(missing)} pages: {shorten(missing)}"
     extra = asked - expected
     assert not extra, f"KVM was asked for {len(extra)} pages: {shorten(extra)}"
     several = sum(
-        event.fields["end"] - event.fields["start"] > PAGE_SIZE
+        address_range(event)[1] - address_range(event)[0] > PAGE_SIZE
         for event in events
         if any(pages_by_hva([event], vm.greeting.slot_hva, pages))
     )

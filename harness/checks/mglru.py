@@ -8,9 +8,9 @@ Documentation/admin-guide/mm/multigen_lru.rst describes the commands of debugfs/
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.checks.undo import undone
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
@@ -72,7 +72,7 @@ def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
     What a process allocates is charged to, and its page tables are walked for, the memcg that it
     is in at that moment; so this comes before Guest.populate().
     """
-    with _undone(lambda: _leave(vm, shell)):
+    with undone(lambda: _leave(vm, shell)):
         shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
         yield Memcg(shell)
 
@@ -84,22 +84,6 @@ def _leave(vm: Guest, shell: Shell) -> None:
 
 
 @contextlib.contextmanager
-def _undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Undo what the block did. Trouble with that must not hide why the block itself failed."""
-    try:
-        yield
-    except BaseException:
-        try:
-            undo()
-        except (HostDied, DeadlineExceeded):
-            raise
-        except InfraError:
-            pass
-        raise
-    undo()
-
-
-@contextlib.contextmanager
 def zram_swap(shell: Shell) -> Iterator[None]:
     """Swap on zram: without swap no anonymous page is ever evicted. Unproven without zram."""
     state = shell.run(
@@ -107,7 +91,7 @@ def zram_swap(shell: Shell) -> Iterator[None]:
     ).stdout.strip()
     if state != "0":
         raise Unproven(f"no free zram device for swap (disksize {state or 'absent'})")
-    with _undone(lambda: shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")):
+    with undone(lambda: shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")):
         shell.run(
             f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && "
             "swapon /dev/zram0"

@@ -62,6 +62,13 @@ def old_pages(vm: Guest, shell: Shell, claim: Claim) -> tuple[stage2.Range, ...]
     return dump.ranges
 
 
+def leaves(vm: Guest, shell: Shell, claim: Claim, name: str) -> tuple[stage2.Range, ...]:
+    """The ranges of stage 2 now; the dump is kept as stage2-NAME.txt."""
+    dump = dump_stage2(shell, vm.vm_dir)
+    claim.save(f"stage2-{name}.txt", dump.raw)
+    return dump.ranges
+
+
 def young_pages(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int]) -> None:
     """Assert that in stage 2 exactly the pages `expected` are young."""
     dump = dump_stage2(shell, vm.vm_dir)

@@ -133,6 +133,7 @@ class CellPlugin:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Declare the markers of checks."""
         config.addinivalue_line("markers", "quick: the few checks that show most, in seconds")
+        config.addinivalue_line("markers", "deep: shows more, and takes seconds in each cell")
         config.addinivalue_line("markers", "last: judges the whole boot, so it runs last")
 
     @pytest.hookimpl(wrapper=True)

@@ -15,13 +15,12 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, check_path, describe, wanted
+from harness.checks.driver import check_faults, check_path, promised, situation, wanted
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, old_pages, pick, populated, shorten, young_pages
-from harness.contract import Contract, Driver, Expectation, Situation
+from harness.contract import Contract, Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import lru_gen
 from harness.observe.trace import tracing
 from harness.observe.unproven import Unproven
 
@@ -29,26 +28,6 @@ PAGES = 2048
 # Walks after which pages are in none of the two youngest generations: one moves young pages to
 # the youngest, two more leave them behind.
 WALKS = 3
-
-
-def situation(cell: CellSpec) -> Situation:
-    """What of this cell decides about aging."""
-    return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)
-
-
-def promised(
-    contract: Contract, driver: Driver, cell: CellSpec, shell: Shell, claim: Claim
-) -> Expectation:
-    """What the contract says of a driver here; stated on the claim."""
-    expectation = contract.expect(driver, situation(cell))
-    claim.expect(
-        f"{driver} {describe(expectation)} (host AF at stage 1 by {cell.host.af}, at stage 2 by "
-        f"{cell.cell.af_mode}, {cell.cell.kvm_mode})"
-    )
-    if expectation.lru_gen_bit is not None:
-        enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
-        assert enabled & expectation.lru_gen_bit, f"lru_gen/enabled is {int(enabled):#06x}"
-    return expectation
 
 
 @pytest.mark.quick

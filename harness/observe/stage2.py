@@ -193,6 +193,24 @@ def blocks(ranges: Sequence[Range], ipa: int, pages: int) -> frozenset[int]:
     return frozenset(page for page, leaf in enumerate(leaves) if leaf.block)
 
 
+def differing(
+    before: Sequence[Range], after: Sequence[Range], ipa: int, pages: int, *, af: bool
+) -> frozenset[int]:
+    """Indices of the slot's pages whose leaf differs in level or an attribute.
+
+    AF counts only if `af` is set. Two entries that are both invalid do not differ.
+    """
+
+    def shape(leaf: Range) -> tuple[bool | int, ...]:
+        if not leaf.valid:
+            return ()
+        rest = (leaf.level, leaf.readable, leaf.writable, leaf.executable)
+        return (*rest, leaf.af) if af else rest
+
+    pairs = zip(slot_leaves(before, ipa, pages), slot_leaves(after, ipa, pages), strict=True)
+    return frozenset(page for page, (old, new) in enumerate(pairs) if shape(old) != shape(new))
+
+
 def by_leaf(
     ranges: Sequence[Range], ipa: int, pages: int, touched: Iterable[int]
 ) -> frozenset[int]:

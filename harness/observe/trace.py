@@ -194,16 +194,24 @@ def pages_by_ipa(events: Iterable[Event], ipa: int, pages: int) -> frozenset[int
     return frozenset(index for index in indices if 0 <= index < pages)
 
 
+def address_range(event: Event) -> tuple[int, int]:
+    """Start and exclusive end of an event's addresses: its own, or the one byte at its `hva`."""
+    if "hva" in event.fields:
+        return event.fields["hva"], event.fields["hva"] + 1
+    return event.fields["start"], event.fields["end"]
+
+
 def pages_by_hva(events: Iterable[Event], hva: int, pages: int) -> tuple[int, ...]:
-    """How often each 4 KiB page of a slot lay in the range (`start` to `end`) of an event.
+    """How often each 4 KiB page of a slot lay in the address_range() of an event.
 
     `hva` is the address of the slot in its owner, `pages` its length. KeyError for an event without
-    a range. Addresses do not tell processes apart: select by `pid` first where that matters.
+    addresses. Addresses do not tell processes apart: select by `pid` first where that matters.
     """
     times = [0] * pages
     for event in events:
-        first = max(0, (event.fields["start"] - hva) // PAGE)
-        last = min(pages, -((hva - event.fields["end"]) // PAGE))
+        start, end = address_range(event)
+        first = max(0, (start - hva) // PAGE)
+        last = min(pages, -((hva - end) // PAGE))
         for index in range(first, last):
             times[index] += 1
     return tuple(times)

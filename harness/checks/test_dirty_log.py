@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging and the dirty log (CLAIMS.md, 4): neither loses or invents what the other has.
+
+Live migration copies what the dirty log names. A write that it does not name is data lost; a page
+that it names without a write is only work, but says that somebody gave write permission away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, shorten, show_set
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+
+PAGES = 512
+ROUNDS = 2
+
+
+@pytest.mark.quick
+def test_dirty_log(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """With aging before, between and after, the dirty log names exactly the pages written."""
+    claim.expect(
+        f"in each of {ROUNDS} rounds the dirty log names exactly the pages that were written since "
+        "it was read last, pages are writable exactly while it names them, aging changes AF alone, "
+        "and reads of old pages neither make them writable nor log them"
+    )
+    vm = populated(guest(pages=PAGES))
+    vm.dirty_log(True)
+    _logged(vm, claim, frozenset(), "before any write")
+    for number in range(ROUNDS):
+        _round(vm, shell, claim, rng, str(number))
+    vm.verify(range(PAGES))
+
+
+def _round(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
+    ipa = vm.slot.ipa
+    written = pick(rng, PAGES)
+    vm.touch(written, write=True)
+    before = leaves(vm, shell, claim, f"{name}-written")
+    _writable(vm, claim, before, written, f"round {name}, after writes")
+
+    mark_idle(vm)
+    aged = old_pages(vm, shell, claim)
+    changed = stage2.differing(before, aged, ipa, PAGES, af=False)
+    assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
+
+    more = pick(rng, PAGES)
+    vm.touch(more, write=True)
+    # Reading the log also takes write permission back and invalidates the slot's translations.
+    _logged(vm, claim, written | more, f"round {name}")
+    mark_idle(vm)
+    _logged(vm, claim, frozenset(), f"round {name}, after aging")
+
+    read = pick(rng, PAGES)
+    vm.touch(read, write=False)
+    after = leaves(vm, shell, claim, f"{name}-read")
+    _writable(vm, claim, after, frozenset(), f"round {name}, after reads")
+    young = stage2.young(after, ipa, PAGES)
+    assert young == read, f"round {name}, after reads: {show_set(read, young)}"
+    _logged(vm, claim, frozenset(), f"round {name}, after reads")
+
+
+def _logged(vm: Guest, claim: Claim, expected: frozenset[int], when: str) -> None:
+    dirty = vm.dirty()
+    claim.observe(f"{when}: {len(dirty)} logged")
+    missing, extra = expected - dirty, dirty - expected
+    assert not missing, f"{when}: {len(missing)} writes were not logged: {shorten(missing)}"
+    assert not extra, f"{when}: {len(extra)} pages logged without a write: {shorten(extra)}"
+
+
+def _writable(
+    vm: Guest,
+    claim: Claim,
+    ranges: tuple[stage2.Range, ...],
+    expected: frozenset[int],
+    when: str,
+) -> None:
+    writable = stage2.writable(ranges, vm.slot.ipa, PAGES)
+    missing, extra = expected - writable, writable - expected
+    assert not missing, f"{when}: {len(missing)} pages lost W: {shorten(missing)}"
+    assert not extra, f"{when}: {len(extra)} pages are writable unlogged: {shorten(extra)}"
+    claim.observe(f"{when}: {len(writable)} writable")

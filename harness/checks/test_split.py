@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Host memory is huge, stage 2 maps it by pages: one request to age spans 512 leaves.
+
+page_idle asks KVM for the range of a whole THP. All leaves in it must become old, and they answer
+for themselves afterwards; with a block (test_access_flag[thp]) there is only one of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
+from harness.checks.pages import shorten as short
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+BLOCK = 512
+PAGES = 2 * BLOCK
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("cause", ["dirty-log", "skew"])
+def test_range(
+    cause: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """Aging a range makes each of its leaves old, and each is young again for itself."""
+    skew = rng.randrange(1, BLOCK) if cause == "skew" else 0
+    vm = guest(backing="thp", pages=PAGES, skew=skew)
+    ipa = vm.slot.ipa
+    if not skew:
+        vm.dirty_log(True)
+    populated(vm)
+    huge = vm.flags()["thp"]
+    if huge != PAGES:
+        raise Unproven(f"{huge} of {PAGES} pages are huge to the host")
+    blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)
+    if blocks:
+        raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where it should by pages")
+
+    mark_idle(vm)
+    old_pages(vm, shell, claim)
+    # One of the huge pages stays as it is.
+    heads = [(page + skew) // BLOCK for page in range(PAGES)]
+    spared = rng.choice(heads)
+    touched = frozenset(page for page in pick(rng, PAGES) if heads[page] != spared)
+    claim.expect(
+        f"{PAGES} pages mapped one by one (by {cause}{f' of {skew} pages' if skew else ''}) all "
+        f"old after aging by huge page, then exactly {len(touched)} touched ones young, then all "
+        "old again; to page_idle the one huge page idle that was not touched"
+    )
+    if skew:
+        vm.flush()
+    else:
+        written = frozenset(rng.sample(sorted(touched), 4))
+        vm.touch(written, write=True)
+        # What reads the log invalidates the slot's translations, if anything was logged.
+        assert vm.dirty() == frozenset(range(PAGES)), "the log must name all pages until read"
+    vm.touch(touched, write=False)
+    young = stage2.young(leaves(vm, shell, claim, "touched"), ipa, PAGES)
+    claim.observe(f"stage 2: {show_set(touched, young)}")
+    assert young == touched, f"stage 2: {show_set(touched, young)}"
+
+    idle = vm.idle_read()
+    asked = frozenset(heads[page] for page in touched)
+    expected = frozenset(page for page in range(PAGES) if heads[page] not in asked)
+    claim.observe(f"page_idle: {len(idle)} idle")
+    assert idle == expected, f"page_idle says {short(idle)} are idle, not {short(expected)}"
+    old_pages(vm, shell, claim)
+
+
+@pytest.mark.deep
+def test_split(guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random) -> None:
+    """Aging is exact before, while and after a dirty log has blocks split into pages."""
+    claim.expect(
+        f"{PAGES} pages in blocks, some split by the dirty log, and joined again as the kernel "
+        "likes: each time all mapped leaves old after aging, then exactly the touched ones young; "
+        "the log names exactly the pages written; no content is lost"
+    )
+    vm = populated(guest(backing="thp", pages=PAGES))
+    ipa = vm.slot.ipa
+    if len(stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)) != PAGES:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
+    _age_and_touch(vm, shell, claim, rng, "blocks")
+    vm.dirty_log(True)
+    # In the first block only: the second stays one.
+    written = pick(rng, BLOCK)
+    vm.touch(written, write=True)
+    left = stage2.blocks(leaves(vm, shell, claim, "written"), ipa, PAGES)
+    claim.observe(f"{len(left)} of {PAGES} pages in blocks while some are logged")
+    if left & written:
+        raise Unproven("the dirty log did not split the block that was written to")
+    dirty = vm.dirty()
+    assert dirty == written, f"logged are {short(dirty)}, written were {short(written)}"
+    _age_and_touch(vm, shell, claim, rng, "split")
+    vm.dirty_log(False)
+    vm.touch(range(PAGES), write=True)
+    joined = stage2.blocks(leaves(vm, shell, claim, "joined"), ipa, PAGES)
+    claim.observe(f"{len(joined)} of {PAGES} pages in blocks at the end")
+    _age_and_touch(vm, shell, claim, rng, "joined")
+    vm.verify(range(PAGES))
+
+
+def _age_and_touch(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
+    ipa = vm.slot.ipa
+    mark_idle(vm)
+    before = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, PAGES)
+    assert not before, f"{name}: {len(before)} pages young after aging: {short(before)}"
+    # Within one half of either block, and little of it, so that a whole block can stay old.
+    touched = frozenset(rng.sample(range(PAGES), 8)) if name == "split" else pick(rng, PAGES, BLOCK)
+    vm.touch(touched, write=False)
+    after = leaves(vm, shell, claim, f"{name}-touched")
+    expected = stage2.by_leaf(after, ipa, PAGES, touched)
+    young = stage2.young(after, ipa, PAGES)
+    claim.observe(f"{name}: {show_set(expected, young)}")
+    assert young == expected, f"{name}: {show_set(expected, young)}"

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the host takes away is gone from stage 2, at once, and nothing else is.
+
+A walker without the MMU lock meets unmapping: tables that are freed under it, entries that were
+old when they went. Here nothing races; it shows that unmapping itself is still whole.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
+from harness.checks.test_hot_page import free_cpu
+from harness.guests import Advice, Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+SPIN_PAGES = 64
+# Two tables of stage 2.
+PAGES = 1024
+TABLE = 512
+# The host splits huge pages and makes new ones (khugepaged) as it likes, and whole ranges leave
+# stage 2 with that: for thp only what the guest reads is judged of the pages that stay.
+ADVICE: dict[str, Advice] = {"anon": "dontneed", "memfd": "remove", "thp": "dontneed"}
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("aged", [False, True], ids=["young", "old"])
+def test_unmap_hot(
+    aged: bool, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """A page that is taken away is unreachable at once to a vCPU that never exits."""
+    page = rng.randrange(SPIN_PAGES)
+    age = "old" if aged else "young"
+    claim.expect(
+        f"once MADV_DONTNEED of page {page} ({age}) has returned, the vCPU that reads it without "
+        "end and without an exit takes a fault and reads zeroes"
+    )
+    vm = populated(guest(pages=SPIN_PAGES))
+    vm.pin(0, free_cpu(shell), fifo=True)
+    vm.spin({page}, write=False)
+    seen = vm.take_away(page, aged=aged)
+    vm.spin_stop()
+    exits = seen.after.exits.exits - seen.before.exits.exits
+    claim.observe(f"it read {seen.old:#x}, then {seen.new:#x} with {exits} exits between")
+    if not seen.old:
+        raise Unproven("the page held zeroes before it was taken away")
+    assert seen.new == 0, f"it still reads {seen.new:#x} from a page that is gone"
+    assert exits > 0, "it took no fault on a page that is gone"
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("backing", sorted(ADVICE))
+def test_unmap_part(
+    backing: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """Pages taken away leave stage 2, the others stay with what they hold, round after round."""
+    claim.expect(
+        f"of {PAGES} pages of {backing} memory those that are taken away leave stage 2, the others "
+        "stay mapped; the guest reads zeroes from the ones and what it wrote from the others"
+    )
+    vm = populated(guest(backing=backing, pages=PAGES))
+    everything = frozenset(range(PAGES))
+    one_table = frozenset(range(TABLE)) | pick(rng, PAGES)
+    # The third time, the table that became empty in the second is in use again.
+    for name, gone in (
+        ("some", pick(rng, PAGES)),
+        ("table", one_table),
+        ("again", pick(rng, PAGES)),
+    ):
+        vm.drain()
+        mark_idle(vm)
+        kept = everything - gone
+        vm.touch(pick(rng, PAGES), write=False)
+        vm.advise(ADVICE[backing], gone)
+        mapped = stage2.mapped(leaves(vm, shell, claim, name), vm.slot.ipa, PAGES)
+        claim.observe(f"{name}: {len(gone)} taken away, {len(mapped)} mapped")
+        left, lost = mapped & gone, kept - mapped
+        assert not left, f"{name}: {len(left)} pages are mapped still: {shorten(left)}"
+        assert not lost or backing == "thp", f"{name}: {len(lost)} others went: {shorten(lost)}"
+        # kvm-guest compares what the guest reads with what it wrote, or with zero.
+        vm.touch(everything, write=False)
+        vm.touch(gone, write=True)
+        vm.verify(everything)
+        if backing != "thp":
+            mapped = stage2.mapped(leaves(vm, shell, claim, f"{name}-back"), vm.slot.ipa, PAGES)
+            assert mapped == everything, f"{name}: only {len(mapped)} pages are mapped again"

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Put a host back as it was, without hiding why a check failed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from harness.errors import DeadlineExceeded, HostDied, InfraError
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Undo what the block did. Trouble with that must not hide why the block itself failed."""
+    try:
+        yield
+    except BaseException:
+        try:
+            undo()
+        except (HostDied, DeadlineExceeded):
+            raise
+        except InfraError:
+            pass
+        raise
+    undo()
