@@ -74,6 +74,15 @@ def test_broken(recorded: list[Event], words: str) -> None:
         check(counts(*recorded))
 
 
+def test_only_what_is_present_can_be_asked_for() -> None:
+    found = counts(event("first"), *ALL[:3])
+    session: Any = SimpleNamespace(absent=found.absent)
+    claim = Claim(Path("unused"), "")
+    check_path(claim, EXPECTED, session, found, GUEST, frozenset({0, 1, 2}))
+    with pytest.raises(AssertionError, match="asked for 1 pages: 2"):
+        check_path(claim, EXPECTED, session, found, GUEST, frozenset({0, 1}))
+
+
 def test_nowhere_means_no_tested_page() -> None:
     nowhere = Expectation(False, (), ("fast",), AGE)
     check(counts(age(PAGES), age(-1)), nowhere)

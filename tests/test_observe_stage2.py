@@ -100,6 +100,41 @@ def test_by_leaf_of_pages_is_the_set_itself() -> None:
     assert stage2.by_leaf(ranges, SLOT, 64, {0, 3, 63}) == {0, 3, 63}
 
 
+OLD_PAGES = HEADER + line(0, SLOT, 1) + line(SLOT, SLOT + 0x4000, 3, "   R W X       ")
+SHAPES = {
+    "   R W X AF    ": (False, True),
+    "   R   X       ": (True, True),
+    "   R W         ": (True, True),
+    "     W X       ": (True, True),
+    "": (True, True),
+}
+
+
+@pytest.mark.parametrize("attributes", SHAPES)
+def test_leaves_differ_in_any_attribute_and_in_af_if_asked(attributes: str) -> None:
+    before = stage2.parse(OLD_PAGES)
+    after = stage2.parse(
+        HEADER
+        + line(0, SLOT, 1)
+        + line(SLOT, SLOT + 0x1000, 3, "   R W X       ")
+        + line(SLOT + 0x1000, SLOT + 0x2000, 3, attributes)
+        + line(SLOT + 0x2000, SLOT + 0x4000, 3, "   R W X       ")
+    )
+    without, having = SHAPES[attributes]
+    for af, seen in ((False, without), (True, having)):
+        found = stage2.differing(before, after, SLOT, 4, af=af)
+        assert found == ({1} if seen else set())
+
+
+def test_levels_differ_but_not_of_what_is_unmapped() -> None:
+    end = SLOT + 0x200000
+    pages = stage2.parse(HEADER + line(0, SLOT, 1) + line(SLOT, end, 3, VALID))
+    block = stage2.parse(HEADER + line(0, SLOT, 1) + line(SLOT, end, 2, "   R W X AF BLK"))
+    assert len(stage2.differing(pages, block, SLOT, 512, af=False)) == 512
+    empty = [stage2.parse(HEADER + line(0, SLOT, 1) + line(SLOT, end, n)) for n in (2, 3)]
+    assert not stage2.differing(empty[0], empty[1], SLOT, 512, af=True)
+
+
 def test_writable_is_not_mapped() -> None:
     """Pages that were only read after dirty logging lack S2AP_W."""
     ranges = stage2.parse(dump("small.txt"))

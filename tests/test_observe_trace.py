@@ -93,6 +93,11 @@ def test_each_page_was_aged_once() -> None:
         trace.pages_by_ipa(ages, SLOT, 64)
 
 
+def test_an_event_of_one_address_counts_for_its_page() -> None:
+    event = trace.Event(0, 0, "x", 1, "kvm:kvm_test_age_hva", "", {"hva": 0x2FFF})
+    assert trace.pages_by_hva([event], 0, 4) == (0, 0, 1, 0)
+
+
 def test_a_range_that_ends_inside_a_page_counts_for_it() -> None:
     event = trace.Event(0, 0, "x", 1, "kvm:kvm_age_hva", "", {"start": 0x2800, "end": 0x3001})
     assert trace.pages_by_hva([event], 0, 5) == (0, 0, 1, 1, 0)

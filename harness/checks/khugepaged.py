@@ -24,12 +24,12 @@ FOLDER = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 # It looks at a range again and again and gives it up where a page is absent.
 SETTINGS = {"max_ptes_none": 0, "pages_to_scan": 4096, "scan_sleep_millisecs": 10}
 SCAN = "huge_memory:mm_khugepaged_scan_pmd"
-SCAN_SECONDS = 20.0
+SCAN_SECONDS = 60.0
 POLL = 0.05
 
 # include/trace/events/huge_memory.h of Linux 6.12
 _SCAN = re.compile(
-    r"mm=[0-9a-fx]{1,18}, scan_pfn=0x(?P<pfn>[0-9a-f]{1,16}), writable=[01], "
+    r"mm=[^ ]{1,20}, scan_pfn=0x(?P<pfn>[0-9a-f]{1,16}), writable=[01], "
     r"referenced=(?P<young>[0-9]{1,9}), none_or_zero=(?P<absent>[0-9]{1,9}), "
     r"status=(?P<status>[a-z0-9_]{1,40}), unmapped=[0-9]{1,9}"
 )
