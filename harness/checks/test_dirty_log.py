@@ -12,8 +12,11 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
+from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, shorten, show_set
+from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set
+from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -22,9 +25,21 @@ PAGES = 512
 ROUNDS = 2
 
 
-@pytest.mark.quick
+@pytest.mark.parametrize(
+    "driver",
+    [
+        pytest.param("page_idle", marks=pytest.mark.quick),
+        pytest.param("mglru_walk", marks=pytest.mark.deep),
+    ],
+)
 def test_dirty_log(
-    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+    driver: Ager,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
 ) -> None:
     """With aging before, between and after, the dirty log names exactly the pages written."""
     claim.expect(
@@ -32,22 +47,31 @@ def test_dirty_log(
         "it was read last, pages are writable exactly while it names them, aging changes AF alone, "
         "and reads of old pages neither make them writable nor log them"
     )
-    vm = populated(guest(pages=PAGES))
-    vm.dirty_log(True)
-    _logged(vm, claim, frozenset(), "before any write")
-    for number in range(ROUNDS):
-        _round(vm, shell, claim, rng, str(number))
-    vm.verify(range(PAGES))
+    vm = guest(pages=PAGES)
+    with aging_by(driver, vm, shell, contract, cell) as age:
+        populated(vm)
+        vm.dirty_log(True)
+        _logged(vm, claim, frozenset(), "before any write")
+        for number in range(ROUNDS):
+            _round(vm, shell, claim, rng, str(number), age)
+        vm.verify(range(PAGES))
 
 
-def _round(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
+def _round(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    name: str,
+    age: Callable[[], None],
+) -> None:
     ipa = vm.slot.ipa
     written = pick(rng, PAGES)
     vm.touch(written, write=True)
     before = leaves(vm, shell, claim, f"{name}-written")
     _writable(vm, claim, before, written, f"round {name}, after writes")
 
-    mark_idle(vm)
+    age()
     aged = old_pages(vm, shell, claim)
     changed = stage2.differing(before, aged, ipa, PAGES, af=False)
     assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
@@ -56,7 +80,7 @@ def _round(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str)
     vm.touch(more, write=True)
     # Reading the log also takes write permission back and invalidates the slot's translations.
     _logged(vm, claim, written | more, f"round {name}")
-    mark_idle(vm)
+    age()
     _logged(vm, claim, frozenset(), f"round {name}, after aging")
 
     read = pick(rng, PAGES)

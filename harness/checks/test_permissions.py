@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
+from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, shorten
+from harness.checks.pages import leaves, old_pages, pick, populated, shorten
+from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -19,22 +22,48 @@ PAGES = {"anon": 1024, "thp": 4096}
 BLOCK = {"anon": 1, "thp": 512}
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("backing", sorted(BLOCK))
+@pytest.mark.parametrize(
+    ("backing", "driver"),
+    [
+        pytest.param("anon", "page_idle", marks=pytest.mark.quick),
+        pytest.param("thp", "page_idle", marks=pytest.mark.quick),
+        pytest.param("anon", "mglru_walk", marks=pytest.mark.deep),
+    ],
+)
 def test_permissions(
-    backing: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+    backing: str,
+    driver: Ager,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
 ) -> None:
     """Neither aging nor an access to an old page changes more of a leaf than AF."""
-    pages, block = PAGES[backing], BLOCK[backing]
-    vm = populated(guest(backing=backing, pages=pages))
-    ipa = vm.slot.ipa
+    vm = guest(backing=backing, pages=PAGES[backing])
+    with aging_by(driver, vm, shell, contract, cell) as age:
+        populated(vm)
+        _check(vm, shell, claim, rng, BLOCK[backing], driver, age)
+
+
+def _check(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    block: int,
+    driver: Ager,
+    age: Callable[[], None],
+) -> None:
+    pages, ipa = vm.slot.pages, vm.slot.ipa
     # The invalidation takes write permission from all leaves, a write gives it to one.
     vm.flush()
     vm.touch(pick(rng, pages, block), write=True)
     before = leaves(vm, shell, claim, "before")
     writable = stage2.writable(before, ipa, pages)
     claim.expect(
-        f"level, R, W and X of all leaves of {pages} pages the same after aging by page_idle and "
+        f"level, R, W and X of all leaves of {pages} pages the same after aging by {driver} and "
         f"after reads, {len(writable)} pages writable and the others not"
     )
     if not writable or len(writable) == pages:
@@ -42,7 +71,7 @@ def test_permissions(
     if block > 1 and len(stage2.blocks(before, ipa, pages)) != pages:
         raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
 
-    mark_idle(vm)
+    age()
     _same(before, old_pages(vm, shell, claim), vm, claim, "aging")
     vm.touch(pick(rng, pages, block), write=False)
     _same(before, leaves(vm, shell, claim, "read"), vm, claim, "reads")

@@ -12,9 +12,12 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
+from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
 from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
 from harness.checks.pages import shorten as short
+from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -24,54 +27,73 @@ BLOCK = 512
 PAGES = 2 * BLOCK
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("cause", ["dirty-log", "skew"])
+@pytest.mark.parametrize(
+    ("cause", "driver"),
+    [
+        pytest.param("dirty-log", "page_idle", marks=pytest.mark.quick),
+        pytest.param("skew", "page_idle", marks=pytest.mark.quick),
+        pytest.param("skew", "mglru_walk", marks=pytest.mark.deep),
+    ],
+)
 def test_range(
-    cause: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+    cause: str,
+    driver: Ager,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
 ) -> None:
     """Aging a range makes each of its leaves old, and each is young again for itself."""
     skew = rng.randrange(1, BLOCK) if cause == "skew" else 0
     vm = guest(backing="thp", pages=PAGES, skew=skew)
-    ipa = vm.slot.ipa
-    if not skew:
-        vm.dirty_log(True)
-    populated(vm)
-    huge = vm.flags()["thp"]
-    if huge != PAGES:
-        raise Unproven(f"{huge} of {PAGES} pages are huge to the host")
-    blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)
-    if blocks:
-        raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where it should by pages")
+    with aging_by(driver, vm, shell, contract, cell) as age:
+        if not skew:
+            vm.dirty_log(True)
+        populated(vm)
+        huge = vm.flags()["thp"]
+        if huge != PAGES:
+            raise Unproven(f"{huge} of {PAGES} pages are huge to the host")
+        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
+        if blocks:
+            raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+        age()
+        old_pages(vm, shell, claim)
+        # One of the huge pages stays as it is.
+        heads = [(page + skew) // BLOCK for page in range(PAGES)]
+        spared = rng.choice(heads)
+        touched = frozenset(page for page in pick(rng, PAGES) if heads[page] != spared)
+        claim.expect(
+            f"{PAGES} pages mapped one by one (by {cause}{f' of {skew} pages' if skew else ''}) "
+            f"all old after {driver} aged them by huge page, then exactly {len(touched)} touched "
+            "ones young, then all old again; to page_idle, only the untouched huge page is idle"
+        )
+        _invalidate(vm, rng, touched, logging=not skew)
+        vm.touch(touched, write=False)
+        young = stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES)
+        claim.observe(f"stage 2: {show_set(touched, young)}")
+        assert young == touched, f"stage 2: {show_set(touched, young)}"
+        if driver == "page_idle":
+            asked = frozenset(heads[page] for page in touched)
+            idle = vm.idle_read()
+            expected = frozenset(page for page in range(PAGES) if heads[page] not in asked)
+            claim.observe(f"page_idle: {len(idle)} idle")
+            assert idle == expected, f"page_idle says {short(idle)} idle, not {short(expected)}"
+        else:
+            age()
+        old_pages(vm, shell, claim)
 
-    mark_idle(vm)
-    old_pages(vm, shell, claim)
-    # One of the huge pages stays as it is.
-    heads = [(page + skew) // BLOCK for page in range(PAGES)]
-    spared = rng.choice(heads)
-    touched = frozenset(page for page in pick(rng, PAGES) if heads[page] != spared)
-    claim.expect(
-        f"{PAGES} pages mapped one by one (by {cause}{f' of {skew} pages' if skew else ''}) all "
-        f"old after aging by huge page, then exactly {len(touched)} touched ones young, then all "
-        "old again; to page_idle the one huge page idle that was not touched"
-    )
-    if skew:
+
+def _invalidate(vm: Guest, rng: random.Random, touched: frozenset[int], *, logging: bool) -> None:
+    """Force a stage-2 TLB invalidation; with the log on by reading it, once some are written."""
+    if not logging:
         vm.flush()
-    else:
-        written = frozenset(rng.sample(sorted(touched), 4))
-        vm.touch(written, write=True)
-        # What reads the log invalidates the slot's translations, if anything was logged.
-        assert vm.dirty() == frozenset(range(PAGES)), "the log must name all pages until read"
-    vm.touch(touched, write=False)
-    young = stage2.young(leaves(vm, shell, claim, "touched"), ipa, PAGES)
-    claim.observe(f"stage 2: {show_set(touched, young)}")
-    assert young == touched, f"stage 2: {show_set(touched, young)}"
-
-    idle = vm.idle_read()
-    asked = frozenset(heads[page] for page in touched)
-    expected = frozenset(page for page in range(PAGES) if heads[page] not in asked)
-    claim.observe(f"page_idle: {len(idle)} idle")
-    assert idle == expected, f"page_idle says {short(idle)} are idle, not {short(expected)}"
-    old_pages(vm, shell, claim)
+        return
+    written = frozenset(rng.sample(sorted(touched), 4))
+    vm.touch(written, write=True)
+    logged = vm.dirty()
+    assert logged >= written, f"{len(written - logged)} writes were not logged"
 
 
 @pytest.mark.deep
@@ -97,7 +119,7 @@ def test_split(guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: ran
         raise Unproven("the dirty log did not split the block that was written to")
     dirty = vm.dirty()
     assert dirty == written, f"logged are {short(dirty)}, written were {short(written)}"
-    _age_and_touch(vm, shell, claim, rng, "split")
+    _age_and_touch(vm, shell, claim, rng, "split", logging=True)
     vm.dirty_log(False)
     vm.touch(range(PAGES), write=True)
     joined = stage2.blocks(leaves(vm, shell, claim, "joined"), ipa, PAGES)
@@ -106,13 +128,15 @@ def test_split(guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: ran
     vm.verify(range(PAGES))
 
 
-def _age_and_touch(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
+def _age_and_touch(
+    vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str, *, logging: bool = False
+) -> None:
     ipa = vm.slot.ipa
     mark_idle(vm)
     before = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, PAGES)
     assert not before, f"{name}: {len(before)} pages young after aging: {short(before)}"
-    # Within one half of either block, and little of it, so that a whole block can stay old.
-    touched = frozenset(rng.sample(range(PAGES), 8)) if name == "split" else pick(rng, PAGES, BLOCK)
+    touched = frozenset(rng.sample(range(PAGES), 8)) if logging else pick(rng, PAGES, BLOCK)
+    _invalidate(vm, rng, touched, logging=logging)
     vm.touch(touched, write=False)
     after = leaves(vm, shell, claim, f"{name}-touched")
     expected = stage2.by_leaf(after, ipa, PAGES, touched)

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Age all tested pages by a driver of choice, for checks that hold whatever the driver is.
+
+A series may give one driver a path into KVM of its own, so what is shown with page_idle is not
+shown with MGLRU's walk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.driver import situation
+from harness.checks.mglru import memcg_of
+from harness.checks.pages import mark_idle
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+
+Ager = Literal["page_idle", "mglru_walk"]
+
+
+@contextlib.contextmanager
+def aging_by(
+    driver: Ager, vm: Guest, shell: Shell, contract: Contract, cell: CellSpec
+) -> Iterator[Callable[[], None]]:
+    """A function that ages all pages of a guest that has no memory yet.
+
+    Skips the check where the contract says that this driver does not reach KVM.
+    """
+    if not contract.expect(driver, situation(cell)).reaches_kvm:
+        pytest.skip(f"{driver} does not reach KVM here")
+    if driver == "page_idle":
+        yield lambda: mark_idle(vm)
+        return
+    with memcg_of(vm, shell) as memcg:
+        yield memcg.walk
