@@ -53,19 +53,24 @@ class AgingPath(_Model):
             raise ValueError("a path that asks for no page cannot enter functions")
         if not self.enters and not self.never:
             raise ValueError("a path needs functions to observe")
-        both = {name for step in self.enters for name in step} & set(self.never)
+        both = _entered(self) & set(self.never)
         if both:
             raise ValueError(f"both entered and never entered: {', '.join(sorted(both))}")
         return self
 
 
-class Rule(_Model):
-    """The path that a driver takes where all given conditions hold; one not given always holds."""
+class _Where(_Model):
+    """Conditions on a situation; one that is not given always holds."""
 
-    path: Name
     modes: tuple[Mode, ...] = get_args(Mode)
     stage1_af: AfMode | None = None
     stage2_af: AfMode | None = None
+
+
+class Rule(_Where):
+    """The path that a driver takes where the conditions hold."""
+
+    path: Name
 
 
 class Drivers(_Model):
@@ -103,11 +108,24 @@ class Variant(_Model):
     stage2_af: AfMode | None = None
 
 
+class Counter(_Where):
+    """A file in a VM's debugfs folder that counts the stage-2 leaves that aging made old.
+
+    Where the conditions hold it counts each of them; everywhere else it stands still.
+    """
+
+    name: FileName
+
+
 class FastPath(_Model):
-    """Functions that these drivers enter in these cells, and that nothing enters elsewhere."""
+    """Functions that are entered in these cells and nowhere else.
+
+    `drivers` enter all of them, and nothing else is said of their way. With none, the paths say
+    who enters which.
+    """
 
     functions: Annotated[tuple[Symbol, ...], Field(min_length=1)]
-    drivers: Annotated[tuple[Driver, ...], Field(min_length=1)]
+    drivers: tuple[Driver, ...] = ()
     modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
     stage2_af: tuple[AfMode, ...] = get_args(AfMode)
     lru_gen_bit: Annotated[int, Field(gt=0, le=0x8000)] | None = None
@@ -123,6 +141,7 @@ class ContractFile(_Model):
     stage2_af_file: AfFile | None = None
     variants: tuple[Variant, ...] = ()
     fast_path: FastPath | None = None
+    counters: tuple[Counter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,6 +195,7 @@ class Contract:
     stage2_af_file: AfFile | None
     variants: tuple[Variant, ...]
     fast_path: FastPath | None
+    counters: tuple[Counter, ...]
 
     def applies_to(self, version: str) -> bool:
         """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
@@ -189,8 +209,13 @@ class Contract:
             return Expectation(True, steps, (), None, fast.lru_gen_bit)
         rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
         path = self.paths[rule.path]
-        never = path.never + (fast.functions if fast is not None else ())
-        return Expectation(path.pages == "each", path.enters, never, path.event)
+        entered = _entered(path)
+        excluded = (name for name in (fast.functions if fast else ()) if name not in entered)
+        return Expectation(path.pages == "each", path.enters, (*path.never, *excluded), path.event)
+
+    def expect_counters(self, situation: Situation) -> dict[str, bool]:
+        """Whether each of the series' counters counts in `situation`, by its name."""
+        return {counter.name: _holds(counter, situation) for counter in self.counters}
 
     def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
         """For which pages a guest that touches aged pages takes access faults."""
@@ -222,10 +247,15 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
     faults = own.access_faults or ground.access_faults
     if faults is None:
         raise problem_at(base, ("access_faults",), "missing, and the base must have it")
-    names = [variant.name for variant in own.variants]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise problem_at(own_path, ("variants", index, "name"), f"{name} is given twice")
+    for key, names in (
+        ("variants", [variant.name for variant in own.variants]),
+        ("counters", [counter.name for counter in own.counters]),
+    ):
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise problem_at(own_path, (key, index, "name"), f"{name} is given twice")
+    if own.fast_path is not None:
+        _check_excluded(own.fast_path, rules, paths, own_path)
     return Contract(
         kernel=own.kernel,
         paths=paths,
@@ -234,7 +264,32 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         stage2_af_file=own.stage2_af_file,
         variants=own.variants,
         fast_path=own.fast_path,
+        counters=own.counters,
     )
+
+
+def _check_excluded(
+    fast: FastPath,
+    rules: Mapping[Driver, tuple[Rule, ...]],
+    paths: Mapping[str, AgingPath],
+    where: Path,
+) -> None:
+    """Refuse a contract that contradicts itself: a path into the fast path where there is none."""
+    for driver, alternatives in rules.items():
+        for situation in situations():
+            rule = next(rule for rule in alternatives if _holds(rule, situation))
+            inside = _entered(paths[rule.path]) & set(fast.functions)
+            if inside and not _on_fast_path(fast, situation):
+                raise problem_at(
+                    where,
+                    ("fast_path",),
+                    f"{driver} enters {', '.join(sorted(inside))} by path {rule.path!r} in mode "
+                    f"{situation.mode}, stage2_af {situation.stage2_af}, where nothing may",
+                )
+
+
+def _entered(path: AgingPath) -> set[str]:
+    return {name for step in path.enters for name in step}
 
 
 def _complete(
@@ -258,11 +313,11 @@ def _complete(
     return rules
 
 
-def _holds(rule: Rule, situation: Situation) -> bool:
+def _holds(where: _Where, situation: Situation) -> bool:
     return (
-        situation.mode in rule.modes
-        and rule.stage1_af in (None, situation.stage1_af)
-        and rule.stage2_af in (None, situation.stage2_af)
+        situation.mode in where.modes
+        and where.stage1_af in (None, situation.stage1_af)
+        and where.stage2_af in (None, situation.stage2_af)
     )
 
 

@@ -112,6 +112,42 @@ def test_contract_and_patch_of_the_project_speak_of_the_same_things() -> None:
     assert f'seq_puts(m, "{file.software}\\n")' in text
 
 
+def test_lockless_aging_is_lockless_but_under_pkvm() -> None:
+    contract = load(PROJECT / "series" / "lockless-aging" / "series.yaml")
+    base = load(None)
+    for driver in get_args(Driver):
+        for situation in situations():
+            seen, usual = contract.expect(driver, situation), base.expect(driver, situation)
+            lockless = ("kvm_age_gfn_lockless",) in seen.enters
+            locked = ("kvm_age_gfn",) in seen.enters
+            assert lockless == (usual.reaches_kvm and situation.mode != "protected")
+            assert locked == (usual.reaches_kvm and situation.mode == "protected")
+            assert lockless or "kvm_age_gfn_lockless" in seen.never
+            assert locked or "kvm_age_gfn" in seen.never
+            assert "kvm_test_age_gfn_lockless" in seen.never
+            # All else is the base's: where the driver comes from, and for which pages it asks.
+            assert (seen.reaches_kvm, seen.event) == (usual.reaches_kvm, usual.event)
+            assert seen.enters[:2] + seen.enters[3:] == usual.enters[:2] + usual.enters[3:]
+            assert set(usual.never) <= set(seen.never)
+    for mode, counts in (("vhe", True), ("nvhe", True), ("protected", False)):
+        for situation in (one for one in situations() if one.mode == mode):
+            assert contract.expect_counters(situation) == {
+                "aged_lockless": counts,
+                "aged_locked": not counts,
+            }
+
+
+def test_lockless_aging_has_what_its_contract_names() -> None:
+    folder = PROJECT / "series" / "lockless-aging"
+    contract = load(folder / "series.yaml")
+    text = "".join(patch.read_text(encoding="utf-8") for patch in sorted(folder.glob("*.patch")))
+    assert contract.fast_path is not None
+    for function in contract.fast_path.functions:
+        assert f"+bool {function}(struct kvm *kvm, struct kvm_gfn_range *range)\n+{{" in text
+    for counter in contract.counters:
+        assert f"+\tSTATS_DESC_COUNTER(VM, {counter.name})" in text
+
+
 @pytest.mark.parametrize(
     ("version", "applies"),
     [("6.12", True), ("6.12.117", True), ("6.12-rc3", True), ("6.1", False), ("6.120.1", False)],
@@ -142,6 +178,61 @@ def test_fast_path_is_taken_where_it_says_and_never_elsewhere(tmp_path: Path) ->
         for name in contract.expect("page_idle", N1).never
         if name != "kvm_arch_test_clear_young"
     )
+
+
+LOCKLESS = """\
+kernel: "6.12"
+paths:
+  lockless:
+    pages: each
+    event: "kvm:kvm_age_hva"
+    enters: [[age_lockless]]
+drivers:
+  page_idle:
+    - {path: lockless, modes: [vhe, nvhe]}
+    - {path: idle_tracking, modes: [protected]}
+fast_path:
+  functions: [age_lockless, test_lockless]
+  modes: [vhe, nvhe]
+"""
+
+
+def test_fast_path_without_drivers_is_entered_by_the_paths_that_say_so(tmp_path: Path) -> None:
+    contract = load(write(tmp_path, LOCKLESS))
+    taken = contract.expect("page_idle", N1)
+    assert taken.enters == (("age_lockless",),)
+    assert taken.never == ("test_lockless",)
+    assert taken.event == "kvm:kvm_age_hva"
+    cells: list[tuple[Driver, Situation]] = [("page_idle", PROTECTED), ("eviction", N1)]
+    for driver, situation in cells:
+        assert {"age_lockless", "test_lockless"} <= set(contract.expect(driver, situation).never)
+
+
+def test_path_into_the_fast_path_where_there_is_none(tmp_path: Path) -> None:
+    text = LOCKLESS.replace("  modes: [vhe, nvhe]\n", "  modes: [vhe]\n")
+    assert refusal(tmp_path, text) == (
+        "series.yaml:11: fast_path: page_idle enters age_lockless by path 'lockless' in mode nvhe, "
+        "stage2_af hardware, where nothing may"
+    )
+
+
+def test_counters_count_where_their_conditions_hold(tmp_path: Path) -> None:
+    text = """\
+kernel: "6.12"
+counters:
+  - {name: fast, modes: [vhe, nvhe], stage2_af: hardware}
+  - {name: all}
+"""
+    contract = load(write(tmp_path, text))
+    assert contract.expect_counters(N1) == {"fast": True, "all": True}
+    for situation in (N1_SOFTWARE, A57, PROTECTED):
+        assert contract.expect_counters(situation) == {"fast": False, "all": True}
+    assert load(None).expect_counters(N1) == {}
+
+
+def test_counter_given_twice(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\ncounters:\n  - {name: a}\n  - {name: a, modes: [vhe]}\n'
+    assert refusal(tmp_path, text) == "series.yaml:4: counters[1].name: a is given twice"
 
 
 def test_own_rules_replace_those_of_one_driver(tmp_path: Path) -> None:

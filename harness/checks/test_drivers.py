@@ -15,6 +15,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.counted import counted
 from harness.checks.driver import check_faults, check_path, promised, situation, wanted
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, old_pages, pick, populated, shorten, young_pages
@@ -47,9 +48,10 @@ def test_page_idle(
     vm = populated(guest(pages=PAGES))
     touched = pick(rng, PAGES)
     with tracing(shell, wanted(expectation)) as session:
-        session.start()
-        mark_idle(vm)
-        aged = session.stop()
+        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+            session.start()
+            mark_idle(vm)
+            aged = session.stop()
         claim.save("trace-aging.txt", aged.raw)
         check_path(claim, expectation, session, aged, vm)
         old_pages(vm, shell, claim)
@@ -85,9 +87,10 @@ def test_mglru_walk(
         vm.flush()
         touched = pick(rng, PAGES)
         vm.touch(touched, write=False)
-        session.start()
-        memcg.walk()
-        counts = session.stop()
+        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+            session.start()
+            memcg.walk()
+            counts = session.stop()
         claim.save("trace.txt", counts.raw)
         check_path(claim, expectation, session, counts, vm)
         if expectation.reaches_kvm:
@@ -121,9 +124,10 @@ def test_eviction(
                 memcg.walk()
             vm.flush()
             vm.touch(touched, write=False)
-            session.start()
-            memcg.evict(PAGES)
-            counts = session.stop()
+            with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+                session.start()
+                memcg.evict(PAGES)
+                counts = session.stop()
             claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
             check_path(claim, expectation, session, counts, vm)
             kept = frozenset(vm.pfns())

@@ -175,6 +175,11 @@ def young(ranges: Sequence[Range], ipa: int, pages: int) -> frozenset[int]:
     return frozenset(page for page, leaf in enumerate(leaves) if leaf.valid and leaf.af)
 
 
+def young_leaves(ranges: Sequence[Range]) -> int:
+    """How many valid leaves, pages and blocks alike, have AF set, in all that the dump covers."""
+    return sum((run.end - run.start) // run.leaf_size for run in ranges if run.valid and run.af)
+
+
 def mapped(ranges: Sequence[Range], ipa: int, pages: int) -> frozenset[int]:
     """Indices of the slot's pages that a valid leaf maps, young or old."""
     leaves = slot_leaves(ranges, ipa, pages)

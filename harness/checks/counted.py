@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hold a kernel's own counters of aging to what aging did to the stage-2 tables."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.checks.claim import Claim
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import kvmstats, stage2
+from harness.observe.collect import dump_stage2
+from harness.observe.text import run_script
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The counters of one VM, and how many leaves of its whole stage 2 have AF set."""
+
+    counters: Mapping[str, int]
+    young: int
+
+
+@contextlib.contextmanager
+def counted(vm: Guest, shell: Shell, claim: Claim, promised: Mapping[str, bool]) -> Iterator[None]:
+    """Assert that in this block each counter that counts here rose by the leaves made old.
+
+    `promised` says of each counter whether it counts here; one that does not must stand still.
+    The block ages a guest whose vCPUs are parked, so nobody sets AF meanwhile.
+    """
+    if not promised:
+        yield
+        return
+    before = _tally(vm, shell)
+    yield
+    after = _tally(vm, shell)
+    check_counters(claim, promised, before, after)
+
+
+def _tally(vm: Guest, shell: Shell) -> Tally:
+    young = stage2.young_leaves(dump_stage2(shell, vm.vm_dir).ranges)
+    text = run_script(shell, kvmstats.script(vm.vm_dir), None)
+    return Tally(kvmstats.parse(text, kvmstats.folder(vm.vm_dir)).counters, young)
+
+
+def check_counters(claim: Claim, promised: Mapping[str, bool], before: Tally, after: Tally) -> None:
+    """Assert that the counters account for the leaves that are young no more."""
+    made_old = before.young - after.young
+    claim.observe(f"{made_old} of {before.young} young leaves of the VM made old")
+    for name, counts in promised.items():
+        assert name in before.counters and name in after.counters, f"the VM has no counter {name}"
+        rise = after.counters[name] - before.counters[name]
+        claim.observe(f"{name} rose by {rise}")
+        expected = made_old if counts else 0
+        assert rise == expected, f"{name} rose by {rise} instead of {expected}"

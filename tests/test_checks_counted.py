@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Counters of aging are held to the tables: all that was made old, and where it must count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.counted import Tally, check_counters, counted
+from harness.observe import stage2
+
+BEFORE = Tally({"fast": 100, "slow": 7}, young=512)
+HERE = {"fast": True, "slow": False}
+
+
+def check(after: Tally) -> str:
+    claim = Claim(Path("unused"), "")
+    check_counters(claim, HERE, BEFORE, after)
+    return claim.observed
+
+
+def test_all_that_was_made_old_is_accounted_for() -> None:
+    seen = check(Tally({"fast": 600, "slow": 7}, young=12))
+    assert seen == "500 of 512 young leaves of the VM made old; fast rose by 500; slow rose by 0"
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ({"fast": 599, "slow": 7}, "fast rose by 499 instead of 500"),
+        ({"fast": 601, "slow": 7}, "fast rose by 501 instead of 500"),
+        ({"fast": 100, "slow": 507}, "fast rose by 0 instead of 500"),
+        ({"fast": 600, "slow": 8}, "slow rose by 1 instead of 0"),
+        ({"slow": 7}, "the VM has no counter fast"),
+    ],
+)
+def test_not_accounted_for(after: dict[str, int], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        check(Tally(after, young=12))
+
+
+def test_nothing_made_old_is_nothing_counted() -> None:
+    check(Tally({"fast": 100, "slow": 7}, young=512))
+    with pytest.raises(AssertionError, match="fast rose by 1 instead of 0"):
+        check(Tally({"fast": 101, "slow": 7}, young=512))
+
+
+def test_a_kernel_without_counters_is_not_asked() -> None:
+    nobody: Any = SimpleNamespace()
+    with counted(nobody, nobody, Claim(Path("unused"), ""), {}):
+        pass
+
+
+def test_young_leaves_are_entries_not_pages() -> None:
+    def run(start: int, end: int, level: int, af: bool, valid: bool = True) -> stage2.Range:
+        return stage2.Range(start, end, level, valid, valid, valid, False, af, level < 3)
+
+    mib = 1 << 20
+    ranges = (
+        run(0, 2 * mib, 3, af=True),
+        run(2 * mib, 4 * mib, 3, af=False),
+        run(4 * mib, 10 * mib, 2, af=True),
+        run(10 * mib, 12 * mib, 2, af=False, valid=False),
+    )
+    assert stage2.young_leaves(ranges) == 512 + 3
+    assert stage2.young_leaves(()) == 0
