@@ -58,8 +58,6 @@ def test_range(
         blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
         if blocks:
             raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
-        age()
-        old_pages(vm, shell, claim)
         # One of the huge pages stays as it is.
         heads = [(page + skew) // BLOCK for page in range(PAGES)]
         spared = rng.choice(heads)
@@ -69,6 +67,8 @@ def test_range(
             f"all old after {driver} aged them by huge page, then exactly {len(touched)} touched "
             "ones young, then all old again; to page_idle, only the untouched huge page is idle"
         )
+        age()
+        old_pages(vm, shell, claim)
         _invalidate(vm, rng, touched, logging=not skew)
         vm.touch(touched, write=False)
         young = stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES)
