@@ -66,6 +66,8 @@ class CellSpec(BaseModel):
     pytest_args: tuple[str, ...]
     debug: bool = False
     """The kernel is a debug kernel (harness/kernel/flavor.py)."""
+    tickless: bool = True
+    """Whether the host has a CPU without a tick."""
     slowdown: float = 1.0
     """Factor of every deadline of a wait on this host; those below have it in them."""
     boot_seconds: float
@@ -90,7 +92,10 @@ def run_cell(spec: CellSpec) -> Cell:
 
 def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
     started = time.monotonic()
-    machine = qemu.Machine(spec.cell.host, spec.host.cpu, spec.host.cpus, spec.host.memory_mib)
+    wanted = spec.host
+    machine = qemu.Machine(
+        spec.cell.host, wanted.cpu, wanted.cpus, wanted.memory_mib, tickless=spec.tickless
+    )
     with (
         qemu.boot(
             machine,

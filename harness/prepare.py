@@ -121,6 +121,7 @@ def cell_spec(
         seed=checks.seed,
         pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
         debug=flavor is DEBUG,
+        tickless=flavor.tickless,
         slowdown=slowdown,
         boot_seconds=BOOT_SECONDS * slowdown,
         check_seconds=CHECK_SECONDS * slowdown,

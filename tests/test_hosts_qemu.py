@@ -146,3 +146,11 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     check_space(tmp_path, 1)
     with pytest.raises(InfraError, match=f"disk full: {tmp_path} has .* MiB free"):
         check_space(tmp_path, 1 << 62)
+
+
+def test_the_last_cpu_has_no_tick_unless_the_machine_is_to_have_one() -> None:
+    quiet = first_cmdline(Machine("n1", "neoverse-n1", cpus=4))
+    ticking = first_cmdline(Machine("n1", "neoverse-n1", cpus=4, tickless=False))
+    assert [word for word in quiet if word not in ticking] == [
+        *("nohz_full=3", "isolcpus=nohz,domain,3", "rcu_nocbs=3")
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
 from harness.checks.test_hot_page import free_cpu
@@ -32,9 +33,15 @@ ADVICE: dict[str, Advice] = {"anon": "dontneed", "memfd": "remove", "thp": "dont
 @pytest.mark.quick
 @pytest.mark.parametrize("aged", [False, True], ids=["young", "old"])
 def test_unmap_hot(
-    aged: bool, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+    aged: bool,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
 ) -> None:
     """A page that is taken away is unreachable at once to a vCPU that never exits."""
+    cpu = free_cpu(shell, cell)
     page = rng.randrange(SPIN_PAGES)
     age = "old" if aged else "young"
     claim.expect(
@@ -42,7 +49,7 @@ def test_unmap_hot(
         "end and without an exit takes a fault and reads zeroes"
     )
     vm = populated(guest(pages=SPIN_PAGES))
-    vm.pin(0, free_cpu(shell), fifo=True)
+    vm.pin(0, cpu, fifo=True)
     vm.spin({page}, write=False)
     seen = vm.take_away(page, aged=aged)
     vm.spin_stop()

@@ -38,6 +38,8 @@ class Machine:
     cpu: str
     cpus: int = 2
     memory_mib: int = 2048
+    tickless: bool = True
+    """Whether the last CPU is kept free of the tick."""
 
 
 def check_qemu() -> str:
@@ -100,10 +102,13 @@ def first_cmdline(machine: Machine) -> list[str]:
     """Boot arguments that every emulated host gets.
 
     A panic restarts a machine of the lab; here it stops for good, so that QEMU's end shows it.
-    The last CPU is kept free of the tick and of kernel work (kernel-parameters.txt, nohz_full).
+    The last CPU is kept free of the tick and of kernel work (kernel-parameters.txt, nohz_full),
+    unless the machine is to have none such.
     """
     last = machine.cpus - 1
     isolated = [f"nohz_full={last}", f"isolcpus=nohz,domain,{last}", f"rcu_nocbs={last}"]
+    if not machine.tickless:
+        isolated = []
     return [
         "console=ttyAMA0",
         "earlycon",
