@@ -60,6 +60,9 @@ class CellSpec(BaseModel):
     image: HostImage
     programs: dict[str, Path]
     contract: Path | None
+    becomes: Path | None = None
+    """The contract of the series that this kernel has the first patches of: each driver may keep
+    either."""
     seed: int
     seen_boot_ids: frozenset[str] = frozenset()
     """Of the boots that this run has seen before; the scheduler fills them in."""

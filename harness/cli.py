@@ -16,19 +16,22 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, bench, doctor, inventory
+from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
+from harness.each_patch import EachPatchRun
 from harness.errors import EXIT_ERROR, EXIT_INTERRUPTED, HarnessError, InfraError, UsageError
 from harness.inventory import KvmMode
 from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
 from harness.run import Options, Run
-from harness.verdict import EXIT_CODES
+from harness.verdict import EXIT_CODES, bisect_code
 
 PLAIN_WIDTH = 120
 
 _EPILOG = """\
 exit codes of run: 0 every verdict as expected, 1 a check failed, 2 usage or input error,
-3 infrastructure error, 4 something expected stayed unproven, 130 interrupted
+3 infrastructure error, 4 something expected stayed unproven, 130 interrupted;
+with --each-patch or --bisect: 0 good, 1 bad, 125 cannot be told, 130 interrupted
 """
 
 
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except Exception:
         traceback.print_exc()
         code = EXIT_ERROR
+    if getattr(options, "bisect", False) or getattr(options, "each_patch", False):
+        code = bisect_code(code)
     sys.exit(code)
 
 
@@ -78,6 +83,17 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="build, boot, check, and give a verdict")
     _add_run_options(run)
+    walk = run.add_argument_group("along a series")
+    walk.add_argument(
+        "--each-patch",
+        action="store_true",
+        help="test the kernel after each patch (by -m quick), and name the first that breaks it",
+    )
+    walk.add_argument(
+        "--bisect",
+        action="store_true",
+        help="exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot be told",
+    )
     run.set_defaults(command=_run)
 
     again = commands.add_parser("repeat", help="run the base kernel's checks many times over")
@@ -188,6 +204,8 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
+    if args.each_patch:
+        return _each_patch(args, console)
     one = Run(_options(args), Progress(console))
     try:
         return EXIT_CODES[one.execute().verdict]
@@ -197,6 +215,14 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         return EXIT_CODES["fail"] if one.verdict == "fail" else exc.exit_code
     finally:
         print(one.folder, flush=True)
+
+
+def _each_patch(args: argparse.Namespace, console: Console) -> int:
+    walk = EachPatchRun(_options(args), Progress(console))
+    try:
+        return PATCH_EXIT_CODES[walk.execute().verdict]
+    finally:
+        print(walk.folder, flush=True)
 
 
 def _repeat(args: argparse.Namespace, console: Console) -> int:

@@ -174,7 +174,8 @@ class Expectation:
     of `never` may be entered; one that cannot be probed means unproven. `event` is the tracepoint
     whose addresses tell which pages KVM was asked for: each tested page (in events of one page),
     or, where `reaches_kvm` is false, none. It is None on a fast path, which the tracepoint of the
-    base does not cover. `lru_gen_bit` must be set in lru_gen/enabled.
+    base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. Where there is one, what
+    `otherwise` says will do as well.
     """
 
     reaches_kvm: bool
@@ -182,6 +183,7 @@ class Expectation:
     never: tuple[str, ...]
     event: str | None
     lru_gen_bit: int | None = None
+    otherwise: Expectation | None = None
 
 
 @dataclass(frozen=True)

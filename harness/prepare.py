@@ -101,6 +101,7 @@ def cell_spec(
     contract: Path | None,
     checks: Checks,
     flavor: Flavor = PLAIN,
+    becomes: Path | None = None,
 ) -> CellSpec:
     """What the process of a cell is told; its folder is cells/ID in the run's."""
     slowdown = flavor.slowdown
@@ -118,6 +119,7 @@ def cell_spec(
         image=ground.image,
         programs=ground.programs,
         contract=contract,
+        becomes=becomes,
         seed=checks.seed,
         pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
         debug=flavor is DEBUG,

@@ -101,3 +101,40 @@ class Summary(_Model):
     kernels: tuple[Kernel, ...] = ()
     cells: tuple[Cell, ...] = ()
     checks: tuple[Check, ...] = ()
+
+
+Finding = Literal["good", "bad", "unknown"]
+"""Of a patch: with it and those before it the kernel is right, is wrong, or that is not known."""
+
+
+class PatchRecord(_Model):
+    """One step of a walk along a series: the kernel with the patches up to this one."""
+
+    number: int
+    subject: str
+    origin: str
+    """The file that it came from."""
+    folder: str
+    """Its run folder beside each-patch.json."""
+    finding: Finding
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class EachPatch(_Model):
+    """each-patch.json: a walk along a series (docs/summary.md)."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", serialization_alias="schema")
+    series: str
+    series_digest: str
+    seed: int
+    count: int
+    """Patches that the series has."""
+    base_folder: str = ""
+    base_verdict: Literal["pass", "fail", "error", "unproven", ""] = ""
+    patches: tuple[PatchRecord, ...] = ()
+    """Those that were looked at: the walk ends at the first bad one."""
+    first_bad: int | None = None
+    verdict: Finding = "unknown"
+    reason: str = ""
+    """Why the walk ended early, "" if it did not."""

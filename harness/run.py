@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,17 +75,32 @@ class Prepared:
     ground: Ground
 
 
+@dataclass(frozen=True)
+class Step:
+    """The first patches of a series, as a series of their own, and the run of the base before it.
+
+    Where they are not the whole, a driver may keep the base's promise or that of the series; the
+    series' boot variants, which need not exist yet, are left out.
+    """
+
+    series: Series
+    whole: bool
+    base: Summary
+    base_folder: Path
+
+
 class Run:
     """A run and its folder. After every cell summary.json says what is known so far."""
 
-    def __init__(self, options: Options, progress: Progress) -> None:
+    def __init__(self, options: Options, progress: Progress, step: Step | None = None) -> None:
         self._options = options
+        self._step = step
         self._flavor = DEBUG if options.debug else PLAIN
         self._progress = progress
         self._clock = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._cells: list[Cell] = []
-        self._checks: list[Check] = []
+        self._cells: list[Cell] = list(step.base.cells) if step else []
+        self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
         self._series_checks: tuple[Check, ...] = ()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
@@ -99,12 +114,17 @@ class Run:
         return self._progress.stages
 
     @property
+    def _whole(self) -> bool:
+        """Whether all patches of the series are there, so that its contract holds."""
+        return self._step is None or self._step.whole
+
+    @property
     def verdict(self) -> str:
         """What the cells that ran so far amount to."""
         return verdict.of_run(self._judged()[0], self._series_checks)
 
-    def execute(self) -> Summary:
-        """Do all of it and show the report.
+    def execute(self, *, show: bool = True) -> Summary:
+        """Do all of it and show the report, unless that is not wanted.
 
         Errors that end a run early are recorded before they are raised.
         """
@@ -117,8 +137,9 @@ class Run:
         except Exception as exc:
             self._write(str(exc) or type(exc).__name__)
             raise
-        self._progress.console.print()
-        self._progress.console.print(text_report(summary))
+        if show:
+            self._progress.console.print()
+            self._progress.console.print(text_report(summary))
         if self._options.junitxml is not None:
             self._copy_junit(self._options.junitxml, summary)
         return summary
@@ -132,17 +153,21 @@ class Run:
     def _execute(self) -> Summary:
         options = self._options
         stock = inventory.load(options.inventory)
-        series = None if options.base_only else self._load_series(stock)
+        series = self._step.series if self._step else None
+        if series is None and not options.base_only:
+            series = load_series(options, stock)
         self._series = series
         contract = load_contract(series.contract if series else None)
         cells = plan(
             stock,
-            contract if series else None,
+            contract if series and self._whole else None,
             hosts=options.hosts,
             kvm_modes=options.kvm_modes,
             base_only=options.base_only,
             cmdline=self._flavor.cmdline,
         )
+        # The base's have run already.
+        cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
         self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += _narrowing(options)
@@ -153,10 +178,6 @@ class Run:
         return self._write("")
 
     # ---- before the cells -------------------------------------------------------------------
-
-    def _load_series(self, stock: Inventory) -> Series:
-        spec = self._options.series or (stock.defaults.series,)
-        return series_module.load(spec if len(spec) > 1 else spec[0])
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options = self._options
@@ -226,19 +247,21 @@ class Run:
         jobs = self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
+        before = len(self._cells)
 
         def finished(_: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
             self._cells.append(cell)
             self._checks += checks
             settled = self._judged()[0]
             words = f"{settled[-1].outcome}" + (f": {cell.reason}" if cell.reason else "")
-            done = f"{len(self._cells)}/{total}"
+            done = f"{len(self._cells) - before}/{total}"
             self._progress.say(f"{done} {cell.id} ({cell.seconds:.1f} s): {words}")
             self._write("the cells have not all run yet")
 
         def tick(running: Sequence[str]) -> None:
             waits = ", ".join(running)
-            self._progress.now(f"cells: {len(self._cells)}/{total} done, running: {waits}")
+            done = f"{len(self._cells) - before}/{total}"
+            self._progress.now(f"cells: {done} done, running: {waits}")
 
         with self._progress.stage(f"{total} cells, {min(jobs, total)} at a time"):
             run_cells(self.specs, jobs=jobs, finished=finished, tick=tick)
@@ -252,7 +275,8 @@ class Run:
             prepared.kernels[cell.kernel],
             prepared.ground,
             run_folder=self.folder,
-            contract=series.contract if series else None,
+            contract=series.contract if series and self._whole else None,
+            becomes=series.contract if series and not self._whole else None,
             checks=Checks(options.checks, options.pytest_args, options.seed),
             flavor=self._flavor,
         )
@@ -291,6 +315,19 @@ class Run:
         write_atomically(self.folder / "summary.json", summary)
         (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
         return summary
+
+
+def load_series(options: Options, stock: Inventory | None = None) -> Series:
+    """The series that the user named, or the inventory's."""
+    spec = options.series or ((stock or inventory.load(options.inventory)).defaults.series,)
+    return series_module.load(spec if len(spec) > 1 else spec[0])
+
+
+def _elsewhere(checks: Sequence[Check], step: Step) -> Iterator[Check]:
+    """Checks of the base's run, with evidence relative to the folder of a run beside it."""
+    for check in checks:
+        paths = tuple(f"../{step.base_folder.name}/{path}" for path in check.evidence)
+        yield check.model_copy(update={"evidence": paths})
 
 
 def _narrowing(options: Options) -> list[str]:

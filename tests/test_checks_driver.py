@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,3 +144,34 @@ def test_pick_stays_in_bounds_and_takes_one_of_a_block() -> None:
         assert 2 <= len(pages) <= 6
         assert len({page // 512 for page in pages}) == len(pages)
         assert max(pages) < 4096
+
+
+FAST = Expectation(True, (("fast",),), (), None)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "held"),
+    [([event("first"), *ALL], EXPECTED), ([event("fast")], FAST)],
+    ids=["as the base", "as the whole series"],
+)
+def test_either_promise_will_do(recorded: list[Event], held: Expectation) -> None:
+    either = replace(EXPECTED, otherwise=FAST)
+    found = counts(*recorded)
+    session: Any = SimpleNamespace(absent={})
+    kept = check_path(Claim(Path("unused"), ""), either, session, found, GUEST)
+    assert (kept.enters, kept.otherwise is None) == (held.enters, held is FAST)
+
+
+def test_neither_promise_is_kept() -> None:
+    either = replace(EXPECTED, otherwise=FAST)
+    with pytest.raises(AssertionError, match="fast was never entered"):
+        check(counts(*ALL), either)
+    with pytest.raises(Unproven, match="fast: not there"):
+        check(counts(*ALL, absent={"fast": "not there"}), either)
+
+
+def test_what_either_promise_needs_is_recorded() -> None:
+    walk = Expectation(True, (("walk",),), (), "kvm:walked")
+    asked = wanted(replace(EXPECTED, otherwise=walk))
+    assert asked.events == (FAULT, AGE, "kvm:walked")
+    assert asked.functions == ("first", "second", "fast", "walk")

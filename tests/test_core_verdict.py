@@ -250,3 +250,9 @@ def test_a_check_of_the_series_itself_counts_like_a_cell(outcome: Outcome) -> No
     own = check(base, outcome).model_copy(update={"cell": SERIES})
     assert verdict.of_run([base], [own]) == ("pass" if outcome == "skip" else outcome)
     assert verdict.of_run([cell(outcome="fail")], [own]) == "fail"
+
+
+def test_git_bisect_understands_no_more_than_this() -> None:
+    """git-bisect(1): 125 is for what cannot be tested, 128 and more end it, the rest is bad."""
+    told = {code: verdict.bisect_code(code) for code in (0, 1, 2, 3, 4, 130)}
+    assert told == {0: 0, 1: 1, 2: 125, 3: 125, 4: 125, 130: 130}

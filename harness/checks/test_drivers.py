@@ -92,8 +92,7 @@ def test_mglru_walk(
             memcg.walk()
             counts = session.stop()
         claim.save("trace.txt", counts.raw)
-        check_path(claim, expectation, session, counts, vm)
-        if expectation.reaches_kvm:
+        if check_path(claim, expectation, session, counts, vm).reaches_kvm:
             old_pages(vm, shell, claim)
         else:
             young_pages(vm, shell, claim, touched)

@@ -8,7 +8,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -92,6 +92,19 @@ def load(spec: str | Sequence[str]) -> Series:
     messages = _read(path)
     chosen = _select(messages, str(path)) if len(messages) > 1 else _as_given(messages)
     return _series(path.name.split(".")[0], chosen, messages)
+
+
+def prefix(series: Series, count: int) -> Series:
+    """The first `count` patches of a series; all of them are the series itself."""
+    if count == len(series.patches):
+        return series
+    patches = series.patches[:count]
+    return replace(
+        series,
+        name=f"{series.name}, up to patch {count} of {len(series.patches)}",
+        patches=patches,
+        digest=digest_of([patch.diff for patch in patches]),
+    )
 
 
 def check_base(series: Series, source: Source, *, allow_other_base: bool = False) -> str | None:

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A walk along a series: which patch it names, and what it does not know."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from kernel_helpers import as_mail, create
+from rich.console import Console
+
+from harness import each_patch
+from harness.each_patch import EachPatchRun
+from harness.errors import InfraError, UsageError
+from harness.kernel import series
+from harness.kernel.build import KernelBuildError
+from harness.progress import Progress
+from harness.results import Cell, Check, EachPatch, Outcome, Summary
+from harness.run import Options, Step
+from harness.verdict import worst
+
+End = Outcome | BaseException
+
+
+def summary(kernel: str, outcome: Outcome) -> Summary:
+    cell = Cell.model_validate(
+        {
+            **{"id": f"n1-vhe-{kernel}", "host": "n1", "kernel": kernel, "kvm_mode": "vhe"},
+            **{"af_mode": "hardware", "outcome": outcome},
+        }
+    )
+    check = Check(
+        cell=cell.id, name="test_a", outcome=outcome, expected="", observed="", reason="3 young"
+    )
+    return Summary(
+        schema=1, harness="0", verdict=worst([outcome]), series="s", seed=1, started="",
+        seconds=12, emulated=True, cells=(cell,), checks=(check,),
+    )  # fmt: skip
+
+
+@dataclass
+class Plan:
+    """How the base's run and those of the patches end, in this order."""
+
+    ends: Sequence[End]
+    asked: list[tuple[Options, Step | None]] = field(default_factory=list)
+
+
+class FakeRun:
+    plan: Plan
+
+    def __init__(self, options: Options, progress: Progress, step: Step | None = None) -> None:
+        self._end = self.plan.ends[len(self.plan.asked)]
+        self._kernel = "patched" if step else "base"
+        self.plan.asked.append((options, step))
+        assert options.output is not None
+        self.folder = options.output / f"run-{len(self.plan.asked)}"
+
+    def execute(self, *, show: bool) -> Summary:
+        if isinstance(self._end, BaseException):
+            raise self._end
+        return summary(self._kernel, self._end)
+
+
+class Case:
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        mails = [as_mail(f"[PATCH {n}/3] Part {n}", create(f"{n}.c", "\n")) for n in (1, 2, 3)]
+        (tmp_path / "three.mbox").write_text("".join(mails))
+        self.options = Options(
+            series=(str(tmp_path / "three.mbox"),), output=tmp_path / "runs", seed=7
+        )
+        self.plan = Plan(())
+        self.out = io.StringIO()
+        monkeypatch.setattr(each_patch, "Run", FakeRun)
+        monkeypatch.setattr(FakeRun, "plan", self.plan, raising=False)
+
+    def go(self, *ends: End) -> EachPatch:
+        self.plan.ends = ends
+        walk = EachPatchRun(self.options, Progress(Console(file=self.out, width=200)))
+        try:
+            return walk.execute()
+        finally:
+            assert len(self.plan.asked) == len(ends), "all of these runs and no other"
+
+    @property
+    def index(self) -> EachPatch:
+        (path,) = self.options.output.glob("*/each-patch.json")  # type: ignore[union-attr]
+        return EachPatch.model_validate_json(path.read_text())
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    return Case(tmp_path, monkeypatch)
+
+
+def findings(index: EachPatch) -> list[str]:
+    return [record.finding for record in index.patches]
+
+
+def test_every_patch_is_good(case: Case) -> None:
+    index = case.go("pass", "pass", "pass", "pass")
+    assert index == case.index
+    assert (index.verdict, index.first_bad, index.reason) == ("good", None, "")
+    assert findings(index) == ["good"] * 3
+    assert [record.folder for record in index.patches] == ["run-2", "run-3", "run-4"]
+    assert (index.base_folder, index.base_verdict) == ("run-1", "pass")
+    assert "2/3   good   12 s Part 2" in case.out.getvalue()
+
+
+def test_each_step_is_one_patch_more_held_against_one_base(case: Case) -> None:
+    case.go("pass", "pass", "pass", "pass")
+    (base, nothing), *steps = case.plan.asked
+    assert base.base_only and nothing is None
+    assert all(not options.base_only for options, _ in steps)
+    assert [len(step.series.patches) for _, step in steps if step] == [1, 2, 3]
+    assert [step.whole for _, step in steps if step] == [False, False, True]
+    assert {step.base.cells[0].kernel for _, step in steps if step} == {"base"}
+    digests = {step.series.digest for _, step in steps if step}
+    assert len(digests) == 3
+    assert series.load(case.options.series[0]).digest in digests, "shared with a whole run"
+
+
+def test_the_first_bad_patch_ends_the_walk(case: Case) -> None:
+    index = case.go("pass", "pass", "fail")
+    assert (index.verdict, index.first_bad) == ("bad", 2)
+    assert findings(index) == ["good", "bad"]
+    assert index.patches[1].reason == "test_a in n1-vhe-patched: fail: 3 young"
+    text = case.out.getvalue()
+    assert "verdict: bad: a patch breaks the kernel; the first is 2/3, Part 2" in text
+    assert "three.mbox" in text
+
+
+def test_a_patch_that_does_not_compile_is_bad(case: Case, tmp_path: Path) -> None:
+    broken = KernelBuildError("it does not compile", "mm/a.c:1: error", tmp_path / "log")
+    index = case.go("pass", "pass", broken)
+    assert (index.verdict, index.first_bad) == ("bad", 2)
+    assert index.patches[1].reason == "it does not compile: mm/a.c:1: error"
+
+
+@pytest.mark.parametrize("end", ["unproven", "error", InfraError("disk full")])
+def test_what_cannot_be_told_is_passed_over(case: Case, end: End) -> None:
+    index = case.go("pass", "pass", end, "pass")
+    assert (index.verdict, index.first_bad) == ("unknown", None)
+    assert findings(index) == ["good", "unknown", "good"]
+    assert index.patches[1].reason
+
+
+def test_it_says_that_the_first_bad_one_may_be_an_earlier_one(case: Case) -> None:
+    index = case.go("pass", "unproven", "fail")
+    assert (index.verdict, index.first_bad) == ("bad", 2)
+    assert "Part 2 (or 1, of which it could not be told)" in case.out.getvalue()
+
+
+def test_a_base_that_does_not_pass_says_nothing_of_a_patch(case: Case) -> None:
+    index = case.go("fail")
+    assert (index.verdict, index.patches) == ("unknown", ())
+    assert "without the series does not pass" in index.reason
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), UsageError("patch 2 does not apply")])
+def test_the_index_is_there_however_it_ends(case: Case, end: BaseException) -> None:
+    with pytest.raises(type(end)):
+        case.go("pass", "pass", end)
+    assert findings(case.index) == ["good"]
+    assert case.index.verdict == "unknown"
+    assert case.index.reason in ("interrupted", "patch 2 does not apply")
+
+
+def test_quick_checks_unless_the_user_selects(case: Case) -> None:
+    case.go("fail")
+    assert case.plan.asked[0][0].pytest_args == ("-m", "quick")
+    case.options = Options(series=case.options.series, output=case.options.output,
+                           pytest_args=("-k", "idle"))  # fmt: skip
+    case.plan.asked.clear()
+    case.go("fail")
+    assert case.plan.asked[0][0].pytest_args == ("-k", "idle")
+
+
+def test_there_must_be_a_series(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--base-only has none"):
+        EachPatchRun(Options(base_only=True, output=tmp_path), Progress(Console()))
+    assert not list(tmp_path.iterdir())
