@@ -19,6 +19,8 @@ CONFIG_CMDLINE=""
 CONFIG_LTO_NONE=y
 """
 
+TREE = config.Tree("6.12.117", {"KVM", "SWAP"}.__contains__)
+
 
 def fragment(tmp_path: Path, text: str, name: str = "a.config") -> Path:
     path = tmp_path / name
@@ -28,8 +30,8 @@ def fragment(tmp_path: Path, text: str, name: str = "a.config") -> Path:
 
 def require(tmp_path: Path, *texts: str, kconfig: str = "config SWAP\n\tbool\n") -> None:
     paths = [fragment(tmp_path, text, f"{n}.config") for n, text in enumerate(texts)]
-    _, wishes = config.read_fragments(paths)
-    config.require(wishes, FINAL, [fragment(tmp_path, kconfig, "Kconfig")])
+    asked = config.read_fragments(paths, TREE)
+    config.require(asked.wishes, FINAL, [fragment(tmp_path, kconfig, "Kconfig")])
 
 
 def test_what_is_asked_for_and_there_passes(tmp_path: Path) -> None:
@@ -71,20 +73,93 @@ def test_the_last_fragment_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["CONFIG_KVM", "KVM=y", "config_kvm=y", "source x"])
 def test_a_line_that_means_nothing_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(UsageError, match=r"a\.config:2: neither"):
-        config.read_fragments([fragment(tmp_path, f"CONFIG_KVM=y\n{line}\n")])
+        config.read_fragments([fragment(tmp_path, f"CONFIG_KVM=y\n{line}\n")], TREE)
 
 
 def test_a_fragment_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.config cannot be read"):
-        config.read_fragments([tmp_path / "none.config"])
+        config.read_fragments([tmp_path / "none.config"], TREE)
 
 
 def test_fragments_are_one_text_in_order(tmp_path: Path) -> None:
     one, two = fragment(tmp_path, "CONFIG_A=y", "1"), fragment(tmp_path, "CONFIG_B=y\n\n", "2")
-    assert config.read_fragments([one, two])[0] == "CONFIG_A=y\nCONFIG_B=y\n"
+    assert config.read_fragments([one, two], TREE).text == "CONFIG_A=y\nCONFIG_B=y\n"
 
 
 def test_the_projects_own_fragments_are_understood() -> None:
     paths = sorted((PROJECT / "kernel-configs").glob("*.config"))
-    _, wishes = config.read_fragments(paths)
-    assert wishes["KVM"].value == "y" and wishes["JUMP_LABEL"].value == "y"
+    asked = config.read_fragments(
+        paths, config.Tree("6.2.1", lambda symbol: "PTDUMP" not in symbol)
+    )
+    assert asked.wishes["KVM"].value == "y" and asked.wishes["MODULES"].value == "y"
+    assert "PTDUMP_STAGE2_DEBUGFS" not in asked.wishes
+    asked = config.read_fragments(paths, config.Tree("6.12.117", lambda symbol: True))
+    assert asked.wishes["PTDUMP_STAGE2_DEBUGFS"].value == "y" and "MODULES" not in asked.wishes
+
+
+CONDITIONS = """# why
+CONFIG_A=y
+#: where known -- from 6.12 on
+CONFIG_B=y
+#: before 6.10
+CONFIG_C=y
+CONFIG_D=y
+"""
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "left"),
+    [
+        ("6.12.117", "B", "ABD"),
+        ("6.9.12", "B", "ABCD"),
+        ("6.10.0-rc1", "", "AD"),
+        ("5.19.0", "", "ACD"),
+        ("10.1.0", "CD", "AD"),
+    ],
+)
+def test_a_condition_is_for_the_next_setting(
+    tmp_path: Path, version: str, known: str, left: str
+) -> None:
+    tree = config.Tree(version, known.__contains__)
+    asked = config.read_fragments([fragment(tmp_path, CONDITIONS)], tree)
+    assert "".join(asked.wishes) == left
+    assert asked.text == "# why\n" + "".join(f"CONFIG_{symbol}=y\n" for symbol in left)
+
+
+def test_a_kernel_is_named_by_what_is_asked_of_it_alone(tmp_path: Path) -> None:
+    """Or a condition for another version would rebuild every kernel."""
+    plain = fragment(tmp_path, "# why\nCONFIG_A=y\nCONFIG_D=y\n", "plain")
+    tree = config.Tree("6.12.117", lambda _: False)
+    asked = config.read_fragments([fragment(tmp_path, CONDITIONS)], tree)
+    assert asked.text == config.read_fragments([plain], tree).text
+
+
+def test_the_tree_is_looked_at_only_for_a_condition(tmp_path: Path) -> None:
+    def never(symbol: str) -> bool:
+        raise AssertionError(symbol)
+
+    text = "CONFIG_A=y\n#: before 6.10\nCONFIG_B=y\n"
+    asked = config.read_fragments([fragment(tmp_path, text)], config.Tree("6.2.1", never))
+    assert "".join(asked.wishes) == "AB"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("#: where knwon\nCONFIG_A=y\n", r"a\.config:1: want '#: where known'"),
+        ("#: before 6\nCONFIG_A=y\n", r"a\.config:1: want"),
+        ("#: where known\n# why\nCONFIG_A=y\n", r"a\.config:2: no setting after the condition"),
+        ("#: where known\n#: before 6.1\nCONFIG_A=y\n", r"a\.config:2: no setting"),
+        ("CONFIG_A=y\n#: where known\n", r"a\.config: no setting after the condition on its last"),
+    ],
+)
+def test_a_condition_that_says_nothing_is_refused(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        config.read_fragments([fragment(tmp_path, text)], TREE)
+
+
+def test_what_a_tree_declares(tmp_path: Path) -> None:
+    text = "menuconfig KVM\n\tbool\n  config KVM_ARM\n\tdepends on KVM\n# config OLD\nconfig A B\n"
+    assert config.declared([fragment(tmp_path, text, "Kconfig")]) == {"KVM", "KVM_ARM"}

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness import proc
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
-from harness.kernel import buildlog, cache, config, elf, sandbox, toolchain
+from harness.kernel import buildlog, cache, config, elf, sandbox, symbols, toolchain
 from harness.kernel.apply import PatchedTree
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.source import Source
@@ -96,8 +96,7 @@ class _Job:
     """Everything that one build needs to know."""
 
     tree: Source | PatchedTree
-    fragments: str
-    wishes: dict[str, config.Wish]
+    fragments: config.Fragments
     tools: toolchain.Toolchain
     base_dir: Path | None
     deadline: Deadline
@@ -132,11 +131,11 @@ def build(
     a series does not compile, BaseBuildError if a source without one does not, InfraError for
     a full disk, too little memory or no sandbox, DeadlineExceeded when time runs out.
     """
-    text, wishes = config.read_fragments(fragments)
+    asked = config.read_fragments(fragments, config.Tree(tree.version, symbols.of(tree)))
     tools = toolchain.find(deadline)
     base_dir = _base_folder(tree, base)
-    job = _Job(tree, text, wishes, tools, base_dir, deadline, progress)
-    key = key_of(tree.digest, text, tools)
+    job = _Job(tree, asked, tools, base_dir, deadline, progress)
+    key = key_of(tree.digest, asked.text, tools)
     for _ in range(2):
         entry = cache.get_or_make(
             "builds", key, lambda stage: _fill(stage, key, job), deadline=deadline,
@@ -188,7 +187,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
         _make_newer(job.tree)
     else:
         work.mkdir()
-    (stage / "fragments.config").write_text(job.fragments)
+    (stage / "fragments.config").write_text(job.fragments.text)
     counter = _Counter(job)
     with _Log(log) as writer:
 
@@ -239,7 +238,7 @@ def _configure(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -
     if status != 0:
         raise _failure(log, job, f"make allnoconfig exited {status}")
     text = _read(work, ".config")
-    config.require(job.wishes, text, _kconfigs(job.tree.dir))
+    config.require(job.fragments.wishes, text, symbols.kconfigs(job.tree.dir))
     return text
 
 
@@ -374,10 +373,6 @@ def _make_newer(tree: PatchedTree) -> None:
         file = tree.dir / path
         if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
             os.utime(file)
-
-
-def _kconfigs(tree: Path) -> Iterator[Path]:
-    return (path for path in tree.rglob("Kconfig*") if not path.is_symlink())
 
 
 def _genuine(work: Path, where: str) -> Path:

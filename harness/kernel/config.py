@@ -1,10 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kconfig fragments: what they ask for, and whether the final configuration has it."""
+"""Kconfig fragments: what they ask for, and whether the final configuration has it.
+
+One set of fragments serves kernels of many versions. A condition, on a line of its own, holds for
+the setting on the next line:
+
+    #: where known [-- why]      left out for a tree whose Kconfig files do not declare the symbol
+    #: before 6.10 [-- why]      left out from that version on, by the tree's Makefile
+
+What is left out, and the conditions themselves, are no part of the text that a kernel is built
+and named from: a condition for another version changes no kernel. A misspelt symbol is still an
+error where it stands without a condition.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +23,10 @@ from harness.errors import UsageError
 
 _SET = re.compile(r"^CONFIG_(\w+)=(.*)$")
 _UNSET = re.compile(r"^# CONFIG_(\w+) is not set$")
+_CONDITION = re.compile(
+    r"^#: (?:(?P<known>where known)|before (?P<major>\d+)\.(?P<minor>\d+))(?: -- .+)?$"
+)
+_DECLARED = re.compile(r"^\s*(?:menu)?config\s+(\w+)\s*$", re.MULTILINE)
 NOT_SET = "n"
 
 
@@ -45,10 +60,31 @@ class ConfigError(UsageError):
         self.mismatches = mismatches
 
 
-def read_fragments(paths: Sequence[Path]) -> tuple[str, dict[str, Wish]]:
-    """All fragments as one text for KCONFIG_ALLCONFIG, and the last wish for each symbol.
+@dataclass(frozen=True)
+class Tree:
+    """What of a kernel tree decides conditions.
 
-    UsageError names file and line of a line that is neither setting, comment nor empty.
+    `version` is that of its Makefile ("6.12.117"); `knows` tells whether a Kconfig file declares a
+    symbol. It is asked only where a fragment says "where known": to look takes a second.
+    """
+
+    version: str
+    knows: Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """What fragments ask of one tree: one text for KCONFIG_ALLCONFIG, the last wish by symbol."""
+
+    text: str
+    wishes: Mapping[str, Wish]
+
+
+def read_fragments(paths: Sequence[Path], tree: Tree) -> Fragments:
+    """All fragments together, as far as they are for this tree.
+
+    UsageError names file and line of a line that is neither setting, comment nor empty, and of a
+    condition that is not understood or stands before no setting.
     """
     texts: list[str] = []
     wishes: dict[str, Wish] = {}
@@ -57,23 +93,56 @@ def read_fragments(paths: Sequence[Path]) -> tuple[str, dict[str, Wish]]:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as exc:
             raise UsageError(f"kernel fragment {path} cannot be read: {exc}") from exc
-        wishes.update({wish.symbol: wish for wish in parse_fragment(text, str(path))})
-        texts.append(text.rstrip("\n") + "\n")
-    return "".join(texts), wishes
+        kept = _for_tree(text, str(path), tree)
+        wishes.update({wish.symbol: wish for _, wish in kept if wish is not None})
+        texts.append("\n".join(line for line, _ in kept).rstrip("\n") + "\n")
+    return Fragments("".join(texts), wishes)
 
 
-def parse_fragment(text: str, file: str) -> list[Wish]:
-    """The wishes of one fragment in their order."""
-    wishes = []
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if found := _UNSET.match(line):
-            wishes.append(Wish(found[1], NOT_SET, file, number))
-        elif found := _SET.match(line):
-            wishes.append(Wish(found[1], found[2].strip(), file, number))
-        elif line and not line.startswith("#"):
-            raise UsageError(f"{file}:{number}: neither CONFIG_X=value nor a comment: {line!r}")
-    return wishes
+def _for_tree(text: str, file: str, tree: Tree) -> list[tuple[str, Wish | None]]:
+    """The lines of one fragment that are for this tree, less conditions, each with its wish."""
+    kept: list[tuple[str, Wish | None]] = []
+    condition: re.Match[str] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        wish = _wish(line.strip(), file, number)
+        if condition is not None and wish is None:
+            raise UsageError(f"{file}:{number}: no setting after the condition above it")
+        if line.startswith("#:"):
+            condition = _CONDITION.match(line)
+            if condition is None:
+                raise UsageError(f"{file}:{number}: want '#: where known' or '#: before X.Y'")
+            continue
+        if wish is None or condition is None or _applies(condition, wish, tree):
+            kept.append((line, wish))
+        condition = None
+    if condition is not None:
+        raise UsageError(f"{file}: no setting after the condition on its last line")
+    return kept
+
+
+def _applies(condition: re.Match[str], wish: Wish, tree: Tree) -> bool:
+    if condition["known"]:
+        return tree.knows(wish.symbol)
+    return version_pair(tree.version) < (int(condition["major"]), int(condition["minor"]))
+
+
+def version_pair(version: str) -> tuple[int, int]:
+    """The first two numbers of a kernel's version: (6, 12) of "6.12.117" and of "6.12.0-rc3"."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is None:
+        raise UsageError(f"not the version of a kernel: {version!r}")
+    return int(found[1]), int(found[2])
+
+
+def _wish(line: str, file: str, number: int) -> Wish | None:
+    """What a line asks for, None for a comment or an empty line."""
+    if found := _UNSET.match(line):
+        return Wish(found[1], NOT_SET, file, number)
+    if found := _SET.match(line):
+        return Wish(found[1], found[2].strip(), file, number)
+    if line and not line.startswith("#"):
+        raise UsageError(f"{file}:{number}: neither CONFIG_X=value nor a comment: {line!r}")
+    return None
 
 
 def parse_config(text: str) -> dict[str, str]:
@@ -99,7 +168,7 @@ def require(wishes: Mapping[str, Wish], config: str, kconfigs: Iterable[Path]) -
     mismatches = compare(wishes, parse_config(config))
     if not mismatches:
         return
-    known = _declared(kconfigs, {m.wish.symbol for m in mismatches})
+    known = declared(kconfigs)
     lines = [f"{m} ({_reason(m, m.wish.symbol in known)})" for m in mismatches]
     raise ConfigError(
         "the kernel's configuration is not what the fragments ask for:\n" + "\n".join(lines),
@@ -115,9 +184,10 @@ def _reason(mismatch: Mismatch, known: bool) -> str:
     return "its dependencies are not met, it has no prompt, or a choice went another way"
 
 
-def _declared(kconfigs: Iterable[Path], symbols: set[str]) -> set[str]:
+def declared(kconfigs: Iterable[Path]) -> frozenset[str]:
+    """Every symbol that these Kconfig files declare."""
     found: set[str] = set()
     for path in kconfigs:
         text = path.read_text(errors="replace") if path.is_file() else ""
-        found |= symbols & set(re.findall(r"^\s*(?:menu)?config\s+(\w+)\s*$", text, re.MULTILINE))
-    return found
+        found.update(_DECLARED.findall(text))
+    return frozenset(found)
