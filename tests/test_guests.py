@@ -376,6 +376,18 @@ def test_mark_then_flush_is_one_exchange() -> None:
     assert seen.mark.marked == 4096
 
 
+def test_idle_then_flush_is_one_exchange() -> None:
+    spin, mark, _, _, flush, last, _ = MARK_THEN_FLUSH
+    parts = (spin, mark, "ok count=2 idle=4-5", spin, flush, last, "ok count=1 idle=4")
+    guest, process = start(";".join(parts))
+    seen = guest.idle_then_flush(vcpu=1)
+    assert process.sent == [
+        "spin-wait 1 1;idle-mark;idle-read;spin-wait 1 1;flush;spin-wait 1 1;idle-read"
+    ]
+    assert seen.marked == frozenset({4, 5}) and seen.flushed == frozenset({4})
+    assert (seen.between.exits.exits, seen.after.exits.exits) == (0, 1)
+
+
 @pytest.mark.parametrize("count", [1, 4, 6, 8])
 def test_another_number_of_replies_is_malformed(count: int) -> None:
     parts = [*MARK_THEN_FLUSH, "ok"][:count]

@@ -29,6 +29,7 @@ LOG = {
     "vhe": "[    0.1] kvm [1]: VHE mode initialized successfully",
     "hvhe": "[    0.1] kvm [1]: Hyp hVHE mode initialized successfully",
     "nvhe": "[    0.1] kvm [1]: Hyp nVHE mode initialized successfully",
+    "nvhe-6.2": "[    0.1] kvm [1]: Hyp mode initialized successfully",
     "protected": "[    0.1] kvm [1]: Protected nVHE mode initialized successfully",
     "protected-hvhe": "[    0.1] kvm [1]: Protected hVHE mode initialized successfully",
 }
@@ -135,6 +136,7 @@ def test_the_right_kernel() -> None:
         ("vhe", "vhe"),
         ("nvhe", "nvhe"),
         ("nvhe", "hvhe"),
+        ("nvhe", "nvhe-6.2"),
         ("protected", "protected"),
         ("protected", "protected-hvhe"),
     ],
@@ -148,6 +150,7 @@ def test_modes(mode: KvmMode, line: str) -> None:
     [
         ("vhe", "nvhe"),
         ("vhe", "hvhe"),
+        ("vhe", "nvhe-6.2"),
         ("vhe", "protected"),
         ("vhe", "protected-hvhe"),
         ("nvhe", "vhe"),
@@ -156,6 +159,7 @@ def test_modes(mode: KvmMode, line: str) -> None:
         ("protected", "vhe"),
         ("protected", "nvhe"),
         ("protected", "hvhe"),
+        ("protected", "nvhe-6.2"),
     ],
 )
 def test_another_mode(mode: KvmMode, line: str) -> None:

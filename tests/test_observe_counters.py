@@ -12,7 +12,7 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.hosts.protocols import Result
-from harness.observe import collect, cpu, kvmstats, lru_gen, vmstat
+from harness.observe import collect, cpu, kvmstats, lru_gen, stage2, vmstat
 from harness.observe.errors import ObserveError
 from harness.observe.text import sections, signed, unsigned, whole_lines
 
@@ -30,12 +30,15 @@ class SavedHost(UnaskedShell):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.refusal = ""
         self.commands = 0
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         self.commands += 1
         if nonce := re.search(r"([0-9a-f]{32}) end", command):
             text = saved(f"{self.name}-snapshot.txt").replace(SAVED_NONCE, nonce[1])
+        elif "stage2_page_tables" in command:
+            text = self.refusal
         else:
             text = saved(f"{self.name}-cpu.txt")
         return Result(command, 0, text, "")
@@ -92,6 +95,53 @@ def test_dump_of_a_vm() -> None:
     assert dump.ranges[1].af
     with pytest.raises(ValueError, match="not the name"):
         collect.dump_stage2(SavedHost("neoverse-n1"), "../../x")
+
+
+def test_a_dump_that_is_no_evidence_is_not_opened() -> None:
+    host = SavedHost("neoverse-n1")
+    host.refusal = "absent\n"
+    host.read = lambda *_: pytest.fail("it was opened")  # type: ignore[method-assign]
+    with pytest.raises(collect.NoDump, match="no dump of stage 2"):
+        collect.dump_stage2(host, "54-4")
+    host.refusal = "nonsense\n"
+    with pytest.raises(ObserveError, match="unexpected: 'nonsense'"):
+        collect.dump_stage2(host, "54-4")
+
+
+@pytest.mark.parametrize(
+    ("dump", "cmdline", "symbols", "reason"),
+    [
+        (True, "console=ttyAMA0", "T pkvm_pgtable_stage2_init", ""),
+        (
+            True,
+            "kvm-arm.mode=protected",
+            "T kvm_pgtable_stage2_init\n2 t pkvm_pgtable_stage2_init_x",
+            "",
+        ),
+        (True, "a kvm-arm.mode=protected b", "T x\n2 T pkvm_pgtable_stage2_init", "el2"),
+        (False, "kvm-arm.mode=protected", "T pkvm_pgtable_stage2_init", "absent"),
+        (True, "kvm-arm.mode=protected", None, "el2"),
+    ],
+)
+def test_which_dumps_are_no_evidence(
+    tmp_path: Path, dump: bool, cmdline: str, symbols: str | None, reason: str
+) -> None:
+    """The script itself, on files as a host has them; asked twice, it says the same."""
+    vm = tmp_path / "54-4"
+    vm.mkdir()
+    if dump:
+        (vm / "stage2_page_tables").write_text("")
+    (tmp_path / "cmdline").write_text(f"{cmdline}\n")
+    if symbols is not None:
+        (tmp_path / "kallsyms").write_text(f"1 {symbols}\n")
+    script = stage2.REFUSAL
+    for folder in ("/proc", "/run"):
+        script = script.replace(f"{folder}/", f"{tmp_path}/")
+    for _ in range(2):
+        done = subprocess.run(
+            ["sh", "-euc", f"set -- {vm}\n{script}"], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == reason
 
 
 @pytest.mark.parametrize(
@@ -204,14 +254,14 @@ def test_generations_of_several_memcgs_and_nodes() -> None:
     text = (
         "memcg     1 /\n node     0\n          3        100          7           9 \n"
         " node     1\n          0          5          0           1 \n"
-        "memcg    42 /a b\n node     0\n          1         50          2           3 \n"
+        "memcg 4294967338 /a b\n node     0\n          1         50          2           3 \n"
         "          2         10          4           5 \n"
     )
     found = lru_gen.parse(text)
     assert [(each.memcg, each.path, each.node) for each in found] == [
         (1, "/", 0),
         (1, "/", 1),
-        (42, "/a b", 0),
+        (4294967338, "/a b", 0),
     ]
     assert found[2].generations[1] == lru_gen.Generation(seq=2, age_ms=10, anon=4, file=5)
 

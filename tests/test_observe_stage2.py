@@ -225,3 +225,20 @@ def test_a_text_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slot_must_be_made_of_pages() -> None:
     with pytest.raises(ValueError, match="not a slot"):
         stage2.young(stage2.parse(dump("small.txt")), SLOT + 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("xn", "executable"),
+    [("px ux ", True), ("PXNUXN", False), ("PXNux ", False), ("px UXN", False)],
+)
+def test_execute_never_of_7_3_has_two_parts(xn: str, executable: bool) -> None:
+    text = HEADER + line(0, 4096, 3, f"   R W {xn} AF    ") + line(4096, 1 << 21, 3)
+    (found,) = stage2.slot_leaves(stage2.parse(text), 0, 1)
+    assert found.executable is executable
+    assert found.readable and found.writable and found.af and found.valid
+
+
+@pytest.mark.parametrize("xn", ["px", "px  ux", "PXN   ", "UXNPXN"])
+def test_half_of_execute_never_is_no_range(xn: str) -> None:
+    with pytest.raises(ObserveError, match="not a range"):
+        stage2.parse(HEADER + line(0, 4096, 3, f"   R W {xn} AF    "))

@@ -10,20 +10,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.pages import populated, shorten
-from harness.guests import Guest
+from harness.guests import Guest, SpinReply
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
+from harness.observe.collect import NoDump, refuse_no_dump
 from harness.observe.unproven import Unproven
 from harness.ranges import parse_ranges
 
 PAGES = 64
 NOHZ_FULL = "/sys/devices/system/cpu/nohz_full"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A spinning vCPU before aging and after it, and the pages young after aging and after both."""
+
+    before: SpinReply
+    between: SpinReply
+    marked: frozenset[int]
+    flushed: frozenset[int]
 
 
 def free_cpu(shell: Shell, cell: CellSpec) -> int:
@@ -39,6 +51,26 @@ def free_cpu(shell: Shell, cell: CellSpec) -> int:
     return max(parse_ranges(text))
 
 
+def _watch(vm: Guest, shell: Shell, claim: Claim) -> Watched:
+    """Age the pages under a spinning vCPU, then invalidate its TLB; what was young after each."""
+    everything = frozenset(range(PAGES))
+    try:
+        refuse_no_dump(shell, vm.vm_dir)
+    except NoDump as exc:
+        claim.observe(f"by page_idle alone, since {exc.reason}")
+        idle = vm.idle_then_flush()
+        return Watched(
+            idle.before, idle.between, everything - idle.marked, everything - idle.flushed
+        )
+    seen = vm.mark_then_flush()
+    claim.save("stage2-marked.txt", seen.marked)
+    claim.save("stage2-flushed.txt", seen.flushed)
+    marked, flushed = (
+        stage2.young(stage2.parse(text), vm.slot.ipa, PAGES) for text in (seen.marked, seen.flushed)
+    )
+    return Watched(seen.before, seen.between, marked, flushed)
+
+
 def test_hot_page(
     guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
 ) -> None:
@@ -52,19 +84,14 @@ def test_hot_page(
     vm = populated(guest(pages=PAGES))
     vm.pin(0, cpu, fifo=True)
     vm.spin({hot}, write=False)
-    seen = vm.mark_then_flush()
+    seen = _watch(vm, shell, claim)
     vm.spin_stop()
-    claim.save("stage2-marked.txt", seen.marked)
-    claim.save("stage2-flushed.txt", seen.flushed)
-
     touches = seen.between.touches - seen.before.touches
     exits = seen.between.exits.exits - seen.before.exits.exits
     claim.observe(f"{touches} touches and {exits} exits between aging and invalidation")
     if exits or touches <= 0:
         raise Unproven(f"the vCPU made {exits} exits and {touches} touches; its TLB was not alone")
-    before, after = (
-        stage2.young(stage2.parse(text), vm.slot.ipa, PAGES) for text in (seen.marked, seen.flushed)
-    )
+    before, after = seen.marked, seen.flushed
     claim.observe(f"young before it: {shorten(before)}; after it: {shorten(after)}")
     if before:
         # Not wrong: this aging, or something else on the machine, has dropped the translation.

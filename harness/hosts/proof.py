@@ -23,9 +23,10 @@ MAX_NOTES = 1 << 16
 MAX_CONFIG = 1 << 20
 NT_GNU_BUILD_ID = 3
 # What arch/arm64/kvm/arm.c:kvm_arm_init() prints; "h" is nVHE code run with VHE's registers.
+# Linux 6.2 calls nVHE "Hyp mode".
 KVM_MODE_LINES: dict[str, re.Pattern[str]] = {
     "vhe": re.compile(r"kvm \[\d+\]: VHE mode initialized successfully"),
-    "nvhe": re.compile(r"kvm \[\d+\]: Hyp [nh]VHE mode initialized successfully"),
+    "nvhe": re.compile(r"kvm \[\d+\]: Hyp (?:[nh]VHE )?mode initialized successfully"),
     "protected": re.compile(r"kvm \[\d+\]: Protected [nh]VHE mode initialized successfully"),
 }
 

@@ -10,8 +10,13 @@ from dataclasses import dataclass, field
 from harness.deadline import Deadline
 from harness.hosts.protocols import Shell
 from harness.observe import cpu, kvmstats, lru_gen, stage2, vmstat
-from harness.observe.errors import ObserveError
+from harness.observe.errors import ObserveError, shown
 from harness.observe.text import run_script, sections
+from harness.observe.unproven import Unproven
+
+
+class NoDump(Unproven):
+    """This kernel cannot show a guest's stage 2."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +30,23 @@ class Dump:
 def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump:
     """The stage 2 of the VM whose debugfs folder is `vm` ("<pid>-<fd>").
 
-    Its owner must be alive (see stage2). ObserveError if the dump cannot be believed.
+    Its owner must be alive (see stage2). NoDump if this kernel cannot show it; ObserveError if
+    the dump cannot be believed.
     """
+    refuse_no_dump(shell, vm, deadline)
     path = f"{kvmstats.folder(vm)}/stage2_page_tables"
     raw = shell.read(path, deadline)
     return Dump(stage2.parse(raw, path), raw)
+
+
+def refuse_no_dump(shell: Shell, vm: str, deadline: Deadline | None = None) -> None:
+    """Raise NoDump where the dump of that VM is absent, or does not show its stage 2."""
+    script = f"set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}"
+    answer = run_script(shell, script, deadline).strip()
+    if answer in stage2.REASONS:
+        raise NoDump(stage2.REASONS[answer])
+    if answer:
+        raise ObserveError("stage2_page_tables", 0, f"unexpected: {shown(answer)}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The dump of a guest's stage-2 page tables, CONFIG_PTDUMP_STAGE2_DEBUGFS of Linux 6.12.
+"""The dump of a guest's stage-2 page tables, CONFIG_PTDUMP_STAGE2_DEBUGFS, in Linux since 6.12.
 
 The file is /sys/kernel/debug/kvm/<pid>-<fd>/stage2_page_tables. Format and faults of 6.12, read
 in arch/arm64/kvm/ptdump.c and note_page() of arch/arm64/mm/ptdump.c:
@@ -16,6 +16,11 @@ in arch/arm64/kvm/ptdump.c and note_page() of arch/arm64/mm/ptdump.c:
 * Opening the file after the owner of the VM has exited oopses that kernel: dump only a VM of
   our own while its owner lives. The walk holds the MMU lock for writing: no dump while
   anything is measured.
+
+Linux 7.3, in the same files: "px", "PXN", "ux" and "UXN" stand where "X" stood, so the guest can
+execute there in both of its privilege levels where neither XN is shown; the last run is printed; a
+second attempt begins anew; an exited owner is no trouble. But under pKVM the tables belong to EL2
+there, and what the host walks is no table at all: see REFUSAL.
 """
 
 from __future__ import annotations
@@ -39,8 +44,30 @@ UNITS = "KMGTPE"
 _LINE = re.compile(
     r"0x(?P<start>[0-9a-f]{16})-0x(?P<end>[0-9a-f]{16})   (?P<size> {0,8}[0-9]{1,20})"
     r"(?P<unit>[KMGTPE]) (?P<level>[0-3])"
-    r"(?: (?P<f>[ F]) (?P<r>[ R]) (?P<w>[ W]) (?P<x>[ X]) (?P<af>AF|  ) (?P<blk>BLK|   ))?"
+    r"(?: (?P<f>[ F]) (?P<r>[ R]) (?P<w>[ W]) (?P<x>[ X]|(?:px |PXN)(?:ux |UXN))"
+    r" (?P<af>AF|  ) (?P<blk>BLK|   ))?"
 )
+
+# How often the kernel names a function is written down once for each boot: to list its symbols
+# takes a while under emulation.
+EL2_TABLES = "/run/kvm-harness-el2-tables"
+# Prints why the dump of the VM in folder $1 is no evidence, as a key of REASONS, nothing if it is.
+# Where the host under pKVM only keeps a list of what guests map (there is a function
+# pkvm_pgtable_stage2_init), opening the file would take that list for tables.
+REFUSAL = f"""
+if [ ! -e "$1/stage2_page_tables" ]; then echo absent
+elif grep -qwF kvm-arm.mode=protected /proc/cmdline; then
+  if [ ! -e {EL2_TABLES} ]; then
+    grep -c ' pkvm_pgtable_stage2_init$' /proc/kallsyms > {EL2_TABLES}.new || true
+    mv {EL2_TABLES}.new {EL2_TABLES}
+  fi
+  [ "$(cat {EL2_TABLES})" = 0 ] || echo el2
+fi
+"""
+REASONS = {
+    "absent": "this kernel has no dump of stage 2",
+    "el2": "in this kernel stage 2 of guests belongs to EL2",
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +153,7 @@ def _range(line: str, source: str, number: int, *, stale: bool) -> tuple[Range |
     if not valid and any(flags):
         raise ObserveError(source, number, f"attributes of an invalid entry: {shown(line)}")
     readable, writable, af, _ = flags
-    executable = valid and match["x"] == " "
+    executable = valid and match["x"] in (" ", "px ux ")
     return Range(start, end, level, valid, readable, writable, executable, af, block), start
 
 
