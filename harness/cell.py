@@ -63,6 +63,7 @@ class CellSpec(BaseModel):
     becomes: Path | None = None
     """The contract of the series that this kernel has the first patches of: each driver may keep
     either."""
+    base_contract: Path
     seed: int
     seen_boot_ids: frozenset[str] = frozenset()
     """Of the boots that this run has seen before; the scheduler fills them in."""

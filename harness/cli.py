@@ -128,6 +128,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="name under series/, folder, mbox, patch files, or git:DIR#A..B",
     )
     what.add_argument(
+        "--mbox",
+        type=Path,
+        metavar="FILE",
+        help="the patches of a --series that is a contract without them",
+    )
+    what.add_argument(
         "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
     )
     what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
@@ -185,6 +191,7 @@ def _options(args: argparse.Namespace) -> Options:
         inventory=args.inventory,
         source=args.source,
         series=tuple(args.series),
+        mbox=args.mbox,
         hosts=tuple(args.host),
         kvm_modes=tuple(args.mode),
         base_only=args.base_only,

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a series promises about page aging: which driver reaches KVM by which functions, and where.
 
-docs/contract.md describes the file. A series without a contract is held to series/base.yaml.
+docs/contract.md describes the file. A series without a contract is held to series/base.yaml, or to
+the series/base-VERSION.yaml that is for its kernel.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_le
 Parameter = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:-]*)?$", max_length=128)
 ]
+MessageId = Annotated[str, StringConstraints(pattern=r"^[^<>\s]+@[^<>\s]+$", max_length=256)]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]+\.[0-9]+(\.[0-9]+)?$")]
 
 
@@ -135,6 +138,8 @@ class ContractFile(_Model):
     """A series.yaml as it is written; what it leaves out is the base's."""
 
     kernel: Version
+    message_id: MessageId | None = None
+    base: str | None = None
     paths: Mapping[Name, AgingPath] = Field(default_factory=dict)
     drivers: Drivers = Drivers()
     access_faults: AccessFaults | None = None
@@ -188,9 +193,14 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Contract:
-    """A series.yaml merged into the base: complete, each situation has exactly one path."""
+    """A series.yaml merged into the base: complete, each situation has exactly one path.
+
+    `message_id` is that of the series' cover letter, and `base` says what it was posted against.
+    """
 
     kernel: str
+    message_id: str | None
+    base: str | None
     paths: Mapping[str, AgingPath]
     rules: Mapping[Driver, tuple[Rule, ...]]
     access_faults: AccessFaults
@@ -226,16 +236,39 @@ class Contract:
         return self.access_faults.software
 
 
-def load(path: Path | None, base: Path = BASE) -> Contract:
+def base_for(version: str, folder: Path = BASE.parent) -> Path:
+    """The contract of the kernel without a series that is nearest to a kernel version.
+
+    That is the newest which is not newer than it, else the oldest: how aging works stays from one
+    version to the next unless it is known to change.
+    """
+    found = sorted(
+        (_numbers(load_yaml_model(path, ContractFile).kernel), path)
+        for path in folder.glob("base*.yaml")
+    )
+    older = [path for kernel, path in found if kernel <= _numbers(version)]
+    return older[-1] if older else found[0][1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (6, 12, 0) of "6.12.0-rc3"."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("-")[0]))
+
+
+def load(path: Path | None, base: Path | None = None) -> Contract:
     """The contract in a series.yaml, or the base's own where a series has none.
 
-    UsageError names file, line and key of what is wrong; among it a situation for which a driver
-    has no rule, or more than one, and a rule whose path is not described.
+    `base` is the one for the kernel that is tested; without it, the one for the kernel that the
+    series.yaml was written for. UsageError names file, line and key of what is wrong; among it a
+    situation for which a driver has no rule, or more than one, and a rule whose path is not
+    described.
     """
-    ground = load_yaml_model(base, ContractFile)
     if path is None:
-        return _merge(ground, base, ground, base)
-    return _merge(load_yaml_model(path, ContractFile), path, ground, base)
+        ground = load_yaml_model(base or BASE, ContractFile)
+        return _merge(ground, base or BASE, ground, base or BASE)
+    own = load_yaml_model(path, ContractFile)
+    base = base or base_for(own.kernel)
+    return _merge(own, path, load_yaml_model(base, ContractFile), base)
 
 
 def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) -> Contract:
@@ -260,6 +293,8 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         _check_excluded(own.fast_path, rules, paths, own_path)
     return Contract(
         kernel=own.kernel,
+        message_id=own.message_id,
+        base=own.base,
         paths=paths,
         rules=rules,
         access_faults=faults,

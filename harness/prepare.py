@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_paths
+from harness.contract import base_for
 from harness.deadline import Deadline
 from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost
@@ -120,6 +121,7 @@ def cell_spec(
         programs=ground.programs,
         contract=contract,
         becomes=becomes,
+        base_contract=base_for(ground.source.version),
         seed=checks.seed,
         pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
         debug=flavor is DEBUG,

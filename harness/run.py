@@ -15,7 +15,7 @@ import pytest
 from harness import __version__, inventory, prepare, proc, verdict
 from harness.cell import CellSpec
 from harness.checks.plugin import PYTEST_ARGS, check_paths
-from harness.contract import Contract
+from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -49,6 +49,7 @@ class Options:
     inventory: Path | None = None
     source: str | None = None
     series: tuple[str, ...] = ()
+    mbox: Path | None = None
     hosts: tuple[str, ...] = ()
     kvm_modes: tuple[KvmMode, ...] = ()
     base_only: bool = False
@@ -153,11 +154,16 @@ class Run:
     def _execute(self) -> Summary:
         options = self._options
         stock = inventory.load(options.inventory)
+        if options.mbox is not None and (options.base_only or not options.series):
+            raise UsageError("--mbox needs --series NAME, whose contract it is for")
         series = self._step.series if self._step else None
         if series is None and not options.base_only:
             series = load_series(options, stock)
         self._series = series
         contract = load_contract(series.contract if series else None)
+        if series is not None:
+            note = series_module.check_message_id(series, contract.message_id)
+            self._notes += [note] if note else []
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -183,10 +189,7 @@ class Run:
         options = self._options
         ground = prepare.ground(options.source or stock.defaults.source, self._progress)
         source = ground.source
-        if not contract.applies_to(source.version):
-            self._notes.append(
-                f"the contract was written for Linux {contract.kernel}, not for {source.version}"
-            )
+        self._notes += _contract_notes(source, series, contract)
         if series is not None:
             note = series_module.check_base(
                 series, source, allow_other_base=options.allow_other_base
@@ -320,7 +323,7 @@ class Run:
 def load_series(options: Options, stock: Inventory | None = None) -> Series:
     """The series that the user named, or the inventory's."""
     spec = options.series or ((stock or inventory.load(options.inventory)).defaults.series,)
-    return series_module.load(spec if len(spec) > 1 else spec[0])
+    return series_module.load(spec if len(spec) > 1 else spec[0], options.mbox)
 
 
 def _elsewhere(checks: Sequence[Check], step: Step) -> Iterator[Check]:
@@ -328,6 +331,24 @@ def _elsewhere(checks: Sequence[Check], step: Step) -> Iterator[Check]:
     for check in checks:
         paths = tuple(f"../{step.base_folder.name}/{path}" for path in check.evidence)
         yield check.model_copy(update={"evidence": paths})
+
+
+def _contract_notes(source: Source, series: Series | None, contract: Contract) -> list[str]:
+    """What of the contracts was not written for this kernel.
+
+    The series' own is merged with the base that it is going to be read with, so what is wrong with
+    that shows before anything is built.
+    """
+    base = base_for(source.version)
+    read = {" of the base kernel": load_contract(None, base)}
+    if series is not None and series.contract is not None:
+        read[""] = load_contract(series.contract, base)
+    notes = [
+        f"the contract{whose} was written for Linux {one.kernel}, not for {source.version}"
+        for whose, one in read.items()
+        if not one.applies_to(source.version)
+    ]
+    return notes + ([f"the series was posted against {contract.base}"] if contract.base else [])
 
 
 def _narrowing(options: Options) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from harness.checks import plugin as plugin_module
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
+from harness.contract import BASE
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.records import read
 from harness.results import Check
@@ -43,6 +44,7 @@ class Spec:
         self.folder = folder / "cells" / "n1-vhe-base"
         self.folder.mkdir(parents=True)
         self.contract = None
+        self.base_contract = BASE
         self.seed = 7
         self.check_seconds = 0.5
         self.slowdown = 1.0

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from harness.contract import BASE, Driver, Situation, load, situations
+from harness.contract import BASE, Driver, Situation, base_for, load, situations
 from harness.errors import UsageError
 from harness.paths import PROJECT
 
@@ -382,3 +382,73 @@ def test_base_must_be_complete(tmp_path: Path) -> None:
     path = write(tmp_path, text.replace("  eviction:\n    - path: reverse_map\n", ""))
     with pytest.raises(UsageError, match=r"drivers\.eviction: missing"):
         load(None, base=path)
+
+
+# ---- other kernels, and contracts without patches -----------------------------------------------
+
+BASES = sorted(BASE.parent.glob("base*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("6.1.192", "base-6.2.yaml"),
+        ("6.2.1", "base-6.2.yaml"),
+        ("6.11.11", "base-6.2.yaml"),
+        ("6.12.0-rc1", "base.yaml"),
+        ("6.12.117", "base.yaml"),
+        ("6.18.1", "base.yaml"),
+        ("7.3.4", "base-7.3.yaml"),
+        ("10.0.0", "base-7.3.yaml"),
+    ],
+)
+def test_the_base_of_a_kernel_is_the_nearest_that_is_not_newer(version: str, name: str) -> None:
+    assert base_for(version).name == name
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.name)
+def test_each_base_is_complete(path: Path) -> None:
+    base = load(None, path)
+    assert base.applies_to(f"{base.kernel}.3")
+    for situation in situations():
+        for driver in get_args(Driver):
+            expectation = base.expect(driver, situation)
+            event = "kvm:kvm_test_age_hva" if driver == "khugepaged" else "kvm:kvm_age_hva"
+            assert expectation.event == event
+            assert expectation.reaches_kvm or expectation.never
+
+
+def test_walk_of_6_2_asks_kvm_for_nothing_on_any_cpu() -> None:
+    base = load(None, base_for("6.2.1"))
+    assert not any(base.expect("mglru_walk", situation).reaches_kvm for situation in situations())
+    assert "kvm_mmu_notifier_clear_flush_young" in base.expect("eviction", N1).enters[1]
+
+
+def test_aging_under_pkvm_is_done_at_el2_in_7_3() -> None:
+    base = load(None, base_for("7.3.4"))
+    for driver in get_args(Driver):
+        assert base.expect(driver, PROTECTED).enters[-1] == (
+            "pkvm_pgtable_stage2_test_clear_young",
+        )
+        assert base.expect(driver, N1).enters[-1] == ("kvm_pgtable_stage2_test_clear_young",)
+
+
+def test_lockless_harvest_v1() -> None:
+    """Its fast path is for MGLRU's walk, for hardware AF, and not for pKVM."""
+    path = PROJECT / "series" / "lockless-harvest-v1" / "series.yaml"
+    contract = load(path, base_for("6.2.1"))
+    assert contract.message_id == "20230217041230.2417228-1-yuzhao@google.com"
+    assert contract.applies_to("6.2.1")
+    walk = contract.expect("mglru_walk", N1)
+    assert walk.enters == (("kvm_arch_test_clear_young",),) and walk.lru_gen_bit == 0x8
+    for situation in (N1_SOFTWARE, A57, PROTECTED):
+        walk = contract.expect("mglru_walk", situation)
+        assert not walk.reaches_kvm and "kvm_arch_test_clear_young" in walk.never
+    for driver in ("page_idle", "eviction"):
+        expectation = contract.expect(driver, N1)
+        assert expectation.reaches_kvm and "kvm_arch_test_clear_young" in expectation.never
+
+
+def test_a_message_id_has_no_brackets(tmp_path: Path) -> None:
+    text = 'kernel: "6.2"\nmessage_id: <1@example.org>\n'
+    assert "series.yaml:2: message_id" in refusal(tmp_path, text)

@@ -29,6 +29,19 @@ def test_the_place_of_a_patch_stands_in_its_subject(subject: str, place: Place |
     assert mail.place(subject) == place
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("20230217041230.2417228-1-a@example.org", "20230217041230.2417228-6-a@example.org", True),
+        ("20230217041230.2417228-1-a@example.org", "20230526234435.662652-1-a@example.org", False),
+        ("20230217041230.2417228-1-a@example.org", "20230217041230.2417228-1-b@example.org", False),
+        ("1-2-3@example.org", "1-3-3@example.org", False),
+    ],
+)
+def test_the_mails_of_one_thread(one: str, other: str, same: bool) -> None:
+    assert (mail.thread(one) == mail.thread(other)) is same
+
+
 def test_title_is_the_subject_without_tags() -> None:
     assert mail.title("[RFC PATCH v3 02/11] KVM: x [y]") == "KVM: x [y]"
 

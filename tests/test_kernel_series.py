@@ -162,6 +162,86 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         series.load(str(tmp_path))
 
 
+# ---- a contract here, the patches there --------------------------------------------------------
+
+COVER = "20230217041230.2417228-1-a@example.org"
+SECOND = "20230217041230.2417228-2-a@example.org"
+
+
+def contract(tmp_path: Path, **files: str) -> str:
+    folder = write(tmp_path / "harvest", **files)
+    (folder / "series.yaml").write_text('kernel: "6.2"\n')
+    return str(folder)
+
+
+def test_an_mbox_under_the_contract_of_a_folder(tmp_path: Path) -> None:
+    mbox = box(
+        tmp_path, as_mail("[PATCH 0/1] all", "", COVER), as_mail("[PATCH 1/1] one", ONE, SECOND)
+    )
+    folder = contract(tmp_path)
+    loaded = series.load([folder], Path(mbox))
+    assert (loaded.name, loaded.contract) == ("harvest", Path(folder) / "series.yaml")
+    assert subjects(loaded) == ["one"]
+    assert loaded.message_id == COVER
+    assert loaded.digest == series.load(mbox).digest
+
+
+def test_a_contract_without_patches_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="harvest is a contract without patches: give them by --mbox"
+    ):
+        series.load(contract(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a.patch", "series"])
+def test_patches_in_two_places_are_refused(tmp_path: Path, name: str) -> None:
+    mbox = box(tmp_path, as_mail("one", ONE))
+    folder = contract(tmp_path)
+    (Path(folder) / name).write_text(as_mail("one", ONE))
+    with pytest.raises(UsageError, match="has patches of its own; give one or the other"):
+        series.load([folder], Path(mbox))
+
+
+@pytest.mark.parametrize("spec", [["{mbox}"], ["{folder}", "{folder}"], ["{empty}"]])
+def test_an_mbox_needs_one_contract(tmp_path: Path, spec: list[str]) -> None:
+    mbox = box(tmp_path, as_mail("one", ONE))
+    (tmp_path / "empty").mkdir()
+    places = {"mbox": mbox, "folder": contract(tmp_path), "empty": tmp_path / "empty"}
+    with pytest.raises(UsageError, match=r"name the contract too, a folder with a series\.yaml"):
+        series.load([name.format(**places) for name in spec], Path(mbox))
+
+
+def test_an_mbox_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--mbox .*none\.mbox: no such file"):
+        series.load([contract(tmp_path)], tmp_path / "none.mbox")
+
+
+@pytest.mark.parametrize("first", [COVER, SECOND])
+def test_the_mails_of_the_contract(tmp_path: Path, first: str) -> None:
+    loaded = series.load(box(tmp_path, as_mail("one", ONE, first)))
+    assert series.check_message_id(loaded, COVER) is None
+    assert series.check_message_id(loaded, None) is None
+
+
+def test_other_mails_than_the_contracts_are_refused(tmp_path: Path) -> None:
+    loaded = series.load(
+        box(tmp_path, as_mail("one", ONE, "20230526234435.662652-1-a@example.org"))
+    )
+    with pytest.raises(UsageError, match=f"is that of {COVER}, these patches are 20230526234435"):
+        series.check_message_id(loaded, COVER)
+
+
+def test_patches_without_a_message_id_are_told(tmp_path: Path) -> None:
+    text = as_mail("one", ONE).replace("Message-ID: <1@example.org>\n", "")
+    note = series.check_message_id(series.load(box(tmp_path, text)), COVER)
+    assert note == f"the patches have no Message-Id; the contract is that of {COVER}"
+
+
+def test_the_contract_of_the_project_without_patches() -> None:
+    with pytest.raises(UsageError, match="lockless-harvest-v1 is a contract without patches"):
+        series.load("lockless-harvest-v1")
+
+
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_a_file_that_is_no_patch_is_named(tmp_path: Path, as_folder: bool) -> None:
     (tmp_path / "x.patch").write_text("Dear all,\n\nthis is no patch.\n")

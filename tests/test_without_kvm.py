@@ -15,7 +15,7 @@ from harness import without_kvm
 from harness.errors import InfraError
 from harness.kernel import apply, series
 from harness.kernel.build import BaseBuildError, KernelBuildError
-from harness.kernel.config import ConfigError, Mismatch, Wish, read_fragments
+from harness.kernel.config import ConfigError, Mismatch, Tree, Wish, read_fragments
 from harness.kernel.flavor import PLAIN, WITHOUT_KVM, Flavor
 from harness.results import SERIES, Check
 from harness.without_kvm import build_without_kvm, reaches_beyond
@@ -120,8 +120,9 @@ def test_what_every_kernel_is_built_from(path: str) -> None:
 
 
 def test_kvm_and_nothing_but_what_hangs_on_it_is_off() -> None:
-    _, plain = read_fragments(PLAIN.fragments)
-    _, without = read_fragments(WITHOUT_KVM.fragments)
+    tree = Tree("6.12.117", lambda symbol: True)
+    plain = read_fragments(PLAIN.fragments, tree).wishes
+    without = read_fragments(WITHOUT_KVM.fragments, tree).wishes
     off = {name for name, wish in without.items() if wish.value != plain.get(name, wish).value}
     assert {"KVM", "VIRTUALIZATION"} <= off
     assert {without[name].value for name in off} == {"n"}

@@ -27,9 +27,9 @@ SCAN = "huge_memory:mm_khugepaged_scan_pmd"
 SCAN_SECONDS = 60.0
 POLL = 0.05
 
-# include/trace/events/huge_memory.h of Linux 6.12
+# include/trace/events/huge_memory.h of Linux 6.12; 7.3 has no "writable"
 _SCAN = re.compile(
-    r"mm=[^ ]{1,20}, scan_pfn=0x(?P<pfn>[0-9a-f]{1,16}), writable=[01], "
+    r"mm=[^ ]{1,20}, scan_pfn=0x(?P<pfn>[0-9a-f]{1,16}), (?:writable=[01], )?"
     r"referenced=(?P<young>[0-9]{1,9}), none_or_zero=(?P<absent>[0-9]{1,9}), "
     r"status=(?P<status>[a-z0-9_]{1,40}), unmapped=[0-9]{1,9}"
 )

@@ -55,7 +55,7 @@ class CellPlugin:
         self._shell = shell
         self._console = console
         self._probe = probe
-        self._contract = load_contract(spec.contract)
+        self._contract = load_contract(spec.contract, spec.base_contract)
         self._records = spec.folder / "records.jsonl"
         self._collector = Collector(shell)
         self._claim: Claim | None = None

@@ -77,6 +77,14 @@ def place(subject: str) -> Place | None:
     return Place(revision, 1, 1, numbered=False)
 
 
+def thread(message_id: str) -> str:
+    """What the Message-Ids of one series have in common, as git send-email makes them.
+
+    "20230217041230.2417228-3-a@example.org" is mail 3 of those with one time and process.
+    """
+    return re.sub(r"^(\d{14}\.\d+)-\d+-", r"\1-", message_id)
+
+
 def title(subject: str) -> str:
     """A subject without its tags."""
     return _TAGS.sub("", subject).strip()

@@ -69,8 +69,11 @@ class _Message:
     diff: bytes
 
 
-def load(spec: str | Sequence[str]) -> Series:
+def load(spec: str | Sequence[str], mbox: Path | None = None) -> Series:
     """The series that `spec` names.
+
+    With `mbox`, `spec` is a folder that has a contract and no patches: the patches are those of
+    the mbox.
 
     Forms: the name of a series of the project, a folder of patches, an mbox, a patch file,
     several of them (comma or list: then all of them, as given), or `git:FOLDER#A..B`. In an mbox
@@ -78,6 +81,8 @@ def load(spec: str | Sequence[str]) -> Series:
     UsageError names the file when one is missing, no patch, or reaches out of the tree.
     """
     names = [spec] if isinstance(spec, str) else list(spec)
+    if mbox is not None:
+        return _contracted(names, mbox)
     if len(names) == 1 and names[0].startswith("git:"):
         return _range(names[0].removeprefix("git:"))
     if len(names) == 1 and not Path(names[0]).exists() and "," in names[0]:
@@ -89,6 +94,10 @@ def load(spec: str | Sequence[str]) -> Series:
     path = paths[0]
     if path.is_dir():
         return _folder(path)
+    return _mbox(path)
+
+
+def _mbox(path: Path) -> Series:
     messages = _read(path)
     chosen = _select(messages, str(path)) if len(messages) > 1 else _as_given(messages)
     return _series(path.name.split(".")[0], chosen, messages)
@@ -105,6 +114,36 @@ def prefix(series: Series, count: int) -> Series:
         patches=patches,
         digest=digest_of([patch.diff for patch in patches]),
     )
+
+
+def _contracted(names: Sequence[str], mbox: Path) -> Series:
+    """The patches of an mbox under the contract of a folder, and under its name."""
+    path = _locate(names[0]) if len(names) == 1 else None
+    if path is None or not path.is_dir() or not (path / CONTRACT).is_file():
+        raise UsageError(f"--mbox {mbox}: name the contract too, a folder with a {CONTRACT}")
+    if _patch_files(path):
+        raise UsageError(f"--mbox {mbox}: {path} has patches of its own; give one or the other")
+    if not mbox.is_file():
+        raise UsageError(f"--mbox {mbox}: no such file")
+    return replace(_mbox(mbox), name=path.name, contract=path / CONTRACT)
+
+
+def check_message_id(series: Series, wanted: str | None) -> str | None:
+    """Whether these are the mails that the contract is about: None if so, or if it does not say.
+
+    UsageError if they are others. Mails without a Message-Id give a sentence that a report must
+    show.
+    """
+    if wanted is None:
+        return None
+    if series.message_id is None:
+        return f"the patches have no Message-Id; the contract is that of {wanted}"
+    if mail.thread(series.message_id) != mail.thread(wanted):
+        raise UsageError(
+            f"the contract of {series.name} is that of {wanted}, these patches are "
+            f"{series.message_id}; `--series FILE` alone tests them without a contract"
+        )
+    return None
 
 
 def check_base(series: Series, source: Source, *, allow_other_base: bool = False) -> str | None:
@@ -170,7 +209,11 @@ def _folder(path: Path) -> Series:
                 raise UsageError(f"{order} names {file.name}, which is no file of {path}")
         messages = [message for file in files for message in _read(file)]
         return _series(path.name, _as_given(messages), messages, contract)
-    files = sorted(path.glob("*.patch"))
+    files = _patch_files(path)
+    if not files and contract is not None:
+        raise UsageError(
+            f"series {path.name} is a contract without patches: give them by --mbox FILE"
+        )
     if not files:
         raise UsageError(f"series {path} is empty: it holds no *.patch file")
     messages = [message for file in files for message in _read(file)]
@@ -186,6 +229,11 @@ def _folder(path: Path) -> Series:
                 f"give the order in {order}"
             )
     return _series(path.name, chosen, messages, contract)
+
+
+def _patch_files(path: Path) -> list[Path]:
+    order = path / "series"
+    return sorted(path.glob("*.patch")) or ([order] if order.is_file() else [])
 
 
 def _range(spec: str) -> Series:
