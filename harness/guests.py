@@ -598,6 +598,17 @@ class Guest:
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
 
+    def churn(self, count: int) -> None:
+        """Make and end so many further VMs, one after the other, none of which ever runs."""
+        reply = self._ask(f"churn {count}", ("vms",))
+        self._agree(reply, reply.number("vms") == count, "another number of VMs")
+
+    def give(self, keeper: str) -> None:
+        """Send the VM's fd to the keeper of that name (harness/keeper.py)."""
+        if not re.fullmatch(r"[0-9a-z]{1,32}", keeper, re.ASCII):
+            raise ValueError(f"not the name of a keeper: {keeper!r}")
+        self._ask(f"give {keeper}", ())
+
     def close(self) -> None:
         """End the program, and wait until it and its VM are gone; closing twice does nothing.
 

@@ -34,6 +34,8 @@ static const struct command {
 	{ "spin-wait", 2, "spin-wait VCPU TOUCHES", command_spin_wait },
 	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
+	{ "churn", 1, "churn COUNT", command_churn },
+	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2, "advise dontneed|cold|pageout|remove|hugepage RANGES", command_advise },
 };
 
@@ -66,8 +68,9 @@ static int run_one(struct vm *vm, char *text)
 	return reply_error("usage", "unknown command");
 }
 
-bool command_run(struct vm *vm, char *line)
+bool command_run(void *context, char *line)
 {
+	struct vm *vm = context;
 	char *text;
 
 	if (!strcmp(line, "quit")) {

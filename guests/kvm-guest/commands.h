@@ -14,7 +14,7 @@
  * Carries out the commands of one line, with ";" between them, up to the first
  * that fails, and composes the reply. Returns false after "quit".
  */
-bool command_run(struct vm *vm, char *line);
+bool command_run(void *vm, char *line);
 
 /* touch.c */
 int command_populate(struct vm *vm, char **words);
@@ -32,6 +32,12 @@ int command_pin(struct vm *vm, char **words);
 int command_verify(struct vm *vm, char **words);
 int command_advise(struct vm *vm, char **words);
 int command_drain(struct vm *vm, char **words);
+
+/* churn.c */
+int command_churn(struct vm *vm, char **words);
+
+/* give.c */
+int command_give(struct vm *vm, char **words);
 
 /* stage2.c */
 int command_stage2(struct vm *vm, char **words);

@@ -15,12 +15,15 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "keeper.h"
+#include "protocol.h"
 #include "reply.h"
+#include "serve.h"
 
-#define PROTOCOL 1
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--skew N] [--vcpus N] " \
-	"[--timeout SECONDS]"
+	"[--timeout SECONDS]" \
+	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
 #define MAX_TIMEOUT 86400.0
@@ -52,7 +55,7 @@ static double parse_timeout(const char *word)
 	return seconds;
 }
 
-static void parse_options(struct vm *vm, int argc, char **argv)
+static void parse_options(struct vm *vm, const char **keeper, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "backing", required_argument, NULL, 'b' },
@@ -60,6 +63,7 @@ static void parse_options(struct vm *vm, int argc, char **argv)
 		{ "skew", required_argument, NULL, 's' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
+		{ "keeper", required_argument, NULL, 'k' },
 		{ }
 	};
 	int option;
@@ -82,6 +86,9 @@ static void parse_options(struct vm *vm, int argc, char **argv)
 			break;
 		case 't':
 			vm->timeout = parse_timeout(optarg);
+			break;
+		case 'k':
+			*keeper = optarg;
 			break;
 		default:
 			usage("unknown option");
@@ -106,24 +113,6 @@ static void greet(const struct vm *vm)
 	reply_send();
 }
 
-static void serve(struct vm *vm)
-{
-	char *line = NULL;
-	size_t room = 0;
-	ssize_t length;
-	bool more = true;
-
-	while (more && (length = getline(&line, &room, stdin)) > 0) {
-		if (line[length - 1] == '\n')
-			line[--length] = 0;
-		if (strlen(line) == (size_t)length)
-			more = command_run(vm, line);
-		else
-			reply_error("usage", "a line with a zero byte");
-		reply_send();
-	}
-}
-
 int main(int argc, char **argv)
 {
 	static struct vm vm = {
@@ -132,6 +121,7 @@ int main(int argc, char **argv)
 		.vcpu_count = 1,
 		.timeout = DEFAULT_TIMEOUT,
 	};
+	const char *keeper = NULL;
 
 	/*
 	 * Giving memory back to the host means TLB invalidations, which QEMU's TCG
@@ -143,13 +133,17 @@ int main(int argc, char **argv)
 	reply_init();
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
 		die_errno("prctl(PR_SET_PDEATHSIG)");
-	parse_options(&vm, argc, argv);
+	parse_options(&vm, &keeper, argc, argv);
+	if (keeper) {
+		keeper_serve(keeper, vm.timeout);
+		return EXIT_SUCCESS;
+	}
 	if (sysconf(_SC_PAGESIZE) != GUEST_PAGE_SIZE)
 		die("the host's pages are of %ld bytes; only 4096 is supported",
 		    sysconf(_SC_PAGESIZE));
 	vm_create(&vm);
 	greet(&vm);
-	serve(&vm);
+	serve(command_run, &vm);
 	/* The vCPUs' threads end with the process, wherever they are. */
 	_exit(EXIT_SUCCESS);
 }

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How many pages of stage-2 tables a host has, when all that was freed has really gone.
+
+SecPageTables of /proc/meminfo counts them for all VMs together; a VM's tables cannot be told apart
+from another's, so nobody else may have a VM while a check counts.
+"""
+
+from __future__ import annotations
+
+from harness.deadline import Deadline
+from harness.guests import PAGE_SIZE
+from harness.hosts.protocols import Shell
+from harness.observe import kvmstats, vmstat
+from harness.observe.text import run_script
+from harness.observe.unproven import Unproven
+
+# What a kernel may take beyond a grace period, in seconds: a series may free from a work queue.
+PATIENCE = 10.0
+
+# Writing to it calls rcu_barrier(): every call_rcu() callback that is queued by now has run then,
+# its grace period included (kernel-parameters.txt, rcutree.do_rcu_barrier; Linux 6.0).
+BARRIER = "/sys/module/rcutree/parameters/do_rcu_barrier"
+SETTLE = (
+    f"[ ! -e {BARRIER} ] || echo 1 > {BARRIER}\n"
+    # The counter lags by what each CPU holds back.
+    "echo 1 > /proc/sys/vm/stat_refresh\n"
+)
+
+
+def count(shell: Shell) -> int:
+    """Pages of stage-2 tables after an RCU barrier."""
+    text = run_script(shell, f"{SETTLE}cat /proc/meminfo", None)
+    meminfo = vmstat.parse_meminfo(text)
+    if "SecPageTables" not in meminfo:
+        raise Unproven("this kernel does not count stage-2 tables (SecPageTables)")
+    return meminfo["SecPageTables"] // PAGE_SIZE
+
+
+def falls_to(shell: Shell, pages: int) -> int:
+    """Wait until no more than so many pages of tables are left; what is left in the end.
+
+    A kernel may free later than by RCU, so that one look after a barrier says too little; tables
+    that never go are told by the deadline.
+    """
+    deadline = Deadline(PATIENCE)
+    while (left := count(shell)) > pages and not deadline.expired():
+        pass
+    if left < pages:
+        raise Unproven(f"{pages - left} pages of tables that were not ours went meanwhile")
+    return left
+
+
+def nobody_else(shell: Shell) -> None:
+    """Unproven if the host has a VM already: its tables would be counted with ours."""
+    script = f"for d in {kvmstats.KVM}/*-*; do [ ! -d $d ] || echo $d; done"
+    others = shell.run(script).stdout.split()
+    if others:
+        raise Unproven(f"the host has {len(others)} other VMs, whose tables cannot be told apart")
+
+
+def is_alive(shell: Shell, vm: str) -> bool:
+    """Whether KVM still has the VM of that debugfs folder. Nothing in the folder is opened."""
+    return shell.run(f"[ -d {kvmstats.folder(vm)} ]", check=False).status == 0

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Objects of the kernel's allocator, from /proc/slabinfo (Documentation: man 5 slabinfo)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+from harness.observe.errors import ObserveError, shown
+from harness.observe.text import unsigned, whole_lines
+
+PATH = "/proc/slabinfo"
+_CACHE = re.compile(
+    r"(?P<name>[^ ]{1,64}) {1,40}(?P<active>[0-9]{1,12}) {1,12}[0-9]{1,12} {1,12}"
+    r"(?P<size>[0-9]{1,9}) {1,9}(?P<per_slab>[0-9]{1,6}) {1,6}[0-9]{1,6} : .{1,120}"
+)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Objects of `size` bytes in use, in slabs that hold `per_slab` of them.
+
+    The slabs that a CPU works with count as if all of their objects were in use.
+    """
+
+    active: int
+    size: int
+    per_slab: int
+
+
+def parse(text: str, source: str = PATH) -> Mapping[str, Cache]:
+    """Name of each cache -> its objects."""
+    caches: dict[str, Cache] = {}
+    for number, line in enumerate(whole_lines(text, source), 1):
+        if line.startswith(("#", "slabinfo - version: 2.")):
+            continue
+        match = _CACHE.fullmatch(line)
+        if match is None or match["name"] in caches:
+            raise ObserveError(source, number, f"not a cache: {shown(line)}")
+        active, size, per_slab = (
+            unsigned(match[key], source, number) for key in ("active", "size", "per_slab")
+        )
+        caches[match["name"]] = Cache(active, size, per_slab)
+    if not any(name.startswith("kmalloc") for name in caches):
+        raise ObserveError(source, 0, "has no kmalloc cache: truncated or another file")
+    return caches
+
+
+def grown(readings: tuple[Mapping[str, Cache], ...], count: int) -> Mapping[str, tuple[int, ...]]:
+    """Caches of kmalloc() that grew by an object for each of `count` events, between all readings.
+
+    A reading counts in whole slabs, so growth may show as up to a slab less; caches whose slabs
+    hold more than a third of `count` objects say nothing and are left out. So are caches of one
+    kind of object, some of which are freed in bulk long after (vmap_area).
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for name, last in readings[-1].items():
+        if not name.startswith("kmalloc") or 3 * last.per_slab > count:
+            continue
+        if not all(name in reading for reading in readings):
+            continue
+        values = [reading[name].active for reading in readings]
+        rises = tuple(after - before for before, after in pairwise(values))
+        if all(rise >= count - last.per_slab for rise in rises):
+            found[name] = rises
+    return found
