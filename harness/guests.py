@@ -186,8 +186,26 @@ class IdleThenFlush:
     flushed: frozenset[int]
 
 
+@dataclass(frozen=True)
+class RaceReply:
+    """What a race did, in pages (`dropped`, `paged_out`) and touches, with repetition.
+
+    `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
+    found zero after a drop; `passes` are those of all agers over the pages that were present.
+    """
+
+    rounds: int
+    dropped: int
+    paged_out: int
+    touches: int
+    least: int
+    found: int
+    passes: int
+
+
 _MARK = ("marked", "absent", "unmarked")
 _SPIN_VALUE = ("vcpu", "value")
+_RACE = tuple(field.name for field in fields(RaceReply))
 _EXITS = tuple(field.name for field in fields(Exits))
 _SPIN = ("vcpu", "touches", *_EXITS)
 
@@ -597,6 +615,17 @@ class Guest:
         asked = frozenset(pages)
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def race(self, seed: int, *, rounds: int, agers: int) -> RaceReply:
+        """All vCPUs touch random pages while agers age them and ranges of them are taken away.
+
+        Raises GuestDataLost if a vCPU reads what it must not, GuestHung if one makes no progress.
+        What the pages held before is dropped.
+        """
+        reply = self._ask(f"race {seed} {rounds} {agers}", _RACE)
+        race = RaceReply(*(reply.number(name) for name in _RACE))
+        self._agree(reply, race.rounds == rounds, "another number of rounds")
+        return race
 
     def churn(self, count: int) -> None:
         """Make and end so many further VMs, one after the other, none of which ever runs."""

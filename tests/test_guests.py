@@ -501,3 +501,33 @@ def test_leaving_the_context_ends_the_program() -> None:
     assert process.closed == 1
     with pytest.raises(InfraError, match="it was closed"):
         guest.drain()
+
+
+def test_a_race_tells_what_it_did() -> None:
+    guest, process = start(
+        "ok rounds=32 dropped=290 paged_out=20 touches=900 least=200 found=30 passes=70"
+    )
+    race = guest.race(7, rounds=32, agers=2)
+    assert process.sent == ["race 7 32 2"]
+    assert race == guests.RaceReply(32, 290, 20, 900, 200, 30, 70)
+
+
+def test_a_race_that_ended_early_is_no_race() -> None:
+    guest, _ = start("ok rounds=3 dropped=0 paged_out=0 touches=0 least=0 found=0 passes=0")
+    with pytest.raises(InfraError, match="rounds"):
+        guest.race(7, rounds=32, agers=2)
+
+
+@pytest.mark.parametrize("word", ["stale", "lost", "wrong", "apart"])
+def test_what_a_vcpu_must_not_read_is_lost_data(word: str) -> None:
+    guest, _ = start(f"error data {word} vcpu=1 page=5 expected=0x100000508 got=0x0")
+    with pytest.raises(GuestDataLost, match=word):
+        guest.race(7, rounds=32, agers=2)
+
+
+def test_churn_counts_its_vms() -> None:
+    guest, process = start("ok vms=192", "ok vms=191")
+    guest.churn(192)
+    assert process.sent == ["churn 192"]
+    with pytest.raises(InfraError, match="VMs"):
+        guest.churn(192)

@@ -329,3 +329,28 @@ def test_stop_without_start() -> None:
     session = trace.Session(SavedHost("cortex-a57"), WANTED, {})
     with pytest.raises(InfraError, match="without start"):
         session.stop()
+
+
+def test_returns_are_events_with_what_was_returned() -> None:
+    wanted = trace.Wanted(returns={"kvm_pgtable_stage2_mkyoung": "ret == 0"})
+    line = (
+        " kvm-guest-61      [001] .....    35.000147: kvmhr0_kvm_pgtable_stage2_mkyoung: "
+        "(kvm_handle_guest_abort+0x2b8/0x640 <- kvm_pgtable_stage2_mkyoung) ret=0x0\n"
+    )
+    head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: 1/1   #P:2\n#\n"
+    events, _ = trace.parse_trace(head + line, wanted.names)
+    assert [(event.name, event.fields) for event in events] == [
+        (trace.returned("kvm_pgtable_stage2_mkyoung"), {"ret": 0})
+    ]
+
+
+def test_the_probe_on_a_return_is_filtered_by_what_is_returned() -> None:
+    script = trace.setup_script(trace.Wanted(returns={"f": "ret == 0", "g": ""}))
+    assert "r:kvm_harness/kvmhr0_f f ret=$retval" in script
+    assert "'ret == 0' > $I/events/kvm_harness/kvmhr0_f/filter" in script
+    assert "kvmhr1_g/filter" not in script
+
+
+def test_a_return_that_cannot_be_recorded_is_absent() -> None:
+    wanted = trace.Wanted(functions=("f",), returns={"f": ""})
+    assert trace.parse_setup("ok f\nabsent f(): gone\n", wanted) == {"f()": "gone"}

@@ -34,6 +34,7 @@ static const struct command {
 	{ "spin-wait", 2, "spin-wait VCPU TOUCHES", command_spin_wait },
 	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
+	{ "race", 3, "race SEED ROUNDS AGERS", command_race },
 	{ "churn", 1, "churn COUNT", command_churn },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2, "advise dontneed|cold|pageout|remove|hugepage RANGES", command_advise },

@@ -33,6 +33,9 @@ int command_verify(struct vm *vm, char **words);
 int command_advise(struct vm *vm, char **words);
 int command_drain(struct vm *vm, char **words);
 
+/* race.c */
+int command_race(struct vm *vm, char **words);
+
 /* churn.c */
 int command_churn(struct vm *vm, char **words);
 

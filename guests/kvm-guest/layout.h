@@ -27,7 +27,10 @@
 #define STAGE1_OFFSET		(CODE_PAGES * GUEST_PAGE_SIZE)
 #define VCPUS_OFFSET		(STAGE1_OFFSET + GUEST_PAGE_SIZE)
 
-/* A vCPU's part: its mailbox, its stack, then its list of pages. */
+/*
+ * A vCPU's part: its mailbox, its stack, its list of pages, then its records.
+ * Behind the parts of all vCPUs stand the drops of each page.
+ */
 #define STACK_TOP_OFFSET	(2 * GUEST_PAGE_SIZE)
 #define LIST_OFFSET		(2 * GUEST_PAGE_SIZE)
 
@@ -48,6 +51,27 @@ enum mailbox_command {
 	MAILBOX_WRITE,
 	MAILBOX_SPIN_READ,
 	MAILBOX_SPIN_WRITE,
+	MAILBOX_RACE,
+	MAILBOX_RACE_CHECK,
+};
+
+/* How often the host began, and ended, to drop a page's content. Written by the VMM. */
+struct drops {
+	uint32_t begun;
+	uint32_t done;
+};
+
+/* What a vCPU knows of its own word in a page, at the offset of mailbox.word. */
+struct record {
+	uint64_t value;		/* what it holds unless it was dropped */
+	uint32_t done;		/* drops that had ended before it was written */
+	uint32_t begun;		/* drops that had begun when it was written */
+};
+
+enum race_fault {
+	RACE_STALE = 1,		/* seen although a drop began and ended since it was written */
+	RACE_LOST,		/* zero, although no drop can have hit it */
+	RACE_WRONG,		/* neither what was written nor zero */
 };
 
 struct mailbox {
@@ -70,6 +94,17 @@ struct mailbox {
 	uint64_t page;		/* the page that it is at */
 	uint64_t check;		/* exclusive or of all values read */
 	uint64_t last;		/* the value read last */
+
+	/* Of a race; written by the VMM while the vCPU is parked. */
+	uint64_t records;	/* address of a struct record for each page */
+	uint64_t drops;		/* address of a struct drops for each page */
+	uint64_t word;		/* offset in a page that only this vCPU writes to */
+	uint64_t seed;		/* not 0 */
+
+	/* Written by the payload. */
+	uint64_t dropped;	/* words that it found zero after a drop */
+	uint64_t fault;		/* enum race_fault; it parks at the first one */
+	uint64_t got;		/* what it read then */
 };
 
 _Static_assert(__builtin_offsetof(struct mailbox, esr) == MAILBOX_ESR, "entry.S");

@@ -156,6 +156,8 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
 	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
 	vcpu->list_ipa = PAYLOAD_IPA + offset + LIST_OFFSET;
+	vcpu->records = (void *)(vm->payload + offset + vm_records_offset(vm->pages));
+	vcpu->records_ipa = PAYLOAD_IPA + offset + vm_records_offset(vm->pages);
 }
 
 void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
@@ -197,6 +199,11 @@ static enum vcpu_state state_of(const struct vcpu *vcpu)
 	state = vcpu->state;
 	pthread_mutex_unlock(&lock);
 	return state;
+}
+
+bool vcpu_is_running(const struct vcpu *vcpu)
+{
+	return state_of(vcpu) == VCPU_RUNNING;
 }
 
 /* The reply for a vCPU that is not parked and does not run. */

@@ -34,6 +34,8 @@ struct vcpu {
 	uint32_t *list;			/* room for every page of the slot */
 	uint64_t mailbox_ipa;
 	uint64_t list_ipa;
+	struct record *records;		/* of each page of the slot */
+	uint64_t records_ipa;
 	struct vcpu_stats stats;
 	struct vcpu_counts before;	/* counts when it was last let go */
 
@@ -69,6 +71,9 @@ int vcpu_wait_parked(struct vcpu *vcpu, double seconds);
 
 /* Waits in the same way until it has made @touches since it was let go. */
 int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds);
+
+/* Whether it was let go and has not parked or failed since. */
+bool vcpu_is_running(const struct vcpu *vcpu);
 
 /* How many touches it has made since it was let go. Does not disturb it. */
 uint64_t vcpu_touches(const struct vcpu *vcpu);

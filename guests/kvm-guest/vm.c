@@ -78,11 +78,24 @@ int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap)
 	return ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log);
 }
 
+static size_t whole_pages(size_t size)
+{
+	return (size + GUEST_PAGE_SIZE - 1) & ~(size_t)(GUEST_PAGE_SIZE - 1);
+}
+
+size_t vm_records_offset(uint32_t pages)
+{
+	return LIST_OFFSET + whole_pages((size_t)pages * sizeof(uint32_t));
+}
+
 size_t vm_vcpu_part(uint32_t pages)
 {
-	size_t list = (size_t)pages * sizeof(uint32_t);
+	return vm_records_offset(pages) + whole_pages((size_t)pages * sizeof(struct record));
+}
 
-	return LIST_OFFSET + ((list + GUEST_PAGE_SIZE - 1) & ~(size_t)(GUEST_PAGE_SIZE - 1));
+size_t vm_drops_offset(const struct vm *vm)
+{
+	return VCPUS_OFFSET + vm->vcpu_count * vm_vcpu_part(vm->pages);
 }
 
 static void create_payload(struct vm *vm)
@@ -92,7 +105,8 @@ static void create_payload(struct vm *vm)
 		.guest_phys_addr = PAYLOAD_IPA,
 	};
 
-	vm->payload_size = VCPUS_OFFSET + vm->vcpu_count * vm_vcpu_part(vm->pages);
+	vm->payload_size = vm_drops_offset(vm) +
+			   whole_pages((size_t)vm->pages * sizeof(struct drops));
 	vm->payload = mmap(NULL, vm->payload_size, PROT_READ | PROT_WRITE,
 			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (vm->payload == MAP_FAILED)

@@ -37,6 +37,10 @@ struct vm {
 /* Bytes of the payload's slot that each vCPU takes. */
 size_t vm_vcpu_part(uint32_t pages);
 
+/* Where a vCPU's records begin in its part, and where the drops begin in the payload's slot. */
+size_t vm_records_offset(uint32_t pages);
+size_t vm_drops_offset(const struct vm *vm);
+
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);
 

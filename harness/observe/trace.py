@@ -75,29 +75,34 @@ FIELDS: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
 }
 
 
+_RETURN = (re.compile(f"\\([^()]{{1,300}}\\) ret={_HEX}"), ("ret",))
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What to record: trace events ("kvm:kvm_access_fault") and entries of functions.
 
     `buffer_kib` is per CPU. `filters` gives an event of `events` a filter expression
-    (Documentation/trace/events.rst, "Event filtering").
+    (Documentation/trace/events.rst, "Event filtering"). `returns` names functions whose returns
+    are recorded as events, each with a filter on its returned value `ret`; "" records them all.
     """
 
     events: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
     buffer_kib: int = 8192
     filters: Mapping[str, str] = field(default_factory=dict)
+    returns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for event in self.events:
             if not _EVENT.fullmatch(event):
                 raise UsageError(f"not the name of a trace event (system:event): {event!r}")
-        for function in self.functions:
+        for function in (*self.functions, *self.returns):
             if not _FUNCTION.fullmatch(function):
                 raise UsageError(f"not the name of a function: {function!r}")
         if unknown := set(self.filters) - set(self.events):
             raise UsageError(f"a filter for an event that is not recorded: {sorted(unknown)}")
-        if any("\n" in text for text in self.filters.values()):
+        if any("\n" in text for text in (*self.filters.values(), *self.returns.values())):
             raise UsageError("a filter of more than one line")
         short = [name for _, _, name in (event.partition(":") for event in self.events)]
         if len(set(short)) != len(short) or len(set(self.functions)) != len(self.functions):
@@ -108,10 +113,21 @@ class Wanted:
         plain = function.replace(".", "_")[:48]
         return f"kvmh{self.functions.index(function)}_{plain}"
 
+    def return_probe(self, function: str) -> str:
+        """The name of our kretprobe event on a function."""
+        plain = function.replace(".", "_")[:48]
+        return f"kvmhr{list(self.returns).index(function)}_{plain}"
+
     @property
     def names(self) -> Mapping[str, str]:
         """The name of an event that stands in the trace -> the name that was asked for."""
-        return {event.partition(":")[2]: event for event in self.events}
+        names = {event.partition(":")[2]: event for event in self.events}
+        return names | {self.return_probe(name): returned(name) for name in self.returns}
+
+
+def returned(function: str) -> str:
+    """The name of the event that is a function's return; its field `ret` is what it returned."""
+    return f"{function}()"
 
 
 @dataclass(frozen=True)
@@ -160,7 +176,7 @@ class Counts:
 
         Unproven if it is absent or events were lost; KeyError for one that was not asked for.
         """
-        if name not in self.wanted.events:
+        if name not in (*self.wanted.events, *(returned(one) for one in self.wanted.returns)):
             raise KeyError(f"{name} was not recorded")
         self._present(name)
         if self.lost:
@@ -257,8 +273,9 @@ def _event(line: str, names: Mapping[str, str], source: str, number: int) -> Eve
         raise ObserveError(source, number, f"an event that was not asked for: {shown(line)}")
     name = names[match["name"]]
     fields: dict[str, int] = {}
-    if name in FIELDS:
-        pattern, keys = FIELDS[name]
+    form = _RETURN if name.endswith("()") else FIELDS.get(name)
+    if form is not None:
+        pattern, keys = form
         values = pattern.fullmatch(match["rest"].rstrip())
         if values is None:
             raise ObserveError(source, number, f"unknown form of {name}: {shown(match['rest'])}")
@@ -346,7 +363,7 @@ def parse_setup(text: str, wanted: Wanted) -> Mapping[str, str]:
     The set-up script prints one line "ok NAME" or "absent NAME: REASON" each.
     """
     absent: dict[str, str] = {}
-    names = [*wanted.events, *wanted.functions]
+    names = [*wanted.events, *wanted.functions, *(returned(name) for name in wanted.returns)]
     lines = whole_lines(text, "set-up of the trace")
     for number, line in enumerate(lines, 1):
         word, _, rest = line.partition(" ")
@@ -391,8 +408,9 @@ def setup_script(wanted: Wanted) -> str:
             lines.append(f"printf '%s\\n' {shlex.quote(wanted.filters[event])} > {folder}/filter")
         lines.append(f"echo 1 > {folder}/enable; echo 'ok {event}'")
         lines.append(f"else echo 'absent {event}: this kernel has no such event'; fi")
-    if wanted.functions:
-        patterns = " ".join(f"-e {shlex.quote(function)}" for function in wanted.functions)
+    if wanted.functions or wanted.returns:
+        names = dict.fromkeys((*wanted.functions, *wanted.returns))
+        patterns = " ".join(f"-e {shlex.quote(function)}" for function in names)
         lines.append(
             f"[ -s {FUNCTIONS} ] || {{ cat $T/available_filter_functions > {FUNCTIONS}.new\n"
             f"mv {FUNCTIONS}.new {FUNCTIONS}; }}\n"
@@ -400,16 +418,29 @@ def setup_script(wanted: Wanted) -> str:
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
+        lines.append(_probe_script(function, function, probe, "p", "", "common_pid < 0"))
+    for function, condition in wanted.returns.items():
+        probe = wanted.return_probe(function)
         lines.append(
-            f"n=$(printf '%s\\n' \"$F\" | grep -Fxc {function} || true)\n"
-            f"if [ $n -eq 0 ]; then echo 'absent {function}: not in available_filter_functions'\n"
-            f"elif [ $n -gt 1 ]; then echo 'absent {function}: names more than one function'\n"
-            f"elif echo 'p:{GROUP}/{probe} {function}' 2>/dev/null >> $T/kprobe_events; then\n"
-            f"echo 'common_pid < 0' > $I/events/{GROUP}/{probe}/filter\n"
-            f"echo 1 > $I/events/{GROUP}/{probe}/enable; echo 'ok {function}'\n"
-            f"else echo 'absent {function}: this kernel refuses a probe on it'; fi"
+            _probe_script(returned(function), function, probe, "r", " ret=$retval", condition)
         )
     return "\n".join(lines)
+
+
+def _probe_script(
+    name: str, function: str, probe: str, kind: str, fetch: str, condition: str
+) -> str:
+    """The lines that make and enable one probe and print "ok" or "absent" with its `name`."""
+    event = f"$I/events/{GROUP}/{probe}"
+    only = f"printf '%s\\n' {shlex.quote(condition)} > {event}/filter\n" if condition else ""
+    return (
+        f"n=$(printf '%s\\n' \"$F\" | grep -Fxc {function} || true)\n"
+        f"if [ $n -eq 0 ]; then echo 'absent {name}: not in available_filter_functions'\n"
+        f"elif [ $n -gt 1 ]; then echo 'absent {name}: names more than one function'\n"
+        f"elif echo '{kind}:{GROUP}/{probe} {function}{fetch}' 2>/dev/null >> $T/kprobe_events; "
+        f"then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
+        f"else echo 'absent {name}: this kernel refuses a probe on it'; fi"
+    )
 
 
 def start_script() -> str:

@@ -67,6 +67,108 @@ static void spin(struct mailbox *mailbox, int write)
 		touch(mailbox, list[i], write);
 }
 
+static uint64_t next_random(struct mailbox *mailbox)
+{
+	uint64_t x = mailbox->seed;
+
+	x ^= x << 13;
+	x ^= x >> 7;
+	x ^= x << 17;
+	mailbox->seed = x;
+	return x;
+}
+
+static uint32_t load_count(const uint32_t *count)
+{
+	return __atomic_load_n(count, __ATOMIC_ACQUIRE);
+}
+
+static struct drops *drops_of(const struct mailbox *mailbox, uint32_t page)
+{
+	return (struct drops *)mailbox->drops + page;
+}
+
+static struct record *record_of(const struct mailbox *mailbox, uint32_t page)
+{
+	return (struct record *)mailbox->records + page;
+}
+
+static uint64_t word_of(const struct mailbox *mailbox, uint32_t page)
+{
+	return SLOT_IPA + ((uint64_t)page << GUEST_PAGE_SHIFT) + mailbox->word;
+}
+
+/*
+ * Judges what a word holds. Nobody else writes it, so it holds what was written
+ * last, or zero if the host has dropped the page since. A drop surely came after
+ * the write if it began later than the write's count of begun ones, and surely
+ * before this load if it was done when the load began.
+ */
+static void race_read(struct mailbox *mailbox, uint32_t page)
+{
+	struct drops *drops = drops_of(mailbox, page);
+	struct record *record = record_of(mailbox, page);
+	uint32_t done = load_count(&drops->done);
+	uint64_t got = load(word_of(mailbox, page));
+	uint32_t begun;
+
+	asm volatile("dmb ish" : : : "memory");
+	begun = load_count(&drops->begun);
+	mailbox->got = got;
+	if (got == record->value) {
+		if (got && (int32_t)(done - record->begun) > 0)
+			mailbox->fault = RACE_STALE;
+	} else if (got) {
+		mailbox->fault = RACE_WRONG;
+	} else if (begun == record->done) {
+		mailbox->fault = RACE_LOST;
+	} else {
+		record->value = 0;
+		mailbox->dropped++;
+	}
+}
+
+static void race_write(struct mailbox *mailbox, uint32_t page)
+{
+	struct drops *drops = drops_of(mailbox, page);
+	struct record *record = record_of(mailbox, page);
+
+	record->done = load_count(&drops->done);
+	record->value = (mailbox->touches + 1) << 32 | page << 8 | mailbox->word;
+	asm volatile("dmb ish" : : : "memory");
+	store(word_of(mailbox, page), record->value);
+	asm volatile("dmb ish" : : : "memory");
+	record->begun = load_count(&drops->begun);
+}
+
+static void count_touch(struct mailbox *mailbox)
+{
+	__atomic_store_n(&mailbox->touches, mailbox->touches + 1, __ATOMIC_RELEASE);
+}
+
+static void race(struct mailbox *mailbox)
+{
+	while (!told_to_stop(mailbox) && !mailbox->fault) {
+		uint64_t random = next_random(mailbox);
+		uint32_t page = (random >> 8) % mailbox->count;
+
+		mailbox->page = page;
+		race_read(mailbox, page);
+		if (!mailbox->fault && random & 1)
+			race_write(mailbox, page);
+		count_touch(mailbox);
+	}
+}
+
+static void race_check(struct mailbox *mailbox)
+{
+	for (uint64_t page = 0; page < mailbox->count && !mailbox->fault; page++) {
+		mailbox->page = page;
+		race_read(mailbox, page);
+		count_touch(mailbox);
+	}
+}
+
 void payload_main(struct mailbox *mailbox)
 {
 	for (;;) {
@@ -83,6 +185,12 @@ void payload_main(struct mailbox *mailbox)
 			break;
 		case MAILBOX_SPIN_WRITE:
 			spin(mailbox, 1);
+			break;
+		case MAILBOX_RACE:
+			race(mailbox);
+			break;
+		case MAILBOX_RACE_CHECK:
+			race_check(mailbox);
 			break;
 		}
 	}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The pages come and go meanwhile, so each pass looks up the PFNs anew. One that
+ * has gone to somebody else by then is aged for them, which harms nobody.
+ */
+#include "ager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "reply.h"
+
+#define BITMAP "/sys/kernel/mm/page_idle/bitmap"
+#define WORD_BITS 64
+#define PM_PRESENT	(1ULL << 63)
+#define PM_PFN		((1ULL << 55) - 1)
+
+struct files {
+	int pagemap;
+	int bitmap;
+};
+
+struct range {
+	uint32_t first;
+	uint32_t count;
+	uint64_t sent;
+	uint64_t *pfns;		/* room for all pages of the slot */
+};
+
+static int fail(struct ager *ager, const char *what)
+{
+	ager->error = errno ? errno : EIO;
+	ager->what = what;
+	return -1;
+}
+
+static int compare(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+
+	return a < b ? -1 : a > b;
+}
+
+/* Finds the PFNs of those pages that are present, rising; returns their number, -1 on failure. */
+static ssize_t present_pfns(struct ager *ager, int pagemap, const struct range *range)
+{
+	uint64_t first = ((uintptr_t)ager->all->vm->slot >> GUEST_PAGE_SHIFT) + range->first;
+	uint64_t *pfns = range->pfns;
+	size_t size = range->count * sizeof(*pfns), count = 0;
+	off_t offset = first * sizeof(*pfns);
+
+	if (pread(pagemap, pfns, size, offset) != (ssize_t)size)
+		return fail(ager, "pread of /proc/self/pagemap");
+	for (uint32_t page = 0; page < range->count; page++) {
+		if (pfns[page] & PM_PRESENT)
+			pfns[count++] = pfns[page] & PM_PFN;
+	}
+	qsort(pfns, count, sizeof(*pfns), compare);
+	return count;
+}
+
+/* Marks the pages of one word of the bitmap idle, which makes each of them old. */
+static int age_word(struct ager *ager, int bitmap, uint64_t word, uint64_t bits)
+{
+	if (pwrite(bitmap, &bits, sizeof(bits), word * sizeof(bits)) != sizeof(bits))
+		return fail(ager, "pwrite of " BITMAP);
+	return 0;
+}
+
+/* Whether the range that it was sent to is still the one to age. */
+static bool is_wanted(struct ager *ager, uint64_t sent)
+{
+	const struct agers *all = ager->all;
+
+	return __atomic_load_n(&all->sent, __ATOMIC_ACQUIRE) == sent &&
+	       __atomic_load_n(&all->count, __ATOMIC_ACQUIRE);
+}
+
+static int pass(struct ager *ager, const struct files *files, const struct range *range)
+{
+	ssize_t count = present_pfns(ager, files->pagemap, range);
+	ssize_t next;
+
+	if (count < 0)
+		return -1;
+	for (ssize_t i = 0; i < count && is_wanted(ager, range->sent); i = next) {
+		uint64_t word = range->pfns[i] / WORD_BITS, bits = 0;
+
+		for (next = i; next < count && range->pfns[next] / WORD_BITS == word; next++)
+			bits |= 1ULL << range->pfns[next] % WORD_BITS;
+		if (age_word(ager, files->bitmap, word, bits))
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * Waits for a range to age; false when there will be none. Only the first ager
+ * goes over the same one again: the others may share their CPU with the thread
+ * that waits for them.
+ */
+static bool next_range(struct agers *all, const struct ager *ager, struct range *range)
+{
+	bool once = ager != all->each, more;
+
+	pthread_mutex_lock(&all->lock);
+	while (!all->stop && (!all->count || (once && ager->sent == all->sent)))
+		pthread_cond_wait(&all->changed, &all->lock);
+	more = !all->stop;
+	range->first = all->first;
+	range->count = all->count;
+	range->sent = all->sent;
+	pthread_mutex_unlock(&all->lock);
+	return more;
+}
+
+/* Says that it has passed over the range, or that it failed. */
+static void report(struct ager *ager, uint64_t sent)
+{
+	pthread_mutex_lock(&ager->all->lock);
+	ager->sent = sent;
+	ager->passes++;
+	pthread_cond_broadcast(&ager->all->changed);
+	pthread_mutex_unlock(&ager->all->lock);
+}
+
+static void *run(void *argument)
+{
+	struct ager *ager = argument;
+	struct range range = { .pfns = malloc(ager->all->vm->pages * sizeof(*range.pfns)) };
+	struct files files = {
+		.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
+		.bitmap = open(BITMAP, O_WRONLY | O_CLOEXEC),
+	};
+
+	if (!range.pfns || files.pagemap < 0 || files.bitmap < 0)
+		fail(ager, "set-up of an ager");
+	while (next_range(ager->all, ager, &range)) {
+		if (!ager->error)
+			pass(ager, &files, &range);
+		report(ager, range.sent);
+		if (ager->error)
+			break;
+	}
+	if (files.pagemap >= 0)
+		close(files.pagemap);
+	if (files.bitmap >= 0)
+		close(files.bitmap);
+	free(range.pfns);
+	return NULL;
+}
+
+int bind_to_cpu(pthread_t thread, unsigned int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	errno = pthread_setaffinity_np(thread, sizeof(set), &set);
+	return errno ? -1 : 0;
+}
+
+void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsigned int cpus)
+{
+	agers->vm = vm;
+	agers->number = number;
+	pthread_mutex_init(&agers->lock, NULL);
+	pthread_cond_init(&agers->changed, NULL);
+	for (uint32_t i = 0; i < number; i++) {
+		struct ager *ager = &agers->each[i];
+
+		ager->all = agers;
+		errno = pthread_create(&ager->thread, NULL, run, ager);
+		/* From the last CPU down: the first has the thread that unmaps. */
+		if (errno || bind_to_cpu(ager->thread, cpus - 1 - i % cpus))
+			die_errno("an ager's thread");
+	}
+}
+
+static int reply_failed(const struct agers *agers)
+{
+	for (uint32_t i = 0; i < agers->number; i++) {
+		const struct ager *ager = &agers->each[i];
+
+		if (ager->error)
+			return reply_error("system", "%s: %s (errno %d)", ager->what,
+					   strerror(ager->error), ager->error);
+	}
+	return 0;
+}
+
+int agers_send(struct agers *agers, uint32_t first, uint32_t count)
+{
+	int failed;
+
+	pthread_mutex_lock(&agers->lock);
+	agers->first = first;
+	agers->count = count;
+	agers->sent++;
+	pthread_cond_broadcast(&agers->changed);
+	for (uint32_t i = 0; i < agers->number; i++) {
+		while (agers->each[i].sent != agers->sent && !agers->each[i].error)
+			pthread_cond_wait(&agers->changed, &agers->lock);
+	}
+	failed = reply_failed(agers);
+	pthread_mutex_unlock(&agers->lock);
+	return failed;
+}
+
+void agers_rest(struct agers *agers)
+{
+	__atomic_store_n(&agers->count, 0, __ATOMIC_RELEASE);
+}
+
+uint64_t agers_stop(struct agers *agers)
+{
+	uint64_t passes = 0;
+
+	pthread_mutex_lock(&agers->lock);
+	agers->stop = true;
+	pthread_cond_broadcast(&agers->changed);
+	pthread_mutex_unlock(&agers->lock);
+	for (uint32_t i = 0; i < agers->number; i++) {
+		pthread_join(agers->each[i].thread, NULL);
+		passes += agers->each[i].passes;
+	}
+	return passes;
+}

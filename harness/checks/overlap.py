@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether things that were meant to race did meet, told from a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.observe.trace import Event
+
+AGE = "kvm:kvm_age_hva"
+UNMAP = "kvm:kvm_unmap_hva_range"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A range of host addresses that a thread unmapped from stage 2, and when (microseconds)."""
+
+    pid: int
+    begin: int
+    end: int
+    start_address: int
+    end_address: int
+
+    def holds(self, event: Event) -> bool:
+        """Whether another thread's event for an address of the range falls into it."""
+        return (
+            event.pid != self.pid
+            and self.begin <= event.time <= self.end
+            and event.fields["start"] < self.end_address
+            and event.fields["end"] > self.start_address
+        )
+
+
+def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, ...]:
+    """From each notice of an unmap until its thread is next back from the walk of stage 2.
+
+    `unmaps` are events UNMAP, `returns` the returns of the function that walks, each in order of
+    time. A notice for addresses that no memslot has is not followed by a walk: it counts until the
+    same thread's next notice for nothing.
+    """
+    waiting: dict[int, Event] = {}
+    found: list[Window] = []
+    marks = [(event.time, 0, event) for event in unmaps]
+    marks += [(event.time, 1, event) for event in returns]
+    for time, is_return, event in sorted(marks, key=lambda mark: mark[:2]):
+        if not is_return:
+            waiting[event.pid] = event
+        elif notice := waiting.pop(event.pid, None):
+            start, end = notice.fields["start"], notice.fields["end"]
+            found.append(Window(event.pid, notice.time, time, start, end))
+    return tuple(found)
+
+
+def meetings(spans: Iterable[Window], events: Iterable[Event]) -> int:
+    """How many events began within a window, for an address of its range, in another thread."""
+    open_at = sorted(spans, key=lambda window: window.begin)
+    number = first = 0
+    for event in sorted(events, key=lambda event: event.time):
+        while first < len(open_at) and open_at[first].end < event.time:
+            first += 1
+        number += any(window.holds(event) for window in _begun(open_at[first:], event.time))
+    return number
+
+
+def _begun(spans: list[Window], time: int) -> Iterable[Window]:
+    for window in spans:
+        if window.begin > time:
+            return
+        yield window

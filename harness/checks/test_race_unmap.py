@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging while the guest uses the pages and the host takes them away.
+
+Here a series breaks that ages without the MMU lock: a store into an entry that has been zapped
+meanwhile brings a freed page back, a table is walked that has been freed. The guest knows what must
+be in each of its words (docs/guest-protocol.md, "A race"); the trace tells how often aging met an
+unmap of the same page. A kprobe on the walk's callback makes the time between its load of an entry
+and its store longer, and with it the window.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.mglru import zram_swap
+from harness.checks.overlap import AGE, UNMAP, meetings, windows
+from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import klog
+from harness.observe.trace import Counts, Wanted, returned, tracing
+from harness.observe.unproven import Unproven
+
+PAGES = 64
+# More than the two CPUs that a race uses.
+VCPUS = 3
+AGERS = 2
+ROUNDS = 32
+SECONDS = 90.0
+
+MKYOUNG = "kvm_pgtable_stage2_mkyoung"
+UNMAP_WALK = "kvm_unmap_gfn_range"
+# Entered between the load of a stage-2 entry and the store that makes it old.
+AGE_CALLBACK = "stage2_age_walker"
+# Entered for each page while the MMU lock is held for writing.
+UNMAP_CALLBACK = "stage2_unmap_walker"
+
+
+def splats(shell: Shell) -> tuple[klog.Splat, ...]:
+    """What the kernel's log complains of so far."""
+    return klog.splats(shell.run("dmesg").stdout)
+
+
+def recorded(contract: Contract) -> Wanted:
+    """What shows that the window was hit."""
+    fast = contract.fast_path.functions if contract.fast_path else ()
+    return Wanted(
+        events=(AGE, UNMAP),
+        functions=tuple(dict.fromkeys((AGE_CALLBACK, UNMAP_CALLBACK, *fast))),
+        returns={MKYOUNG: "ret == 0", UNMAP_WALK: ""},
+    )
+
+
+@pytest.mark.deep
+def test_race_unmap(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Aging against guest accesses and unmapping: no content is lost or comes back, no splat."""
+    seed = rng.randrange(1 << 31)
+    claim.expect(
+        f"{VCPUS} vCPUs that read and write {PAGES} random pages find what they wrote, or zero "
+        f"after a drop, while {AGERS} threads age the pages and ranges of them are dropped and "
+        f"swapped out, {ROUNDS} times (race seed {seed}); aging is exact afterwards; no splat"
+    )
+    before = splats(shell)
+    with zram_swap(shell), tracing(shell, recorded(contract)) as session:
+        vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
+        session.start()
+        race = vm.race(seed, rounds=ROUNDS, agers=AGERS)
+        counts = session.stop()
+        claim.save("trace.txt", counts.raw)
+        claim.observe(
+            f"{race.touches} touches, {race.least} at least by each vCPU; {race.dropped} pages "
+            f"dropped, {race.paged_out} to be swapped out, {race.found} words found dropped; "
+            f"{race.passes} passes of aging"
+        )
+        exact(populated(vm), shell, claim, rng)
+        # Ends before its swap does.
+        vm.close()
+    new = splats(shell)[len(before) :]
+    claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
+    assert not new, f"{len(new)} splats: {new[0].headline}"
+    check_met(claim, cell, counts)
+
+
+def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
+    """Assert that what was through a race ages as exactly as anything else."""
+    mark_idle(vm)
+    old_pages(vm, shell, claim)
+    vm.flush()
+    touched = pick(rng, PAGES)
+    vm.touch(touched, write=True)
+    young_pages(vm, shell, claim, touched)
+    vm.verify(range(PAGES))
+
+
+def check_met(claim: Claim, cell: CellSpec, counts: Counts) -> None:
+    """Unproven unless aging met unmaps, and (with software AF) a fault found its entry gone."""
+    ages = counts.events(AGE)
+    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
+    met = meetings(spans, ages)
+    retries = len(counts.events(returned(MKYOUNG)))
+    claim.observe(
+        f"{met} of {len(ages)} agings began while the page was being unmapped ({len(spans)} "
+        f"unmaps); {retries} access faults found their entry gone"
+    )
+    if not met:
+        raise Unproven("no page was aged while it was being unmapped")
+    if cell.cell.af_mode == "software" and not retries:
+        raise Unproven("no access fault met an unmap")

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether events met, on made-up traces."""
+
+from __future__ import annotations
+
+from harness.checks.overlap import AGE, UNMAP, Window, meetings, windows
+from harness.observe.trace import Event
+
+PAGE = 4096
+
+
+def event(name: str, time: int, pid: int, first: int = 0, pages: int = 1) -> Event:
+    start = first * PAGE
+    fields = {"start": start, "end": start + pages * PAGE}
+    return Event(time, 0, "task", pid, name, "", fields)
+
+
+def window(begin: int, end: int, pid: int = 1, first: int = 0, pages: int = 8) -> Window:
+    return Window(pid, begin, end, first * PAGE, (first + pages) * PAGE)
+
+
+def age(time: int, pid: int = 2, first: int = 0) -> Event:
+    return event(AGE, time, pid, first)
+
+
+def test_a_window_is_open_from_the_notice_to_the_return_of_its_own_thread() -> None:
+    unmaps = [event(UNMAP, 10, 1, 0, 8), event(UNMAP, 12, 3, 64)]
+    returns = [event("walk()", 15, 3), event("walk()", 20, 1)]
+    assert windows(unmaps, returns) == (window(12, 15, 3, 64, 1), window(10, 20))
+
+
+def test_a_notice_without_a_walk_opens_nothing() -> None:
+    unmaps = [event(UNMAP, 10, 1, 99), event(UNMAP, 30, 1, 0, 8)]
+    assert windows(unmaps, [event("walk()", 40, 1)]) == (window(30, 40),)
+    assert not windows(unmaps, [])
+
+
+def test_a_return_without_a_notice_closes_nothing() -> None:
+    assert not windows([], [event("walk()", 40, 1)])
+
+
+def test_only_the_same_pages_at_the_same_time_in_another_thread_meet() -> None:
+    spans = (window(10, 20),)
+    assert meetings(spans, [age(15)]) == 1
+    assert meetings(spans, [age(9), age(21)]) == 0
+    assert meetings(spans, [age(15, first=8)]) == 0
+    assert meetings(spans, [age(15, pid=1)]) == 0
+
+
+def test_an_event_counts_once_however_many_windows_it_is_in() -> None:
+    assert meetings((window(10, 20), window(12, 30, pid=3)), [age(15)]) == 1
+
+
+def test_a_long_window_is_not_hidden_by_a_short_one_after_it() -> None:
+    spans = (window(10, 100), window(12, 13, pid=3), window(14, 15, pid=3))
+    assert meetings(spans, [age(50), age(60)]) == 2
+
+
+def test_a_short_window_before_a_long_one_does_not_end_the_search() -> None:
+    spans = (window(10, 100), window(5, 6, pid=3))
+    assert meetings(spans, [age(4), age(50)]) == 1
