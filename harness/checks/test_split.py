@@ -30,7 +30,7 @@ PAGES = 2 * BLOCK
 @pytest.mark.parametrize(
     ("cause", "driver"),
     [
-        pytest.param("dirty-log", "page_idle", marks=pytest.mark.quick),
+        pytest.param("dirty-log", "page_idle", marks=pytest.mark.deep),
         pytest.param("skew", "page_idle", marks=pytest.mark.quick),
         pytest.param("skew", "mglru_walk", marks=pytest.mark.deep),
     ],
