@@ -49,6 +49,8 @@ BROKEN: dict[str, tuple[list[Kind], str]] = {
     "atomic-schedule": ([Kind.ATOMIC_SLEEP], "BUG: scheduling while atomic: sh/58/0x00000002"),
     "kasan": ([Kind.KASAN], "BUG: KASAN: slab-out-of-bounds in splat_do+"),
     "bad-page": ([Kind.BAD_PAGE], "BUG: Bad page state in process sh  pfn:"),
+    "lockdep-no-key": ([Kind.LOCKDEP], "INFO: trying to register non-static key."),
+    "page-poison": ([Kind.PAGE_POISON] * 2, "pagealloc: memory corruption"),
     "bad-rss": ([Kind.BAD_PAGE], "BUG: Bad rss-counter state "),
 }
 CLEAN = sorted(path.name for path in DATA.glob("clean-*"))

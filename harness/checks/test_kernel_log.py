@@ -7,18 +7,19 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
-from harness.observe import klog
+from harness.observe import klog, lockdep
 from harness.observe.unproven import Unproven
 
 
 @pytest.mark.quick
 @pytest.mark.last
-def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim) -> None:
+def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim, cell: CellSpec) -> None:
     """No WARN, BUG, Oops, stall, EL2 panic or other splat in console and dmesg.
 
-    Lockdep, KASAN and their like report only in kernels that are built with them.
+    Lockdep, KASAN and their like report only in debug kernels.
     """
     texts = {"console.txt": console(), "dmesg-whole.txt": shell.run("dmesg").stdout}
     claim.save_all(texts)
@@ -30,4 +31,12 @@ def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim) -> N
         claim.save("splats.txt", "\n\n".join(splat.text for splat in found) + "\n")
     headlines = list(dict.fromkeys(splat.headline for splat in found))
     claim.observe(f"{'; '.join(headlines[:3]) or 'none'} in {lines['dmesg-whole.txt']} lines")
+    watching = True
+    if cell.debug:
+        stats = shell.read(lockdep.STATS)
+        claim.save("lockdep_stats.txt", stats)
+        watching = lockdep.armed(stats)
+        claim.observe(f"lockdep {'watched' if watching else 'did not watch'} to the end")
     assert not found, f"{len(headlines)} splats: {'; '.join(headlines[:3])}"
+    if not watching:
+        raise Unproven("lockdep has switched itself off, and did not say why")

@@ -3,9 +3,9 @@
 
 The signatures are those of Linux 6.12 on arm64: kernel/panic.c, lib/bug.c,
 arch/arm64/kernel/traps.c, arch/arm64/mm/fault.c, kernel/locking/lockdep.c, kernel/watchdog.c,
-kernel/hung_task.c, mm/kasan/report.c, mm/page_alloc.c, arch/arm64/kvm/handle_exit.c, and of
-kernel/rcu/ tree_stall.h, tree_exp.h and tasks.h. Each kind has a real splat under
-tests/data/observe.
+kernel/hung_task.c, mm/kasan/report.c, mm/page_alloc.c, mm/page_poison.c,
+arch/arm64/kvm/handle_exit.c, and of kernel/rcu/ tree_stall.h, tree_exp.h and tasks.h. Each kind has
+a real splat under tests/data/observe.
 
 Only lines with the kernel's timestamp (CONFIG_PRINTK_TIME) can begin a splat: a program that
 writes the same words to the console is no kernel. A line that does not *begin* with a signature's
@@ -39,6 +39,7 @@ class Kind(StrEnum):
     ATOMIC_SLEEP = "atomic-sleep"
     KASAN = "kasan"
     BAD_PAGE = "bad-page"
+    PAGE_POISON = "page-poison"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.KASAN, re.compile(r"BUG: KASAN: ")),
     (Kind.BAD_PAGE, re.compile(r"BUG: Bad (?:page state|page map|page cache|rss-counter state) ")),
     (Kind.BUG, re.compile(r"BUG: ")),
+    (Kind.PAGE_POISON, re.compile(r"pagealloc: (?:single bit error|memory corruption)")),
+    # A lock that was never initialised. Lockdep stops with it, as with every report of its own.
+    (Kind.LOCKDEP, re.compile(r"INFO: trying to register non-static key\.")),
 )
 # Lockdep and RCU put a ruler above: "=====", then one of these.
 _BELOW_RULER = re.compile(r"WARNING: |\[ BUG: ")
@@ -113,6 +117,8 @@ _TAIL: dict[Kind, re.Pattern[str]] = {
         rf"|Sending NMI from CPU |NMI backtrace for cpu |Modules linked in:|{_REGISTERS}"
     ),
     Kind.HYP_PANIC: re.compile(r"kvm \["),
+    # What dump_page() says of the page.
+    Kind.PAGE_POISON: re.compile(r"page: |memcg:|head: |page_type: |flags: |raw: |page dumped "),
 }
 _CODE_ONLY = re.compile(r"Code: |irq event stamp: |(?:hard|soft)irqs last ")
 _LOCK_HELD = "WARNING: lock held when returning to user space!"
