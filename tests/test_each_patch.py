@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from kernel_helpers import as_mail, create
 from rich.console import Console
 
 from harness import each_patch
+from harness.cli import main
 from harness.each_patch import EachPatchRun
 from harness.errors import InfraError, UsageError
 from harness.kernel import series
@@ -183,3 +185,17 @@ def test_there_must_be_a_series(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--base-only has none"):
         EachPatchRun(Options(base_only=True, output=tmp_path), Progress(Console()))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [([], 2), (["--bisect"], 125), (["--each-patch"], 125)]
+)
+def test_the_exit_code_of_the_command(
+    options: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A series that is not there says nothing of a commit, and git bisect must hear that."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--series", str(tmp_path / "none"), *options])
+    assert ended.value.code == code
