@@ -60,7 +60,8 @@ def promised(
     expectation = contract.expect(driver, situation(cell))
     words = describe(expectation)
     if cell.becomes is not None:
-        otherwise = load_contract(cell.becomes).expect(driver, situation(cell))
+        whole = load_contract(cell.becomes, cell.base_contract)
+        otherwise = whole.expect(driver, situation(cell))
         expectation = replace(expectation, otherwise=otherwise)
         words += f", or else {describe(otherwise)}"
     claim.expect(
