@@ -100,15 +100,16 @@ static int pass(struct ager *ager, const struct files *files, const struct range
 
 /*
  * Waits for a range to age; false when there will be none. Only the first ager
- * goes over the same one again: the others may share their CPU with the thread
- * that waits for them.
+ * ever goes over the same one again: the others may share their CPU with the
+ * thread that waits for them.
  */
 static bool next_range(struct agers *all, const struct ager *ager, struct range *range)
 {
-	bool once = ager != all->each, more;
+	bool more;
 
 	pthread_mutex_lock(&all->lock);
-	while (!all->stop && (!all->count || (once && ager->sent == all->sent)))
+	while (!all->stop && (!all->count || (ager->sent == all->sent &&
+					      (!all->again || ager != all->each))))
 		pthread_cond_wait(&all->changed, &all->lock);
 	more = !all->stop;
 	range->first = all->first;
@@ -164,6 +165,14 @@ int bind_to_cpu(pthread_t thread, unsigned int cpu)
 	return errno ? -1 : 0;
 }
 
+int set_priority(pthread_t thread, int priority)
+{
+	struct sched_param param = { .sched_priority = priority };
+
+	errno = pthread_setschedparam(thread, priority ? SCHED_FIFO : SCHED_OTHER, &param);
+	return errno ? -1 : 0;
+}
+
 void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsigned int cpus)
 {
 	agers->vm = vm;
@@ -176,7 +185,8 @@ void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsi
 		ager->all = agers;
 		errno = pthread_create(&ager->thread, NULL, run, ager);
 		/* From the last CPU down: the first has the thread that unmaps. */
-		if (errno || bind_to_cpu(ager->thread, cpus - 1 - i % cpus))
+		if (errno || bind_to_cpu(ager->thread, cpus - 1 - i % cpus) ||
+		    set_priority(ager->thread, 1))
 			die_errno("an ager's thread");
 	}
 }
@@ -193,13 +203,14 @@ static int reply_failed(const struct agers *agers)
 	return 0;
 }
 
-int agers_send(struct agers *agers, uint32_t first, uint32_t count)
+int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
 {
 	int failed;
 
 	pthread_mutex_lock(&agers->lock);
 	agers->first = first;
 	agers->count = count;
+	agers->again = again;
 	agers->sent++;
 	pthread_cond_broadcast(&agers->changed);
 	for (uint32_t i = 0; i < agers->number; i++) {

@@ -26,20 +26,25 @@ struct agers {
 	pthread_cond_t changed;
 	uint32_t first;
 	uint32_t count;		/* 0 while there is nothing to do */
+	bool again;		/* the first ager goes on */
 	uint64_t sent;		/* counts the ranges */
 	bool stop;
 	uint32_t number;
 	struct ager each[MAX_AGERS];
 };
 
-/* Starts them, spread over @cpus CPUs; fatal on failure. */
+/*
+ * Starts them, spread over @cpus CPUs, with a real-time priority: they must not
+ * wait for the vCPUs' time slices. Fatal on failure.
+ */
 void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsigned int cpus);
 
 /*
- * Has all of them age a range of pages, and waits until each has done so once;
- * the first one goes on. Returns 0, or -1 with the reply if one failed.
+ * Has all of them age a range of pages, and waits until each has done so once.
+ * With @again the first one goes on doing so. Returns 0, or -1 with the reply if
+ * one failed.
  */
-int agers_send(struct agers *agers, uint32_t first, uint32_t count);
+int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again);
 
 /* Lets the first one rest too. */
 void agers_rest(struct agers *agers);
@@ -49,5 +54,8 @@ uint64_t agers_stop(struct agers *agers);
 
 /* Binds a thread to a CPU; -1 with errno. */
 int bind_to_cpu(pthread_t thread, unsigned int cpu);
+
+/* Gives a thread a real-time priority, or none (0); -1 with errno. */
+int set_priority(pthread_t thread, int priority);
 
 #endif

@@ -5,10 +5,8 @@
  * ranges away. Each vCPU has a word of its own in each page and knows what must
  * be in it. See "A race" in docs/guest-protocol.md.
  */
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -27,6 +25,8 @@
 /* Seconds that a vCPU has to park at the end, even if time is up. */
 #define PARK_PATIENCE 2.0
 #define SMALL_RANGE 12
+/* Above the agers'. */
+#define LEADER_PRIORITY 2
 
 struct race {
 	struct vm *vm;
@@ -107,9 +107,10 @@ static void take_away(struct race *race, bool drop, uint32_t first, uint32_t cou
 }
 
 /*
- * Takes some pages away while the agers are at them. A large range keeps the
- * MMU lock for long, so that vCPUs queue behind it and then find their entry
- * gone. To swap out is slow: small ranges only.
+ * Takes some pages away right after they were made old. Either an ager is at
+ * them still, or the vCPU on the other CPU is free to take access faults on them,
+ * which queue for the MMU lock behind the unmap and then find their entry gone. A
+ * large range keeps that lock for longer. To swap out is slow: small ranges only.
  */
 static int take_some(struct race *race)
 {
@@ -119,7 +120,7 @@ static int take_some(struct race *race)
 	uint32_t first = random_below(race, pages - count + 1);
 	bool drop = count > SMALL_RANGE || random_below(race, 4);
 
-	if (agers_send(&race->agers, first, count))
+	if (agers_send(&race->agers, first, count, random_below(race, 2)))
 		return -1;
 	take_away(race, drop, first, count);
 	agers_rest(&race->agers);
@@ -252,19 +253,6 @@ static int reset(struct race *race)
 	return 0;
 }
 
-/*
- * The thread that leads the race has little to do and must not wait for the
- * vCPUs' time slices to do it.
- */
-static void take_priority(bool take)
-{
-	struct sched_param param = { .sched_priority = take };
-
-	errno = pthread_setschedparam(pthread_self(), take ? SCHED_FIFO : SCHED_OTHER, &param);
-	if (errno)
-		die_errno("pthread_setschedparam");
-}
-
 static int race_all(struct race *race, uint32_t rounds, uint32_t agers)
 {
 	struct vm *vm = race->vm;
@@ -273,9 +261,12 @@ static int race_all(struct race *race, uint32_t rounds, uint32_t agers)
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
 		start_vcpu(race, &vm->vcpus[i], MAILBOX_RACE);
 	agers_start(&race->agers, vm, agers, race->cpus);
-	take_priority(true);
+	/* This thread leads: it must be there when the agers have done their part. */
+	if (set_priority(pthread_self(), LEADER_PRIORITY))
+		die_errno("pthread_setschedparam");
 	failed = run_rounds(race, rounds);
-	take_priority(false);
+	if (set_priority(pthread_self(), 0))
+		die_errno("pthread_setschedparam");
 	race->passes = agers_stop(&race->agers);
 	stop_vcpus(race);
 	return end_vcpus(race, failed);

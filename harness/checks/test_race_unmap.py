@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -24,15 +25,17 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import klog
-from harness.observe.trace import Counts, Wanted, returned, tracing
+from harness.observe.trace import Session, Wanted, returned, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 64
 # More than the two CPUs that a race uses.
 VCPUS = 3
 AGERS = 2
-ROUNDS = 32
-SECONDS = 90.0
+ROUNDS = 16
+# Whether threads meet is chance: more races follow, with other seeds, until they have.
+RACES = 5
+SECONDS = 100.0
 
 MKYOUNG = "kvm_pgtable_stage2_mkyoung"
 UNMAP_WALK = "kvm_unmap_gfn_range"
@@ -67,31 +70,74 @@ def test_race_unmap(
     contract: Contract,
 ) -> None:
     """Aging against guest accesses and unmapping: no content is lost or comes back, no splat."""
-    seed = rng.randrange(1 << 31)
     claim.expect(
         f"{VCPUS} vCPUs that read and write {PAGES} random pages find what they wrote, or zero "
         f"after a drop, while {AGERS} threads age the pages and ranges of them are dropped and "
-        f"swapped out, {ROUNDS} times (race seed {seed}); aging is exact afterwards; no splat"
+        f"swapped out (seed {cell.seed}); aging is exact afterwards; no splat; aging met unmaps"
     )
     before = splats(shell)
+    met = Met()
     with zram_swap(shell), tracing(shell, recorded(contract)) as session:
         vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
-        session.start()
-        race = vm.race(seed, rounds=ROUNDS, agers=AGERS)
-        counts = session.stop()
-        claim.save("trace.txt", counts.raw)
-        claim.observe(
-            f"{race.touches} touches, {race.least} at least by each vCPU; {race.dropped} pages "
-            f"dropped, {race.paged_out} to be swapped out, {race.found} words found dropped; "
-            f"{race.passes} passes of aging"
-        )
+        for number in range(RACES):
+            met += race(vm, session, claim, rng.randrange(1 << 31), number)
+            if met.enough(cell):
+                break
         exact(populated(vm), shell, claim, rng)
         # Ends before its swap does.
         vm.close()
+    claim.observe(met.words())
     new = splats(shell)[len(before) :]
     claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
     assert not new, f"{len(new)} splats: {new[0].headline}"
-    check_met(claim, cell, counts)
+    if not met.enough(cell):
+        raise Unproven(f"what should race did not meet: {met.words()}")
+
+
+@dataclass(frozen=True)
+class Met:
+    """How often what should race did."""
+
+    ages: int = 0
+    unmaps: int = 0
+    together: int = 0
+    retries: int = 0
+
+    def __add__(self, other: Met) -> Met:
+        return Met(
+            self.ages + other.ages,
+            self.unmaps + other.unmaps,
+            self.together + other.together,
+            self.retries + other.retries,
+        )
+
+    def enough(self, cell: CellSpec) -> bool:
+        """Whether the windows were hit that there are in a cell: no fault sets AF by hardware."""
+        return self.together > 0 and (self.retries > 0 or cell.cell.af_mode == "hardware")
+
+    def words(self) -> str:
+        """The numbers in a sentence."""
+        return (
+            f"{self.together} of {self.ages} agings began while the page was being unmapped "
+            f"({self.unmaps} unmaps); {self.retries} access faults found their entry gone"
+        )
+
+
+def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> Met:
+    """One race, and how often its threads met; GuestDataLost if a vCPU read what it must not."""
+    session.start()
+    result = vm.race(seed, rounds=ROUNDS, agers=AGERS)
+    counts = session.stop()
+    claim.save(f"trace{number}.txt", counts.raw)
+    claim.observe(
+        f"race {seed}: {result.touches} touches, {result.least} at least by each vCPU; "
+        f"{result.dropped} pages dropped, {result.paged_out} to be swapped out, {result.found} "
+        f"words found dropped; {result.passes} passes of aging"
+    )
+    ages = counts.events(AGE)
+    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
+    retries = len(counts.events(returned(MKYOUNG)))
+    return Met(len(ages), len(spans), meetings(spans, ages), retries)
 
 
 def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
@@ -103,19 +149,3 @@ def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
     vm.touch(touched, write=True)
     young_pages(vm, shell, claim, touched)
     vm.verify(range(PAGES))
-
-
-def check_met(claim: Claim, cell: CellSpec, counts: Counts) -> None:
-    """Unproven unless aging met unmaps, and (with software AF) a fault found its entry gone."""
-    ages = counts.events(AGE)
-    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
-    met = meetings(spans, ages)
-    retries = len(counts.events(returned(MKYOUNG)))
-    claim.observe(
-        f"{met} of {len(ages)} agings began while the page was being unmapped ({len(spans)} "
-        f"unmaps); {retries} access faults found their entry gone"
-    )
-    if not met:
-        raise Unproven("no page was aged while it was being unmapped")
-    if cell.cell.af_mode == "software" and not retries:
-        raise Unproven("no access fault met an unmap")
