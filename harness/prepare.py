@@ -77,13 +77,18 @@ def kernel(
     base: Kernel | None,
     progress: Progress,
     flavor: Flavor = PLAIN,
+    keep: bool = False,
 ) -> Kernel:
-    """The kernel of a tree; `base` is that of the tree without its series, None for itself."""
+    """The kernel of a tree; `base` is that of the tree without its series, None for itself.
+
+    `keep` is for a patched tree that others are built upon.
+    """
     with progress.stage(f"{label} kernel"):
         built = build(
             tree,
             fragments=flavor.fragments,
             base=base,
+            keep=keep,
             deadline=Deadline(BUILD_SECONDS),
             progress=lambda at: progress.now(describe(f"{label} kernel", at)),
         )

@@ -116,7 +116,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache/kvm-harness/kernel"
 
 
-def with_series(tmp_path: Path, source: Source, *diffs: str) -> apply.PatchedTree:
+def with_series(
+    tmp_path: Path, source: Source | apply.PatchedTree, *diffs: str
+) -> apply.PatchedTree:
     mails = [as_mail(f"[PATCH {n}/{len(diffs)}] {n}", text) for n, text in enumerate(diffs, 1)]
     (tmp_path / "t.mbox").write_text("".join(mails))
     return apply.apply(series.load(str(tmp_path / "t.mbox")), source, soon())
@@ -169,6 +171,24 @@ def test_base_then_patched_then_cached(own_cache: Path, tmp_path: Path, fragment
     mended = build.build(source, fragments=[fragment], base=None, deadline=soon())
     assert not mended.cached
     assert (mended.build_id, mended.image_sha256) == (base.build_id, base.image_sha256)
+
+
+@pytest.mark.integration
+def test_a_series_upon_a_series(own_cache: Path, tmp_path: Path, fragment: Path) -> None:
+    source = toy_source(tmp_path)
+    base = build.build(source, fragments=[fragment], base=None, deadline=soon())
+    lower = with_series(tmp_path, source, edit("kvm/start.c", {"41": "42"}))
+    under = build.build(lower, fragments=[fragment], base=base, deadline=soon(), keep=True)
+    assert under.build_dir is not None and (under.build_dir / "vmlinux").exists()
+    upper = with_series(tmp_path, lower, edit("kvm/mmu.c", AGE))
+    assert upper.source_digest == lower.digest and upper.touched == ("kvm/mmu.c",)
+    top = build.build(upper, fragments=[fragment], base=under, deadline=soon())
+    # What the lower series touches was compiled for it, and is not compiled again.
+    assert top.steps == 2
+    # The kernel that nobody builds upon is another entry, which others may have in use.
+    other = build.build(lower, fragments=[fragment], base=base, deadline=soon())
+    assert (other.build_dir, other.build_id) == (None, under.build_id)
+    assert other.key != under.key
 
 
 @pytest.mark.integration

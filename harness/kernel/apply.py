@@ -38,8 +38,10 @@ class PatchedTree(BaseModel):
     touched: tuple[str, ...]
 
 
-def apply(series: Series, source: Source, deadline: Deadline) -> PatchedTree:
+def apply(series: Series, source: Source | PatchedTree, deadline: Deadline) -> PatchedTree:
     """The source with every patch of the series applied by `git apply`, strictly, in order.
+
+    The source may be one with another series applied; what it was made from is no matter then.
 
     UsageError names patch, file and hunk if one does not apply; then nothing is left.
     """

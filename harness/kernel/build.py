@@ -68,7 +68,7 @@ class Kernel(BaseModel):
     `tree` is the digest of the tree that it was built from.
     `build_id` is the GNU build id in hex, to be compared with /sys/kernel/notes; `release` what
     uname -r shows; `seconds` what the build took when it was made, `steps` how many commands
-    kbuild ran. `build_dir` is kept for a base kernel alone.
+    kbuild ran. `build_dir` is kept for a base kernel, and for a patched one where it was asked for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,6 +99,7 @@ class _Job:
     fragments: config.Fragments
     tools: toolchain.Toolchain
     base_dir: Path | None
+    keep: bool
     deadline: Deadline
     progress: Callable[[BuildProgress], None]
 
@@ -123,10 +124,12 @@ def build(
     base: Kernel | None,
     deadline: Deadline,
     progress: Callable[[BuildProgress], None] = lambda _: None,
+    keep: bool = False,
 ) -> Kernel:
     """The kernel of a tree with these fragments on allnoconfig, built unless the cache has it.
 
-    With `base`, the kernel of the tree without its series, its build folder is built upon.
+    With `base`, the kernel of the tree without its series, its build folder is built upon. With
+    `keep` that of a patched tree stays as well, for series on top of it.
     Raises ConfigError if the configuration is not what the fragments ask for, KernelBuildError if
     a series does not compile, BaseBuildError if a source without one does not, InfraError for
     a full disk, too little memory or no sandbox, DeadlineExceeded when time runs out.
@@ -134,8 +137,8 @@ def build(
     asked = config.read_fragments(fragments, config.Tree(tree.version, symbols.of(tree)))
     tools = toolchain.find(deadline)
     base_dir = _base_folder(tree, base)
-    job = _Job(tree, asked, tools, base_dir, deadline, progress)
-    key = key_of(tree.digest, asked.text, tools)
+    job = _Job(tree, asked, tools, base_dir, keep, deadline, progress)
+    key = key_of(tree.digest, asked.text, tools) + ("-kept" if keep and not job.trusted else "")
     for _ in range(2):
         entry = cache.get_or_make(
             "builds", key, lambda stage: _fill(stage, key, job), deadline=deadline,
@@ -203,7 +206,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     release = _read(work, "include/config/kernel.release").strip()
     (stage / "config").write_text(wanted)
     final = cache.folder("builds") / key
-    keep = job.trusted
+    keep = job.trusted or job.keep
     cache.remove(work / _OUTPUT) if keep else cache.remove(work)
     kernel = Kernel(
         key=key,

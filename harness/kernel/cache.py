@@ -27,8 +27,10 @@ from harness.paths import cache_home
 POLL_SECONDS = 0.1
 GIB = 1 << 30
 
-# How many entries of a kind are kept; an unpacked source is 1.7 GB, a base kernel 0.3 GB.
-KEEP = {"sources": 4, "trees": 16, "builds": 32}
+# How many entries of a kind are kept; an unpacked source is 1.7 GB, a base kernel 0.3 GB. All
+# mutants must find room, or each run of them would build anew what the last one built: a patched
+# kernel is 25 MB (56 MB with debugging), a patched tree little more than its folders.
+KEEP = {"sources": 4, "trees": 96, "builds": 128}
 # Shared locks on the entries that this process uses; they last as long as it does.
 _in_use: dict[Path, IO[str]] = {}
 
