@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
-from harness import __version__, inventory, prepare, proc, verdict
+from harness import __version__, inventory, prepare, selection, verdict
 from harness.cell import CellSpec
-from harness.checks.plugin import PYTEST_ARGS, check_paths
 from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
@@ -36,7 +32,7 @@ from harness.report.text import text_report
 from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
-from harness.scheduler import cell_environment, run_cells
+from harness.scheduler import run_cells
 from harness.without_kvm import build_without_kvm
 
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
@@ -362,23 +358,7 @@ def _narrowing(options: Options) -> list[str]:
 
 
 def _check_selection(options: Options) -> None:
-    """Refuse what pytest would refuse in each cell, before anything is built for it."""
-    argv = [sys.executable, "-m", "pytest", *PYTEST_ARGS, "--collect-only"]
-    argv += [*options.pytest_args, *check_paths(options.checks)]
-    done = proc.run(
-        argv,
-        deadline=Deadline(60),
-        what="collecting the checks",
-        env=cell_environment(),
-        check=False,
-    )
-    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
-        raise UsageError(f"no check is selected by {' '.join(options.pytest_args)}")
-    if done.returncode != pytest.ExitCode.OK:
-        raise UsageError(f"pytest cannot collect the checks:\n{done.tail()}")
-    names = [line.rpartition("::")[2] for line in done.stdout.splitlines() if "::" in line]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise UsageError(f"two checks have the same name: {', '.join(twice)}")
+    """Refuse what would be refused in each cell, or at the end, before anything is built."""
+    selection.checks(options.pytest_args, options.checks)
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")
