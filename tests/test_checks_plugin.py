@@ -168,6 +168,34 @@ def test_second():
 """
 
 
+HANGS = """
+def test_first():
+    raise GuestHung("vCPU 0 hangs", 0, None, 1, 2)
+
+def test_second(claim):
+    claim.observe("seen")
+
+def test_third():
+    raise GuestHung("vCPU 0 hangs", 0, None, 1, 2)
+
+def test_fourth():
+    pass
+"""
+
+
+def test_a_second_guest_that_hangs_ends_the_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks, plugin = run_checks(HANGS, tmp_path, monkeypatch)
+    assert {name: check.death for name, check in checks.items()} == {
+        "test_first": "livelock",
+        "test_second": None,
+        "test_third": "livelock",
+    }
+    assert plugin.death is not None
+    assert plugin.death.kind == "livelock"
+
+
 def test_a_dead_host_ends_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = DIES.format(error="HostDied('panic', 'Kernel panic')")
     checks, plugin = run_checks(text, tmp_path, monkeypatch)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from harness.cell import CellSpec
 
 ANSWER_SECONDS = 5.0
+# Checks with a hung guest after which the others are left out: each would wait to its deadline.
+HUNG_LIMIT = 2
 # Neither a cache nor a configuration file, of the harness's own tests or of anybody's, has a say.
 PYTEST_ARGS = ("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--import-mode=importlib")
 
@@ -62,6 +64,7 @@ class CellPlugin:
         self._error: BaseException | None = None
         self._phase = ""
         self._seconds = 0.0
+        self._hung = 0
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
         self.af_observed: AfMode | None = None
@@ -170,9 +173,14 @@ class CellPlugin:
             worse = isinstance(self._error, weak) and not isinstance(error, weak)
             if self._error is None or worse or isinstance(error, HostDied):
                 self._error, self._phase = error, call.when
+            if isinstance(error, GuestHung):
+                self._hung += 1
+                if self._hung == HUNG_LIMIT:
+                    self.death = HostDied("livelock", f"{HUNG_LIMIT} checks had a guest that hung.")
             if isinstance(error, HostDied):
                 self.death = error
-                item.session.shouldstop = str(error)
+            if self.death is not None:
+                item.session.shouldstop = str(self.death)
         if isinstance(self._error, Unproven) and report.failed:
             report.outcome = "skipped"
             report.longrepr = (str(item.path), 0, f"unproven: {self._error}")
