@@ -80,6 +80,8 @@ def _round(
     vm.touch(more, write=True)
     # Reading the log also takes write permission back and invalidates the slot's translations.
     _logged(vm, claim, written | more, f"round {name}")
+    young = stage2.young(leaves(vm, shell, claim, f"{name}-logged"), ipa, PAGES)
+    assert young == more, f"round {name}: the log took or gave AF: {show_set(more, young)}"
     age()
     _logged(vm, claim, frozenset(), f"round {name}, after aging")
 
