@@ -20,6 +20,8 @@ from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
 from harness.errors import EXIT_ERROR, EXIT_INTERRUPTED, HarnessError, InfraError, UsageError
 from harness.inventory import KvmMode
+from harness.mutants.command import Mutants, Request
+from harness.mutants.table import TABLE
 from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
@@ -101,6 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_options(again)
     again.set_defaults(command=_repeat)
 
+    wrong = commands.add_parser("mutants", help="test the checks on kernels wrong on purpose")
+    _add_mutants_options(wrong)
+    wrong.set_defaults(command=_mutants)
+
     hosts = commands.add_parser("hosts", help="list the hosts of the inventory")
     hosts.add_argument("--inventory", type=Path, metavar="FILE")
     hosts.set_defaults(command=_hosts)
@@ -176,6 +182,45 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--junitxml", type=Path, metavar="FILE", help="a copy of junit.xml")
 
 
+def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table",
+        type=Path,
+        default=TABLE,
+        metavar="FILE",
+        help="of mutants, with their patches beside it (default: tests/mutants/mutants.yaml)",
+    )
+    parser.add_argument("-k", metavar="EXPRESSION", help="only mutants whose names match")
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=(1,),
+        metavar="N,N,...",
+        help="of random choices (default: 1)",
+    )
+    parser.add_argument(
+        "--named", action="store_true", help="only the checks that must catch them: no matrix"
+    )
+    parser.add_argument(
+        "--all-cells", action="store_true", help="every cell where a mutant can show at all"
+    )
+    parser.add_argument(
+        "--host", action="append", default=[], metavar="NAME", help="only this host"
+    )
+    parser.add_argument(
+        "--mode", action="append", default=[], choices=get_args(KvmMode), help="only this KVM mode"
+    )
+    parser.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+    parser.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
+    parser.add_argument("--source", metavar="SOURCE", help="as for run")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where the folder goes")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write docs/mutants.md anew")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -234,6 +279,31 @@ def _each_patch(args: argparse.Namespace, console: Console) -> int:
 
 def _repeat(args: argparse.Namespace, console: Console) -> int:
     return repeat(_options(args), args.count, Progress(console))
+
+
+def _mutants(args: argparse.Namespace, console: Console) -> int:
+    request = Request(
+        table=args.table.resolve(),
+        expression=args.k,
+        seeds=args.seeds,
+        all_cells=args.all_cells,
+        named=args.named,
+        hosts=tuple(args.host),
+        kvm_modes=tuple(args.mode),
+        inventory=args.inventory,
+        source=args.source,
+        jobs=args.jobs,
+        output=args.output,
+        markdown=args.markdown,
+    )
+    run = Mutants(request, Progress(console))
+    try:
+        return EXIT_CODES[run.execute().verdict]
+    except HarnessError as exc:
+        _say_error(exc)
+        return exc.exit_code
+    finally:
+        print(run.folder, flush=True)
 
 
 def _hosts(args: argparse.Namespace, console: Console) -> int:

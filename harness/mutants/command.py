@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Build every mutant, boot it where it can show, run all checks there, and say what caught it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import __version__, inventory, prepare, selection, without_kvm
+from harness.cell import CellSpec
+from harness.deadline import Deadline
+from harness.errors import UsageError
+from harness.hosts import qemu
+from harness.inventory import Inventory, KvmMode
+from harness.kernel import series as series_module
+from harness.kernel.apply import PatchedTree, apply
+from harness.kernel.build import Kernel
+from harness.kernel.flavor import DEBUG, PLAIN, Flavor
+from harness.kernel.series import Series
+from harness.kernel.source import Source
+from harness.mutants import judge, table
+from harness.mutants.report import markdown, text_report
+from harness.mutants.results import Build, Matrix, Ran, Result
+from harness.mutants.table import Mutant, Place
+from harness.plan import PlannedCell, plan
+from harness.prepare import Checks, Ground
+from harness.progress import Progress
+from harness.records import write_atomically
+from harness.results import SERIES, Cell, Check
+from harness.runfolder import make_run_folder
+from harness.scheduler import run_cells
+from harness.verdict import judge as judge_cells
+
+UNFINISHED = "the cells have not all run yet"
+BASE = "base"
+LOG = "test_kernel_log"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for; None and () mean the whole or the inventory's."""
+
+    table: Path = table.TABLE
+    expression: str | None = None
+    seeds: tuple[int, ...] = (1,)
+    all_cells: bool = False
+    named: bool = False
+    hosts: tuple[str, ...] = ()
+    kvm_modes: tuple[KvmMode, ...] = ()
+    inventory: Path | None = None
+    source: str | None = None
+    jobs: int = 0
+    output: Path | None = None
+    markdown: Path | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kernel whose cells are run: a mutant's, or that of a control, with nothing wrong in it."""
+
+    name: str
+    mutant: Mutant | None
+    series: Series | None
+    places: tuple[Place, ...]
+    flavor: Flavor = PLAIN
+
+    @property
+    def base(self) -> str:
+        """The control that it is compared with: the kernel without a series."""
+        return _control(None, self.flavor)
+
+    @property
+    def ground(self) -> str:
+        """The control that its kernel is built upon."""
+        return _control(self.mutant.series if self.mutant else None, self.flavor)
+
+    @property
+    def checks_series(self) -> bool:
+        """Whether the checks of the series itself run: where one is named, or all must pass."""
+        named = self.mutant is None or self.mutant.kind == "neutral" or self.mutant.of_series
+        return self.series is not None and named and self.flavor is PLAIN
+
+    @property
+    def blank(self) -> Result:
+        """Its result before anything was run."""
+        if self.mutant is not None:
+            return listed(self.name, self.mutant)
+        return Result(
+            name=self.name,
+            kind="control",
+            breaks="nothing: it must pass",
+            series=self.series.name if self.series else None,
+            debug=self.flavor is DEBUG,
+        )
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One cell of one subject with one seed."""
+
+    subject: str
+    seed: int
+    place: Place
+
+
+def listed(name: str, mutant: Mutant) -> Result:
+    """What is known of a mutant by its table alone."""
+    return Result(
+        name=name,
+        kind=mutant.kind,
+        breaks=mutant.breaks,
+        claim=mutant.claim,
+        series=mutant.series,
+        check=mutant.check,
+        debug=mutant.debug,
+        shown_by=mutant.shown_by,
+    )
+
+
+def subjects(
+    chosen: dict[str, Mutant], path: Path, available: Sequence[Place], *, whole: bool
+) -> tuple[Subject, ...]:
+    """The controls and what is to be run of the mutants.
+
+    The base kernel runs in every place where anything runs: deaths are judged by it. A series
+    that mutants go on runs, unbroken, where they do.
+    """
+    mutants = []
+    # Every control is here after the base of its flavor, upon which it is built.
+    grounds: dict[tuple[str | None, Flavor], set[Place]] = {}
+    for name, mutant in chosen.items():
+        if mutant.kind in ("equivalent", "cost"):
+            continue
+        places = table.places_of(mutant, available, whole=whole)
+        if not places and not mutant.of_series:
+            continue
+        series = table.series_of(mutant, table.patch_of(name, path))
+        flavor = DEBUG if mutant.debug else PLAIN
+        mutants.append(Subject(name, mutant, series, places, flavor))
+        for ground in dict.fromkeys((None, mutant.series)) if places else ():
+            grounds.setdefault((ground, flavor), set()).update(places)
+    controls = [
+        Subject(
+            _control(ground, flavor),
+            None,
+            series_module.load(ground) if ground else None,
+            tuple(place for place in available if place in where),
+            flavor,
+        )
+        for (ground, flavor), where in grounds.items()
+    ]
+    return (*controls, *mutants)
+
+
+def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ...]:
+    """What makes pytest select the checks that are named, and no others.
+
+    A mutant meets the one that must catch it; what must pass meets all that `subjects` name. The
+    kernel log is judged by all that went before it, so where it is named nothing is left out.
+    """
+    about = [subject] if subject.mutant and subject.mutant.check else subjects
+    found = dict.fromkeys(one.mutant.check or "" for one in about if one.mutant)
+    names = [name for name in found if name and name != without_kvm.NAME]
+    return () if LOG in names or not names else ("-k", " or ".join(names))
+
+
+def _control(series: str | None, flavor: Flavor) -> str:
+    name = series or BASE
+    return name if flavor is PLAIN else f"{name}-{flavor.name}"
+
+
+class Mutants:
+    """One run of the command and its folder. mutants.json says at any time what is known."""
+
+    def __init__(self, request: Request, progress: Progress) -> None:
+        self._request = request
+        self._progress = progress
+        self._clock = time.monotonic()
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._subjects: tuple[Subject, ...] = ()
+        self._rest: tuple[Result, ...] = ()
+        self._trees: dict[str, Source | PatchedTree] = {}
+        self._kernels: dict[str, Kernel] = {}
+        self._of_series: dict[str, Ran] = {}
+        self._ended: dict[_Key, tuple[Cell, tuple[Check, ...]]] = {}
+        self._claims: dict[int, str] = {}
+        self._ground: Ground | None = None
+        self._jobs = 0
+        self._notes: list[str] = []
+        self.folder = make_run_folder(request.output)
+
+    def execute(self) -> Matrix:
+        """Do all of it and show the matrix; what ends it early is recorded before it is raised."""
+        self._progress.say(f"folder: {self.folder}")
+        try:
+            self._execute()
+        except KeyboardInterrupt:
+            self._write("interrupted")
+            raise
+        except Exception as exc:
+            self._write(str(exc) or type(exc).__name__)
+            raise
+        matrix = self._write("")
+        self._progress.console.print()
+        self._progress.console.print(text_report(matrix))
+        if self._request.markdown is not None:
+            self._save_markdown(self._request.markdown, matrix)
+        return matrix
+
+    def _save_markdown(self, target: Path, matrix: Matrix) -> None:
+        try:
+            target.write_text(markdown(matrix, self._claims), encoding="utf-8")
+        except OSError as exc:
+            raise UsageError(f"--markdown {target}: {exc.strerror}") from exc
+
+    def _execute(self) -> None:
+        request = self._request
+        stock = inventory.load(request.inventory)
+        whole_table = table.load(request.table)
+        self._claims = whole_table.claims
+        chosen = table.select(whole_table, request.expression)
+        table.require_checks(chosen, selection.checks(), request.table)
+        available = tuple(self._cells(stock, PLAIN))
+        self._subjects = subjects(chosen, request.table, available, whole=request.all_cells)
+        run = {subject.name for subject in self._subjects}
+        self._rest = tuple(listed(name, m) for name, m in chosen.items() if name not in run)
+        if not self._subjects:
+            raise UsageError("no selected mutant can show in the selected cells")
+        self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
+        self._notes += self._narrowing()
+        self._ground = prepare.ground(request.source or stock.defaults.source, self._progress)
+        for subject in self._subjects:
+            self._build(subject, self._ground)
+            self._write(UNFINISHED)
+        self._run_cells(stock, self._ground)
+
+    def _cells(
+        self, stock: Inventory, flavor: Flavor
+    ) -> dict[Place, tuple[PlannedCell, PlannedCell]]:
+        """Of each place the base's cell and the patched one, on the first host that has it."""
+        request = self._request
+        planned = plan(
+            stock,
+            None,
+            hosts=request.hosts,
+            kvm_modes=request.kvm_modes,
+            cmdline=flavor.cmdline,
+        )
+        found: dict[Place, tuple[PlannedCell, PlannedCell]] = {}
+        for base, patched in zip(planned[::2], planned[1::2], strict=True):
+            found.setdefault(Place(base.kvm_mode, base.af_mode), (base, patched))
+        return found
+
+    def _narrowing(self) -> list[str]:
+        request = self._request
+        parts = {
+            "mutants": request.expression or "",
+            "hosts": " ".join(request.hosts),
+            "KVM modes": " ".join(request.kvm_modes),
+        }
+        notes = [f"only some {name}: {text}" for name, text in parts.items() if text]
+        return [*notes, "only the checks that are named"] if request.named else notes
+
+    # ---- kernels ----------------------------------------------------------------------------
+
+    def _build(self, subject: Subject, ground: Ground) -> None:
+        """The kernel of a subject, upon the build folder of a control, which comes before it."""
+        tree: Source | PatchedTree = ground.source
+        try:
+            if subject.series is not None:
+                under = self._trees.get(subject.ground, ground.source)
+                tree = apply(subject.series, under, Deadline(prepare.SOURCE_SECONDS))
+            if subject.places:
+                self._kernels[subject.name] = prepare.kernel(
+                    subject.name,
+                    tree,
+                    self._kernels[subject.ground] if subject.series is not None else None,
+                    self._progress,
+                    subject.flavor,
+                    keep=subject.mutant is None,
+                )
+        except UsageError as exc:
+            raise UsageError(f"mutant {subject.name}: {exc}") from exc
+        self._trees[subject.name] = tree
+        if isinstance(tree, PatchedTree) and subject.checks_series:
+            self._check_series(subject, tree, ground)
+
+    def _check_series(self, subject: Subject, tree: PatchedTree, ground: Ground) -> None:
+        """Run what checks a series without a cell. No random choice is in it: once is enough."""
+        seed = self._request.seeds[0]
+        folder = self._run_folder(subject.name, seed)
+        with self._progress.stage(f"{subject.name}: {without_kvm.NAME}"):
+            check = without_kvm.build_without_kvm(
+                ground.source, tree, folder, deadline=Deadline(prepare.BUILD_SECONDS)
+            )
+        self._of_series[subject.name] = Ran(
+            cell=SERIES,
+            seed=seed,
+            folder=str((folder / SERIES).relative_to(self.folder)),
+            outcome=check.outcome,
+            reason=check.reason,
+            checks={check.name: check.outcome},
+            seconds=check.seconds,
+        )
+
+    # ---- cells ------------------------------------------------------------------------------
+
+    def _run_cells(self, stock: Inventory, ground: Ground) -> None:
+        keys = dict(self._specs(stock, ground))
+        if not keys:
+            return
+        names = {spec.folder: key for key, spec in keys.items()}
+        hosts = [spec.host for spec in keys.values()]
+        self._jobs = self._request.jobs or prepare.cells_at_once(hosts)
+
+        def finished(spec: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
+            key = names[spec.folder]
+            self._ended[key] = (cell, checks)
+            done = f"{len(self._ended)}/{len(keys)}"
+            where = f"{key.subject} in {cell.host}-{cell.kvm_mode}, seed {key.seed}"
+            words = cell.reason or ", ".join(c.name for c in checks if c.outcome == "fail")
+            self._progress.say(f"{done} {where} ({cell.seconds:.1f} s): {words or cell.outcome}")
+            self._write(UNFINISHED)
+
+        def tick(running: Sequence[str]) -> None:
+            waits = ", ".join(running)
+            self._progress.now(f"cells: {len(self._ended)}/{len(keys)} done, running: {waits}")
+
+        with self._progress.stage(f"{len(keys)} cells, {self._jobs} at a time"):
+            run_cells(tuple(keys.values()), jobs=self._jobs, finished=finished, tick=tick)
+
+    def _specs(self, stock: Inventory, ground: Ground) -> Iterator[tuple[_Key, CellSpec]]:
+        cells = {flavor: self._cells(stock, flavor) for flavor in (PLAIN, DEBUG)}
+        for seed in self._request.seeds:
+            for subject in self._subjects:
+                for place in subject.places:
+                    cell = cells[subject.flavor][place][subject.series is not None]
+                    spec = prepare.cell_spec(
+                        cell,
+                        stock.host(cell.host),
+                        self._kernels[subject.name],
+                        ground,
+                        run_folder=self._run_folder(subject.name, seed),
+                        contract=subject.series.contract if subject.series else None,
+                        checks=self._checks(subject, seed),
+                        flavor=subject.flavor,
+                    )
+                    yield _Key(subject.name, seed, place), spec
+
+    def _checks(self, subject: Subject, seed: int) -> Checks:
+        """All checks with the first seed, unless asked for less, and in what must pass."""
+        named = self._request.named
+        further = seed != self._request.seeds[0] and bool(subject.mutant and subject.mutant.check)
+        if named or further:
+            return Checks(seed=seed, pytest_args=selection_of(subject, self._subjects))
+        return Checks(seed=seed)
+
+    def _run_folder(self, name: str, seed: int) -> Path:
+        return self.folder / "runs" / f"{name}-seed{seed}"
+
+    # ---- the record -------------------------------------------------------------------------
+
+    def _ran(self, subject: Subject, key: _Key) -> Ran:
+        """A cell that has ended, judged by comparison with the base kernel's."""
+        cell, checks = self._ended[key]
+        cells, all_checks = [cell], list(checks)
+        base = self._ended.get(_Key(subject.base, key.seed, key.place))
+        if base is not None and key.subject != subject.base:
+            cells.append(base[0])
+            all_checks += base[1]
+        settled, judged = judge_cells(cells, all_checks)
+        return Ran(
+            cell=f"{cell.host}-{cell.kvm_mode}",
+            seed=key.seed,
+            folder=str(Path("runs") / f"{key.subject}-seed{key.seed}" / "cells" / cell.id),
+            outcome=settled[0].outcome,
+            reason=settled[0].reason,
+            death=settled[0].death,
+            checks={check.name: check.outcome for check in judged if check.cell == cell.id},
+            seconds=cell.seconds,
+        )
+
+    def _result(self, subject: Subject) -> Result:
+        kernel = self._kernels.get(subject.name)
+        build = None
+        if kernel is not None:
+            seconds = round(kernel.seconds, 1)
+            build = Build(build_id=kernel.build_id, seconds=seconds, cached=kernel.cached)
+        keys = [key for key in self._ended if key.subject == subject.name]
+        ran = [self._ran(subject, key) for key in keys]
+        if (checked := self._of_series.get(subject.name)) is not None:
+            ran.append(checked)
+        return judge.judge(subject.blank.model_copy(update={"build": build, "ran": tuple(ran)}))
+
+    def _write(self, reason: str) -> Matrix:
+        """Write mutants.json; `reason` is why it is not all, if it is not."""
+        results = tuple(self._result(subject) for subject in self._subjects)
+        source = self._ground.source if self._ground else None
+        matrix = Matrix(
+            schema=1,
+            harness=__version__,
+            verdict="error" if reason else judge.verdict(results),
+            reason=reason,
+            source=source.description if source else "",
+            version=source.version if source else "",
+            seeds=self._request.seeds,
+            started=self._started,
+            seconds=round(time.monotonic() - self._clock, 1),
+            jobs=self._jobs,
+            notes=tuple(self._notes),
+            results=(*results, *self._rest),
+        )
+        write_atomically(self.folder / "mutants.json", matrix)
+        return matrix

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what the checks said of mutants to what that says of the checks: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.mutants.results import Found, Ran, Result
+from harness.mutants.table import Kind
+from harness.verdict import Verdict
+
+GOOD: frozenset[Found] = frozenset({"caught", "pass"})
+
+
+def failed(ran: Ran) -> tuple[str, ...]:
+    """The checks that failed in a cell; "boot" where it failed before or between them."""
+    names = tuple(name for name, outcome in ran.checks.items() if outcome == "fail")
+    return names or (("boot",) if ran.outcome == "fail" else ())
+
+
+def judge_break(check: str, runs: Sequence[Ran]) -> tuple[Found, str]:
+    """A break is caught if the check that names it failed in each cell and with each seed.
+
+    What was not caught because a cell could not be run is no miss, and no catch either.
+    """
+    if not runs:
+        return "error", "it was not run in any cell"
+    good = [ran for ran in runs if check in failed(ran)]
+    rest = [ran for ran in runs if check not in failed(ran)]
+    unseen = [ran for ran in rest if not failed(ran)]
+    broken = [ran for ran in unseen if ran.outcome == "error"]
+    if broken:
+        return "error", f"{_where(broken)}: {broken[0].reason or 'an error'}"
+    if unseen:
+        seen = f" (but in {_where(good)})" if good else ""
+        said = {ran.checks.get(check, "did not run") for ran in unseen}
+        return "missed", f"{check}: {', '.join(sorted(said))} in {_where(unseen)}{seen}"
+    if rest:
+        others = dict.fromkeys(name for ran in rest for name in failed(ran))
+        return "caught elsewhere", f"by {', '.join(others)} in {_where(rest)}"
+    return "caught", ""
+
+
+def judge_sound(runs: Sequence[Ran]) -> tuple[Found, str]:
+    """A kernel with nothing wrong in it passes every cell; a failure is a false alarm."""
+    if not runs:
+        return "error", "it was not run in any cell"
+    alarms = [ran for ran in runs if ran.outcome == "fail"]
+    if alarms:
+        names = dict.fromkeys(name for ran in alarms for name in failed(ran))
+        return "false alarm", f"{', '.join(names)} in {_where(alarms)}"
+    rest = [ran for ran in runs if ran.outcome not in ("pass", "skip")]
+    if rest:
+        return "error", f"{rest[0].outcome} in {_where(rest)}: {rest[0].reason}".rstrip(": ")
+    return "pass", ""
+
+
+def judge(result: Result) -> Result:
+    """A result with what was found, if it is of a kind that is run."""
+    if not _is_run(result.kind):
+        return result
+    if result.kind == "break":
+        found, why = judge_break(result.check or "", result.ran)
+    else:
+        found, why = judge_sound(result.ran)
+    return result.model_copy(update={"found": found, "why": why})
+
+
+def verdict(results: Iterable[Result]) -> Verdict:
+    """fail for a miss or a false alarm, else error where something could not be run, else pass."""
+    found = {result.found for result in results if result.found is not None}
+    if found & {"missed", "caught elsewhere", "false alarm"}:
+        return "fail"
+    return "pass" if found and found <= GOOD else "error"
+
+
+def _is_run(kind: Kind | str) -> bool:
+    return kind not in ("equivalent", "cost")
+
+
+def _where(runs: Sequence[Ran]) -> str:
+    seeds: dict[str, list[int]] = {}
+    for ran in runs:
+        seeds.setdefault(ran.cell, []).append(ran.seed)
+    return ", ".join(
+        f"{cell} (seed{'s' if len(some) > 1 else ''} {', '.join(map(str, some))})"
+        for cell, some in seeds.items()
+    )

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The matrix mutant by check, as text for a terminal and as docs/mutants.md: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.mutants.judge import GOOD, failed
+from harness.mutants.results import Matrix, Result
+from harness.printable import printable
+from harness.report.text import short_name
+
+_STYLES = {
+    "caught": "green",
+    "pass": "green",
+    "caught elsewhere": "bold yellow",
+    "missed": "bold red",
+    "false alarm": "bold red",
+    "error": "magenta",
+}
+_MARKS = {"unproven": "?", "error": "E", "skip": "-", "pass": "ok"}
+_LEGEND = (
+    "X failed, and is the one that must",
+    "x failed as well",
+    "MISS must fail, but did not everywhere",
+    "ok passed",
+    "? unproven",
+    "E error",
+    "- skipped or did not run",
+)
+
+
+def text_report(matrix: Matrix) -> RenderableType:
+    """The matrix, what is not as it should be, the cost, and the verdict."""
+    parts: list[RenderableType] = [_table(matrix), _legend(matrix), ""]
+    parts += [_trouble(result) for result in matrix.results if result.why]
+    parts += [Text(printable(f"listed only: {_listed(r)}")) for r in _unrun(matrix)]
+    parts += [Text(f"note: {printable(note)}") for note in matrix.notes]
+    parts += [Text(cost(matrix)), Text(f"verdict: {matrix.verdict}: {tally(matrix)}")]
+    return Group(*parts)
+
+
+def names(results: Sequence[Result]) -> list[str]:
+    """The checks in the order in which they ran; "boot" for a kernel that fails between them."""
+    ran = [one for result in results for one in result.ran]
+    longest = sorted(ran, key=lambda one: -len(one.checks))
+    found = dict.fromkeys(name for one in longest for name in one.checks)
+    return [*found, *(["boot"] if any("boot" in failed(one) for one in ran) else [])]
+
+
+def mark(result: Result, check: str) -> str:
+    """What a check said of a kernel, over all cells that it ran in."""
+    if check == result.check and result.found in ("missed", "caught elsewhere"):
+        return "MISS"
+    if any(check in failed(one) for one in result.ran):
+        return "X" if check == result.check else "x"
+    seen = {one.checks[check] for one in result.ran if check in one.checks}
+    order = ("error", "unproven", "pass", "skip")
+    return _MARKS[next((outcome for outcome in order if outcome in seen), "skip")]
+
+
+def cost(matrix: Matrix) -> str:
+    """What it took, in a sentence."""
+    done = [result for result in matrix.results if result.ran]
+    cells = [one.seconds for result in done for one in result.ran]
+    builds = [r.build.seconds for r in done if r.build and not r.build.cached]
+    return (
+        f"cost: {matrix.seconds:.0f} s for {len(cells)} cells of {sum(cells):.0f} s, "
+        f"{matrix.jobs} at a time, and {len(builds)} builds of {sum(builds):.0f} s"
+    )
+
+
+def tally(matrix: Matrix) -> str:
+    """How many mutants ended how, in a sentence."""
+    if matrix.reason:
+        return matrix.reason
+    breaks = [r for r in matrix.results if r.kind == "break" and r.found]
+    sound = [r for r in matrix.results if r.kind in ("neutral", "control") and r.found]
+    parts = [f"{_count(breaks, 'caught')} of {len(breaks)} mutants caught by the check named"]
+    parts += [
+        f"{_count(breaks, found)} {found}"
+        for found in ("caught elsewhere", "missed", "error")
+        if _count(breaks, found)
+    ]
+    parts.append(f"{_count(sound, 'pass')} of {len(sound)} kernels with nothing wrong pass")
+    alarms = _count(sound, "false alarm")
+    parts.append(f"{alarms} false alarm{'s' if alarms != 1 else ''}")
+    return ", ".join(parts)
+
+
+def _count(results: Sequence[Result], found: str) -> int:
+    return sum(result.found == found for result in results)
+
+
+def _table(matrix: Matrix) -> Table:
+    results = [result for result in matrix.results if result.ran]
+    checks = names(results)
+    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    grid.add_column("mutant", no_wrap=True)
+    grid.add_column("cells")
+    for number in range(1, len(checks) + 1):
+        grid.add_column(str(number), no_wrap=True)
+    for head in ("build s", "cells s"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    grid.add_column("found", no_wrap=True)
+    for result in results:
+        grid.add_row(
+            Text(printable(result.name)),
+            Text(printable(_cells(result))),
+            *(_styled_mark(mark(result, check)) for check in checks),
+            f"{result.build.seconds:.0f}" if result.build else "",
+            f"{sum(one.seconds for one in result.ran):.0f}",
+            Text(result.found or "", style=_STYLES.get(result.found or "", "")),
+        )
+    return grid
+
+
+def _styled_mark(text: str) -> Text:
+    style = {"X": "green", "MISS": "bold red", "x": "yellow"}.get(text, "dim")
+    return Text(text, style=style)
+
+
+def _legend(matrix: Matrix) -> Columns:
+    checks = names([result for result in matrix.results if result.ran])
+    words = [f"{at} {short_name(name)}" for at, name in enumerate(checks, 1)]
+    return Columns([Text(word, style="dim") for word in (*words, *_LEGEND)], padding=(0, 3, 0, 0))
+
+
+def _trouble(result: Result) -> Text:
+    text = Text.assemble((result.found or "", _STYLES.get(result.found or "", "")))
+    text.append(printable(f"  {result.name}: {result.why}"))
+    folders = [one.folder for one in result.ran if result.found not in GOOD]
+    text.append("".join(f"\n  evidence: {printable(folder)}" for folder in folders[:3]))
+    return text
+
+
+def _unrun(matrix: Matrix) -> Iterator[Result]:
+    return (result for result in matrix.results if not result.ran)
+
+
+def _listed(result: Result) -> str:
+    if result.shown_by:
+        return f"{result.name} ({result.kind}): {result.breaks}; shown by {result.shown_by}"
+    return f"{result.name}: cannot show in the cells that were asked for"
+
+
+def _cells(result: Result) -> str:
+    return " ".join(dict.fromkeys(one.cell for one in result.ran))
+
+
+# ---- docs/mutants.md ------------------------------------------------------------------------
+
+_INTRO = """\
+<!-- SPDX-License-Identifier: GPL-2.0-only -->
+<!-- Made by `kvm-harness mutants --markdown docs/mutants.md`. -->
+# Mutants: does the harness catch a broken series?
+
+A mutant is a kernel that is wrong on purpose, in one small way. All checks run on each of them; one
+is **caught** if the check that its entry names fails in every cell and with every seed. What these
+words mean, how to run them and how to add one: [tests/mutants](../tests/mutants/README.md).
+"""
+
+
+def markdown(matrix: Matrix, claims: Mapping[int, str]) -> str:
+    """docs/mutants.md, whole."""
+    seeds = ", ".join(map(str, matrix.seeds))
+    count = len(matrix.seeds)
+    lines = [
+        _INTRO,
+        f"Linux {matrix.version} ({matrix.source}), seed{'s' if count > 1 else ''} {seeds}. "
+        f"**{matrix.verdict}**: {tally(matrix)}.",
+        f"Seconds are those of one machine, of all seeds together. {cost(matrix)}.",
+        "",
+        *(f"- {note}" for note in matrix.notes),
+        "",
+        *_breaks(matrix),
+        *_sound(matrix),
+        *_only_listed(matrix),
+        *_claims(matrix, claims),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+_BREAK_HEADS = (
+    "mutant", "what it breaks", "on", "claim", "cells", "must be caught by", "found",
+    "also failed", "build s", "cells s",
+)  # fmt: skip
+
+
+def _breaks(matrix: Matrix) -> Iterator[str]:
+    yield _row(*_BREAK_HEADS)
+    yield "|---" * len(_BREAK_HEADS) + "|"
+    for result in matrix.results:
+        if result.kind != "break":
+            continue
+        others = [name for name in names([result]) if mark(result, name) == "x"]
+        found = f"**{result.found}**" if result.found not in GOOD else result.found
+        yield _row(
+            f"`{result.name}`",
+            result.breaks,
+            (result.series or "base") + (", debug kernel" if result.debug else ""),
+            str(result.claim),
+            _cells(result),
+            f"`{result.check}`",
+            (found or "") + (f": {result.why}" if result.why else "")
+            if result.ran
+            else "**not run**",
+            ", ".join(f"`{name}`" for name in others),
+            f"{result.build.seconds:.0f}" if result.build else "",
+            f"{sum(one.seconds for one in result.ran):.0f}",
+        )
+    yield ""
+
+
+def _sound(matrix: Matrix) -> Iterator[str]:
+    yield "## Nothing wrong: these must pass"
+    yield ""
+    yield "| kernel | what differs | on | cells | found | cells run | build s | cells s |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for result in matrix.results:
+        if result.kind in ("neutral", "control"):
+            yield _row(
+                f"`{result.name}`",
+                result.breaks if result.kind == "neutral" else "nothing",
+                result.series or "base",
+                _cells(result),
+                (result.found or "not run") + (f": {result.why}" if result.why else ""),
+                str(len(result.ran)),
+                f"{result.build.seconds:.0f}" if result.build else "",
+                f"{sum(one.seconds for one in result.ran):.0f}",
+            )
+    yield ""
+
+
+def _only_listed(matrix: Matrix) -> Iterator[str]:
+    for kind, head in (
+        ("equivalent", "Equivalent on emulated hosts: not run"),
+        ("cost", "Cost only: for the numbers, not run"),
+    ):
+        chosen = [result for result in matrix.results if result.kind == kind]
+        if not chosen:
+            continue
+        yield f"## {head}"
+        yield ""
+        yield "| mutant | what it breaks | on | claim | what would show it |"
+        yield "|---|---|---|---|---|"
+        for result in chosen:
+            yield _row(
+                f"`{result.name}`",
+                result.breaks,
+                result.series or "base",
+                str(result.claim),
+                result.shown_by or "",
+            )
+        yield ""
+
+
+def _claims(matrix: Matrix, claims: Mapping[int, str]) -> Iterator[str]:
+    yield "## The claims"
+    yield ""
+    yield "| claim | what reviewers of such series asked for | mutants |"
+    yield "|---|---|---|"
+    for number, text in sorted(claims.items()):
+        chosen = [f"`{result.name}`" for result in matrix.results if result.claim == number]
+        yield _row(str(number), text, ", ".join(chosen))
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `kvm-harness mutants` records: the types of mutants.json (tests/mutants/README.md)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import Death
+from harness.mutants.table import Kind
+from harness.results import Outcome
+from harness.verdict import Verdict
+
+SCHEMA = 1
+
+Found = Literal["caught", "caught elsewhere", "missed", "pass", "false alarm", "error"]
+"""How a mutant or a control ended; "error" says nothing about the checks."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ran(_Model):
+    """One cell with one seed, judged against the base kernel's."""
+
+    cell: str
+    seed: int
+    folder: str
+    """With its evidence, relative to mutants.json."""
+    outcome: Outcome
+    reason: str = ""
+    death: Death | None = None
+    checks: dict[str, Outcome]
+    seconds: float
+
+
+class Build(_Model):
+    """The kernel of a mutant."""
+
+    build_id: str
+    seconds: float
+    """What the build took when it was made."""
+    cached: bool
+
+
+class Result(_Model):
+    """One mutant, neutral mutant or control, and all cells that it ran in."""
+
+    name: str
+    kind: Kind | Literal["control"]
+    breaks: str
+    claim: int | None = None
+    series: str | None = None
+    check: str | None = None
+    debug: bool = False
+    shown_by: str | None = None
+    build: Build | None = None
+    ran: tuple[Ran, ...] = ()
+    found: Found | None = None
+    """None for what is only listed."""
+    why: str = ""
+    """Why it is not what it should be, in a sentence."""
+
+
+class Matrix(_Model):
+    """mutants.json: all of it."""
+
+    schema_version: int = Field(default=SCHEMA, alias="schema", serialization_alias="schema")
+    harness: str
+    verdict: Verdict
+    reason: str
+    """Why it ended early, "" if it did not."""
+    source: str
+    version: str
+    seeds: tuple[int, ...]
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    jobs: int
+    """Cells at once."""
+    notes: tuple[str, ...] = ()
+    results: tuple[Result, ...]

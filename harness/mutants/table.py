@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""tests/mutants/mutants.yaml: what each mutant breaks, where it can show, and what must catch it.
+
+tests/mutants/README.md explains the keys. Every error names file, line and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from _pytest.mark.expression import Expression
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from harness import without_kvm
+from harness.errors import UsageError
+from harness.inventory import AfMode, KvmMode
+from harness.kernel import diff
+from harness.kernel import series as series_module
+from harness.kernel.series import Patch, Series
+from harness.paths import PROJECT
+from harness.yamlpos import load_yaml_model, problem_at
+
+TABLE = PROJECT / "tests" / "mutants" / "mutants.yaml"
+
+Kind = Literal["break", "neutral", "equivalent", "cost"]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\n|]+$", max_length=200)]
+CheckName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\[[a-z0-9_-]+\])?$")]
+PlaceName = Annotated[str, StringConstraints(pattern=r"^(vhe|nvhe|protected) (hardware|software)$")]
+
+# What stands for a mutant in every place that a verdict could lean on.
+NEUTRAL_NAME = "series"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What of a cell decides whether a mutant can show: KVM's mode, and who sets AF at stage 2."""
+
+    mode: KvmMode
+    af: AfMode
+
+    def __str__(self) -> str:
+        return f"{self.mode} {self.af}"
+
+
+class Mutant(_Model):
+    """One entry of the table."""
+
+    breaks: Line
+    """What it breaks; of a neutral one, what it changes."""
+    kind: Kind = "break"
+    claim: Annotated[int, Field(ge=1)] | None = None
+    """The number of a claim that it stands for."""
+    series: Name | None = None
+    """The project's series that it goes on, None for the kernel without one."""
+    modes: Annotated[tuple[KvmMode, ...], Field(min_length=1)] = get_args(KvmMode)
+    stage2_af: Annotated[tuple[AfMode, ...], Field(min_length=1)] = get_args(AfMode)
+    cells: tuple[PlaceName, ...] = ()
+    """The cells that are run unless all are asked for: one for each reason why it shows."""
+    check: CheckName | None = None
+    """The check that must catch it, in each cell that it is run in."""
+    debug: bool = False
+    """Only a debug kernel can show it."""
+    shown_by: Line | None = None
+    """Of an equivalent one or one that costs only: what would show it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Mutant:
+        if (self.kind == "break") != (self.check is not None):
+            raise ValueError("`check` names what catches a break, and nothing else has one")
+        if (self.kind == "break" and not self.of_series) != bool(self.cells):
+            raise ValueError("`cells` says where a break is run, and nothing else has them")
+        if (self.kind in ("equivalent", "cost")) != (self.shown_by is not None):
+            raise ValueError("`shown_by` goes with the kinds equivalent and cost, and they need it")
+        if (self.kind == "neutral") != (self.claim is None):
+            raise ValueError("`claim` is missing, or a neutral one has it")
+        for cell in self.cells:
+            if not self.shows_in(_place(cell)):
+                raise ValueError(f"it cannot show in {cell}, by its own modes and stage2_af")
+        return self
+
+    @property
+    def of_series(self) -> bool:
+        """Whether what must catch it is a check of the series, which runs in no cell."""
+        return self.check == without_kvm.NAME
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The places of `cells`."""
+        return tuple(_place(cell) for cell in self.cells)
+
+    def shows_in(self, place: Place) -> bool:
+        """Whether it can be seen at all in such a cell."""
+        return place.mode in self.modes and place.af in self.stage2_af
+
+
+class Table(_Model):
+    """The whole file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    claims: dict[int, Line]
+    mutants: Annotated[dict[Name, Mutant], Field(min_length=1)]
+
+
+def load(path: Path = TABLE) -> Table:
+    """The table; UsageError if it is wrong, or does not agree with the patches beside it."""
+    table = load_yaml_model(path, Table)
+    for name, mutant in table.mutants.items():
+        if mutant.claim is not None and mutant.claim not in table.claims:
+            at = ("mutants", name, "claim")
+            raise problem_at(path, at, f"there is no claim {mutant.claim} in this table")
+        if not patch_of(name, path).is_file():
+            raise problem_at(path, ("mutants", name), f"there is no {patch_of(name, path).name}")
+    for patch in sorted(path.parent.glob("*.patch")):
+        if patch.stem not in table.mutants:
+            raise problem_at(path, ("mutants",), f"{patch.name} is not in this table")
+    return table
+
+
+def require_checks(
+    mutants: Mapping[str, Mutant], names: Collection[str], path: Path = TABLE
+) -> None:
+    """UsageError unless each check that these mutants name is one of those that exist."""
+    for name, mutant in mutants.items():
+        if mutant.check and not mutant.of_series and mutant.check not in names:
+            at = ("mutants", name, "check")
+            raise problem_at(path, at, f"there is no check {mutant.check!r}")
+
+
+def patch_of(name: str, path: Path = TABLE) -> Path:
+    """The patch of a mutant, beside the table."""
+    return path.parent / f"{name}.patch"
+
+
+def select(table: Table, expression: str | None) -> dict[str, Mutant]:
+    """The mutants whose names match an expression as pytest's -k has it; UsageError if none."""
+    if not expression:
+        return dict(table.mutants)
+    try:
+        compiled = Expression.compile(expression)
+    except SyntaxError as exc:
+        raise UsageError(f"-k {expression}: {exc}") from None
+    chosen = {
+        name: mutant
+        for name, mutant in table.mutants.items()
+        if compiled.evaluate(partial(_part_of, name))
+    }
+    if not chosen:
+        raise UsageError(f"-k {expression} selects no mutant")
+    return chosen
+
+
+def _part_of(name: str, word: str, /, **_: str | int | bool | None) -> bool:
+    return word in name
+
+
+def series_of(mutant: Mutant, patch: Path) -> Series:
+    """The mutant as a series: its bare diff, with nothing to go by.
+
+    Neither its name nor a subject, author or text comes with it, so no verdict can lean on them.
+    The contract is that of the series that it goes on.
+    """
+    contract = series_module.load(mutant.series).contract if mutant.series else None
+    try:
+        text = diff.extract(patch.read_bytes())
+        files = diff.files(text)
+    except (OSError, diff.DiffError) as exc:
+        raise UsageError(f"{patch}: {exc}") from None
+    if not files:
+        raise UsageError(f"{patch} is no patch: there is no diff in it")
+    return Series(
+        name=NEUTRAL_NAME,
+        patches=(Patch("", "", b"", text, "the mutant", files),),
+        digest=series_module.digest_of([text]),
+        contract=contract,
+    )
+
+
+def places_of(mutant: Mutant, available: Sequence[Place], *, whole: bool) -> tuple[Place, ...]:
+    """Where to run a mutant, of the places that there are: its own cells, or all where it shows."""
+    if mutant.of_series:
+        return ()
+    if mutant.kind == "neutral" or whole:
+        return tuple(place for place in available if mutant.shows_in(place))
+    return tuple(place for place in available if place in mutant.places)
+
+
+def _place(text: str) -> Place:
+    mode, af = text.split(" ")
+    return next(
+        Place(known, who)
+        for known in get_args(KvmMode)
+        for who in get_args(AfMode)
+        if (known, who) == (mode, af)
+    )
