@@ -69,7 +69,8 @@ struct record {
 };
 
 enum race_fault {
-	RACE_STALE = 1,		/* seen although a drop began and ended since it was written */
+	RACE_NONE,
+	RACE_STALE,		/* seen although a drop began and ended since it was written */
 	RACE_LOST,		/* zero, although no drop can have hit it */
 	RACE_WRONG,		/* neither what was written nor zero */
 };

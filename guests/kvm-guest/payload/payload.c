@@ -5,6 +5,7 @@
  * touch is one load or one store, written in assembly so that the compiler can
  * neither add nor drop one.
  */
+#include "judge.h"
 #include "layout.h"
 
 void payload_main(struct mailbox *mailbox);
@@ -98,31 +99,17 @@ static uint64_t word_of(const struct mailbox *mailbox, uint32_t page)
 	return SLOT_IPA + ((uint64_t)page << GUEST_PAGE_SHIFT) + mailbox->word;
 }
 
-/*
- * Judges what a word holds. Nobody else writes it, so it holds what was written
- * last, or zero if the host has dropped the page since. A drop surely came after
- * the write if it began later than the write's count of begun ones, and surely
- * before this load if it was done when the load began.
- */
 static void race_read(struct mailbox *mailbox, uint32_t page)
 {
 	struct drops *drops = drops_of(mailbox, page);
 	struct record *record = record_of(mailbox, page);
 	uint32_t done = load_count(&drops->done);
 	uint64_t got = load(word_of(mailbox, page));
-	uint32_t begun;
 
 	asm volatile("dmb ish" : : : "memory");
-	begun = load_count(&drops->begun);
 	mailbox->got = got;
-	if (got == record->value) {
-		if (got && (int32_t)(done - record->begun) > 0)
-			mailbox->fault = RACE_STALE;
-	} else if (got) {
-		mailbox->fault = RACE_WRONG;
-	} else if (begun == record->done) {
-		mailbox->fault = RACE_LOST;
-	} else {
+	mailbox->fault = race_judge(record, done, load_count(&drops->begun), got);
+	if (!mailbox->fault && got != record->value) {
 		record->value = 0;
 		mailbox->dropped++;
 	}
