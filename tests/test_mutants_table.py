@@ -102,6 +102,7 @@ def test_every_break_runs_in_cells_that_the_inventory_has() -> None:
     [
         (HEAD + "  a:\n" + ENTRY + "    wrong: 1\n", ":9: mutants.a.wrong"),
         (HEAD + "  a:\n" + ENTRY.replace("claim: 1", "claim: 2"), ":6: mutants.a.claim"),
+        (HEAD + "  a:\n" + ENTRY + "    series: none\n", ":9: mutants.a.series"),
         (HEAD + "  b:\n" + ENTRY, ":4: mutants.b: there is no b.patch"),
         (HEAD + "  a:\n" + ENTRY.replace("vhe hardware", "vhe"), ":7: mutants.a.cells[0]"),
         (HEAD + "  a:\n" + ENTRY.replace("    check: test_x\n", ""), ":4: mutants.a: "),

@@ -15,7 +15,6 @@ from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory, KvmMode
-from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
@@ -146,7 +145,7 @@ def subjects(
         Subject(
             _control(ground, flavor),
             None,
-            series_module.load(ground) if ground else None,
+            table.ground(ground) if ground else None,
             tuple(place for place in available if place in where),
             flavor,
         )

@@ -34,6 +34,7 @@ PlaceName = Annotated[str, StringConstraints(pattern=r"^(vhe|nvhe|protected) (ha
 
 # What stands for a mutant in every place that a verdict could lean on.
 NEUTRAL_NAME = "series"
+SERIES = PROJECT / "series"
 
 
 class _Model(BaseModel):
@@ -117,6 +118,9 @@ def load(path: Path = TABLE) -> Table:
         if mutant.claim is not None and mutant.claim not in table.claims:
             at = ("mutants", name, "claim")
             raise problem_at(path, at, f"there is no claim {mutant.claim} in this table")
+        if mutant.series is not None and not (SERIES / mutant.series).is_dir():
+            at = ("mutants", name, "series")
+            raise problem_at(path, at, f"the project has no series {mutant.series!r}")
         if not patch_of(name, path).is_file():
             raise problem_at(path, ("mutants", name), f"there is no {patch_of(name, path).name}")
     for patch in sorted(path.parent.glob("*.patch")):
@@ -168,7 +172,7 @@ def series_of(mutant: Mutant, patch: Path) -> Series:
     Neither its name nor a subject, author or text comes with it, so no verdict can lean on them.
     The contract is that of the series that it goes on.
     """
-    contract = series_module.load(mutant.series).contract if mutant.series else None
+    contract = ground(mutant.series).contract if mutant.series else None
     try:
         text = diff.extract(patch.read_bytes())
         files = diff.files(text)
@@ -182,6 +186,11 @@ def series_of(mutant: Mutant, patch: Path) -> Series:
         digest=series_module.digest_of([text]),
         contract=contract,
     )
+
+
+def ground(name: str) -> Series:
+    """The project's series of that name, whatever the current folder holds."""
+    return series_module.load(str(SERIES / name))
 
 
 def places_of(mutant: Mutant, available: Sequence[Place], *, whole: bool) -> tuple[Place, ...]:
