@@ -44,17 +44,20 @@ def assert_evidence(done: Ended, result: Result) -> None:
         assert (done.folder / one.folder / "console.log").is_file()
 
 
-def test_software_af_mutants_are_caught_by_the_check_named(tmp_path: Path) -> None:
-    names = "af-of-neighbour or warn-on-access-fault"
+def test_mutants_are_caught_by_the_check_named(tmp_path: Path) -> None:
+    names = "af-of-neighbour or (hw-af-off and not pkvm)"
     target = tmp_path / "mutants.md"
-    done = kvm_harness(["mutants", "-k", names, "--markdown", str(target)], tmp_path)
+    args = ["mutants", "--named", "-k", names, "--markdown", str(target)]
+    done = kvm_harness(args, tmp_path)
     assert done.returncode == 0
-    assert found(done) == {
-        "base": "pass",
-        "af-of-neighbour": "caught",
-        "warn-on-access-fault": "caught",
+    assert found(done) == {"base": "pass", "af-of-neighbour": "caught", "hw-af-off": "caught"}
+    where = {(result.name, one.cell) for result in matrix(done).results for one in result.ran}
+    assert where == {
+        ("base", "n1-vhe"),
+        ("base", "a57-nvhe"),
+        ("af-of-neighbour", "a57-nvhe"),
+        ("hw-af-off", "n1-vhe"),
     }
-    assert {one.cell for result in matrix(done).results for one in result.ran} == {"a57-nvhe"}
     for result in matrix(done).results:
         assert_evidence(done, result)
     assert "| `af-of-neighbour` |" in target.read_text()
@@ -65,7 +68,7 @@ def test_what_the_table_says_wrongly_is_found_out(tmp_path: Path) -> None:
     table.write_text(LIES)
     for name, patch in PATCHES.items():
         (tmp_path / f"{name}.patch").write_bytes(patch_of(patch).read_bytes())
-    args = ["mutants", "--table", str(table), "--host", "n1", "--mode", "vhe"]
+    args = ["mutants", "--named", "--table", str(table), "--host", "n1", "--mode", "vhe"]
     done = kvm_harness(args, tmp_path)
     assert done.returncode == 1
     assert found(done) == {
