@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The main job, whole: what `make run` does, on the real emulated hosts."""
+"""The main job on the real emulated hosts: what `make run` does, less the deep checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CELLS = {
 
 
 def test_main_job(tmp_path: Path) -> None:
-    done = kvm_harness(["run"], tmp_path)
+    done = kvm_harness(["run", "-m", "not deep"], tmp_path)
     assert done.returncode == 0
     assert done.folder.is_relative_to(tmp_path)
     run = Summary.model_validate(done.summary)
@@ -56,3 +56,17 @@ def test_main_job(tmp_path: Path) -> None:
     assert len(suites.findall("testsuite")) == len(CELLS)
     assert not suites.findall(".//failure") + suites.findall(".//error")
     assert "emulated hosts" in done.stdout.lower()
+
+
+def test_fast_path_is_taken_where_the_contract_wants_it(tmp_path: Path) -> None:
+    args = ["run", "--series", "lockless-aging", "--host", "n1", "-k", "test_page_idle"]
+    done = kvm_harness([*args, "--mode", "vhe", "--mode", "protected"], tmp_path)
+    assert done.returncode == 0
+    seen = {
+        check.cell: check.observed
+        for check in Summary.model_validate(done.summary).checks
+        if check.name == "test_page_idle"
+    }
+    assert "kvm_age_gfn_lockless 2048" in seen["n1-vhe-patched"]
+    for cell in ("n1-vhe-base", "n1-protected-base", "n1-protected-patched"):
+        assert "kvm_age_gfn 2048" in seen[cell]
