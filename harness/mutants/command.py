@@ -320,7 +320,8 @@ class Mutants:
             self._ended[key] = (cell, checks)
             done = f"{len(self._ended)}/{len(keys)}"
             where = f"{key.subject} in {cell.host}-{cell.kvm_mode}, seed {key.seed}"
-            words = cell.reason or ", ".join(c.name for c in checks if c.outcome == "fail")
+            odd = [f"{c.name} {c.outcome}" for c in checks if c.outcome not in ("pass", "skip")]
+            words = cell.reason or ", ".join(odd)
             self._progress.say(f"{done} {where} ({cell.seconds:.1f} s): {words or cell.outcome}")
             self._write(UNFINISHED)
 
