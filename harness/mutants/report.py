@@ -212,7 +212,7 @@ def _breaks(matrix: Matrix) -> Iterator[str]:
             else "**not run**",
             ", ".join(f"`{name}`" for name in others),
             f"{result.build.seconds:.0f}" if result.build else "",
-            f"{sum(one.seconds for one in result.ran):.0f}",
+            f"{sum(one.seconds for one in result.ran):.0f}" if result.ran else "",
         )
     yield ""
 
