@@ -354,3 +354,11 @@ def test_the_probe_on_a_return_is_filtered_by_what_is_returned() -> None:
 def test_a_return_that_cannot_be_recorded_is_absent() -> None:
     wanted = trace.Wanted(functions=("f",), returns={"f": ""})
     assert trace.parse_setup("ok f\nabsent f(): gone\n", wanted) == {"f()": "gone"}
+
+
+def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> None:
+    script = trace.setup_script(trace.Wanted(functions=("f", "g"), slowed=frozenset({"f"})))
+    slow, plain = script.split(" || echo 'p:kvm_harness/kvmh0_f f'")
+    assert slow.endswith(":symstr' 2>/dev/null >> $T/kprobe_events")
+    assert "symstr" not in plain
+    assert "kvmh1_g g'" in plain

@@ -107,6 +107,17 @@ static void take_away(struct race *race, bool drop, uint32_t first, uint32_t cou
 }
 
 /*
+ * Half of the ranges are one page, which an ager ages over and over: most likely
+ * it is just between its load and its store when the entry goes.
+ */
+static uint32_t pick_longest(struct race *race)
+{
+	uint32_t kind = random_below(race, 8);
+
+	return kind < 4 ? 1 : kind < 7 ? SMALL_RANGE : race->vm->pages;
+}
+
+/*
  * Takes some pages away right after they were made old. Either an ager is at
  * them still, or the vCPU on the other CPU is free to take access faults on them,
  * which queue for the MMU lock behind the unmap and then find their entry gone. A
@@ -115,7 +126,7 @@ static void take_away(struct race *race, bool drop, uint32_t first, uint32_t cou
 static int take_some(struct race *race)
 {
 	uint32_t pages = race->vm->pages;
-	uint32_t longest = random_below(race, 8) ? SMALL_RANGE : pages;
+	uint32_t longest = pick_longest(race);
 	uint32_t count = 1 + random_below(race, longest < pages ? longest : pages);
 	uint32_t first = random_below(race, pages - count + 1);
 	bool drop = count > SMALL_RANGE || random_below(race, 4);

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -55,6 +55,10 @@ _ENTRIES = re.compile(
 _NOTE = re.compile(r"##### CPU [0-9]{1,5} buffer started ####|CPU:[0-9]{1,5} \[LOST .{0,30}\]")
 _HEX = r"(?:0x)?([0-9a-f]{1,16})"
 
+# What a slowed probe fetches: the caller's name, again and again. Each costs two searches of the
+# kernel's symbols. Linux 6.3 brought the type.
+_SLOWLY = "".join(f" s{index}=%x30:symstr" for index in range(8))
+
 # What an event's text says, by the TP_printk of Linux 6.12 (arch/arm64/kvm/trace_arm.h and
 # include/trace/events/kvm.h). "%#016lx" pads with zeros to 16 columns, the 0x among them.
 FIELDS: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
@@ -85,6 +89,8 @@ class Wanted:
     `buffer_kib` is per CPU. `filters` gives an event of `events` a filter expression
     (Documentation/trace/events.rst, "Event filtering"). `returns` names functions whose returns
     are recorded as events, each with a filter on its returned value `ret`; "" records them all.
+    `slowed` are those of `functions` whose entry is to take long, to widen the window of a race:
+    a tenth of a millisecond and more under emulation, if the kernel can.
     """
 
     events: tuple[str, ...] = ()
@@ -92,6 +98,7 @@ class Wanted:
     buffer_kib: int = 8192
     filters: Mapping[str, str] = field(default_factory=dict)
     returns: Mapping[str, str] = field(default_factory=dict)
+    slowed: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for event in self.events:
@@ -418,27 +425,34 @@ def setup_script(wanted: Wanted) -> str:
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
-        lines.append(_probe_script(function, function, probe, "p", "", "common_pid < 0"))
+        fetches = (_SLOWLY, "") if function in wanted.slowed else ("",)
+        lines.append(_probe_script(function, function, probe, "p", fetches, "common_pid < 0"))
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
         lines.append(
-            _probe_script(returned(function), function, probe, "r", " ret=$retval", condition)
+            _probe_script(returned(function), function, probe, "r", (" ret=$retval",), condition)
         )
     return "\n".join(lines)
 
 
 def _probe_script(
-    name: str, function: str, probe: str, kind: str, fetch: str, condition: str
+    name: str, function: str, probe: str, kind: str, fetches: Sequence[str], condition: str
 ) -> str:
-    """The lines that make and enable one probe and print "ok" or "absent" with its `name`."""
+    """The lines that make and enable one probe and print "ok" or "absent" with its `name`.
+
+    It has the first of `fetches` that the kernel takes.
+    """
     event = f"$I/events/{GROUP}/{probe}"
+    makes = " || ".join(
+        f"echo '{kind}:{GROUP}/{probe} {function}{fetch}' 2>/dev/null >> $T/kprobe_events"
+        for fetch in fetches
+    )
     only = f"printf '%s\\n' {shlex.quote(condition)} > {event}/filter\n" if condition else ""
     return (
         f"n=$(printf '%s\\n' \"$F\" | grep -Fxc {function} || true)\n"
         f"if [ $n -eq 0 ]; then echo 'absent {name}: not in available_filter_functions'\n"
         f"elif [ $n -gt 1 ]; then echo 'absent {name}: names more than one function'\n"
-        f"elif echo '{kind}:{GROUP}/{probe} {function}{fetch}' 2>/dev/null >> $T/kprobe_events; "
-        f"then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
+        f"elif {makes}; then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
         f"else echo 'absent {name}: this kernel refuses a probe on it'; fi"
     )
 
