@@ -80,6 +80,17 @@ static bool is_wanted(struct ager *ager, uint64_t sent)
 	       __atomic_load_n(&all->count, __ATOMIC_ACQUIRE);
 }
 
+/* Says that it is about to age the range. */
+static void report_begun(struct ager *ager, uint64_t sent)
+{
+	pthread_mutex_lock(&ager->all->lock);
+	if (ager->begun != sent) {
+		ager->begun = sent;
+		pthread_cond_broadcast(&ager->all->changed);
+	}
+	pthread_mutex_unlock(&ager->all->lock);
+}
+
 static int pass(struct ager *ager, const struct files *files, const struct range *range)
 {
 	ssize_t count = present_pfns(ager, files->pagemap, range);
@@ -87,6 +98,7 @@ static int pass(struct ager *ager, const struct files *files, const struct range
 
 	if (count < 0)
 		return -1;
+	report_begun(ager, range->sent);
 	for (ssize_t i = 0; i < count && is_wanted(ager, range->sent); i = next) {
 		uint64_t word = range->pfns[i] / WORD_BITS, bits = 0;
 
@@ -203,6 +215,14 @@ static int reply_failed(const struct agers *agers)
 	return 0;
 }
 
+/* Whether an ager has done what agers_send() waits for. */
+static bool is_there(const struct agers *agers, const struct ager *ager)
+{
+	if (ager->error || ager->sent == agers->sent)
+		return true;
+	return agers->again && (ager != agers->each || ager->begun == agers->sent);
+}
+
 int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
 {
 	int failed;
@@ -214,7 +234,7 @@ int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
 	agers->sent++;
 	pthread_cond_broadcast(&agers->changed);
 	for (uint32_t i = 0; i < agers->number; i++) {
-		while (agers->each[i].sent != agers->sent && !agers->each[i].error)
+		while (!is_there(agers, &agers->each[i]))
 			pthread_cond_wait(&agers->changed, &agers->lock);
 	}
 	failed = reply_failed(agers);

@@ -15,6 +15,7 @@ struct ager {
 	struct agers *all;
 	pthread_t thread;
 	uint64_t passes;	/* over the ranges that it was sent to */
+	uint64_t begun;		/* the last one that it has begun to age */
 	uint64_t sent;		/* the last one that it has passed over */
 	int error;		/* errno, 0 for none */
 	const char *what;	/* what failed */
@@ -41,8 +42,9 @@ void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsi
 
 /*
  * Has all of them age a range of pages, and waits until each has done so once.
- * With @again the first one goes on doing so. Returns 0, or -1 with the reply if
- * one failed.
+ * With @again the first one does so over and over, and is waited for only until
+ * it begins: once aged, an entry is not stored to again. Returns 0, or -1 with
+ * the reply if one failed.
  */
 int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again);
 

@@ -25,6 +25,8 @@
 /* Seconds that a vCPU has to park at the end, even if time is up. */
 #define PARK_PATIENCE 2.0
 #define SMALL_RANGE 12
+/* About what a page takes an ager on an emulated host, in microseconds. */
+#define AGING_TIME 100
 /* Above the agers'. */
 #define LEADER_PRIORITY 2
 
@@ -117,11 +119,20 @@ static uint32_t pick_longest(struct race *race)
 	return kind < 4 ? 1 : kind < 7 ? SMALL_RANGE : race->vm->pages;
 }
 
+/* Lets the ager get somewhere between its first page and its last. */
+static void spin_for(double seconds)
+{
+	double until = now() + seconds;
+
+	while (now() < until)
+		;
+}
+
 /*
- * Takes some pages away right after they were made old. Either an ager is at
- * them still, or the vCPU on the other CPU is free to take access faults on them,
- * which queue for the MMU lock behind the unmap and then find their entry gone. A
- * large range keeps that lock for longer. To swap out is slow: small ranges only.
+ * Takes some pages away. Either an ager has just begun to make them old, or all
+ * have done so and the vCPU on the other CPU is free to take access faults, which
+ * queue for the MMU lock behind the unmap and then find their entry gone. A large
+ * range keeps that lock for longer. To swap out is slow: small ranges only.
  */
 static int take_some(struct race *race)
 {
@@ -130,9 +141,12 @@ static int take_some(struct race *race)
 	uint32_t count = 1 + random_below(race, longest < pages ? longest : pages);
 	uint32_t first = random_below(race, pages - count + 1);
 	bool drop = count > SMALL_RANGE || random_below(race, 4);
+	bool again = random_below(race, 2);
 
-	if (agers_send(&race->agers, first, count, random_below(race, 2)))
+	if (agers_send(&race->agers, first, count, again))
 		return -1;
+	if (again)
+		spin_for(random_below(race, count * AGING_TIME) / 1e6);
 	take_away(race, drop, first, count);
 	agers_rest(&race->agers);
 	return 0;

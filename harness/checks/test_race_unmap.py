@@ -33,7 +33,7 @@ PAGES = 64
 # More than the two CPUs that a race uses.
 VCPUS = 3
 AGERS = 2
-ROUNDS = 24
+ROUNDS = 48
 # Whether threads meet is chance: more races follow, with other seeds, until they have.
 RACES = 5
 # No further one is begun after so many seconds: on a host that busy, it would not end in time.
