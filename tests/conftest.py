@@ -27,7 +27,7 @@ def _base_kernel(
         with capture.global_and_fixture_disabled():
             print("\nThe base kernel first; in an empty cache this takes ten minutes or more.")
             subprocess.run(
-                argv("run", "--base-only", "--host", "n1", "--mode", "vhe", "-k", "page_idle"),
+                argv("run", "--base-only", "--host", "n1", "--mode", "vhe", "-k", "test_page_idle"),
                 env=environment(state),
                 cwd=PROJECT,
                 check=True,

@@ -83,7 +83,7 @@ def test_death_of_both_kernels_is_an_error(tmp_path: Path) -> None:
     text = (PROJECT / "inventory.yaml").read_text()
     path = tmp_path / "inventory.yaml"
     path.write_text(text.replace("af: hardware", "af: hardware\n    cmdline: [rdinit=/nonesuch]"))
-    args = ["run", "--inventory", str(path), "--host", "n1", "--mode", "vhe"]
+    args = ["run", "--inventory", str(path), "--host", "n1", "--mode", "vhe", "-k", CHECK]
     done = kvm_harness(args, tmp_path)
     assert done.returncode == 3
     assert {cell["outcome"] for cell in done.summary["cells"]} == {"error"}

@@ -156,7 +156,7 @@ def test_nothing_is_left(
 
 def test_next_run_works_after_a_kill(tmp_path: Path) -> None:
     series = uncached_series(tmp_path)
-    args = ["run", "--host", "n1", "--mode", "vhe", "--series", series, "-k", "page_idle"]
+    args = ["run", "--host", "n1", "--mode", "vhe", "--series", series, "-k", "test_page_idle"]
     with subprocess.Popen(
         argv(*args),
         env=environment(tmp_path / "killed"),
