@@ -454,6 +454,15 @@ class Guest:
         self._agree(reply, most == counts["present"] <= self._pages, "a count is too large")
         return counts
 
+    def flagged(self, name: str) -> frozenset[int]:
+        """The present pages that have a flag of /proc/kpageflags, by its name in flags()."""
+        if name not in _FLAGS:
+            raise ValueError(f"no flag is named {name!r}")
+        reply = self._ask(f"flagged {name}", ("count", "pages"))
+        pages = reply.page_set("pages")
+        self._agree(reply, reply.number("count") == len(pages), "count is not the set's size")
+        return pages
+
     def drain(self) -> None:
         """Move new pages from the per-CPU batches of all CPUs to the LRU lists."""
         self._ask("drain", ())

@@ -308,6 +308,16 @@ def test_flags() -> None:
         guest.flags()
 
 
+def test_flagged() -> None:
+    guest, process = start("ok count=3 pages=1,4-5", "ok count=1 pages=1,4-5")
+    assert guest.flagged("referenced") == {1, 4, 5}
+    with pytest.raises(InfraError, match="set's size"):
+        guest.flagged("idle")
+    assert process.sent == ["flagged referenced", "flagged idle"]
+    with pytest.raises(ValueError, match="nonesuch"):
+        guest.flagged("nonesuch")
+
+
 def test_dirty_log() -> None:
     guest, process = start("ok", "ok count=2 dirty=3-4", "ok")
     guest.dirty_log(True)

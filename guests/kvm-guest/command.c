@@ -21,6 +21,7 @@ static const struct command {
 	{ "verify", 1, "verify RANGES", command_verify },
 	{ "pfns", 0, "pfns", command_pfns },
 	{ "flags", 0, "flags", command_flags },
+	{ "flagged", 1, "flagged FLAG", command_flagged },
 	{ "stage2", 0, "stage2", command_stage2 },
 	{ "drain", 0, "drain", command_drain },
 	{ "idle-mark", 0, "idle-mark", command_idle_mark },

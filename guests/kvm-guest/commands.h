@@ -48,6 +48,7 @@ int command_stage2(struct vm *vm, char **words);
 /* pagemap.c */
 int command_pfns(struct vm *vm, char **words);
 int command_flags(struct vm *vm, char **words);
+int command_flagged(struct vm *vm, char **words);
 
 /* idle.c */
 int command_idle_mark(struct vm *vm, char **words);

@@ -5,10 +5,12 @@
 #include <inttypes.h>
 #include <linux/kernel-page-flags.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "array_size.h"
 #include "commands.h"
+#include "ranges.h"
 #include "reply.h"
 
 #define PM_PRESENT	(1ULL << 63)
@@ -157,6 +159,34 @@ int command_flags(struct vm *vm, char **words)
 	reply_ok(" present=%u", present);
 	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
 		fprintf(reply, " %s=%u", flags[i].name, counts[i]);
+	free(pfns);
+	return 0;
+}
+
+int command_flagged(struct vm *vm, char **words)
+{
+	size_t flag = 0;
+	uint32_t count = 0;
+	uint64_t *pfns;
+	bool *found;
+
+	while (flag < ARRAY_SIZE(flags) && strcmp(flags[flag].name, words[0]))
+		flag++;
+	if (flag == ARRAY_SIZE(flags))
+		return reply_error("usage", "no flag is named %s", words[0]);
+	pfns = pagemap_read(vm);
+	found = calloc(vm->pages, sizeof(*found));
+	if (!found)
+		die("out of memory");
+	page_flags_refresh();
+	for (uint32_t page = 0; page < vm->pages; page++) {
+		if (pfns[page] != PFN_NONE)
+			found[page] = page_flags(pfns[page]) >> flags[flag].bit & 1;
+		count += found[page];
+	}
+	reply_ok(" count=%u pages=", count);
+	ranges_print(reply, found, vm->pages);
+	free(found);
 	free(pfns);
 	return 0;
 }
