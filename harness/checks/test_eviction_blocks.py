@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Eviction of huge pages, which has a way of its own to KVM (CLAIMS.md, 8 and 10).
+
+Of a page that a page table maps, MGLRU's eviction looks at the neighbours as well and uses the MMU
+notifier's clear_young(). A huge page has no neighbours: folio_referenced_one() of mm/rmap.c uses
+clear_flush_young(), as the classic LRU does for every page, and nothing else here would notice
+if KVM were passed over there.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from harness.checks.claim import Claim
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import populated, shorten
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Wanted, pages_by_hva, tracing
+from harness.observe.unproven import Unproven
+
+BLOCKS = 16
+PER_BLOCK = 512
+PAGES = BLOCKS * PER_BLOCK
+AGED = "kvm:kvm_age_hva"
+# See test_drivers.py: after these, pages are in none of the two youngest generations.
+WALKS = 3
+
+
+def test_eviction_blocks(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """Eviction asks KVM for each huge page, and takes exactly those that the guest left alone."""
+    claim.expect(
+        f"KVM is asked for each of {BLOCKS} huge pages, and those of which the guest "
+        "touched one page stay, the others go"
+    )
+    everything = frozenset(range(BLOCKS))
+    vm = guest(backing="thp", pages=PAGES)
+    with (
+        zram_swap(shell),
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, Wanted((AGED,), ())) as session,
+    ):
+        # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
+        populated(vm)
+        if (huge := vm.flags()["thp"]) != PAGES:
+            raise Unproven(f"{huge} of {PAGES} pages belong to huge pages")
+        for young in (everything, frozenset(rng.sample(range(BLOCKS), BLOCKS // 2))):
+            for _ in range(WALKS):
+                memcg.walk()
+            vm.flush()
+            vm.touch({block * PER_BLOCK + rng.randrange(PER_BLOCK) for block in young}, write=False)
+            session.start()
+            memcg.evict(PAGES)
+            counts = session.stop()
+            claim.save(f"trace-{len(young)}-touched.txt", counts.raw)
+            times = pages_by_hva(counts.events(AGED), vm.greeting.slot_hva, PAGES)
+            asked = _pages_by_block(page for page, number in enumerate(times) if number)
+            present = _pages_by_block(vm.pfns())
+            claim.observe(
+                f"{len(young)} touched: asked for {len(asked)}, {BLOCKS - len(present)} evicted"
+            )
+            unasked = everything - asked.keys()
+            assert not unasked, f"KVM was not asked for {len(unasked)} blocks: {shorten(unasked)}"
+            lost = frozenset(block for block in young if present[block] < PER_BLOCK)
+            assert not lost, f"{len(lost)} young blocks were evicted: {shorten(lost)}"
+            spared = frozenset(present) - young
+            assert not spared, f"{len(spared)} old blocks were kept: {shorten(spared)}"
+
+
+def _pages_by_block(pages: Iterable[int]) -> Counter[int]:
+    """How many of the pages lie in each block that has any."""
+    return Counter(page // PER_BLOCK for page in pages)
