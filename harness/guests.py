@@ -9,19 +9,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NoReturn
+from typing import Literal
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.guest_replies import (
+    EXITS,
+    FLAGS,
+    MARK,
+    RACE,
+    SPIN,
+    SPIN_VALUE,
+    IdleMark,
+    IdleThenFlush,
+    MarkThenFlush,
+    RaceReply,
+    Reply,
+    Slot,
+    SpinReply,
+    TakenAway,
+    TouchReply,
+    parse_greeting,
+    raise_error,
+    shorten,
+)
 from harness.hosts.protocols import Process, Shell
-from harness.ranges import format_ranges, parse_ranges
+from harness.ranges import format_ranges
 
 PROGRAM = "/usr/bin/kvm-guest"
-PROTOCOL = 1
-PAGE_SIZE = 4096
 
 # Seconds that an exchange may take beyond the program's own limit: it kicks a hung vCPU for 2 s,
 # and commands that run no vCPU (drain, flush, idle-read) have no limit of their own.
@@ -32,290 +49,6 @@ END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
-
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
-_HEX = re.compile(r"0x[0-9a-f]{1,16}", re.ASCII)
-_WORD = re.compile(r"[a-z]{1,16}", re.ASCII)
-_FLAGS = (
-    *("locked", "referenced", "uptodate", "dirty", "lru", "active", "writeback", "reclaim"),
-    *("mmap", "anon", "swapcache", "swapbacked", "compound_head", "compound_tail", "huge"),
-    *("unevictable", "thp", "zero_page", "idle"),
-)
-_GREETING = (
-    *("protocol", "pid", "vmfd", "page_size", "slot_ipa", "slot_hva", "pages"),
-    *("payload_ipa", "payload_pages", "vcpus", "backing"),
-)
-
-
-class GuestHung(InfraError):
-    """A vCPU made no end of a command in time and was stopped.
-
-    `pc` is its program counter, None if it could not even be made to leave KVM_RUN; `page` is
-    the page that it was at, `touches` how many it had finished.
-    """
-
-    def __init__(self, message: str, vcpu: int, pc: int | None, page: int, touches: int) -> None:
-        super().__init__(message)
-        self.vcpu = vcpu
-        self.pc = pc
-        self.page = page
-        self.touches = touches
-
-
-class GuestDataLost(InfraError):
-    """A tested page does not hold what the guest last wrote to it."""
-
-
-class PagesMoved(InfraError):
-    """Tested pages changed their PFN between idle_mark() and idle_read(); `pages` says which."""
-
-    def __init__(self, message: str, pages: frozenset[int]) -> None:
-        super().__init__(message)
-        self.pages = pages
-
-
-@dataclass(frozen=True)
-class Slot:
-    """The memslot of the tested pages: its guest physical address and its 4 KiB pages."""
-
-    ipa: int
-    pages: int
-
-
-@dataclass(frozen=True)
-class Greeting:
-    """The machine that kvm-guest made; addresses in bytes, `payload_pages` of 4 KiB."""
-
-    pid: int
-    vmfd: int
-    slot_ipa: int
-    slot_hva: int
-    pages: int
-    payload_ipa: int
-    payload_pages: int
-    vcpus: int
-    backing: str
-
-
-@dataclass(frozen=True)
-class Exits:
-    """A vCPU's exits by KVM's own counters; `exits` counts them all, whoever handled them."""
-
-    exits: int
-    mmio_exit_user: int
-    mmio_exit_kernel: int
-    signal_exits: int
-    hvc_exit_stat: int
-    wfe_exit_stat: int
-    wfi_exit_stat: int
-
-
-@dataclass(frozen=True)
-class TouchReply:
-    """Pages touched, each once, and the vCPU's exits meanwhile."""
-
-    vcpu: int
-    pages: int
-    exits: Exits
-
-
-@dataclass(frozen=True)
-class SpinReply:
-    """Touches since the spin began, and the vCPU's exits since then."""
-
-    vcpu: int
-    touches: int
-    exits: Exits
-
-
-@dataclass(frozen=True)
-class IdleMark:
-    """What idle_mark() did: pages whose idle flag is set, absent ones, and those passed over.
-
-    `unmarked` are pages that are present but on no LRU list, such as those of hugetlb.
-    """
-
-    marked: int
-    absent: int
-    unmarked: frozenset[int]
-
-
-@dataclass(frozen=True)
-class MarkThenFlush:
-    """A spinning vCPU over an idle_mark() and a flush().
-
-    `marked` and `flushed` are the stage-2 dumps after each. If `between.exits` equals
-    `before.exits`, the vCPU did not leave the guest from before the mark until after the first
-    dump, so whatever is young there was made so without a flush.
-    """
-
-    before: SpinReply
-    mark: IdleMark
-    marked: str
-    between: SpinReply
-    after: SpinReply
-    flushed: str
-
-
-@dataclass(frozen=True)
-class TakenAway:
-    """A vCPU that spins with reads on a page, before and after the host takes the page away.
-
-    `old` and `new` are what it read last; `after` and `new` come from a load that began when the
-    page was gone. The difference of their exits is what the vCPU noticed of it.
-    """
-
-    before: SpinReply
-    old: int
-    after: SpinReply
-    new: int
-
-
-@dataclass(frozen=True)
-class IdleThenFlush:
-    """A spinning vCPU over an idle_mark() and a flush(), as MarkThenFlush.
-
-    `marked` and `flushed` are the pages that page_idle found idle after each.
-    """
-
-    before: SpinReply
-    mark: IdleMark
-    marked: frozenset[int]
-    between: SpinReply
-    after: SpinReply
-    flushed: frozenset[int]
-
-
-@dataclass(frozen=True)
-class RaceReply:
-    """What a race did, in pages (`dropped`, `paged_out`) and touches, with repetition.
-
-    `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
-    found zero after a drop; `passes` are those of all agers over the pages that were present.
-    """
-
-    rounds: int
-    dropped: int
-    paged_out: int
-    touches: int
-    least: int
-    found: int
-    passes: int
-
-
-_MARK = ("marked", "absent", "unmarked")
-_SPIN_VALUE = ("vcpu", "value")
-_RACE = tuple(field.name for field in fields(RaceReply))
-_EXITS = tuple(field.name for field in fields(Exits))
-_SPIN = ("vcpu", "touches", *_EXITS)
-
-
-class _Reply:
-    """One reply, split into its fields; each look at one is strict."""
-
-    def __init__(self, command: str, text: str, pages: int) -> None:
-        self.command = command
-        self.text = text
-        self._pages = pages
-        self._values: dict[str, str] = {}
-
-    def bad(self, why: str) -> NoReturn:
-        command, text = _shorten(self.command), _shorten(self.text)
-        raise InfraError(f"kvm-guest's reply to {command!r} is malformed ({why}): {text!r}")
-
-    def expect(self, first: Sequence[str], names: Sequence[str]) -> None:
-        """Hold it to the words `first` followed by exactly the fields `names`, in that order."""
-        words = self.text.split(" ")
-        if words[: len(first)] != list(first) or len(words) != len(first) + len(names):
-            self.bad(f"expected {' '.join(first)!r} and {len(names)} fields")
-        for name, word in zip(names, words[len(first) :], strict=True):
-            key, equals, value = word.partition("=")
-            if key != name or not equals or not value:
-                self.bad(f"expected {name}=")
-            self._values[name] = value
-
-    def number(self, name: str) -> int:
-        if not _NUMBER.fullmatch(self._values[name]):
-            self.bad(f"{name} is no number")
-        return int(self._values[name])
-
-    def address(self, name: str) -> int:
-        if not _HEX.fullmatch(self._values[name]):
-            self.bad(f"{name} is no address")
-        return int(self._values[name], 16)
-
-    def word(self, name: str) -> str:
-        if not _WORD.fullmatch(self._values[name]):
-            self.bad(f"{name} is no word")
-        return self._values[name]
-
-    def raw(self, name: str) -> str:
-        return self._values[name]
-
-    def page_set(self, name: str) -> frozenset[int]:
-        """A set of pages of the slot in its shortest form; the bound comes before the set."""
-        text = self._values[name]
-        for part in text.split(",") if text != "-" else ():
-            low, dash, high = part.partition("-")
-            ends = (low, high) if dash else (low,)
-            if not all(_NUMBER.fullmatch(end) and int(end) < self._pages for end in ends):
-                self.bad(f"{name} has {part!r}")
-        try:
-            pages = parse_ranges(text)
-        except ValueError as exc:
-            self.bad(f"{name}: {exc}")
-        if format_ranges(pages) != text:
-            self.bad(f"{name} is not in rising order")
-        return pages
-
-    def dump(self) -> str:
-        """A text of lines that was sent as one word; what its lines say is not looked at."""
-        return self._values["dump"].replace("_", " ").replace("|", "\n")
-
-    def exits(self) -> Exits:
-        return Exits(*(self.number(name) for name in _EXITS))
-
-
-def _shorten(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
-
-
-def _parse_greeting(command: str, text: str) -> Greeting:
-    reply = _Reply(command, text, 0)
-    reply.expect(("ready",), _GREETING)
-    if reply.number("protocol") != PROTOCOL or reply.number("page_size") != PAGE_SIZE:
-        reply.bad(f"only protocol {PROTOCOL} and pages of {PAGE_SIZE} bytes are known")
-    return Greeting(
-        pid=reply.number("pid"),
-        vmfd=reply.number("vmfd"),
-        slot_ipa=reply.address("slot_ipa"),
-        slot_hva=reply.address("slot_hva"),
-        pages=reply.number("pages"),
-        payload_ipa=reply.address("payload_ipa"),
-        payload_pages=reply.number("payload_pages"),
-        vcpus=reply.number("vcpus"),
-        backing=reply.word("backing"),
-    )
-
-
-def _raise_error(reply: _Reply) -> NoReturn:
-    """Turn a reply that begins with "error" into the exception that it stands for."""
-    kind = reply.text.split(" ", 2)[1] if reply.text.count(" ") >= 2 else ""
-    message = f"kvm-guest: {_shorten(reply.command)!r}: {_shorten(reply.text)}"
-    if kind == "hung":
-        reply.expect(("error", "hung"), ("vcpu", "pc", "page", "touches"))
-        pc = None if reply.raw("pc") == "unknown" else reply.address("pc")
-        raise GuestHung(
-            message, reply.number("vcpu"), pc, reply.number("page"), reply.number("touches")
-        )
-    if kind == "moved":
-        reply.expect(("error", "moved"), ("count", "pages"))
-        raise PagesMoved(message, reply.page_set("pages"))
-    if kind == "data":
-        raise GuestDataLost(message)
-    if kind in ("usage", "system", "guest", "fatal"):
-        raise InfraError(message)
-    reply.bad("no known kind of error")
 
 
 class Guest:
@@ -349,11 +82,11 @@ class Guest:
         self._pages = pages
         text = self._receive(greeting_command)
         if text.startswith("error "):
-            _raise_error(_Reply(greeting_command, text, pages))
-        self.greeting = _parse_greeting(greeting_command, text)
+            raise_error(Reply(greeting_command, text, pages))
+        self.greeting = parse_greeting(greeting_command, text)
         made = (self.greeting.pages, self.greeting.vcpus, self.greeting.backing)
         if made != (pages, vcpus, backing):
-            _Reply(greeting_command, text, pages).bad("not the machine that was asked for")
+            Reply(greeting_command, text, pages).bad("not the machine that was asked for")
 
     @classmethod
     def start(
@@ -447,7 +180,7 @@ class Guest:
 
         Names are those of Documentation/admin-guide/mm/pagemap.rst, in lower case.
         """
-        names = ("present", *_FLAGS)
+        names = ("present", *FLAGS)
         reply = self._ask("flags", names)
         counts = {name: reply.number(name) for name in names}
         most = max(counts.values())
@@ -456,7 +189,7 @@ class Guest:
 
     def flagged(self, name: str) -> frozenset[int]:
         """The present pages that have a flag of /proc/kpageflags, by its name in flags()."""
-        if name not in _FLAGS:
+        if name not in FLAGS:
             raise ValueError(f"no flag is named {name!r}")
         reply = self._ask(f"flagged {name}", ("count", "pages"))
         pages = reply.page_set("pages")
@@ -469,9 +202,9 @@ class Guest:
 
     def idle_mark(self) -> IdleMark:
         """Mark every tested page idle by page_idle, which clears its access flags."""
-        return self._mark_reply(self._ask("idle-mark", _MARK))
+        return self._mark_reply(self._ask("idle-mark", MARK))
 
-    def _mark_reply(self, reply: _Reply) -> IdleMark:
+    def _mark_reply(self, reply: Reply) -> IdleMark:
         mark = IdleMark(reply.number("marked"), reply.number("absent"), reply.page_set("unmarked"))
         total = mark.marked + mark.absent + len(mark.unmarked)
         self._agree(reply, total == self._pages, "the counts do not add up to the slot")
@@ -484,7 +217,7 @@ class Guest:
         """
         return self._idle_reply(self._ask("idle-read", ("count", "idle")))
 
-    def _idle_reply(self, reply: _Reply) -> frozenset[int]:
+    def _idle_reply(self, reply: Reply) -> frozenset[int]:
         idle = reply.page_set("idle")
         self._agree(reply, reply.number("count") == len(idle), "count is not the set's size")
         return idle
@@ -528,12 +261,12 @@ class Guest:
         """
         one_touch_on = f"spin-wait {vcpu} 1"
         steps = (
-            (one_touch_on, _SPIN),
-            ("idle-mark", _MARK),
+            (one_touch_on, SPIN),
+            ("idle-mark", MARK),
             ("stage2", ("dump",)),
-            (one_touch_on, _SPIN),
+            (one_touch_on, SPIN),
             ("flush", ()),
-            (one_touch_on, _SPIN),
+            (one_touch_on, SPIN),
             ("stage2", ("dump",)),
         )
         before, mark, old, between, _, after, young = self._ask_all(steps)
@@ -552,14 +285,14 @@ class Guest:
         With `aged`, page_idle makes it old just before. One exchange, as mark_then_flush() is.
         """
         one_touch_on = f"spin-wait {vcpu} 1"
-        mark = (("idle-mark", _MARK),) if aged else ()
+        mark = (("idle-mark", MARK),) if aged else ()
         steps = (
             *mark,
-            (one_touch_on, _SPIN),
-            (f"spin-value {vcpu}", _SPIN_VALUE),
+            (one_touch_on, SPIN),
+            (f"spin-value {vcpu}", SPIN_VALUE),
             (f"advise dontneed {page}", ("pages",)),
-            (one_touch_on, _SPIN),
-            (f"spin-value {vcpu}", _SPIN_VALUE),
+            (one_touch_on, SPIN),
+            (f"spin-value {vcpu}", SPIN_VALUE),
         )
         before, old, gone, after, new = self._ask_all(steps)[len(mark) :]
         self._agree(gone, gone.number("pages") == 1, "another number of pages")
@@ -579,12 +312,12 @@ class Guest:
         one_touch_on = f"spin-wait {vcpu} 1"
         idle = ("count", "idle")
         steps = (
-            (one_touch_on, _SPIN),
-            ("idle-mark", _MARK),
+            (one_touch_on, SPIN),
+            ("idle-mark", MARK),
             ("idle-read", idle),
-            (one_touch_on, _SPIN),
+            (one_touch_on, SPIN),
             ("flush", ()),
-            (one_touch_on, _SPIN),
+            (one_touch_on, SPIN),
             ("idle-read", idle),
         )
         before, mark, old, between, _, after, young = self._ask_all(steps)
@@ -631,8 +364,8 @@ class Guest:
         Raises GuestDataLost if a vCPU reads what it must not, GuestHung if one makes no progress.
         What the pages held before is dropped.
         """
-        reply = self._ask(f"race {seed} {rounds} {agers}", _RACE)
-        race = RaceReply(*(reply.number(name) for name in _RACE))
+        reply = self._ask(f"race {seed} {rounds} {agers}", RACE)
+        race = RaceReply(*(reply.number(name) for name in RACE))
         self._agree(reply, race.rounds == rounds, "another number of rounds")
         return race
 
@@ -673,46 +406,46 @@ class Guest:
         self.close()
 
     def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
-        reply = self._ask(command, ("vcpu", "pages", *_EXITS))
+        reply = self._ask(command, ("vcpu", "pages", *EXITS))
         result = TouchReply(reply.number("vcpu"), reply.number("pages"), reply.exits())
         self._agree(reply, (result.vcpu, result.pages) == (vcpu, pages), "not what was asked")
         return result
 
     def _spins(self, command: str, vcpu: int) -> SpinReply:
-        return self._spin_reply(self._ask(command, _SPIN), vcpu)
+        return self._spin_reply(self._ask(command, SPIN), vcpu)
 
-    def _value(self, reply: _Reply, vcpu: int) -> int:
+    def _value(self, reply: Reply, vcpu: int) -> int:
         self._agree(reply, reply.number("vcpu") == vcpu, "another vCPU")
         return reply.address("value")
 
-    def _spin_reply(self, reply: _Reply, vcpu: int) -> SpinReply:
+    def _spin_reply(self, reply: Reply, vcpu: int) -> SpinReply:
         result = SpinReply(reply.number("vcpu"), reply.number("touches"), reply.exits())
         self._agree(reply, result.vcpu == vcpu, "another vCPU")
         return result
 
-    def _agree(self, reply: _Reply, agreed: bool, why: str) -> None:
+    def _agree(self, reply: Reply, agreed: bool, why: str) -> None:
         if not agreed:
             reply.bad(why)
 
-    def _ask(self, command: str, names: Sequence[str]) -> _Reply:
+    def _ask(self, command: str, names: Sequence[str]) -> Reply:
         """One exchange; the reply's fields are exactly `names`."""
         return self._ask_all(((command, names),))[0]
 
-    def _ask_all(self, steps: Sequence[tuple[str, Sequence[str]]]) -> list[_Reply]:
+    def _ask_all(self, steps: Sequence[tuple[str, Sequence[str]]]) -> list[Reply]:
         """Several commands in one exchange, each with the names of its reply's fields."""
         command = ";".join(step for step, _ in steps)
         if self._broken is not None:
             raise InfraError(
-                f"kvm-guest cannot be asked {_shorten(command)!r}, since {self._broken}"
+                f"kvm-guest cannot be asked {shorten(command)!r}, since {self._broken}"
             )
         self._record(f"> {command}")
         self._process.send(command)
         parts = self._receive(command).split(";")
-        replies: list[_Reply] = []
+        replies: list[Reply] = []
         for (step, names), part in zip(steps, parts, strict=False):
-            reply = _Reply(step, part, self._pages)
+            reply = Reply(step, part, self._pages)
             if part.startswith("error "):
-                _raise_error(reply)
+                raise_error(reply)
             reply.expect(("ok",), names)
             replies.append(reply)
         if len(parts) != len(steps):
@@ -722,7 +455,7 @@ class Guest:
     def _receive(self, command: str) -> str:
         limit = self._reply_seconds
         deadline = self._deadline.within(limit) if self._deadline else Deadline(limit)
-        what = f"kvm-guest's reply to {_shorten(command)!r}"
+        what = f"kvm-guest's reply to {shorten(command)!r}"
         try:
             text = self._process.receive(deadline)
         except DeadlineExceeded:

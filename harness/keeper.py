@@ -13,7 +13,8 @@ from types import TracebackType
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.guests import END_SECONDS, PROGRAM, PROTOCOL, Guest
+from harness.guest_replies import PROTOCOL
+from harness.guests import END_SECONDS, PROGRAM, Guest
 from harness.hosts.protocols import Process, Shell
 
 # It ends by itself then, so that no VM stays behind; in seconds.

@@ -18,7 +18,7 @@ from harness.results import Check
 HEAD = """
 import pytest
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.guests import GuestDataLost, GuestHung
+from harness.guest_replies import GuestDataLost, GuestHung
 from harness.observe.unproven import Unproven
 """
 

@@ -12,7 +12,8 @@ from fake_shell import UnaskedShell
 from harness import guests
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.guests import Guest, GuestDataLost, GuestHung, PagesMoved, Slot
+from harness.guest_replies import GuestDataLost, GuestHung, PagesMoved, RaceReply, Slot
+from harness.guests import Guest
 from harness.hosts.protocols import Process
 
 READY = (
@@ -519,7 +520,7 @@ def test_a_race_tells_what_it_did() -> None:
     )
     race = guest.race(7, rounds=32, agers=2)
     assert process.sent == ["race 7 32 2"]
-    assert race == guests.RaceReply(32, 290, 20, 900, 200, 30, 70)
+    assert race == RaceReply(32, 290, 20, 900, 200, 30, 70)
 
 
 def test_a_race_that_ended_early_is_no_race() -> None:

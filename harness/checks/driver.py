@@ -10,7 +10,8 @@ from harness.checks.claim import Claim
 from harness.checks.pages import shorten, show_set
 from harness.contract import Contract, Driver, Expectation, Situation
 from harness.contract import load as load_contract
-from harness.guests import PAGE_SIZE, Guest
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
 from harness.observe.trace import (

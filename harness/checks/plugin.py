@@ -31,7 +31,8 @@ from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
-from harness.guests import Guest, GuestDataLost, GuestHung
+from harness.guest_replies import GuestDataLost, GuestHung
+from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
 from harness.inventory import AfMode

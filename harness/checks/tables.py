@@ -8,7 +8,7 @@ from another's, so nobody else may have a VM while a check counts.
 from __future__ import annotations
 
 from harness.deadline import Deadline
-from harness.guests import PAGE_SIZE
+from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
 from harness.observe import kvmstats, vmstat
 from harness.observe.text import run_script

@@ -17,7 +17,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.pages import populated, shorten
-from harness.guests import Guest, SpinReply
+from harness.guest_replies import SpinReply
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump, refuse_no_dump

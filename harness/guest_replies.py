@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What kvm-guest says: its replies as values, and its errors as exceptions.
+
+The host is lost territory: every reply is held to the form and the bounds that
+docs/guest-protocol.md gives it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NoReturn
+
+from harness.errors import InfraError
+from harness.ranges import format_ranges, parse_ranges
+
+PROTOCOL = 1
+PAGE_SIZE = 4096
+
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
+_HEX = re.compile(r"0x[0-9a-f]{1,16}", re.ASCII)
+_WORD = re.compile(r"[a-z]{1,16}", re.ASCII)
+FLAGS = (
+    *("locked", "referenced", "uptodate", "dirty", "lru", "active", "writeback", "reclaim"),
+    *("mmap", "anon", "swapcache", "swapbacked", "compound_head", "compound_tail", "huge"),
+    *("unevictable", "thp", "zero_page", "idle"),
+)
+_GREETING = (
+    *("protocol", "pid", "vmfd", "page_size", "slot_ipa", "slot_hva", "pages"),
+    *("payload_ipa", "payload_pages", "vcpus", "backing"),
+)
+
+
+class GuestHung(InfraError):
+    """A vCPU made no end of a command in time and was stopped.
+
+    `pc` is its program counter, None if it could not even be made to leave KVM_RUN; `page` is
+    the page that it was at, `touches` how many it had finished.
+    """
+
+    def __init__(self, message: str, vcpu: int, pc: int | None, page: int, touches: int) -> None:
+        super().__init__(message)
+        self.vcpu = vcpu
+        self.pc = pc
+        self.page = page
+        self.touches = touches
+
+
+class GuestDataLost(InfraError):
+    """A tested page does not hold what the guest last wrote to it."""
+
+
+class PagesMoved(InfraError):
+    """Tested pages changed their PFN between idle_mark() and idle_read(); `pages` says which."""
+
+    def __init__(self, message: str, pages: frozenset[int]) -> None:
+        super().__init__(message)
+        self.pages = pages
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The memslot of the tested pages: its guest physical address and its 4 KiB pages."""
+
+    ipa: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """The machine that kvm-guest made; addresses in bytes, `payload_pages` of 4 KiB."""
+
+    pid: int
+    vmfd: int
+    slot_ipa: int
+    slot_hva: int
+    pages: int
+    payload_ipa: int
+    payload_pages: int
+    vcpus: int
+    backing: str
+
+
+@dataclass(frozen=True)
+class Exits:
+    """A vCPU's exits by KVM's own counters; `exits` counts them all, whoever handled them."""
+
+    exits: int
+    mmio_exit_user: int
+    mmio_exit_kernel: int
+    signal_exits: int
+    hvc_exit_stat: int
+    wfe_exit_stat: int
+    wfi_exit_stat: int
+
+
+@dataclass(frozen=True)
+class TouchReply:
+    """Pages touched, each once, and the vCPU's exits meanwhile."""
+
+    vcpu: int
+    pages: int
+    exits: Exits
+
+
+@dataclass(frozen=True)
+class SpinReply:
+    """Touches since the spin began, and the vCPU's exits since then."""
+
+    vcpu: int
+    touches: int
+    exits: Exits
+
+
+@dataclass(frozen=True)
+class IdleMark:
+    """What idle_mark() did: pages whose idle flag is set, absent ones, and those passed over.
+
+    `unmarked` are pages that are present but on no LRU list, such as those of hugetlb.
+    """
+
+    marked: int
+    absent: int
+    unmarked: frozenset[int]
+
+
+@dataclass(frozen=True)
+class MarkThenFlush:
+    """A spinning vCPU over an idle_mark() and a flush().
+
+    `marked` and `flushed` are the stage-2 dumps after each. If `between.exits` equals
+    `before.exits`, the vCPU did not leave the guest from before the mark until after the first
+    dump, so whatever is young there was made so without a flush.
+    """
+
+    before: SpinReply
+    mark: IdleMark
+    marked: str
+    between: SpinReply
+    after: SpinReply
+    flushed: str
+
+
+@dataclass(frozen=True)
+class TakenAway:
+    """A vCPU that spins with reads on a page, before and after the host takes the page away.
+
+    `old` and `new` are what it read last; `after` and `new` come from a load that began when the
+    page was gone. The difference of their exits is what the vCPU noticed of it.
+    """
+
+    before: SpinReply
+    old: int
+    after: SpinReply
+    new: int
+
+
+@dataclass(frozen=True)
+class IdleThenFlush:
+    """A spinning vCPU over an idle_mark() and a flush(), as MarkThenFlush.
+
+    `marked` and `flushed` are the pages that page_idle found idle after each.
+    """
+
+    before: SpinReply
+    mark: IdleMark
+    marked: frozenset[int]
+    between: SpinReply
+    after: SpinReply
+    flushed: frozenset[int]
+
+
+@dataclass(frozen=True)
+class RaceReply:
+    """What a race did, in pages (`dropped`, `paged_out`) and touches, with repetition.
+
+    `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
+    found zero after a drop; `passes` are those of all agers over the pages that were present.
+    """
+
+    rounds: int
+    dropped: int
+    paged_out: int
+    touches: int
+    least: int
+    found: int
+    passes: int
+
+
+MARK = ("marked", "absent", "unmarked")
+SPIN_VALUE = ("vcpu", "value")
+RACE = tuple(field.name for field in fields(RaceReply))
+EXITS = tuple(field.name for field in fields(Exits))
+SPIN = ("vcpu", "touches", *EXITS)
+
+
+class Reply:
+    """One reply, split into its fields; each look at one is strict."""
+
+    def __init__(self, command: str, text: str, pages: int) -> None:
+        self.command = command
+        self.text = text
+        self._pages = pages
+        self._values: dict[str, str] = {}
+
+    def bad(self, why: str) -> NoReturn:
+        """Raise InfraError for what does not keep to the protocol."""
+        command, text = shorten(self.command), shorten(self.text)
+        raise InfraError(f"kvm-guest's reply to {command!r} is malformed ({why}): {text!r}")
+
+    def expect(self, first: Sequence[str], names: Sequence[str]) -> None:
+        """Hold it to the words `first` followed by exactly the fields `names`, in that order."""
+        words = self.text.split(" ")
+        if words[: len(first)] != list(first) or len(words) != len(first) + len(names):
+            self.bad(f"expected {' '.join(first)!r} and {len(names)} fields")
+        for name, word in zip(names, words[len(first) :], strict=True):
+            key, equals, value = word.partition("=")
+            if key != name or not equals or not value:
+                self.bad(f"expected {name}=")
+            self._values[name] = value
+
+    def number(self, name: str) -> int:
+        """A number without sign, in decimal."""
+        if not _NUMBER.fullmatch(self._values[name]):
+            self.bad(f"{name} is no number")
+        return int(self._values[name])
+
+    def address(self, name: str) -> int:
+        """An address, in hexadecimal."""
+        if not _HEX.fullmatch(self._values[name]):
+            self.bad(f"{name} is no address")
+        return int(self._values[name], 16)
+
+    def word(self, name: str) -> str:
+        """A word of small letters."""
+        if not _WORD.fullmatch(self._values[name]):
+            self.bad(f"{name} is no word")
+        return self._values[name]
+
+    def raw(self, name: str) -> str:
+        """A value as it came."""
+        return self._values[name]
+
+    def page_set(self, name: str) -> frozenset[int]:
+        """A set of pages of the slot in its shortest form; the bound comes before the set."""
+        text = self._values[name]
+        for part in text.split(",") if text != "-" else ():
+            low, dash, high = part.partition("-")
+            ends = (low, high) if dash else (low,)
+            if not all(_NUMBER.fullmatch(end) and int(end) < self._pages for end in ends):
+                self.bad(f"{name} has {part!r}")
+        try:
+            pages = parse_ranges(text)
+        except ValueError as exc:
+            self.bad(f"{name}: {exc}")
+        if format_ranges(pages) != text:
+            self.bad(f"{name} is not in rising order")
+        return pages
+
+    def dump(self) -> str:
+        """A text of lines that was sent as one word; what its lines say is not looked at."""
+        return self._values["dump"].replace("_", " ").replace("|", "\n")
+
+    def exits(self) -> Exits:
+        """The vCPU's counters of exits."""
+        return Exits(*(self.number(name) for name in EXITS))
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    """A text for an error message, cut where it is too long."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def parse_greeting(command: str, text: str) -> Greeting:
+    """The first line of the program; InfraError for another protocol or page size."""
+    reply = Reply(command, text, 0)
+    reply.expect(("ready",), _GREETING)
+    if reply.number("protocol") != PROTOCOL or reply.number("page_size") != PAGE_SIZE:
+        reply.bad(f"only protocol {PROTOCOL} and pages of {PAGE_SIZE} bytes are known")
+    return Greeting(
+        pid=reply.number("pid"),
+        vmfd=reply.number("vmfd"),
+        slot_ipa=reply.address("slot_ipa"),
+        slot_hva=reply.address("slot_hva"),
+        pages=reply.number("pages"),
+        payload_ipa=reply.address("payload_ipa"),
+        payload_pages=reply.number("payload_pages"),
+        vcpus=reply.number("vcpus"),
+        backing=reply.word("backing"),
+    )
+
+
+def raise_error(reply: Reply) -> NoReturn:
+    """Turn a reply that begins with "error" into the exception that it stands for."""
+    kind = reply.text.split(" ", 2)[1] if reply.text.count(" ") >= 2 else ""
+    message = f"kvm-guest: {shorten(reply.command)!r}: {shorten(reply.text)}"
+    if kind == "hung":
+        reply.expect(("error", "hung"), ("vcpu", "pc", "page", "touches"))
+        pc = None if reply.raw("pc") == "unknown" else reply.address("pc")
+        raise GuestHung(
+            message, reply.number("vcpu"), pc, reply.number("page"), reply.number("touches")
+        )
+    if kind == "moved":
+        reply.expect(("error", "moved"), ("count", "pages"))
+        raise PagesMoved(message, reply.page_set("pages"))
+    if kind == "data":
+        raise GuestDataLost(message)
+    if kind in ("usage", "system", "guest", "fatal"):
+        raise InfraError(message)
+    reply.bad("no known kind of error")
