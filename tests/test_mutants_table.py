@@ -86,6 +86,16 @@ def test_check_that_does_not_exist_is_named(tmp_path: Path) -> None:
     assert f"{path}:8: mutants.a.check: there is no check 'test_x'" in str(caught.value)
 
 
+def test_check_in_whose_course_the_kernel_complains_must_exist(tmp_path: Path) -> None:
+    entry = ENTRY.replace("test_x", "test_kernel_log") + "    during: test_x\n"
+    path = write(tmp_path, HEAD + "  a:\n" + entry, "a")
+    mutants = table.load(path).mutants
+    assert mutants["a"].needs == {"test_kernel_log", "test_x"}
+    with pytest.raises(UsageError) as caught:
+        table.require_checks(mutants, ["test_kernel_log"], path)
+    assert f"{path}:9: mutants.a.during: there is no check 'test_x'" in str(caught.value)
+
+
 def test_every_break_runs_in_cells_that_the_inventory_has() -> None:
     hosts = inventory.load().hosts.values()
     available = [Place(mode, host.af) for host in hosts for mode in host.kvm_modes]
@@ -132,6 +142,8 @@ def test_patch_without_an_entry_is_refused(tmp_path: Path) -> None:
         {"shown_by": "time"},
         {"modes": ["nvhe"]},
         {"stage2_af": ["software"]},
+        {"check": "test_kernel_log"},
+        {"during": "test_y"},
     ],
 )
 def test_what_contradicts_itself_is_refused(changes: dict[str, object]) -> None:

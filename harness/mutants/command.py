@@ -35,7 +35,6 @@ from harness.verdict import judge as judge_cells
 
 UNFINISHED = "the cells have not all run yet"
 BASE = "base"
-LOG = "test_kernel_log"
 
 
 @dataclass(frozen=True)
@@ -157,13 +156,11 @@ def subjects(
 def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ...]:
     """What makes pytest select the checks that are named, and no others.
 
-    A mutant meets the one that must catch it; what must pass meets all that `subjects` name. The
-    kernel log is judged by all that went before it, so where it is named nothing is left out.
+    A mutant meets those that it needs; what must pass meets all that `subjects` name.
     """
     about = [subject] if subject.mutant and subject.mutant.check else subjects
-    found = dict.fromkeys(one.mutant.check or "" for one in about if one.mutant)
-    names = [name for name in found if name and name != without_kvm.NAME]
-    return () if LOG in names or not names else ("-k", " or ".join(names))
+    names = {name for one in about if one.mutant for name in one.mutant.needs}
+    return ("-k", " or ".join(sorted(names))) if names else ()
 
 
 def _control(series: str | None, flavor: Flavor) -> str:

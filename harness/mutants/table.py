@@ -32,6 +32,8 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\n|]+$", max_length=200)]
 CheckName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\[[a-z0-9_-]+\])?$")]
 PlaceName = Annotated[str, StringConstraints(pattern=r"^(vhe|nvhe|protected) (hardware|software)$")]
 
+KERNEL_LOG = "test_kernel_log"
+
 # What stands for a mutant in every place that a verdict could lean on.
 NEUTRAL_NAME = "series"
 SERIES = PROJECT / "series"
@@ -68,6 +70,8 @@ class Mutant(_Model):
     """The cells that are run unless all are asked for: one for each reason why it shows."""
     check: CheckName | None = None
     """The check that must catch it, in each cell that it is run in."""
+    during: CheckName | None = None
+    """Where the kernel log must catch it: the check in whose course the kernel complains."""
     debug: bool = False
     """Only a debug kernel can show it."""
     shown_by: Line | None = None
@@ -77,6 +81,8 @@ class Mutant(_Model):
     def _consistent(self) -> Mutant:
         if (self.kind == "break") != (self.check is not None):
             raise ValueError("`check` names what catches a break, and nothing else has one")
+        if (self.check == KERNEL_LOG) != (self.during is not None):
+            raise ValueError(f"`during` goes with {KERNEL_LOG}, which needs it")
         if (self.kind == "break" and not self.of_series) != bool(self.cells):
             raise ValueError("`cells` says where a break is run, and nothing else has them")
         if (self.kind in ("equivalent", "cost")) != (self.shown_by is not None):
@@ -92,6 +98,12 @@ class Mutant(_Model):
     def of_series(self) -> bool:
         """Whether what must catch it is a check of the series, which runs in no cell."""
         return self.check == without_kvm.NAME
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The checks of cells that must run for it to be caught."""
+        named = (self.check, self.during)
+        return frozenset(name for name in named if name and name != without_kvm.NAME)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -134,9 +146,10 @@ def require_checks(
 ) -> None:
     """UsageError unless each check that these mutants name is one of those that exist."""
     for name, mutant in mutants.items():
-        if mutant.check and not mutant.of_series and mutant.check not in names:
-            at = ("mutants", name, "check")
-            raise problem_at(path, at, f"there is no check {mutant.check!r}")
+        for key in ("check", "during"):
+            check = getattr(mutant, key)
+            if check not in (None, without_kvm.NAME, *names):
+                raise problem_at(path, ("mutants", name, key), f"there is no check {check!r}")
 
 
 def patch_of(name: str, path: Path = TABLE) -> Path:
