@@ -30,7 +30,9 @@ TABLE = """\
 schema: 1
 claims: {1: exactness}
 mutants:
-  dies: {breaks: all, claim: 1, stage2_af: [software], cells: [nvhe software], check: test_a}
+  dies:
+    {breaks: all, claim: 1, stage2_af: [software], cells: [nvhe software], check: test_a,
+     death: livelock}
   lies: {breaks: some, claim: 1, cells: [vhe hardware], check: test_b}
   same: {breaks: a name, kind: neutral, modes: [vhe]}
   slow: {breaks: time, claim: 1, kind: cost, shown_by: a clock}
@@ -248,10 +250,36 @@ def test_what_ends_it_early_leaves_what_was_found(
     assert by_name(matrix)["dies"].found == "caught"
 
 
+def test_miss_stays_one_whatever_ends_it_early(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]]
+) -> None:
+    def lost(spec: CellSpec) -> tuple[Cell, tuple[Check, ...]]:
+        if spec.kernel.build_id == "same":
+            raise InfraError("no space left")
+        return livelocked(spec)
+
+    pretend(lost)
+    with pytest.raises(InfraError):
+        execute(table)
+    (path,) = table.parent.glob("*/mutants.json")
+    matrix = Matrix.model_validate_json(path.read_text())
+    assert by_name(matrix)["lies"].found == "missed"
+    assert (matrix.verdict, matrix.reason) == ("fail", "no space left")
+
+
+def test_folder_that_is_missing_is_told_before_anything_is_built(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]]
+) -> None:
+    ran = pretend(livelocked)
+    with pytest.raises(UsageError, match="no such folder"):
+        execute(table, markdown=table.parent / "none" / "mutants.md")
+    assert not ran
+
+
 def test_further_seeds_run_what_must_catch_it_alone(
     table: Path, pretend: Callable[[Behave], list[CellSpec]]
 ) -> None:
-    log = "check: test_kernel_log, during: test_b"
+    log = "check: test_kernel_log, during: test_b, says: BUG"
     table.write_text(table.read_text().replace("check: test_b", log))
     ran = pretend(livelocked)
     execute(table, seeds=(7, 8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from harness.errors import Death
 from harness.mutants import judge
 from harness.mutants.report import cost, mark, markdown, tally, text_report
 from harness.mutants.results import Build, Found, Matrix, Ran, Result
@@ -17,6 +18,9 @@ def ran(
     seed: int = 1,
     outcome: Outcome | None = None,
     reason: str = "",
+    why: str = "",
+    death: Death | None = None,
+    control: tuple[str, ...] = (),
     **checks: Outcome,
 ) -> Ran:
     named = {f"test_{name}": found for name, found in checks.items()}
@@ -27,17 +31,24 @@ def ran(
         outcome=outcome or worst(checks.values()),
         reason=reason,
         checks=named,
+        why={name: why for name, found in named.items() if found == "fail"},
+        deaths={"test_a": death} if death else {},
+        control=control,
         seconds=10.0,
     )
 
 
-def a_break(*runs: Ran, name: str = "wrong") -> Result:
+def a_break(
+    *runs: Ran, name: str = "wrong", says: str | None = None, death: Death | None = None
+) -> Result:
     result = Result(
         name=name,
         kind="break",
         breaks="all",
         claim=1,
         check="test_a",
+        says=says,
+        death=death,
         build=Build(build_id="ab", seconds=20.0, cached=False),
         ran=runs,
     )
@@ -105,6 +116,37 @@ def test_host_that_did_not_boot_is_neither_miss_nor_catch() -> None:
     result = a_break(ran(a="fail"), ran("a57-nvhe", outcome="error", reason="no space left"))
     assert result.found == "error"
     assert "no space left" in result.why
+
+
+def test_error_elsewhere_hides_no_miss() -> None:
+    result = a_break(ran(a="pass", b="error"))
+    assert (result.found, result.why) == ("missed", "test_a: pass in n1-vhe (seed 1)")
+    lost = ran("a57-nvhe", outcome="error", reason="no space left")
+    assert a_break(ran(a="pass"), lost).found == "missed"
+
+
+def test_check_that_could_not_say_is_neither_miss_nor_catch() -> None:
+    assert a_break(ran(a="error", b="pass")).found == "error"
+
+
+def test_death_is_a_catch_only_where_it_is_what_tells() -> None:
+    hang = ran(a="fail", death="hang")
+    result = a_break(hang)
+    assert (result.found, result.why) == ("error", "test_a: hang for no death in n1-vhe (seed 1)")
+    assert a_break(hang, death="hang").found == "caught"
+    assert a_break(ran(a="fail"), death="livelock").found == "error"
+
+
+def test_failure_without_the_break_as_well_is_no_catch() -> None:
+    result = a_break(ran(a="fail", control=("test_a",)))
+    assert (result.found, "without the break" in result.why) == ("error", True)
+    assert a_break(ran(a="fail", control=("test_b",))).found == "caught"
+
+
+def test_failure_for_another_reason_is_another_catch() -> None:
+    stall = ran(a="fail", why="1 splats: rcu: INFO: rcu_preempt self-detected stall")
+    assert a_break(stall, says="KASAN").found == "caught elsewhere"
+    assert a_break(stall, says="stall").found == "caught"
 
 
 def test_nothing_run_is_an_error() -> None:

@@ -88,6 +88,7 @@ def test_check_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_check_in_whose_course_the_kernel_complains_must_exist(tmp_path: Path) -> None:
     entry = ENTRY.replace("test_x", "test_kernel_log") + "    during: test_x\n"
+    entry += "    says: KASAN\n"
     path = write(tmp_path, HEAD + "  a:\n" + entry, "a")
     mutants = table.load(path).mutants
     assert mutants["a"].needs == {"test_kernel_log", "test_x"}
@@ -144,6 +145,8 @@ def test_patch_without_an_entry_is_refused(tmp_path: Path) -> None:
         {"stage2_af": ["software"]},
         {"check": "test_kernel_log"},
         {"during": "test_y"},
+        {"check": "test_kernel_log", "during": "test_y"},
+        {"kind": "neutral", "claim": None, "cells": [], "check": None, "says": "x"},
     ],
 )
 def test_what_contradicts_itself_is_refused(changes: dict[str, object]) -> None:

@@ -31,6 +31,7 @@ from harness.records import write_atomically
 from harness.results import SERIES, Cell, Check
 from harness.runfolder import make_run_folder
 from harness.scheduler import run_cells
+from harness.verdict import Verdict
 from harness.verdict import judge as judge_cells
 
 UNFINISHED = "the cells have not all run yet"
@@ -115,6 +116,8 @@ def listed(name: str, mutant: Mutant) -> Result:
         check=mutant.check,
         debug=mutant.debug,
         shown_by=mutant.shown_by,
+        death=mutant.death,
+        says=mutant.says,
     )
 
 
@@ -156,9 +159,11 @@ def subjects(
 def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ...]:
     """What makes pytest select the checks that are named, and no others.
 
-    A mutant meets those that it needs; what must pass meets all that `subjects` name.
+    A mutant meets those that it needs; what must pass meets all that `subjects` name, of those on a
+    kernel like its own.
     """
-    about = [subject] if subject.mutant and subject.mutant.check else subjects
+    alike = [one for one in subjects if one.flavor is subject.flavor]
+    about = [subject] if subject.mutant and subject.mutant.check else alike
     names = {name for one in about if one.mutant for name in one.mutant.needs}
     return ("-k", " or ".join(sorted(names))) if names else ()
 
@@ -183,6 +188,7 @@ class Mutants:
         self._of_series: dict[str, Ran] = {}
         self._ended: dict[_Key, tuple[Cell, tuple[Check, ...]]] = {}
         self._claims: dict[int, str] = {}
+        self.verdict: Verdict = "error"
         self._ground: Ground | None = None
         self._jobs = 0
         self._notes: list[str] = []
@@ -214,6 +220,8 @@ class Mutants:
 
     def _execute(self) -> None:
         request = self._request
+        if request.markdown is not None and not request.markdown.resolve().parent.is_dir():
+            raise UsageError(f"--markdown {request.markdown}: no such folder")
         stock = inventory.load(request.inventory)
         whole_table = table.load(request.table)
         self._claims = whole_table.claims
@@ -369,6 +377,8 @@ class Mutants:
             cells.append(base[0])
             all_checks += base[1]
         settled, judged = judge_cells(cells, all_checks)
+        own = [check for check in judged if check.cell == cell.id]
+        control = self._ended.get(_Key(subject.ground, key.seed, key.place), (None, ()))[1]
         return Ran(
             cell=f"{cell.host}-{cell.kvm_mode}",
             seed=key.seed,
@@ -376,7 +386,12 @@ class Mutants:
             outcome=settled[0].outcome,
             reason=settled[0].reason,
             death=settled[0].death,
-            checks={check.name: check.outcome for check in judged if check.cell == cell.id},
+            checks={check.name: check.outcome for check in own},
+            why={check.name: check.reason for check in own if check.outcome == "fail"},
+            deaths={check.name: check.death for check in own if check.death},
+            control=tuple(check.name for check in control if check.outcome == "fail")
+            if subject.mutant
+            else (),
             seconds=cell.seconds,
         )
 
@@ -395,11 +410,13 @@ class Mutants:
     def _write(self, reason: str) -> Matrix:
         """Write mutants.json; `reason` is why it is not all, if it is not."""
         results = tuple(self._result(subject) for subject in self._subjects)
+        found = self.verdict = judge.verdict(results)
         source = self._ground.source if self._ground else None
         matrix = Matrix(
             schema=1,
             harness=__version__,
-            verdict="error" if reason else judge.verdict(results),
+            # A miss stays one, whatever ended the run before its end.
+            verdict="error" if reason and found != "fail" else found,
             reason=reason,
             source=source.description if source else "",
             version=source.version if source else "",

@@ -18,27 +18,55 @@ def failed(ran: Ran) -> tuple[str, ...]:
     return names or (("boot",) if ran.outcome == "fail" else ())
 
 
-def judge_break(check: str, runs: Sequence[Ran]) -> tuple[Found, str]:
+def judge_break(result: Result) -> tuple[Found, str]:
     """A break is caught if the check that names it failed in each cell and with each seed.
 
-    What was not caught because a cell could not be run is no miss, and no catch either.
+    And for its own reason: not as it fails on the kernel that the break goes on, and not by a
+    death, which a slow machine can look like, unless that is what the break does. What was not
+    caught because a cell could not be run is no miss, and no catch either.
     """
-    if not runs:
+    check = result.check or ""
+    if not result.ran:
         return "error", "it was not run in any cell"
-    good = [ran for ran in runs if check in failed(ran)]
-    rest = [ran for ran in runs if check not in failed(ran)]
-    unseen = [ran for ran in rest if not failed(ran)]
-    broken = [ran for ran in unseen if ran.outcome == "error"]
-    if broken:
-        return "error", f"{_where(broken)}: {broken[0].reason or 'an error'}"
+    good = [ran for ran in result.ran if _is_catch(result, ran)]
+    rest = [ran for ran in result.ran if not _is_catch(result, ran)]
+    broken = [ran for ran in rest if ran.checks.get(check, ran.outcome) == "error"]
+    unseen = [ran for ran in rest if ran not in broken and not failed(ran)]
     if unseen:
         seen = f" (but in {_where(good)})" if good else ""
         said = {ran.checks.get(check, "did not run") for ran in unseen}
         return "missed", f"{check}: {', '.join(sorted(said))} in {_where(unseen)}{seen}"
+    if broken:
+        return "error", f"{_where(broken)}: {broken[0].reason or 'an error'}"
+    doubts = [ran for ran in rest if check in failed(ran)]
+    if doubts:
+        return _doubt(result, doubts)
     if rest:
         others = dict.fromkeys(name for ran in rest for name in failed(ran))
         return "caught elsewhere", f"by {', '.join(others)} in {_where(rest)}"
     return "caught", ""
+
+
+def _is_catch(result: Result, ran: Ran) -> bool:
+    check = result.check or ""
+    return (
+        check in failed(ran)
+        and check not in ran.control
+        and ran.deaths.get(check) == result.death
+        and (result.says or "") in ran.why.get(check, "")
+    )
+
+
+def _doubt(result: Result, runs: Sequence[Ran]) -> tuple[Found, str]:
+    """The check failed, but not, or not for certain, because of the break."""
+    check, ran = result.check or "", runs[0]
+    if check in ran.control:
+        return "error", f"{check} fails without the break as well, in {_where(runs)}"
+    if ran.deaths.get(check) != result.death:
+        wanted = result.death or "no death"
+        return "error", f"{check}: {ran.deaths.get(check)} for {wanted} in {_where(runs)}"
+    said = f"{ran.why.get(check, '')[:200]!r} for {result.says!r}"
+    return "caught elsewhere", f"{check} said {said} in {_where(runs)}"
 
 
 def judge_sound(runs: Sequence[Ran]) -> tuple[Found, str]:
@@ -60,7 +88,7 @@ def judge(result: Result) -> Result:
     if not _is_run(result.kind):
         return result
     if result.kind == "break":
-        found, why = judge_break(result.check or "", result.ran)
+        found, why = judge_break(result)
     else:
         found, why = judge_sound(result.ran)
     return result.model_copy(update={"found": found, "why": why})

@@ -33,6 +33,12 @@ class Ran(_Model):
     reason: str = ""
     death: Death | None = None
     checks: dict[str, Outcome]
+    why: dict[str, str] = {}
+    """What each check that failed said."""
+    deaths: dict[str, Death] = {}
+    """How the kernel died in a check, by the check."""
+    control: tuple[str, ...] = ()
+    """The checks that failed on the kernel that the mutant goes on as well, with the same seed."""
     seconds: float
 
 
@@ -54,6 +60,8 @@ class Result(_Model):
     claim: int | None = None
     series: str | None = None
     check: str | None = None
+    death: Death | None = None
+    says: str | None = None
     debug: bool = False
     shown_by: str | None = None
     build: Build | None = None

@@ -16,7 +16,7 @@ from _pytest.mark.expression import Expression
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from harness import without_kvm
-from harness.errors import UsageError
+from harness.errors import Death, UsageError
 from harness.inventory import AfMode, KvmMode
 from harness.kernel import diff
 from harness.kernel import series as series_module
@@ -72,6 +72,10 @@ class Mutant(_Model):
     """The check that must catch it, in each cell that it is run in."""
     during: CheckName | None = None
     """Where the kernel log must catch it: the check in whose course the kernel complains."""
+    says: Line | None = None
+    """What that check must say when it fails; what the kernel log complains of, say."""
+    death: Death | None = None
+    """How the kernel must die in that check, where a death is what tells."""
     debug: bool = False
     """Only a debug kernel can show it."""
     shown_by: Line | None = None
@@ -83,6 +87,10 @@ class Mutant(_Model):
             raise ValueError("`check` names what catches a break, and nothing else has one")
         if (self.check == KERNEL_LOG) != (self.during is not None):
             raise ValueError(f"`during` goes with {KERNEL_LOG}, which needs it")
+        if self.check == KERNEL_LOG and self.says is None:
+            raise ValueError(f"{KERNEL_LOG} fails for any complaint: `says` is missing")
+        if self.check is None and (self.says or self.death):
+            raise ValueError("`says` and `death` are about `check`, which is missing")
         if (self.kind == "break" and not self.of_series) != bool(self.cells):
             raise ValueError("`cells` says where a break is run, and nothing else has them")
         if (self.kind in ("equivalent", "cost")) != (self.shown_by is not None):
