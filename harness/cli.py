@@ -18,7 +18,14 @@ from rich.table import Table
 from harness import __version__, bench, doctor, inventory
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
-from harness.errors import EXIT_ERROR, EXIT_INTERRUPTED, HarnessError, InfraError, UsageError
+from harness.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    HarnessError,
+    InfraError,
+    UsageError,
+)
 from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
 from harness.mutants.table import TABLE
@@ -26,7 +33,7 @@ from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
 from harness.run import Options, Run
-from harness.verdict import EXIT_CODES, bisect_code
+from harness.verdict import EXIT_CODES, bisect_code, of_patched
 
 PLAIN_WIDTH = 120
 
@@ -41,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; ends the process with the command's exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
-    options = _parser().parse_args(argv)
+    options = _parse(sys.argv[1:] if argv is None else argv)
     # Where nobody looks at a terminal, lines are as long as they need to be.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     try:
@@ -61,6 +68,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if getattr(options, "bisect", False) or getattr(options, "each_patch", False):
         code = bisect_code(code)
     sys.exit(code)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options; a usage error must not look like "bad" to `git bisect run` either."""
+    try:
+        return _parser().parse_args(argv)
+    except SystemExit as exc:
+        if exc.code and {"--bisect", "--each-patch"} & set(argv):
+            sys.exit(bisect_code(EXIT_USAGE))
+        raise
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -218,14 +235,16 @@ def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers with commas between, not {text!r}") from None
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -260,7 +279,10 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         return _each_patch(args, console)
     one = Run(_options(args), Progress(console))
     try:
-        return EXIT_CODES[one.execute().verdict]
+        summary = one.execute()
+        if args.bisect and not args.base_only:
+            return EXIT_CODES[of_patched(summary.cells, summary.checks)]
+        return EXIT_CODES[summary.verdict]
     except HarnessError as exc:
         _say_error(exc)
         # A failure that was proven before the trouble began stays one.
@@ -270,6 +292,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _each_patch(args: argparse.Namespace, console: Console) -> int:
+    if args.junitxml is not None:
+        raise UsageError("--junitxml is for a single run: each step of --each-patch has junit.xml")
     walk = EachPatchRun(_options(args), Progress(console))
     try:
         return PATCH_EXIT_CODES[walk.execute().verdict]
@@ -301,7 +325,8 @@ def _mutants(args: argparse.Namespace, console: Console) -> int:
         return EXIT_CODES[run.execute().verdict]
     except HarnessError as exc:
         _say_error(exc)
-        return exc.exit_code
+        # A miss that was proven before the trouble began stays one.
+        return EXIT_CODES["fail"] if run.verdict == "fail" else exc.exit_code
     finally:
         print(run.folder, flush=True)
 

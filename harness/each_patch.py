@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN, HarnessError, UsageError
 from harness.kernel.build import KernelBuildError
+from harness.kernel.config import ConfigError
 from harness.kernel.series import Series, prefix
 from harness.progress import Progress
 from harness.records import write_atomically
@@ -110,11 +111,15 @@ class EachPatchRun:
         except KernelBuildError as exc:
             reason = f"it does not compile: {exc.first_error}"
             return record.model_copy(update={"finding": "bad", "reason": reason})
+        except ConfigError as exc:
+            return record.model_copy(update={"finding": "bad", "reason": str(exc)})
         except UsageError:
             # A patch that does not apply, say: no other step would do better.
             raise
         except HarnessError as exc:
-            return record.model_copy(update={"reason": str(exc)})
+            # A failure that was proven before the trouble began stays one.
+            finding = "bad" if run.verdict == "fail" else "unknown"
+            return record.model_copy(update={"finding": finding, "reason": str(exc)})
         finding = _FINDINGS[summary.verdict]
         self._worst = summary if finding != "good" else self._worst
         found = {"finding": finding, "reason": why(summary), "seconds": summary.seconds}

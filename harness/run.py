@@ -61,7 +61,7 @@ class Options:
     @property
     def narrowed(self) -> bool:
         """Whether only some checks were asked for, or others than those of the harness."""
-        return bool(self.pytest_args or self.checks)
+        return bool({"-k", "-m"} & set(self.pytest_args) or self.checks)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from harness import errors
-from harness.results import Cell, Check, Outcome
+from harness.results import SERIES, Cell, Check, Outcome
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 
@@ -48,6 +48,15 @@ def worst(outcomes: Iterable[Outcome]) -> Verdict:
 def of_run(cells: Iterable[Cell], series: Iterable[Check]) -> Verdict:
     """The verdict over a run: its cells, and the checks of the series itself."""
     return worst([*(cell.outcome for cell in cells), *(check.outcome for check in series)])
+
+
+def of_patched(cells: Iterable[Cell], checks: Iterable[Check]) -> Verdict:
+    """What a run says of the patched kernel alone: nothing, where the base did not pass."""
+    cells = tuple(cells)
+    if any(cell.outcome not in ("pass", "skip") for cell in cells if cell.kernel == "base"):
+        return "error"
+    series = (check for check in checks if check.cell == SERIES)
+    return of_run((cell for cell in cells if cell.kernel == "patched"), series)
 
 
 def only_base_failed(cells: Iterable[Cell]) -> bool:

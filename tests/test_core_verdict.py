@@ -252,6 +252,29 @@ def test_a_check_of_the_series_itself_counts_like_a_cell(outcome: Outcome) -> No
     assert verdict.of_run([cell(outcome="fail")], [own]) == "fail"
 
 
+@pytest.mark.parametrize(
+    ("base", "patched", "said"),
+    [
+        ("pass", "pass", "pass"),
+        ("pass", "fail", "fail"),
+        ("fail", "fail", "error"),
+        ("unproven", "pass", "error"),
+        ("skip", "fail", "fail"),
+    ],
+)
+def test_nothing_is_said_of_a_commit_where_the_base_does_not_pass(
+    base: Outcome, patched: Outcome, said: str
+) -> None:
+    cells = [cell(outcome=base), cell("patched", patched)]
+    assert verdict.of_patched(cells, []) == said
+
+
+def test_check_of_the_series_is_about_the_patched_kernel() -> None:
+    cells = [cell(), cell("patched")]
+    own = check(cells[0], "fail").model_copy(update={"cell": SERIES})
+    assert verdict.of_patched(cells, [own]) == "fail"
+
+
 def test_git_bisect_understands_no_more_than_this() -> None:
     """git-bisect(1): 125 is for what cannot be tested, 128 and more end it, the rest is bad."""
     told = {code: verdict.bisect_code(code) for code in (0, 1, 2, 3, 4, 130)}

@@ -19,10 +19,11 @@ from harness.each_patch import EachPatchRun
 from harness.errors import InfraError, UsageError
 from harness.kernel import series
 from harness.kernel.build import KernelBuildError
+from harness.kernel.config import ConfigError
 from harness.progress import Progress
 from harness.results import Cell, Check, EachPatch, Outcome, Summary
 from harness.run import Options, Step
-from harness.verdict import worst
+from harness.verdict import Verdict, worst
 
 End = Outcome | BaseException
 
@@ -49,6 +50,8 @@ class Plan:
 
     ends: Sequence[End]
     asked: list[tuple[Options, Step | None]] = field(default_factory=list)
+    verdict: Verdict = "error"
+    """What was known when one was ended by an error."""
 
 
 class FakeRun:
@@ -60,6 +63,10 @@ class FakeRun:
         self.plan.asked.append((options, step))
         assert options.output is not None
         self.folder = options.output / f"run-{len(self.plan.asked)}"
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.plan.verdict
 
     def execute(self, *, show: bool) -> Summary:
         if isinstance(self._end, BaseException):
@@ -125,6 +132,18 @@ def test_each_step_is_one_patch_more_held_against_one_base(case: Case) -> None:
     assert series.load(case.options.series[0]).digest in digests, "shared with a whole run"
 
 
+def test_failure_that_was_proven_before_the_trouble_stays_one(case: Case) -> None:
+    case.plan.verdict = "fail"
+    index = case.go("pass", "pass", InfraError("disk full"))
+    assert (index.verdict, index.first_bad) == ("bad", 2)
+    assert index.patches[1].reason == "disk full"
+
+
+def test_configuration_that_cannot_be_had_any_more_is_the_fault_of_the_patch(case: Case) -> None:
+    index = case.go("pass", ConfigError("CONFIG_KVM is not set", ()))
+    assert (index.verdict, index.first_bad) == ("bad", 1)
+
+
 def test_the_first_bad_patch_ends_the_walk(case: Case) -> None:
     index = case.go("pass", "pass", "fail")
     assert (index.verdict, index.first_bad) == ("bad", 2)
@@ -187,8 +206,21 @@ def test_there_must_be_a_series(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_ending_at_the_first_failure_selects_no_checks() -> None:
+    assert not Options(pytest_args=("-x",)).narrowed
+    assert Options(pytest_args=("-m", "quick", "-x")).narrowed
+
+
 @pytest.mark.parametrize(
-    ("options", "code"), [([], 2), (["--bisect"], 125), (["--each-patch"], 125)]
+    ("options", "code"),
+    [
+        ([], 2),
+        (["--bisect"], 125),
+        (["--each-patch"], 125),
+        (["--each-patch", "--junitxml", "x.xml"], 125),
+        (["--bisect", "--mode", "none"], 125),
+        (["--mode", "none"], 2),
+    ],
 )
 def test_the_exit_code_of_the_command(
     options: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
