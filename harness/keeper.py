@@ -28,21 +28,22 @@ class Keeper:
     Methods raise InfraError for an error or a malformed reply, DeadlineExceeded and HostDied.
     """
 
-    def __init__(self, process: Process, name: str) -> None:
+    def __init__(self, process: Process, name: str, slowdown: float = 1.0) -> None:
         self._process = process
+        self._slowdown = slowdown
         self.name = name
         self._expect(
             "its greeting", rf"ready protocol={PROTOCOL} pid=[1-9][0-9]{{0,9}} keeper={name}"
         )
 
     @classmethod
-    def start(cls, shell: Shell) -> Keeper:
-        """Start one on a host, under a name of its own."""
+    def start(cls, shell: Shell, slowdown: float = 1.0) -> Keeper:
+        """Start one, under a name of its own, on a host `slowdown` times as slow as usual."""
         name = secrets.token_hex(8)
-        argv = [PROGRAM, "--keeper", name, "--timeout", str(LIFE_SECONDS)]
+        argv = [PROGRAM, "--keeper", name, "--timeout", f"{LIFE_SECONDS * slowdown:g}"]
         process = shell.start(argv)
         try:
-            return cls(process, name)
+            return cls(process, name, slowdown)
         except BaseException:
             process.close()
             raise
@@ -59,7 +60,7 @@ class Keeper:
     def close(self) -> None:
         """End the process and wait until it has ended."""
         try:
-            self._process.wait(Deadline(END_SECONDS))
+            self._process.wait(Deadline(END_SECONDS * self._slowdown))
         finally:
             self._process.close()
 
@@ -79,7 +80,7 @@ class Keeper:
         self._expect(f"its reply to {command!r}", reply)
 
     def _expect(self, what: str, pattern: str) -> None:
-        deadline = Deadline(ANSWER_SECONDS)
+        deadline = Deadline(ANSWER_SECONDS * self._slowdown)
         try:
             text = self._process.receive(deadline)
         except EOFError:

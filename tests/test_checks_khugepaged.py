@@ -77,11 +77,11 @@ def test_settings_are_put_back_even_after_a_failure() -> None:
 
 def test_the_scan_under_way_does_not_count() -> None:
     host = Host()
-    khugepaged.wait_full_scans(host, 2)
+    khugepaged.wait_full_scans(host, 2, 1.0)
     assert host.ended == 8 + 1 + 2
 
 
 def test_a_khugepaged_that_does_not_scan_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(khugepaged, "SCAN_SECONDS", 0.01)
     with pytest.raises(Unproven, match="no 2 scans"):
-        khugepaged.wait_full_scans(Host(pace=0), 2)
+        khugepaged.wait_full_scans(Host(pace=0), 2, 1.0)

@@ -72,16 +72,17 @@ def busy(shell: Shell) -> Iterator[None]:
         yield
 
 
-def wait_full_scans(shell: Shell, number: int) -> None:
+def wait_full_scans(shell: Shell, number: int, slowdown: float) -> None:
     """Wait until it has begun and ended that many scans of all memory; Unproven if it does not."""
 
     def ended() -> int:
         return int(shell.read(f"{FOLDER}/full_scans"))
 
-    deadline = Deadline(SCAN_SECONDS)
+    seconds = SCAN_SECONDS * slowdown
+    deadline = Deadline(seconds)
     # The one under way had begun before.
     goal = ended() + 1 + number
     while ended() < goal:
         if deadline.expired():
-            raise Unproven(f"khugepaged made no {number} scans in {SCAN_SECONDS:.0f} s")
+            raise Unproven(f"khugepaged made no {number} scans in {seconds:.0f} s")
         time.sleep(POLL)

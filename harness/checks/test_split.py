@@ -15,6 +15,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
+from harness.checks.idle_ager import age_once
 from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
 from harness.checks.pages import shorten as short
 from harness.contract import Contract
@@ -66,7 +67,11 @@ def test_range(
             f"{PAGES} pages mapped one by one (by {cause}{f' of {skew} pages' if skew else ''}) "
             f"all old after {driver} aged them by huge page, then exactly {len(touched)} touched "
             "ones young, then all old again"
-            + ("; only the untouched huge page is idle" if driver == "page_idle" else "")
+            + (
+                "; only the untouched huge page is idle; one that is aged alone is all that is old"
+                if driver == "page_idle"
+                else ""
+            )
         )
         age()
         old_pages(vm, shell, claim)
@@ -84,6 +89,30 @@ def test_range(
         else:
             age()
         old_pages(vm, shell, claim)
+        if driver == "page_idle":
+            one = rng.choice(heads)
+            part = frozenset(page for page in range(PAGES) if heads[page] == one)
+            _one_alone(vm, shell, claim, rng, part, skew)
+
+
+def _one_alone(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    part: frozenset[int],
+    skew: int,
+) -> None:
+    """Assert that aging one huge page, whose pages are `part`, ends where it ends."""
+    everything = frozenset(range(PAGES))
+    _invalidate(vm, rng, everything, logging=not skew)
+    vm.touch(everything, write=False)
+    first = min(part)
+    age_once(shell, [vm.pfns()[first] - (first + skew) % BLOCK])
+    young = stage2.young(leaves(vm, shell, claim, "one-aged"), vm.slot.ipa, PAGES)
+    expected = everything - part
+    claim.observe(f"one huge page of {len(part)} pages aged alone: {show_set(expected, young)}")
+    assert young == expected, f"one huge page aged alone: {show_set(expected, young)}"
 
 
 def _invalidate(vm: Guest, rng: random.Random, touched: frozenset[int], *, logging: bool) -> None:

@@ -64,7 +64,7 @@ def test_young(
     with tracing(shell, recorded) as session, khugepaged.busy(shell):
         vm.advise("hugepage", range(PAGES))
         session.start()
-        khugepaged.wait_full_scans(shell, SCANS)
+        khugepaged.wait_full_scans(shell, SCANS, cell.slowdown)
         counts = session.stop()
         # As it is set otherwise, it would make a huge page of the range.
         after = leaves(vm, shell, claim, "after")

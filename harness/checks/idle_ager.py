@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Age pages by page_idle from outside of the process that has them.
+
+Its writes reach pages by PFN and the reverse map, so it needs nothing of their owner, and can
+outlive it. Documentation/admin-guide/mm/idle_page_tracking.rst: a word of 64 bits for 64 PFNs.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from harness.checks.undo import undone
+from harness.deadline import Deadline
+from harness.hosts.protocols import Shell
+
+BITMAP = "/sys/kernel/mm/page_idle/bitmap"
+MASK = "/run/kvm-harness-mask"
+WORD_BITS = 64
+# Of the bitmap: 128 MiB of memory, wherever that lies.
+MOST_WORDS = 512
+# To go over all pages once, and to end.
+SECONDS = 30.0
+# The end of its input ends it.
+LOOP = (
+    "while dd if={mask} of={bitmap} bs=8 seek={word} conv=notrunc 2>/dev/null; do echo; done & "
+    "read -r _; kill $!; wait"
+)
+
+
+def densest(pfns: Iterable[int], words: int = MOST_WORDS) -> tuple[int, tuple[int, ...]]:
+    """Where in the bitmap most of the pages lie together: a word's number, and their PFNs."""
+    ordered = sorted(pfns)
+    best: tuple[int, tuple[int, ...]] = (0, ())
+    for at, pfn in enumerate(ordered):
+        word = pfn // WORD_BITS
+        end = bisect_left(ordered, (word + words) * WORD_BITS)
+        if end - at > len(best[1]):
+            best = (word, tuple(ordered[at:end]))
+    return best
+
+
+def mask(word: int, pfns: Iterable[int]) -> bytes:
+    """The bitmap's bytes from a word on, with these bits set; words are little endian."""
+    bits = sum(1 << (pfn - word * WORD_BITS) for pfn in pfns)
+    words = -(-bits.bit_length() // WORD_BITS)
+    return bits.to_bytes(words * WORD_BITS // 8, "little")
+
+
+def age_once(shell: Shell, pfns: Iterable[int]) -> None:
+    """Age these pages; of a huge page, the PFN of its head."""
+    word, chosen = densest(pfns)
+    _put_mask(shell, word, chosen)
+    shell.run(f"dd if={MASK} of={BITMAP} bs=8 seek={word} conv=notrunc 2>/dev/null; rm -f {MASK}")
+
+
+@contextlib.contextmanager
+def ager(shell: Shell, word: int, pfns: Iterable[int], slowdown: float) -> Iterator[None]:
+    """Age these pages without end, from now until it is left, on a host slower than usual."""
+    _put_mask(shell, word, pfns)
+    # The last CPU, and with it what it starts: it must not share one with those that it races.
+    last = int(shell.run("nproc --all").stdout) - 1
+    loop = LOOP.format(mask=MASK, bitmap=BITMAP, word=word)
+    process = shell.start(["taskset", "-c", str(last), "sh", "-c", loop])
+
+    def end() -> None:
+        try:
+            process.wait(Deadline(SECONDS * slowdown))
+        finally:
+            process.close()
+        shell.run(f"rm -f {MASK}")
+
+    with undone(end):
+        # Once it has gone over all pages it is at work.
+        process.receive(Deadline(SECONDS * slowdown))
+        yield
+
+
+def _put_mask(shell: Shell, word: int, pfns: Iterable[int]) -> None:
+    text = base64.b64encode(mask(word, pfns)).decode()
+    shell.run(f"echo {text} | base64 -d > {MASK}")

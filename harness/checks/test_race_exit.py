@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging of a VM's memory while its owner dies.
+
+The reverse map still finds the pages when the MMU notifier's release() frees stage 2: whoever ages
+them then comes to KVM for a VM whose tables go at that moment (CLAIMS.md, 1 and 5). With the MMU
+lock he waits; without it nothing but a grace period keeps the tables for him.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import tables
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import ager, densest
+from harness.checks.overlap import AGE, Window, meetings
+from harness.checks.test_race_unmap import AGE_CALLBACK, splats
+from harness.contract import Contract
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Event, Wanted, returned, tracing
+from harness.observe.unproven import Unproven
+
+# Pages in each block of 2 MiB take a table for themselves, so there is much to free; they are so
+# many that the ager is in KVM for most of its time, and not between two passes.
+BLOCKS = 128
+BLOCK = 512
+RUN = 8
+PAGES = BLOCKS * RUN
+LEAST_DEATHS = 3
+DEATHS = 8
+
+# The last thing that a thread does before it gives up its mm, of which the last one ends it ...
+LEAVES_MM = "exit_mm_release"
+# ... which calls this.
+RELEASE = "kvm_mmu_notifier_release"
+
+
+@pytest.mark.deep
+def test_race_exit(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Stage 2 goes with its owner while another process ages it: no splat, no table left."""
+    tables.nobody_else(shell)
+    baseline = tables.count(shell)
+    claim.expect(
+        f"{LEAST_DEATHS} owners of a VM end while another process ages their pages: no splat, and "
+        f"SecPageTables is back at its {baseline} pages (seed {cell.seed}); some agings begin "
+        "when an owner has ended but KVM has not yet let go of its stage 2"
+    )
+    before = splats(shell)
+    fast = contract.fast_path.functions if contract.fast_path else ()
+    wanted = Wanted(
+        events=(AGE,),
+        functions=tuple(dict.fromkeys((AGE_CALLBACK, *fast))),
+        slowed=frozenset({AGE_CALLBACK}),
+        returns={LEAVES_MM: "", RELEASE: ""},
+    )
+    met = 0
+    with tracing(shell, wanted) as session:
+        for number in range(DEATHS):
+            vm = guest(pages=BLOCKS * BLOCK)
+            starts = [at * BLOCK + rng.randrange(BLOCK - RUN) for at in range(BLOCKS)]
+            vm.touch({at + index for at in starts for index in range(RUN)}, write=True)
+            vm.drain()
+            word, pfns = densest(vm.pfns().values())
+            with ager(shell, word, pfns, cell.slowdown):
+                session.start()
+                vm.close()
+                counts = session.stop()
+            claim.save(f"trace{number}.txt", counts.raw)
+            ages = counts.events(AGE)
+            spans = releases(
+                counts.events(returned(LEAVES_MM)), counts.events(returned(RELEASE)), vm
+            )
+            times = meetings(spans, ages)
+            claim.observe(
+                f"owner {number}: {len(pfns)} of {PAGES} pages aged, {times} of {len(ages)} "
+                "agings began before the release had ended"
+            )
+            met += times
+            if met and number + 1 >= LEAST_DEATHS:
+                break
+    left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
+    claim.observe(f"{left} pages of tables left")
+    new = splats(shell)[len(before) :]
+    claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
+    assert not new, f"{len(new)} splats: {new[0].headline}"
+    assert left == 0, f"{left} pages of stage-2 tables are left when the VMs are gone"
+    if not met:
+        raise Unproven("no aging began while stage 2 was being released")
+
+
+def releases(leaving: Sequence[Event], released: Sequence[Event], vm: Guest) -> list[Window]:
+    """From when a thread has given up its mm until KVM has let go of stage 2 in its course."""
+    start = vm.greeting.slot_hva
+    end = start + vm.slot.pages * PAGE_SIZE
+    spans = []
+    for event in released:
+        left = [one.time for one in leaving if one.pid == event.pid and one.time <= event.time]
+        if left:
+            spans.append(Window(event.pid, left[-1], event.time, start, end))
+    return spans
