@@ -33,8 +33,12 @@ struct range {
 
 static int fail(struct ager *ager, const char *what)
 {
-	ager->error = errno ? errno : EIO;
+	int error = errno ? errno : EIO;
+
+	pthread_mutex_lock(&ager->all->lock);
+	ager->error = error;
 	ager->what = what;
+	pthread_mutex_unlock(&ager->all->lock);
 	return -1;
 }
 
@@ -229,9 +233,10 @@ int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
 
 	pthread_mutex_lock(&agers->lock);
 	agers->first = first;
-	agers->count = count;
 	agers->again = again;
-	agers->sent++;
+	/* An ager looks at these two while it ages, without the lock. */
+	__atomic_store_n(&agers->count, count, __ATOMIC_RELEASE);
+	__atomic_store_n(&agers->sent, agers->sent + 1, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&agers->changed);
 	for (uint32_t i = 0; i < agers->number; i++) {
 		while (!is_there(agers, &agers->each[i]))
@@ -244,7 +249,9 @@ int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
 
 void agers_rest(struct agers *agers)
 {
+	pthread_mutex_lock(&agers->lock);
 	__atomic_store_n(&agers->count, 0, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&agers->lock);
 }
 
 uint64_t agers_stop(struct agers *agers)

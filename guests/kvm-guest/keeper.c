@@ -53,9 +53,13 @@ static int receive_fd(int socket)
 		.msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *header;
+	ssize_t got;
 	int fd;
 
-	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) != 1)
+	got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	if (!got)
+		errno = ECONNRESET;
+	if (got != 1)
 		return -1;
 	header = CMSG_FIRSTHDR(&message);
 	if (!header || header->cmsg_type != SCM_RIGHTS ||

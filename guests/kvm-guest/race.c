@@ -5,6 +5,7 @@
  * ranges away. Each vCPU has a word of its own in each page and knows what must
  * be in it. See "A race" in docs/guest-protocol.md.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <string.h>
@@ -110,13 +111,16 @@ static void take_away(struct race *race, bool drop, uint32_t first, uint32_t cou
 
 /*
  * Half of the ranges are one page, which an ager ages over and over: most likely
- * it is just between its load and its store when the entry goes.
+ * it is just between its load and its store when the entry goes. An eighth are
+ * all pages, so that the tables go as well.
  */
-static uint32_t pick_longest(struct race *race)
+static uint32_t pick_count(struct race *race)
 {
-	uint32_t kind = random_below(race, 8);
+	uint32_t kind = random_below(race, 8), pages = race->vm->pages;
 
-	return kind < 4 ? 1 : kind < 7 ? SMALL_RANGE : race->vm->pages;
+	if (kind == 7)
+		return pages;
+	return kind < 4 ? 1 : 1 + random_below(race, SMALL_RANGE < pages ? SMALL_RANGE : pages);
 }
 
 /* Lets the ager get somewhere between its first page and its last. */
@@ -137,8 +141,7 @@ static void spin_for(double seconds)
 static int take_some(struct race *race)
 {
 	uint32_t pages = race->vm->pages;
-	uint32_t longest = pick_longest(race);
-	uint32_t count = 1 + random_below(race, longest < pages ? longest : pages);
+	uint32_t count = pick_count(race);
 	uint32_t first = random_below(race, pages - count + 1);
 	bool drop = count > SMALL_RANGE || random_below(race, 4);
 	bool again = random_below(race, 2);
@@ -176,9 +179,10 @@ static int wait_for_progress(const struct race *race)
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
 		goals[i] = vcpu_touches(&race->vm->vcpus[i]) + PACE;
 	while ((behind = find_behind(race, goals))) {
-		if (!vcpu_is_running(behind) || left(race) <= 0)
-			return vcpu_wait_touches(behind, goals[behind->id], 0);
-		nanosleep(&moment, NULL);
+		if (vcpu_is_running(behind) && left(race) > 0)
+			nanosleep(&moment, NULL);
+		else if (vcpu_wait_touches(behind, goals[behind->id], 0))
+			return -1;
 	}
 	return 0;
 }
@@ -281,17 +285,22 @@ static int reset(struct race *race)
 static int race_all(struct race *race, uint32_t rounds, uint32_t agers)
 {
 	struct vm *vm = race->vm;
+	cpu_set_t anywhere;
 	int failed;
 
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
 		start_vcpu(race, &vm->vcpus[i], MAILBOX_RACE);
 	agers_start(&race->agers, vm, agers, race->cpus);
 	/* This thread leads: it must be there when the agers have done their part. */
-	if (set_priority(pthread_self(), LEADER_PRIORITY))
-		die_errno("pthread_setschedparam");
+	errno = pthread_getaffinity_np(pthread_self(), sizeof(anywhere), &anywhere);
+	if (errno || bind_to_cpu(pthread_self(), 0) || set_priority(pthread_self(), LEADER_PRIORITY))
+		die_errno("the thread that leads a race");
 	failed = run_rounds(race, rounds);
 	if (set_priority(pthread_self(), 0))
 		die_errno("pthread_setschedparam");
+	errno = pthread_setaffinity_np(pthread_self(), sizeof(anywhere), &anywhere);
+	if (errno)
+		die_errno("pthread_setaffinity_np");
 	race->passes = agers_stop(&race->agers);
 	stop_vcpus(race);
 	return end_vcpus(race, failed);
