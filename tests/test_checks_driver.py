@@ -100,6 +100,13 @@ def test_what_cannot_be_seen_is_unproven() -> None:
         check(counts(event("first"), *ALL, absent={"fast": "not there"}))
 
 
+def test_what_is_wrong_outranks_what_cannot_be_seen() -> None:
+    with pytest.raises(AssertionError, match="not asked for 1 pages"):
+        check(counts(event("first"), *ALL[1:], absent={"fast": "not there"}))
+    with pytest.raises(AssertionError, match="more than one page"):
+        check(counts(age(0, 4), absent={"first": "inlined", "second": "inlined"}))
+
+
 @pytest.mark.parametrize(
     ("promised", "pages", "mode"),
     [("touched", {1, 3}, "software"), ("none", set(), "hardware")],

@@ -168,6 +168,38 @@ def test_second():
 """
 
 
+PROVES_AND_DIES = """
+from harness.checks.undo import undone
+
+def die():
+    raise HostDied("hang", "the VM does not go")
+
+def test_in_the_call():
+    with undone(die):
+        assert 257 == 0, "257 tables left"
+
+@pytest.fixture
+def dies():
+    yield
+    die()
+
+def test_at_the_end(dies):
+    assert 257 == 0, "257 tables left"
+"""
+
+
+@pytest.mark.parametrize("name", ["test_in_the_call", "test_at_the_end"])
+def test_what_was_proven_before_the_host_died_stays(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PROVES_AND_DIES.replace(f"def {name}", "def test_a").replace("def test_in", "def in")
+    text = text.replace("def test_at", "def at")
+    checks, plugin = run_checks(text, tmp_path, monkeypatch)
+    (check,) = checks.values()
+    assert (check.outcome, check.reason, check.death) == ("fail", "257 tables left", None)
+    assert plugin.death is not None
+
+
 HANGS = """
 def test_first():
     raise GuestHung("vCPU 0 hangs", 0, None, 1, 2)

@@ -90,7 +90,7 @@ def check_path(
     """
     try:
         _check_path(claim, expectation, session, counts, vm, present)
-    except AssertionError as exc:
+    except (AssertionError, Unproven) as exc:
         if expectation.otherwise is None:
             raise
         claim.observe(f"{exc}, as it was without the series; so it must be as with all of it")
@@ -107,27 +107,33 @@ def _check_path(
     present: frozenset[int] | None,
 ) -> None:
     entered = []
+    unseen: list[str] = []
     for step in expectation.enters:
-        name = _visible(step, session)
+        if (name := _visible(step, session)) is None:
+            reasons = "; ".join(f"{name}: {session.absent[name]}" for name in step)
+            unseen.append(f"no function of a step can be observed ({reasons})")
+            continue
         number = counts.of(name)
         entered.append(f"{name} {number}")
         assert number > 0, f"{name} was never entered; entered were: {', '.join(entered)}"
     claim.observe(f"entered: {', '.join(entered) or 'nothing'}")
     for name in expectation.never:
+        if name in session.absent:
+            unseen.append(f"{name} cannot be observed: {session.absent[name]}")
+            continue
         number = counts.of(name)
         assert number == 0, f"{name} was entered {number} times, and never must be here"
     if expectation.event is not None:
         tested = frozenset(range(vm.slot.pages)) if present is None else present
         _check_pages(claim, expectation, counts, vm, tested)
+    # At the end: what is wrong outranks what cannot be seen.
+    if unseen:
+        raise Unproven("; ".join(unseen))
 
 
-def _visible(step: tuple[str, ...], session: Session) -> str:
-    """The first of a step's names that this kernel can show."""
-    for name in step:
-        if name not in session.absent:
-            return name
-    reasons = "; ".join(f"{name}: {session.absent[name]}" for name in step)
-    raise Unproven(f"no function of a step can be observed ({reasons})")
+def _visible(step: tuple[str, ...], session: Session) -> str | None:
+    """The first of a step's names that this kernel can show, if there is one."""
+    return next((name for name in step if name not in session.absent), None)
 
 
 def _check_pages(

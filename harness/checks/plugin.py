@@ -172,7 +172,13 @@ class CellPlugin:
             # any trouble a skip or a lack of proof.
             weak = (pytest.skip.Exception, Unproven)
             worse = isinstance(self._error, weak) and not isinstance(error, weak)
-            if self._error is None or worse or isinstance(error, HostDied):
+            # What was proven stays, though the host died while the check cleared up after it.
+            proven = self._error if self._phase == "call" else None
+            if isinstance(error, HostDied) and call.when == "call":
+                proven = _assertion_before(call.excinfo.value)
+            if isinstance(proven, AssertionError):
+                self._error, self._phase = proven, "call"
+            elif self._error is None or worse or isinstance(error, HostDied):
                 self._error, self._phase = error, call.when
             if isinstance(error, GuestHung):
                 self._hung += 1
@@ -255,6 +261,14 @@ def _first_line(item: pytest.Item) -> str:
     """What a check without a word on `claim` expects: the first line of its docstring."""
     text = (getattr(getattr(item, "obj", None), "__doc__", None) or item.name).strip()
     return str(text.splitlines()[0])
+
+
+def _assertion_before(error: BaseException) -> AssertionError | None:
+    """The failed assertion in whose wake an error was raised."""
+    at = error.__context__
+    while at is not None and not isinstance(at, AssertionError):
+        at = at.__context__
+    return at
 
 
 class CheckTooLong(InfraError):

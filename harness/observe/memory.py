@@ -14,7 +14,6 @@ from harness.observe.errors import ObserveError
 from harness.observe.text import unsigned, whole_lines
 
 PAGE = 4096
-SCRIPT = "cat /proc/zoneinfo"
 
 # Disjoint users of pages in /proc/meminfo (Documentation/filesystems/proc.rst). Cached has Shmem
 # and SwapCached beside it, Slab has SReclaimable and SUnreclaim in it.
