@@ -40,6 +40,13 @@ class DeadlineExceeded(InfraError):
     """A wait ran out of time; the message says what was waited for and how long."""
 
 
+class Hung(InfraError):
+    """A guest or a test on a host makes no progress, while the host itself answers.
+
+    Judged as HostDied is, but the checks after it may run.
+    """
+
+
 class HostDied(InfraError):
     """The kernel on a host does not do what every check needs: it died, or has no KVM.
 

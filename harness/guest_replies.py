@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
-from harness.errors import InfraError
+from harness.errors import Hung, InfraError
 from harness.ranges import format_ranges, parse_ranges
 
 PROTOCOL = 1
@@ -32,7 +32,7 @@ _GREETING = (
 )
 
 
-class GuestHung(InfraError):
+class GuestHung(Hung):
     """A vCPU made no end of a command in time and was stopped.
 
     `pc` is its program counter, None if it could not even be made to leave KVM_RUN; `page` is

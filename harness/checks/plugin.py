@@ -7,7 +7,7 @@ A check is a pytest function. It may use the fixtures below, states what it expe
     AssertionError              fail       the kernel did not do what was expected
     Unproven                    unproven   what was expected could not be observed
     pytest.skip                 skip       it makes no sense in this cell
-    HostDied, GuestHung         decided by comparison with the base kernel (verdict.py)
+    HostDied, Hung              decided by comparison with the base kernel (verdict.py)
     anything else               error      ours or the lab's
 """
 
@@ -30,8 +30,8 @@ from harness.checks.collect import Collector, evidence
 from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
-from harness.guest_replies import GuestDataLost, GuestHung
+from harness.errors import DeadlineExceeded, HarnessError, HostDied, Hung, InfraError
+from harness.guest_replies import GuestDataLost
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
@@ -180,10 +180,10 @@ class CellPlugin:
                 self._error, self._phase = proven, "call"
             elif self._error is None or worse or isinstance(error, HostDied):
                 self._error, self._phase = error, call.when
-            if isinstance(error, GuestHung):
+            if isinstance(error, Hung):
                 self._hung += 1
                 if self._hung == HUNG_LIMIT:
-                    self.death = HostDied("livelock", f"{HUNG_LIMIT} checks had a guest that hung.")
+                    self.death = HostDied("livelock", f"{HUNG_LIMIT} checks hung.")
             if isinstance(error, HostDied):
                 self.death = error
             if self.death is not None:
@@ -229,7 +229,7 @@ class CellPlugin:
                 str(path.relative_to(self._spec.run_folder)) for path in self._claim.evidence()
             ),
             reason=reason,
-            death="livelock" if isinstance(error, GuestHung) else death,
+            death="livelock" if isinstance(error, Hung) else death,
             seconds=round(self._seconds, 3),
         )
 
