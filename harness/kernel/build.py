@@ -378,7 +378,7 @@ def _make_newer(tree: PatchedTree) -> None:
             os.utime(file)
 
 
-def _genuine(work: Path, where: str) -> Path:
+def genuine(work: Path, where: str) -> Path:
     """A file that the build left, no link: what a series builds decides what is there."""
     path = work / where
     if not path.is_file() or path.resolve() != work.resolve() / where:
@@ -389,11 +389,11 @@ def _genuine(work: Path, where: str) -> Path:
 
 
 def _take(work: Path, where: str, target: Path) -> None:
-    shutil.copyfile(_genuine(work, where), target)
+    shutil.copyfile(genuine(work, where), target)
 
 
 def _read(work: Path, where: str) -> str:
-    return _genuine(work, where).read_text(errors="replace")
+    return genuine(work, where).read_text(errors="replace")
 
 
 def _require_same_config(work: Path, vmlinux: Path, wanted: str) -> None:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which of the kernel's KVM selftests run on a host, and how.
+
+Arguments make each fit an emulated host: little memory, few rounds, one guest mode. Those that
+measure time are judged by their success alone, since an emulated host has no time of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# As the tests name them in their -h. The first is what they use where a mode is not asked for;
+# 64 KiB pages of the guest make dirty_log_test, whose size is fixed at 1 GiB, touch 1/16 of it.
+MODE_4K = "PA-bits:40, VA-bits:48, 4K pages"
+MODE_64K = "PA-bits:40, VA-bits:48, 64K pages"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A file that a kernel shows where it can do what a test needs."""
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """One program of tools/testing/selftests/kvm, and one way to run it.
+
+    `claim` is what its success stands for. `shown` is a regular expression that its output has
+    once it did its work: several of them exit with 0 without that. `seconds` is its deadline with
+    a plain kernel on an emulated host; five times and more what it took on a busy machine.
+    """
+
+    name: str
+    claim: str
+    shown: str
+    seconds: float
+    arguments: tuple[str, ...] = ()
+    mode: str = ""
+    """The guest mode that is asked for with -m, "" for the test's own choice."""
+    before: str = ""
+    """Its name in older trees."""
+    needs: tuple[Needed, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names, the newest first."""
+        return (self.name, self.before) if self.before else (self.name,)
+
+
+_USERFAULTFD = Needed("/proc/sys/vm/unprivileged_userfaultfd", "userfaultfd (CONFIG_USERFAULTFD)")
+
+SELFTESTS = (
+    Selftest(
+        "access_tracking_perf_test",
+        "pages marked idle through page_idle are found idle, and can be read and written again",
+        r"Reading from idle memory",
+        60,
+        # Fewer than 100 pages are too few for its own arithmetic: it fails with 0 of 64 lost.
+        ("-b", "4M", "-v", "1"),
+        MODE_4K,
+    ),
+    Selftest(
+        "page_fault_test",
+        "stage-2 faults on data and on the guest's own page tables: holes, userfaultfd, the dirty "
+        "log, read-only slots; the guest's walker sets its AF",
+        r"Test: ",
+        150,
+        (),
+        MODE_4K,
+        needs=(_USERFAULTFD,),
+    ),
+    Selftest(
+        "demand_paging_test",
+        "several vCPUs fault fresh memory in at once",
+        r"Overall demand paging rate:\s*[1-9]",
+        30,
+        ("-b", "4M", "-v", "2"),
+        MODE_4K,
+    ),
+    Selftest(
+        "dirty_log_test",
+        "every page that the guest dirtied is in the dirty log, and a clean one is not",
+        r"Total bits checked: dirty \([1-9]",
+        150,
+        # Each further log mode fills 1 GiB anew, which takes 15 seconds.
+        ("-M", "dirty-log", "-i", "4", "-I", "100"),
+        MODE_64K,
+    ),
+    Selftest(
+        "dirty_log_perf_test",
+        "several vCPUs write while memory is logged, the log is read and cleared",
+        r"Get dirty log over [1-9]",
+        60,
+        ("-b", "4M", "-v", "2", "-i", "2"),
+        MODE_4K,
+    ),
+    Selftest(
+        "kvm_page_table_test",
+        "stage 2 is made, split and joined again while vCPUs access it",
+        r"KVM_ADJUST_MAPPINGS: total execution time",
+        60,
+        ("-b", "4M", "-v", "2"),
+        MODE_4K,
+    ),
+    Selftest(
+        "memslot_modification_stress_test",
+        "vCPUs run on while a slot beside theirs comes and goes",
+        r"All vCPU threads joined",
+        40,
+        ("-b", "4M", "-v", "2", "-i", "10"),
+        MODE_4K,
+    ),
+    Selftest(
+        "memslot_perf_test",
+        "a vCPU writes on while its memory is unmapped in chunks",
+        r"Done [1-9]\d* iterations",
+        50,
+        # The others wait 10 seconds at most for what takes an emulated host about as long.
+        ("-f", "2", "-e", "2", "-l", "1", "-s", "10"),
+    ),
+    Selftest(
+        "set_memory_region_test",
+        "wrong memory regions are refused, and as many as KVM promises are accepted",
+        r"Adding slots 0\.\.[1-9]",
+        150,
+    ),
+    Selftest(
+        "kvm_binary_stats_test",
+        "the statistics of VMs and vCPUs can be read, also when the VM's fd is closed",
+        r"ok 2 vm1",
+        20,
+        ("2", "2"),
+    ),
+    Selftest(
+        "mmu_stress_test",
+        "every page of a large guest is written, unmapped and made read-only under running vCPUs",
+        r"",
+        150,
+        # In GiB, and the least that it takes.
+        ("-c", "1", "-m", "1", "-s", "1"),
+        before="max_guest_memory_test",
+    ),
+)
+
+LONGEST = max(test.seconds for test in SELFTESTS)
+ALTOGETHER = sum(test.seconds for test in SELFTESTS)
