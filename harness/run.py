@@ -294,6 +294,8 @@ class Run:
         notes = tuple(self._notes)
         if verdict.only_base_failed(cells):
             notes += ("only the base kernel failed: the series may be the repair",)
+        if verdict.nothing_new(cells, checks):
+            notes += ("all that failed with the series failed the same way without it",)
         summary = Summary(
             schema=1,
             harness=__version__,

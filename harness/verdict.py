@@ -66,6 +66,21 @@ def only_base_failed(cells: Iterable[Cell]) -> bool:
     return ("base", "fail") in outcomes and "pass" in patched and patched <= {"pass", "skip"}
 
 
+def nothing_new(cells: Sequence[Cell], checks: Iterable[Check]) -> bool:
+    """Whether all that failed with the series failed without it too, and for the same reason."""
+    base_of = {cell.id: base.id for cell in cells if (base := _base(cell, cells))}
+    checks = tuple(checks)
+    reasons = {(check.cell, check.name): check.reason for check in checks}
+    failed = [check for check in checks if check.cell in base_of and check.outcome == "fail"]
+    old = [
+        check
+        for check in failed
+        if check.also_on_base and reasons.get((base_of[check.cell], check.name)) == check.reason
+    ]
+    cells_failed = {cell.id for cell in cells if cell.id in base_of and cell.outcome == "fail"}
+    return bool(failed) and old == failed and cells_failed == {check.cell for check in failed}
+
+
 def judge(
     cells: Sequence[Cell], checks: Sequence[Check]
 ) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:

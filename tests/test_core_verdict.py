@@ -279,3 +279,39 @@ def test_git_bisect_understands_no_more_than_this() -> None:
     """git-bisect(1): 125 is for what cannot be tested, 128 and more end it, the rest is bad."""
     told = {code: verdict.bisect_code(code) for code in (0, 1, 2, 3, 4, 130)}
     assert told == {0: 0, 1: 1, 2: 125, 3: 125, 4: 125, 130: 130}
+
+
+def failing(of: Cell, name: str = "test_a", reason: str = "3 are young") -> Check:
+    return check(of, "fail", name=name).model_copy(update={"reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("on_base", "with_series", "old"),
+    [
+        ([("test_a", "x")], [("test_a", "x")], True),
+        ([("test_a", "x")], [("test_a", "y")], False),
+        ([("test_a", "x")], [("test_a", "x"), ("test_b", "x")], False),
+        ([("test_a", "x"), ("test_b", "x")], [("test_a", "x")], True),
+        ([], [("test_a", "x")], False),
+        ([("test_a", "x")], [], False),
+    ],
+)
+def test_what_failed_without_the_series_as_well_is_nothing_new(
+    on_base: list[tuple[str, str]], with_series: list[tuple[str, str]], old: bool
+) -> None:
+    base, patched = cell(), cell("patched")
+    checks = [failing(base, *one) for one in on_base]
+    checks += [failing(patched, *one) for one in with_series]
+    cells, judged = verdict.judge([base, patched], checks)
+    assert verdict.nothing_new(cells, judged) is old
+
+
+def test_a_death_with_the_series_alone_is_something_new() -> None:
+    base, patched = cell(), cell("patched", "error", "panic")
+    cells, judged = verdict.judge([base, patched], [failing(base), failing(patched)])
+    assert cells[1].outcome == "fail"
+    other = cell("patched", "error", "panic", host="a57")
+    cells, judged = verdict.judge(
+        [base, cell("patched"), cell(host="a57"), other], [failing(base), failing(cell("patched"))]
+    )
+    assert not verdict.nothing_new(cells, judged)
