@@ -34,6 +34,7 @@ from harness.inventory import QemuHost
 from harness.plan import PlannedCell
 from harness.records import append
 from harness.results import Cell
+from harness.selftests.build import Selftests
 
 
 class KernelFiles(BaseModel):
@@ -64,6 +65,9 @@ class CellSpec(BaseModel):
     """The contract of the series that this kernel has the first patches of: each driver may keep
     either."""
     base_contract: Path
+    selftests: tuple[Selftests, ...] = ()
+    """The kernel's own selftests, if they were asked for: the base tree's, and after them those of
+    the patched tree where it has others."""
     seed: int
     seen_boot_ids: frozenset[str] = frozenset()
     """Of the boots that this run has seen before; the scheduler fills them in."""

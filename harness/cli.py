@@ -193,6 +193,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="check files of your own, instead of those that come with the harness",
     )
+    checks.add_argument(
+        "--selftests",
+        action="store_true",
+        help="the kernel's own KVM selftests as well (only them: with -m selftests)",
+    )
     checks.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="DIR", help="where run folders go")
@@ -260,6 +265,7 @@ def _options(args: argparse.Namespace) -> Options:
         kvm_modes=tuple(args.mode),
         base_only=args.base_only,
         debug=args.debug,
+        selftests=args.selftests,
         allow_other_base=args.allow_other_base,
         checks=tuple(path.resolve() for path in args.checks),
         pytest_args=(

@@ -25,6 +25,10 @@ from harness.observe import vmstat
 from harness.plan import PlannedCell
 from harness.programs import guest_program
 from harness.progress import Progress
+from harness.results import KernelLabel
+from harness.selftests import build as selftests_build
+from harness.selftests.build import Selftests
+from harness.selftests.table import ALTOGETHER, LONGEST
 
 GUEST_PROGRAM = "usr/bin/kvm-guest"
 SOURCE_SECONDS = 1800.0
@@ -51,6 +55,8 @@ class Checks:
     paths: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     seed: int = 1
+    selftests: tuple[Selftests, ...] | None = None
+    """Those that run in the cell as well, None where they were not asked for."""
 
 
 def ground(spec: str, progress: Progress) -> Ground:
@@ -97,6 +103,20 @@ def kernel(
     return built
 
 
+def selftests(
+    source: Source, patched: PatchedTree | None, progress: Progress
+) -> dict[KernelLabel, tuple[Selftests, ...]]:
+    """Which selftests run on which kernel: the base tree's on each, the series' own on its own."""
+    deadline = Deadline(BUILD_SECONDS)
+    with progress.stage("KVM selftests"):
+        base = selftests_build.build(source, deadline)
+    built: dict[KernelLabel, tuple[Selftests, ...]] = {"base": (base,), "patched": (base,)}
+    if patched is not None and selftests_build.differ(patched.touched):
+        with progress.stage("KVM selftests of the series"):
+            built["patched"] = (base, selftests_build.build(patched, deadline))
+    return built
+
+
 def cell_spec(
     cell: PlannedCell,
     host: QemuHost,
@@ -111,6 +131,8 @@ def cell_spec(
 ) -> CellSpec:
     """What the process of a cell is told; its folder is cells/ID in the run's."""
     slowdown = flavor.slowdown
+    # Each has a deadline of its own on the host; these are beyond all of them.
+    builds = len(checks.selftests or ())
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -127,14 +149,18 @@ def cell_spec(
         contract=contract,
         becomes=becomes,
         base_contract=base_for(ground.source.version),
+        selftests=checks.selftests or (),
         seed=checks.seed,
-        pytest_args=(*checks.pytest_args, *check_paths(checks.paths)),
+        pytest_args=(
+            *checks.pytest_args,
+            *check_paths(checks.paths, selftests=checks.selftests is not None),
+        ),
         debug=flavor is DEBUG,
         tickless=flavor.tickless,
         slowdown=slowdown,
         boot_seconds=BOOT_SECONDS * slowdown,
-        check_seconds=CHECK_SECONDS * slowdown,
-        cell_seconds=CELL_SECONDS * slowdown,
+        check_seconds=(CHECK_SECONDS + builds * LONGEST) * slowdown,
+        cell_seconds=(CELL_SECONDS + builds * ALTOGETHER) * slowdown,
     )
 
 

@@ -33,6 +33,7 @@ from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.scheduler import run_cells
+from harness.selftests.build import Selftests
 from harness.without_kvm import build_without_kvm
 
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
@@ -51,6 +52,7 @@ class Options:
     base_only: bool = False
     debug: bool = False
     allow_other_base: bool = False
+    selftests: bool = False
     checks: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     junitxml: Path | None = None
@@ -70,6 +72,8 @@ class Prepared:
 
     kernels: dict[KernelLabel, Kernel]
     ground: Ground
+    selftests: dict[KernelLabel, tuple[Selftests, ...]] | None
+    """None if they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -191,13 +195,17 @@ class Run:
                 series, source, allow_other_base=options.allow_other_base
             )
             self._notes += [note] if note else []
-        return Prepared(self._kernels_of(source, series), ground)
-
-    def _kernels_of(self, source: Source, series: Series | None) -> dict[KernelLabel, Kernel]:
-        """Base first: the patched kernel is built from a copy of its build folder."""
         patched = None
         if series is not None:
             patched = prepare.patched_tree(series, source, self._progress)
+        kernels = self._kernels_of(source, patched)
+        selftests = None
+        if options.selftests:
+            selftests = prepare.selftests(source, patched, self._progress)
+        return Prepared(kernels, ground, selftests)
+
+    def _kernels_of(self, source: Source, patched: PatchedTree | None) -> dict[KernelLabel, Kernel]:
+        """Base first: the patched kernel is built from a copy of its build folder."""
         base = self._build("base", source, None)
         kernels: dict[KernelLabel, Kernel] = {"base": base}
         if patched is not None:
@@ -276,7 +284,12 @@ class Run:
             run_folder=self.folder,
             contract=series.contract if series and self._whole else None,
             becomes=series.contract if series and not self._whole else None,
-            checks=Checks(options.checks, options.pytest_args, options.seed),
+            checks=Checks(
+                options.checks,
+                options.pytest_args,
+                options.seed,
+                prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
+            ),
             flavor=self._flavor,
         )
 
@@ -361,6 +374,6 @@ def _narrowing(options: Options) -> list[str]:
 
 def _check_selection(options: Options) -> None:
     """Refuse what would be refused in each cell, or at the end, before anything is built."""
-    selection.checks(options.pytest_args, options.checks)
+    selection.checks(options.pytest_args, options.checks, selftests=options.selftests)
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")

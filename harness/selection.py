@@ -18,14 +18,17 @@ from harness.scheduler import cell_environment
 COLLECT_SECONDS = 60.0
 
 
-def checks(pytest_args: Sequence[str] = (), paths: tuple[Path, ...] = ()) -> tuple[str, ...]:
-    """The names of the checks that are selected; `paths` are files of the user's own, if any.
+def checks(
+    pytest_args: Sequence[str] = (), paths: tuple[Path, ...] = (), *, selftests: bool = False
+) -> tuple[str, ...]:
+    """The names of the checks that are selected; `paths` are files of the user's own, if any,
+    `selftests` adds the kernel's own.
 
     UsageError for none, for what pytest refuses, and for two of one name.
     """
     argv = [sys.executable, "-m", "pytest", *PYTEST_ARGS, "--collect-only"]
     done = proc.run(
-        [*argv, *pytest_args, *check_paths(paths)],
+        [*argv, *pytest_args, *check_paths(paths, selftests=selftests)],
         deadline=Deadline(COLLECT_SECONDS),
         what="collecting the checks",
         env=cell_environment(),

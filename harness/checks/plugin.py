@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from harness.cell import CellSpec
 
 ANSWER_SECONDS = 5.0
+SELFTESTS = Path(__file__).parents[1] / "selftests/test_selftests.py"
 # Checks with a hung guest after which the others are left out: each would wait to its deadline.
 HUNG_LIMIT = 2
 # Neither a cache nor a configuration file, of the harness's own tests or of anybody's, has a say.
@@ -138,6 +139,7 @@ class CellPlugin:
         """Declare the markers of checks."""
         config.addinivalue_line("markers", "quick: the few checks that show most, in seconds")
         config.addinivalue_line("markers", "deep: shows more, and takes seconds in each cell")
+        config.addinivalue_line("markers", "selftests: the kernel's own KVM selftests")
         config.addinivalue_line("markers", "last: judges the whole boot, so it runs last")
 
     @pytest.hookimpl(wrapper=True)
@@ -284,6 +286,10 @@ def _assertion(error: BaseException) -> str:
     return str(error).split("\nassert ")[0].strip() or "assertion failed"
 
 
-def check_paths(extra: tuple[Path, ...]) -> tuple[str, ...]:
-    """The checks that come with the harness, or the ones that the user points at instead."""
-    return tuple(str(path) for path in extra) or (str(Path(__file__).parent),)
+def check_paths(extra: tuple[Path, ...], *, selftests: bool = False) -> tuple[str, ...]:
+    """The checks that come with the harness, or the ones that the user points at instead.
+
+    The kernel's own selftests come on top where they are asked for.
+    """
+    paths = extra or (Path(__file__).parent,)
+    return tuple(str(path) for path in (*paths, *((SELFTESTS,) if selftests else ())))
