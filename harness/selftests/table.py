@@ -42,6 +42,8 @@ class Selftest:
     before: str = ""
     """Its name in older trees."""
     needs: tuple[Needed, ...] = ()
+    old_accesses: int = 0
+    """Accesses that its guests make to pages that it made old before, 0 where that is not known."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,6 +62,8 @@ SELFTESTS = (
         # Fewer than 100 pages are too few for its own arithmetic: it fails with 0 of 64 lost.
         ("-b", "4M", "-v", "1"),
         MODE_4K,
+        # 1,024 pages are marked idle and written, then marked idle and read.
+        old_accesses=2048,
     ),
     Selftest(
         "page_fault_test",

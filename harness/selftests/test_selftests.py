@@ -17,6 +17,7 @@ from harness.observe.unproven import Unproven
 from harness.selftests import judge, ktap
 from harness.selftests.build import Selftests
 from harness.selftests.execute import ModeMissing, Stuck, execute, lacks
+from harness.selftests.faults import counted
 from harness.selftests.table import SELFTESTS, Selftest
 
 
@@ -59,7 +60,8 @@ def _run(
     if lacking := lacks(shell, test):
         return judge.skipped(name, lacking)
     try:
-        ended, threads = execute(shell, test, built.programs[own], cell.slowdown)
+        with counted(shell, test, claim):
+            ended, threads = execute(shell, test, built.programs[own], cell.slowdown)
     except ModeMissing as exc:
         return judge.skipped(name, str(exc))
     except Stuck as exc:
