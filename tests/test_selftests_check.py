@@ -42,7 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(module, "execute", execute)
         monkeypatch.setattr(module, "lacks", lambda shell, test: lacks)
-        cell: Any = type("Cell", (), {"selftests": builds, "slowdown": 1.0})()
+        host = type("Host", (), {"kind": "qemu"})()
+        cell: Any = type("Cell", (), {"selftests": builds, "slowdown": 1.0, "host": host})()
         shell: Any = None
         claim = Claim(tmp_path / "evidence", "")
         module.test_selftest(test, shell, claim, cell)

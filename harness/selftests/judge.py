@@ -42,9 +42,17 @@ class Ended:
     """Whether processes of its were still there when it had ended."""
 
 
-def point(test: Selftest, name: str, ended: Ended, allowed: float) -> ktap.Point:
-    """The test point of one run, with all of its output as its diagnostics."""
+def point(
+    test: Selftest, name: str, ended: Ended, allowed: float, *, emulated: bool = False
+) -> ktap.Point:
+    """The test point of one run, with all of its output as its diagnostics.
+
+    A failure that is the emulator's is one that is expected on an emulated host (XFAIL).
+    """
     ok, directive, detail = _result(test, ended, allowed)
+    excuse = test.emulated if emulated else None
+    if not ok and not directive and excuse and re.search(excuse.pattern, ended.output):
+        directive, detail = "XFAIL", excuse.why
     return ktap.Point(None, ok, name, directive, detail, tuple(ended.output.splitlines()))
 
 

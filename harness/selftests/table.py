@@ -24,6 +24,14 @@ class Needed:
 
 
 @dataclass(frozen=True)
+class Excuse:
+    """A failure that is the emulator's, by a regular expression that its whole output matches."""
+
+    pattern: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Selftest:
     """One program of tools/testing/selftests/kvm, and one way to run it.
 
@@ -42,6 +50,8 @@ class Selftest:
     before: str = ""
     """Its name in older trees."""
     needs: tuple[Needed, ...] = ()
+    emulated: Excuse | None = None
+    """What fails on an emulated host alone, if anything does."""
     old_accesses: int = 0
     """Accesses that its guests make to pages that it made old before, 0 where that is not known."""
 
@@ -51,6 +61,14 @@ class Selftest:
         return (self.name, self.before) if self.before else (self.name,)
 
 
+# Arm ARM, ESR_ELx.WnR of a data abort: 0 for an atomic instruction if a read would have faulted.
+# QEMU 7.2 sets it to 1, and KVM then refuses to write to a read-only slot before it reads the page.
+_CAS_IS_A_WRITE = Excuse(
+    r"Test: ro_memslot_no_syndrome_guest_cas\n(?:(?!Test: ).*\n)*uffd fault: .*\nDone\.\n"
+    r"==== Test Assertion Failure ====\n"
+    r".*test->expected_events\.uffd_faults == events\.uffd_faults\n(?:.*\n)*\s+0x2 != 0x1 ",
+    "the emulated CPU reports the fault of a CAS as a write, though a read would have faulted",
+)
 _USERFAULTFD = Needed("/proc/sys/vm/unprivileged_userfaultfd", "userfaultfd (CONFIG_USERFAULTFD)")
 
 SELFTESTS = (
@@ -69,11 +87,12 @@ SELFTESTS = (
         "page_fault_test",
         "stage-2 faults on data and on the guest's own page tables: holes, userfaultfd, the dirty "
         "log, read-only slots; the guest's walker sets its AF",
-        r"Test: ",
+        r"(?m)^Done\.$",
         150,
         (),
         MODE_4K,
         needs=(_USERFAULTFD,),
+        emulated=_CAS_IS_A_WRITE,
     ),
     Selftest(
         "demand_paging_test",

@@ -69,4 +69,6 @@ def _run(
         raise
     if threads:
         claim.save(f"threads{number or ''}.txt", threads)
-    return judge.point(test, name, ended, test.seconds * cell.slowdown)
+    return judge.point(
+        test, name, ended, test.seconds * cell.slowdown, emulated=cell.host.kind == "qemu"
+    )
