@@ -32,7 +32,7 @@ claims: {1: exactness}
 mutants:
   dies:
     {breaks: all, claim: 1, stage2_af: [software], cells: [nvhe software], check: test_a,
-     death: livelock}
+     deaths: [livelock]}
   lies: {breaks: some, claim: 1, cells: [vhe hardware], check: test_b}
   same: {breaks: a name, kind: neutral, modes: [vhe]}
   slow: {breaks: time, claim: 1, kind: cost, shown_by: a clock}

@@ -116,7 +116,7 @@ def listed(name: str, mutant: Mutant) -> Result:
         check=mutant.check,
         debug=mutant.debug,
         shown_by=mutant.shown_by,
-        death=mutant.death,
+        deaths=mutant.deaths,
         says=mutant.says,
     )
 

@@ -60,7 +60,7 @@ class Result(_Model):
     claim: int | None = None
     series: str | None = None
     check: str | None = None
-    death: Death | None = None
+    deaths: tuple[Death, ...] = ()
     says: str | None = None
     debug: bool = False
     shown_by: str | None = None
