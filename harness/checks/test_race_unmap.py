@@ -63,7 +63,7 @@ def recorded(contract: Contract) -> Wanted:
     return Wanted(
         events=(AGE, UNMAP),
         functions=tuple(dict.fromkeys((AGE_CALLBACK, UNMAP_CALLBACK, *fast))),
-        slowed=frozenset({AGE_CALLBACK}),
+        slowed={AGE_CALLBACK: 8},
         returns={MKYOUNG: "ret == 0", UNMAP_WALK: ""},
     )
 

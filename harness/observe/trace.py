@@ -55,9 +55,11 @@ _ENTRIES = re.compile(
 _NOTE = re.compile(r"##### CPU [0-9]{1,5} buffer started ####|CPU:[0-9]{1,5} \[LOST .{0,30}\]")
 _HEX = r"(?:0x)?([0-9a-f]{1,16})"
 
-# What a slowed probe fetches: the caller's name, again and again. Each costs two searches of the
+# What a slowed probe fetches again and again: the caller's name. Each costs two searches of the
 # kernel's symbols. Linux 6.3 brought the type.
-_SLOWLY = "".join(f" s{index}=%x30:symstr" for index in range(8))
+_SLOWLY = "%x30:symstr"
+# An event must fit a page, and each name takes up to 60 bytes of it.
+MOST_SLOWED = 48
 
 # What an event's text says, by the TP_printk of Linux 6.12 (arch/arm64/kvm/trace_arm.h and
 # include/trace/events/kvm.h). "%#016lx" pads with zeros to 16 columns, the 0x among them.
@@ -89,8 +91,9 @@ class Wanted:
     `buffer_kib` is per CPU. `filters` gives an event of `events` a filter expression
     (Documentation/trace/events.rst, "Event filtering"). `returns` names functions whose returns
     are recorded as events, each with a filter on its returned value `ret`; "" records them all.
-    `slowed` are those of `functions` whose entry is to take long, to widen the window of a race:
-    a tenth of a millisecond and more under emulation, if the kernel can.
+    `slowed` are those of `functions` whose entry is to take long, to widen the window of a race,
+    with how often the time of looking up a symbol, up to MOST_SLOWED: 8 are a tenth of a
+    millisecond and more under emulation, if the kernel can.
     """
 
     events: tuple[str, ...] = ()
@@ -98,7 +101,7 @@ class Wanted:
     buffer_kib: int = 8192
     filters: Mapping[str, str] = field(default_factory=dict)
     returns: Mapping[str, str] = field(default_factory=dict)
-    slowed: frozenset[str] = frozenset()
+    slowed: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for event in self.events:
@@ -109,6 +112,8 @@ class Wanted:
                 raise UsageError(f"not the name of a function: {function!r}")
         if unknown := set(self.filters) - set(self.events):
             raise UsageError(f"a filter for an event that is not recorded: {sorted(unknown)}")
+        if any(not 1 <= often <= MOST_SLOWED for often in self.slowed.values()):
+            raise UsageError(f"a probe is slowed 1 to {MOST_SLOWED} times: {dict(self.slowed)}")
         if any("\n" in text for text in (*self.filters.values(), *self.returns.values())):
             raise UsageError("a filter of more than one line")
         short = [name for _, _, name in (event.partition(":") for event in self.events)]
@@ -425,7 +430,8 @@ def setup_script(wanted: Wanted) -> str:
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
-        fetches = (_SLOWLY, "") if function in wanted.slowed else ("",)
+        slowly = (f" s{index}={_SLOWLY}" for index in range(wanted.slowed.get(function, 0)))
+        fetches = tuple(dict.fromkeys(("".join(slowly), "")))
         lines.append(_probe_script(function, function, probe, "p", fetches, "common_pid < 0"))
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
