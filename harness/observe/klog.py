@@ -1,54 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Find what the kernel's log says went wrong: WARN, BUG, Oops, stalls, lockdep, EL2 panics.
+"""Cut out of the kernel's log what went wrong: WARN, BUG, Oops, stalls, lockdep, EL2 panics.
 
-The signatures are those of Linux 6.12 on arm64: kernel/panic.c, lib/bug.c,
-arch/arm64/kernel/traps.c, arch/arm64/mm/fault.c, kernel/locking/lockdep.c, kernel/watchdog.c,
-kernel/hung_task.c, mm/kasan/report.c, mm/page_alloc.c, mm/page_poison.c,
-arch/arm64/kvm/handle_exit.c, and of kernel/rcu/ tree_stall.h, tree_exp.h and tasks.h. Each kind has
-a real splat under tests/data/observe.
+What begins a report stands in signatures.py, with the functions that print it; here is where each
+ends, after kernel/panic.c, kernel/locking/lockdep.c, kernel/rcu/tree_stall.h, kernel/workqueue.c,
+mm/kasan/report.c, lib/ubsan.c, lib/nmi_backtrace.c and arch/arm64/kvm/handle_exit.c. Nearly every
+kind has a real splat under tests/data/observe; its README.md says which have not.
 
 Only lines with the kernel's timestamp (CONFIG_PRINTK_TIME) can begin a splat: a program that
-writes the same words to the console is no kernel. A line that does not *begin* with a signature's
-words does not match.
+writes the same words to the console is no kernel. CONFIG_PRINTK_CALLER adds who printed a line,
+and reports that several CPUs print at the same time are told apart by that. Without it nothing
+tells whose line it is: such reports are all found, but each of them ends where the next one begins,
+is not `complete`, and may hold lines of the other.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
+from collections import deque
+from dataclasses import dataclass, field
+
+from harness.observe.signatures import (
+    CUT_HERE,
+    PANIC,
+    Kind,
+    below_ruler,
+    classify,
+    has_no_trace,
+    is_one_line,
+    is_ruler,
+    message_kind,
+)
+
+__all__ = ["MAX_LINE", "MAX_SPLAT_LINES", "Follower", "Kind", "Splat", "kernel_lines", "splats"]
 
 MAX_SPLAT_LINES = 1000
 MAX_LINE = 8192
-
-
-class Kind(StrEnum):
-    """What a splat reports."""
-
-    WARN = "warn"
-    BUG = "bug"
-    OOPS = "oops"
-    EXTERNAL_ABORT = "external-abort"
-    SERROR = "serror"
-    PANIC = "panic"
-    HYP_PANIC = "hyp-panic"
-    RCU_STALL = "rcu-stall"
-    SOFT_LOCKUP = "soft-lockup"
-    HUNG_TASK = "hung-task"
-    LOCKDEP = "lockdep"
-    ATOMIC_SLEEP = "atomic-sleep"
-    KASAN = "kasan"
-    BAD_PAGE = "bad-page"
-    PAGE_POISON = "page-poison"
+# Callers whose reports may be open at the same time.
+MAX_CALLERS = 64
 
 
 @dataclass(frozen=True)
 class Splat:
     """One report in a kernel log.
 
-    `headline` is the line that names it, without its timestamp; `text` all its lines as they were
-    logged; `line` the number of its first line, from 1. `complete` is False if the log ended
-    before the report did.
+    `headline` is the line that names it, without its timestamp, and `message` what a WARN() says
+    in words; `text` all its lines as they were logged; `line` the number of its first line, from 1.
+    `complete` is False if the log ended before the report did, or if another came between.
     """
 
     kind: Kind
@@ -56,76 +53,69 @@ class Splat:
     text: str
     line: int
     complete: bool
+    message: str = ""
+
+    @property
+    def title(self) -> str:
+        """One line that tells what happened."""
+        return f"{self.headline}: {self.message}" if self.message else self.headline
 
 
 _STAMP = re.compile(
-    r"\[ {0,11}[0-9]{1,11}\.[0-9]{6}\](?:\[ {0,10}[TC][0-9]{1,10}\])? (?P<text>.*)", re.DOTALL
+    r"\[ {0,11}[0-9]{1,11}\.[0-9]{6}\](?:\[ {0,10}(?P<caller>[TC][0-9]{1,10})\])? (?P<text>.*)",
+    re.DOTALL,
 )
-_CUT_HERE = "------------[ cut here ]------------"
-_RULER = re.compile(r"={20,100}")
 _BOOT = "Booting Linux on physical CPU "
-_PANIC = "Kernel panic - not syncing: "
 
-# Tried in this order; the first that matches the start of a line names the splat.
-_SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    (Kind.WARN, re.compile(r"WARNING: CPU: [0-9]{1,5} PID: [0-9]{1,10} at ")),
-    (Kind.BUG, re.compile(r"kernel BUG at .{1,300}!")),
-    (Kind.OOPS, re.compile(r"Unable to handle kernel ")),
-    (Kind.EXTERNAL_ABORT, re.compile(r"Internal error: synchronous external abort: ")),
-    (Kind.OOPS, re.compile(r"Internal error: .{1,200}: [0-9a-f]{16} \[#[0-9]{1,6}\]")),
-    (Kind.SERROR, re.compile(r"SError Interrupt on CPU[0-9]{1,5}, code 0x")),
-    (Kind.HYP_PANIC, re.compile(r"kvm \[[0-9]{1,10}\]: nVHE hyp (?:panic|BUG) at: ")),
-    (Kind.PANIC, re.compile(re.escape(_PANIC))),
-    (
-        Kind.RCU_STALL,
-        re.compile(
-            r"rcu: INFO: [a-z_]{1,40} (?:self-)?detected (?:expedited )?stalls?"
-            r"(?: on CPU|, but suppressed full report)"
-        ),
-    ),
-    # Tasks RCU, whose file has no "rcu: " before its messages.
-    (
-        Kind.RCU_STALL,
-        re.compile(r"INFO: rcu_tasks(?:_[a-z]{1,20})? detected stalls(?: on tasks:|\? )"),
-    ),
-    (Kind.SOFT_LOCKUP, re.compile(r"watchdog: BUG: soft lockup - CPU#[0-9]{1,5} stuck for ")),
-    (Kind.HUNG_TASK, re.compile(r"INFO: task .{1,40} blocked for more than [0-9]{1,10} seconds")),
-    (Kind.ATOMIC_SLEEP, re.compile(r"BUG: sleeping function called from invalid context at ")),
-    (Kind.ATOMIC_SLEEP, re.compile(r"BUG: scheduling while atomic: ")),
-    (Kind.KASAN, re.compile(r"BUG: KASAN: ")),
-    (Kind.BAD_PAGE, re.compile(r"BUG: Bad (?:page state|page map|page cache|rss-counter state) ")),
-    (Kind.BUG, re.compile(r"BUG: ")),
-    (Kind.PAGE_POISON, re.compile(r"pagealloc: (?:single bit error|memory corruption)")),
-    # A lock that was never initialised. Lockdep stops with it, as with every report of its own.
-    (Kind.LOCKDEP, re.compile(r"INFO: trying to register non-static key\.")),
-)
-# Lockdep and RCU put a ruler above: "=====", then one of these.
-_BELOW_RULER = re.compile(r"WARNING: |\[ BUG: ")
-
-# Stalls that are told without a call trace.
-_NO_TRACE = re.compile(r".*(?:, but suppressed full report | detected stalls\? )")
-
-# Reports that end with "---[ end trace" (include/linux/panic.h, oops_exit()).
-_TO_END_TRACE = frozenset({Kind.WARN, Kind.BUG, Kind.OOPS, Kind.EXTERNAL_ABORT})
-_REGISTERS = r"CPU: |Hardware name: |pstate: |pc : |lr : |sp : |x[0-9]{1,2}\s?: |Code: "
+_WARNINGS = frozenset({Kind.WARN, Kind.ODEBUG, Kind.REFCOUNT, Kind.LIST})
+# Reports that end with "---[ end trace" (kernel/panic.c:print_oops_end_marker(), lib/ubsan.c).
+_TO_END_TRACE = _WARNINGS | {Kind.BUG, Kind.OOPS, Kind.EXTERNAL_ABORT, Kind.UBSAN}
+# Those that end with the ruler that they began with; UBSAN's did until 6.3.
+_TO_RULER = frozenset({Kind.KASAN, Kind.KFENCE})
+_RULED = re.compile(r"BUG: KCSAN: |BUG: KMSAN: |UBSAN: ")
+# Those of which a panic is the end.
+_THEN_PANIC = frozenset({Kind.HYP_PANIC, Kind.SERROR, Kind.BAD_MODE, Kind.STACK_OVERFLOW})
+_REGISTERS = r"CPU: |Hardware name: |Tainted: |pstate: |pc : |lr : |sp : |x[0-9]{1,2}\s?: |Code: "
+_NMI = r"Sending NMI from CPU |NMI backtrace for cpu |Modules linked in:"
 # What may follow the last line of a call trace and still belongs to the report.
 _TAIL: dict[Kind, re.Pattern[str]] = {
     Kind.RCU_STALL: re.compile(
         rf"rcu: \t|rcu: [a-z_]+ kthread |rcu: Stack dump |rcu: RCU grace-period |Task dump for CPU "
         r"|task:|\S{16}: [.I][.N] nvcsw: |P[0-9]{1,10}: [.I][.i]"
         r"|\tIPI outstanding to CPU "
-        rf"|Sending NMI from CPU |NMI backtrace for cpu |Modules linked in:|{_REGISTERS}"
+        rf"|{_NMI}|{_REGISTERS}"
+    ),
+    Kind.SOFT_LOCKUP: re.compile(rf"{_NMI}|{_REGISTERS}"),
+    Kind.HARD_LOCKUP: re.compile(rf"{_NMI}|{_REGISTERS}"),
+    # 7.3 also shows who holds what the task waits for.
+    Kind.HUNG_TASK: re.compile(r"INFO: task .{1,60} (?:is )?blocked on an? |task:"),
+    # show_all_workqueues() and show_cpu_pools_hogs()
+    Kind.WORKQUEUE: re.compile(
+        r"Showing (?:busy workqueues|backtraces of running workers)|workqueue \S|pool [0-9]{1,10}:"
+        r"|  pwq [0-9]|    (?:in-flight|pending|inactive):|task:"
     ),
     Kind.HYP_PANIC: re.compile(r"kvm \["),
+    Kind.SERROR: re.compile(_REGISTERS),
+    Kind.BAD_MODE: re.compile(_REGISTERS),
+    Kind.STACK_OVERFLOW: re.compile(rf"ESR: |FAR: |(?:Task|IRQ|Overflow) stack: |{_REGISTERS}"),
     # What dump_page() says of the page.
     Kind.PAGE_POISON: re.compile(r"page: |memcg:|head: |page_type: |flags: |raw: |page dumped "),
 }
 _CODE_ONLY = re.compile(r"Code: |irq event stamp: |(?:hard|soft)irqs last ")
+# What shows that a trace is going to come.
+_SIGN = re.compile(rf"Call trace:|{_REGISTERS}|Modules linked in:|[0-9]{{1,5}} locks? held by ")
+# How many lines a report that need not have a trace may have before it.
+_PATIENCE = 12
+# What follows the heading of a warning and is no message of its own.
+_NO_MESSAGE = re.compile(rf"{_REGISTERS}|Modules linked in:|Call trace:|\s*$")
 _LOCK_HELD = "WARNING: lock held when returning to user space!"
 _HELD_BY = re.compile(r"[0-9]{1,5} locks? held by ")
 _END_TRACE = "---[ end trace "
 _END_PANIC = "---[ end Kernel panic - not syncing: "
 _PANIC_DONE = re.compile(r"Memory Limit: |Rebooting in [0-9]{1,10} seconds")
+_NMI_BACKTRACE = "NMI backtrace for cpu "
+# Lines that are kept in case that the beginning of a report is lost.
+_RECENT = 80
 
 
 def stamped(line: str) -> str | None:
@@ -142,40 +132,48 @@ def kernel_lines(text: str) -> int:
     return sum(stamped(line) is not None for line in text.split("\n"))
 
 
-def _classify(text: str) -> Kind | None:
-    return next((kind for kind, pattern in _SIGNATURES if pattern.match(text)), None)
+@dataclass
+class _Log:
+    """What all callers' reports of one log share."""
+
+    done: list[Splat] = field(default_factory=list)
+    number: int = 0
+    panic_line: str | None = None
+    panic_ended: bool = False
 
 
 class _Scanner:
-    """Takes the lines of a log one by one and cuts the splats out of them."""
+    """Takes the lines of one caller one by one and cuts the splats out of them."""
 
-    def __init__(self) -> None:
-        self.done: list[Splat] = []
-        self.panic_line: str | None = None
-        self.panic_ended = False
-        self._number = 0
+    def __init__(self, log: _Log) -> None:
+        self._log = log
+        self._recent: deque[tuple[int, str]] = deque(maxlen=_RECENT)
         self._reset()
+
+    @property
+    def open(self) -> bool:
+        """Whether a splat has begun and not ended."""
+        return self._open
 
     def _reset(self) -> None:
         self._open = False
         self._kind: Kind | None = None
-        self._headline = ""
+        self._headline = self._message = ""
         self._lines: list[str] = []
         # Lines without a stamp: dmesg(1) prints the second line of a message so. They count
         # only if more of the splat follows; a program's output after its end does not.
         self._foreign: list[str] = []
-        self._start = 0
-        self._ruler = False
+        self._start = self._after_name = 0
+        self._ruler = self._sign = False
         self._in_trace = self._trace_done = self._whole = False
 
-    def line(self, line: str) -> None:
-        """The next line, without its end."""
-        self._number += 1
-        text = stamped(line)
-        if text is None:
-            if self._open and len(self._lines) + len(self._foreign) < MAX_SPLAT_LINES:
-                self._foreign.append(line)
-            return
+    def foreign(self, line: str) -> None:
+        """A line that has no timestamp."""
+        if self._open and len(self._lines) + len(self._foreign) < MAX_SPLAT_LINES:
+            self._foreign.append(line)
+
+    def line(self, text: str, line: str) -> None:
+        """The next line: what the kernel printed in it, and as it was logged."""
         if self._open and self._continues(text, line):
             return
         self._begin(text, line)
@@ -186,30 +184,57 @@ class _Scanner:
 
     def _ended(self) -> bool:
         """Whether the open splat lacks nothing, if no line of it follows."""
-        if self._kind in _TO_END_TRACE or self._kind in (None, Kind.PANIC, Kind.KASAN):
+        if self._kind in (None, Kind.PANIC) or self._kind in _TO_END_TRACE or self._to_ruler():
             return self._whole
+        if self._may_be_bare() and not self._sign:
+            return True
+        if self._kind in _THEN_PANIC:
+            return False
         return self._trace_done or self._in_trace
 
     def _begin(self, text: str, line: str) -> None:
-        ruler = _RULER.fullmatch(text) is not None
-        kind = _classify(text)
+        ruler = is_ruler(text)
+        kind = classify(text)
         if text.startswith(_BOOT):
-            self.panic_ended = self.panic_ended or self.panic_line is not None
-        if not ruler and text != _CUT_HERE and kind is None:
+            self._log.panic_ended = self._log.panic_ended or self._log.panic_line is not None
+        if not ruler and text != CUT_HERE and kind is None:
+            self._begin_headless(text, line)
             return
-        self._open, self._ruler, self._start = True, ruler, self._number
+        self._recent.clear()
+        self._open, self._ruler, self._start = True, ruler, self._log.number
         self._keep(line)
         if kind is not None:
             self._name(kind, text)
 
+    def _begin_headless(self, text: str, line: str) -> None:
+        """A line between reports. The end of one, if none has begun, is what is left of it."""
+        if self._log.done:
+            return
+        self._recent.append((self._log.number, line))
+        if text.startswith(_END_TRACE):
+            self._open, self._kind, self._start = True, Kind.HEADLESS, self._recent[0][0]
+            self._headline = "a report whose beginning is lost"
+            self._lines = [kept for _, kept in self._recent]
+            self._recent.clear()
+            self._finish(complete=False)
+
     def _name(self, kind: Kind, text: str) -> None:
         self._kind, self._headline = kind, text
-        if text.startswith(_PANIC) and self.panic_line is None:
-            self.panic_line = text
-        if text.startswith("BUG: Bad rss-counter state "):
+        self._specialise()
+        if text.startswith(PANIC) and self._log.panic_line is None:
+            self._log.panic_line = text
+        if is_one_line(text):
             self._finish(complete=True)
-        elif kind is Kind.RCU_STALL and _NO_TRACE.match(text):
+        elif kind is Kind.WORKQUEUE or kind in _THEN_PANIC:
+            # Every line of it is known, whether or not a trace is among them.
             self._trace_done = True
+        elif kind is Kind.RCU_STALL and has_no_trace(text):
+            self._trace_done = True
+
+    def _specialise(self) -> None:
+        """What a warning is about, if its message says that."""
+        if self._kind is Kind.WARN and self._message:
+            self._kind = message_kind(self._message) or self._kind
 
     def _keep(self, line: str) -> None:
         self._lines += [*self._foreign, line]
@@ -222,10 +247,12 @@ class _Scanner:
         if self._open and not (self._ruler and self._kind is None):
             kind = self._kind or Kind.WARN
             headline = self._headline or (stamped(self._lines[-1]) or self._lines[-1])
+            if self._may_be_bare() and not self._sign and not self._to_ruler():
+                self._lines = self._lines[:1]
             text = "\n".join(self._lines)
-            self.done.append(Splat(kind, headline, text, self._start, complete))
-            if self._headline.startswith(_PANIC):
-                self.panic_ended = True
+            self._log.done.append(Splat(kind, headline, text, self._start, complete, self._message))
+            if self._headline.startswith(PANIC):
+                self._log.panic_ended = True
         self._reset()
 
     def _continues(self, text: str, line: str) -> bool:
@@ -235,14 +262,13 @@ class _Scanner:
         if text.startswith(_BOOT):
             self._finish(complete=self._ended())
             return False
-        if self._kind is Kind.KASAN:
+        if self._to_ruler():
             self._keep(line)
-            if _RULER.fullmatch(text):
+            if is_ruler(text):
                 self._finish(complete=True)
             return True
         if self._starts_another(text):
-            then_panics = self._kind in (Kind.HYP_PANIC, Kind.SERROR)
-            self._finish(complete=then_panics or self._ended())
+            self._finish(complete=self._kind in _THEN_PANIC or self._ended())
             return False
         if text.startswith((_END_TRACE, _END_PANIC)):
             self._keep(line)
@@ -250,27 +276,39 @@ class _Scanner:
             return True
         return self._follows_trace(text, line)
 
+    def _may_be_bare(self) -> bool:
+        """Whether the open splat may be one line without a trace, as far as its heading tells."""
+        return self._kind is Kind.REPORT or (self._kind is Kind.LOCKDEP and not self._ruler)
+
+    def _to_ruler(self) -> bool:
+        """Whether the open splat ends with a ruler, whatever stands before that."""
+        ruled = self._ruler and _RULED.match(self._headline) is not None
+        return ruled or self._kind in _TO_RULER
+
     def _names_it(self, text: str, line: str) -> bool:
         """A line below a ruler or "cut here", before the line that names the splat."""
-        kind = _classify(text)
         if self._ruler:
-            if kind is None and _BELOW_RULER.match(text):
-                kind = Kind.LOCKDEP
+            kind = below_ruler(text)
             if kind is None:
                 self._reset()
                 return False
-        elif text == _CUT_HERE or text.startswith(_END_TRACE):
-            self._finish(complete=False)
-            return False
+        else:
+            kind = classify(text)
+            if text == CUT_HERE or text.startswith(_END_TRACE):
+                self._finish(complete=False)
+                return False
+            if kind is None:
+                # arch/arm64 has the words of a WARN() printed first (__warn_printk()).
+                self._message = self._message or text.strip()
         self._keep(line)
         if kind is not None:
             self._name(kind, text)
         return True
 
     def _starts_another(self, text: str) -> bool:
-        if text == _CUT_HERE or _RULER.fullmatch(text):
+        if text == CUT_HERE or is_ruler(text):
             return True
-        kind = _classify(text)
+        kind = classify(text)
         if kind is None:
             return False
         if text.startswith("Internal error: ") and self._kind in (Kind.OOPS, Kind.BUG):
@@ -279,6 +317,12 @@ class _Scanner:
 
     def _follows_trace(self, text: str, line: str) -> bool:
         assert self._kind is not None
+        self._after_name += 1
+        if self._kind in _WARNINGS and self._after_name == 1 and not self._message:
+            # 7.3 has them printed by __warn(), below its heading.
+            self._message = "" if _NO_MESSAGE.match(text) else text.strip()
+            self._specialise()
+        self._sign = self._sign or _SIGN.match(text) is not None
         if text == "Call trace:" or self._lists_held_locks(text):
             self._in_trace = True
         elif self._in_trace and not text.startswith(" "):
@@ -289,9 +333,12 @@ class _Scanner:
             if not tail.match(text) and not _CODE_ONLY.match(text):
                 self._finish(complete=True)
                 return False
+        if self._may_be_bare() and not self._sign and self._after_name > _PATIENCE:
+            self._finish(complete=True)
+            return False
         self._keep(line)
         if self._kind is Kind.PANIC and _PANIC_DONE.match(text):
-            self._whole = self.panic_ended = True
+            self._whole = self._log.panic_ended = True
         return True
 
     def _lists_held_locks(self, text: str) -> bool:
@@ -299,13 +346,70 @@ class _Scanner:
         return self._headline == _LOCK_HELD and _HELD_BY.match(text) is not None
 
 
+class _Demultiplexer:
+    """Takes the lines of a log one by one and gives each to the scanner of who printed it.
+
+    Where CONFIG_PRINTK_CALLER is off, that is one for all.
+    """
+
+    def __init__(self) -> None:
+        self.log = _Log()
+        self._last = _Scanner(self.log)
+        self._scanners: dict[str, _Scanner] = {"": self._last}
+
+    def line(self, line: str) -> None:
+        """The next line, without its end."""
+        self.log.number += 1
+        stamp = _STAMP.search(line)
+        if stamp is None:
+            self._last.foreign(line)
+            return
+        text = stamp["text"]
+        if text.startswith(_BOOT):
+            self._close_others()
+        self._last = self._scanner(stamp["caller"] or "", text)
+        self._last.line(text, line)
+
+    def close(self) -> None:
+        """The log has ended."""
+        for scanner in self._scanners.values():
+            scanner.close()
+
+    def _close_others(self) -> None:
+        """The machine starts again: what any caller had begun has ended."""
+        for caller, scanner in list(self._scanners.items()):
+            if caller:
+                scanner.close()
+                del self._scanners[caller]
+
+    def _scanner(self, caller: str, text: str) -> _Scanner:
+        known = self._scanners.get(caller)
+        if known is not None and (known.open or not caller):
+            return known
+        if text.startswith(_NMI_BACKTRACE) and self._last.open:
+            # What a CPU prints because another one asked for it is a part of that one's report.
+            known = self._last
+        if known is None or not known.open:
+            known = _Scanner(self.log)
+        self._scanners.pop(caller, None)
+        self._scanners[caller] = known
+        if len(self._scanners) > MAX_CALLERS:
+            self._forget()
+        return known
+
+    def _forget(self) -> None:
+        """Close the report of the caller that has been there for the longest time."""
+        oldest = next(caller for caller in self._scanners if caller)
+        self._scanners.pop(oldest).close()
+
+
 def splats(text: str) -> tuple[Splat, ...]:
-    """All reports in a kernel log (dmesg or a console), in their order."""
-    scanner = _Scanner()
+    """All reports in a kernel log (dmesg or a console), in the order in which they begin."""
+    scanner = _Demultiplexer()
     for line in text.removesuffix("\n").split("\n"):
         scanner.line(line.rstrip("\r").replace("\0", "")[:MAX_LINE])
     scanner.close()
-    return tuple(scanner.done)
+    return tuple(sorted(scanner.log.done, key=lambda splat: splat.line))
 
 
 class Follower:
@@ -317,19 +421,19 @@ class Follower:
     """
 
     def __init__(self) -> None:
-        self._scanner = _Scanner()
+        self._scanner = _Demultiplexer()
         self._pending = b""
         self._told = 0
 
     @property
     def panic_line(self) -> str | None:
         """The first line of the first panic, without its timestamp."""
-        return self._scanner.panic_line
+        return self._scanner.log.panic_line
 
     @property
     def panic_ended(self) -> bool:
         """Whether all of that panic's trace has come."""
-        return self._scanner.panic_ended
+        return self._scanner.log.panic_ended
 
     def feed(self, piece: bytes) -> tuple[Splat, ...]:
         """The splats that ended within this piece."""
@@ -354,6 +458,6 @@ class Follower:
         self._scanner.line(text[:MAX_LINE])
 
     def _new(self) -> tuple[Splat, ...]:
-        new = tuple(self._scanner.done[self._told :])
+        new = tuple(self._scanner.log.done[self._told :])
         self._told += len(new)
         return new

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reports that were written after the code that prints them, where no kernel was broken for it.
+
+Each is put between two lines that are none of it, and must be found with exactly its own.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.observe import klog
+from harness.observe.klog import Kind, Splat
+
+RULER = "=" * 66
+LONG_RULER = "=" * 80
+CUT = "------------[ cut here ]------------"
+END = "---[ end trace 0000000000000000 ]---"
+CPU = [
+    "CPU: 1 UID: 0 PID: 53 Comm: sh Not tainted 6.12.117 #2",
+    "Hardware name: linux,dummy-virt (DT)",
+]
+REGISTERS = [
+    "pstate: 00000009 (nzcv daif -PAN -UAO -TCO -DIT -SSBS BTYPE=--)",
+    "pc : stage2_age_walker+0x28/0x78",
+    "lr : __kvm_pgtable_walk+0x24/0x178",
+    "sp : ffff000001cabc90",
+    "x29: ffff000001cabc90 x28: ffff000001cd0f00 x27: 0000000000000000",
+    "x2 : 0000000000000000 x1 : ffff8000806a4268 x0 : 0000000000000000",
+]
+TRACE = ["Call trace:", " stage2_age_walker+0x28/0x78", " __kvm_pgtable_walk+0x124/0x178"]
+TASK = "task:kworker/0:1     state:R  running task     stack:0     pid:12    tgid:12    ppid:2"
+WARN = "WARNING: CPU: 1 PID: 53 at lib/refcount.c:28 refcount_warn_saturate+0xf4/0x148"
+
+# kind, what the headline begins with, the lines
+WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
+    # lib/ubsan.c:ubsan_prologue(), ubsan_epilogue(): 6.12, then 6.2
+    "ubsan": (
+        Kind.UBSAN,
+        "UBSAN: array-index-out-of-bounds in ",
+        [CUT, "UBSAN: array-index-out-of-bounds in arch/arm64/kvm/mmu.c:12:3",
+         "index 4 is out of range for type 'int [4]'", *CPU, *TRACE, "---[ end trace ]---"],
+    ),
+    "ubsan-6.2": (
+        Kind.UBSAN,
+        "UBSAN: shift-out-of-bounds in ",
+        [LONG_RULER, "UBSAN: shift-out-of-bounds in arch/arm64/kvm/mmu.c:12:3",
+         "shift exponent 64 is too large for 64-bit type 'long int'", *CPU, *TRACE, LONG_RULER],
+    ),
+    # mm/kfence/report.c:kfence_report_error()
+    "kfence": (
+        Kind.KFENCE,
+        "BUG: KFENCE: use-after-free read in ",
+        [RULER, "BUG: KFENCE: use-after-free read in stage2_age_walker+0x28/0x78", "",
+         "Use-after-free read at 0x00000000a8b3c1d2 (in kfence-#12):",
+         " stage2_age_walker+0x28/0x78", " __kvm_pgtable_walk+0x124/0x178", "",
+         "kfence-#12: 0x00000000a8b3c1d2-0x00000000a8b3c1f1, size=32, cache=kmalloc-32", "",
+         "freed by task 53 on cpu 1 at 3.313881s (0.000100s ago):", " kfree+0x28/0x78", "",
+         *CPU, RULER],
+    ),
+    # kernel/watchdog.c:watchdog_hardlockup_check(): this CPU, then another in 7.3's words
+    "hard-lockup": (
+        Kind.HARD_LOCKUP,
+        "watchdog: Watchdog detected hard LOCKUP on cpu 1",
+        ["watchdog: Watchdog detected hard LOCKUP on cpu 1", "Modules linked in:",
+         *CPU, *REGISTERS, *TRACE],
+    ),
+    "hard-lockup-7.3": (
+        Kind.HARD_LOCKUP,
+        "watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1",
+        ["watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1", "Modules linked in:",
+         "Sending NMI from CPU 0 to CPUs 1:", "NMI backtrace for cpu 1",
+         *CPU, *REGISTERS, *TRACE],
+    ),
+    "hard-lockup-6.2": (
+        Kind.HARD_LOCKUP,
+        "NMI watchdog: Watchdog detected hard LOCKUP on cpu 1",
+        ["NMI watchdog: Watchdog detected hard LOCKUP on cpu 1", *CPU, *REGISTERS, *TRACE],
+    ),
+    # kernel/workqueue.c:wq_watchdog_timer_fn(), show_all_workqueues(), show_cpu_pools_hogs()
+    "workqueue": (
+        Kind.WORKQUEUE,
+        "BUG: workqueue lockup - pool cpus=0 ",
+        ["BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
+         "Showing busy workqueues and worker pools:", "workqueue events: flags=0x0",
+         "  pwq 2: cpus=0 node=0 flags=0x0 nice=0 active=1 refcnt=2",
+         "    pending: vmstat_shepherd",
+         "pool 2: cpus=0 node=0 flags=0x0 nice=0 hung=31s workers=2 idle: 12",
+         "Showing backtraces of running workers in stalled CPU-bound worker pools:",
+         "pool 2:", TASK, *TRACE],
+    ),
+    # lib/refcount.c, lib/debugobjects.c, lib/list_debug.c; __warn_printk() prints the words first
+    "refcount": (
+        Kind.REFCOUNT,
+        "WARNING: CPU: 1 PID: 53 at lib/refcount.c:28 ",
+        [CUT, "refcount_t: underflow; use-after-free.", WARN, *CPU, *REGISTERS, *TRACE, END],
+    ),
+    "odebug": (
+        Kind.ODEBUG,
+        "WARNING: CPU: 1 PID: 53 at lib/debugobjects.c:514 ",
+        [CUT, "ODEBUG: free active (active state 0) object: 00000000a8b3c1d2 object type: rcu_head",
+         "WARNING: CPU: 1 PID: 53 at lib/debugobjects.c:514 debug_print_object+0x98/0xd8",
+         *CPU, *REGISTERS, *TRACE, END],
+    ),
+    "list": (
+        Kind.LIST,
+        "WARNING: CPU: 1 PID: 53 at lib/list_debug.c:62 ",
+        [CUT, "list_del corruption, ffff000001cabd00->prev is NULL",
+         "WARNING: CPU: 1 PID: 53 at lib/list_debug.c:62 __list_del_entry_valid_or_report+0x8/0xd8",
+         *CPU, *REGISTERS, *TRACE, END],
+    ),
+    # kernel/panic.c:__warn() of 7.3, where the words may come below the heading
+    "warn-7.3": (
+        Kind.REFCOUNT,
+        "WARNING: lib/refcount.c:28 at refcount_warn_saturate+0xf4/0x148, CPU#1: sh/53",
+        [CUT, "WARNING: lib/refcount.c:28 at refcount_warn_saturate+0xf4/0x148, CPU#1: sh/53",
+         "refcount_t: underflow; use-after-free.", "Modules linked in:", *CPU, *REGISTERS,
+         "Call trace:", " refcount_warn_saturate+0xf4/0x148 (P)", " kvm_put_kvm+0x28/0x78", END],
+    ),
+    # arch/arm64/kernel/entry-common.c:__panic_unhandled(); traps.c:panic_bad_stack()
+    "bad-mode": (
+        Kind.BAD_MODE,
+        "Unhandled 64-bit el1h fiq exception on CPU1, ESR 0x",
+        ["Unhandled 64-bit el1h fiq exception on CPU1, ESR 0x00000000f2000800 -- BRK (AArch64)",
+         *CPU, *REGISTERS],
+    ),
+    "stack-overflow": (
+        Kind.STACK_OVERFLOW,
+        "Insufficient stack space to handle exception!",
+        ["Insufficient stack space to handle exception!", "ESR: 0x0000000096000047 -- DABT",
+         "FAR: 0xffff800080000000", "Task stack:     [0xffff800080000000..0xffff800080004000]",
+         *CPU, *REGISTERS],
+    ),
+    # arch/arm64/kvm/handle_exit.c:kvm_nvhe_report_cfi_failure(), nvhe_hyp_panic_handler()
+    "hyp-cfi": (
+        Kind.HYP_PANIC,
+        "kvm [53]: nVHE hyp CFI failure at: ",
+        ["kvm [53]: nVHE hyp CFI failure at: [<ffff800080563de0>] __kvm_nvhe_f+0x38/0xa0!",
+         "kvm [53]: nVHE call trace:", "kvm [53]:  [<ffff800080561e68>] __kvm_nvhe_g+0xa0/0xd0",
+         "kvm [53]: ---[ end nVHE call trace ]---", "kvm [53]: Hyp Offset: 0xffff00007fe00000"],
+    ),
+    "hyp-host-exception": (
+        Kind.HYP_PANIC,
+        "kvm [53]: Invalid host exception to nVHE hyp!",
+        ["kvm [53]: Invalid host exception to nVHE hyp!", "kvm [53]: nVHE call trace:",
+         "kvm [53]:  [<ffff800080561e68>] __kvm_nvhe_g+0xa0/0xd0",
+         "kvm [53]: ---[ end nVHE call trace ]---"],
+    ),
+    # kernel/hung_task.c:hung_task_info() of 7.3, with who holds the lock
+    "hung-task-7.3": (
+        Kind.HUNG_TASK,
+        "INFO: task sh:53 blocked in I/O wait for more than 120 seconds.",
+        ["INFO: task sh:53 blocked in I/O wait for more than 120 seconds.", TASK, *TRACE,
+         "INFO: task sh:53 is blocked on a mutex likely owned by task sh:54.", TASK, *TRACE],
+    ),
+    # kernel/locking/lockdep.c: below a ruler, and print_lockdep_off()
+    "lockdep-context": (
+        Kind.LOCKDEP,
+        "[ BUG: Invalid wait context ]",
+        ["=============================", "[ BUG: Invalid wait context ]",
+         "6.12.117 #1 Not tainted",
+         "-----------------------------", "sh/53 is trying to lock:", *CPU, *TRACE],
+    ),
+    "lockdep-limit": (
+        Kind.LOCKDEP,
+        "BUG: MAX_LOCKDEP_ENTRIES too low!",
+        ["BUG: MAX_LOCKDEP_ENTRIES too low!", "turning off the locking correctness validator.",
+         *CPU, *TRACE],
+    ),
+    # kernel/workqueue.c:process_one_work(), lib/smp_processor_id.c: any other "BUG: "
+    "preemptible": (
+        Kind.REPORT,
+        "BUG: using smp_processor_id() in preemptible ",
+        ["BUG: using smp_processor_id() in preemptible [00000000] code: sh/53",
+         "caller is stage2_age_walker+0x28/0x78", *CPU, *TRACE],
+    ),
+    # kernel/fork.c:check_mm(), arch/arm64/include/asm/pgtable.h:pmd_ERROR(): one line, no trace
+    "pgtables-bytes": (
+        Kind.REPORT,
+        "BUG: non-zero pgtables_bytes on freeing mm: 4096",
+        ["BUG: non-zero pgtables_bytes on freeing mm: 4096"],
+    ),
+    "bad-pmd": (
+        Kind.BAD_PAGE,
+        "mm/pgtable-generic.c:54: bad pmd ",
+        ["mm/pgtable-generic.c:54: bad pmd 0000000000000bad."],
+    ),
+    # mm/memory.c:print_bad_pte()
+    "bad-map": (
+        Kind.BAD_PAGE,
+        "BUG: Bad page map in process sh ",
+        ["BUG: Bad page map in process sh  pte:00e8000043f9cfd3 pmd:0800000043f9d003",
+         "addr:0000ffffa0000000 vm_flags:00100073 anon_vma:ffff000001164850 mapping:0 index:ffff",
+         *CPU, *TRACE],
+    ),
+}  # fmt: skip
+# Kinds that have no real splat in tests/data.
+KINDS = {
+    Kind.UBSAN, Kind.KFENCE, Kind.HARD_LOCKUP, Kind.WORKQUEUE, Kind.REFCOUNT, Kind.ODEBUG,
+    Kind.LIST, Kind.BAD_MODE, Kind.STACK_OVERFLOW, Kind.REPORT, Kind.HEADLESS,
+}  # fmt: skip
+
+ENDS_WITH_TRACE = {Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP}
+
+
+def log(lines: list[str], caller: str = "") -> list[str]:
+    return [f"[   30.000001]{caller} {line}" for line in lines]
+
+
+def find(lines: list[str]) -> tuple[Splat, ...]:
+    return klog.splats("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("caller", ["", "[   T53]", "[    C1]"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_it_is_found_with_exactly_its_lines(name: str, caller: str) -> None:
+    kind, headline, lines = WRITTEN[name]
+    around = log(["eth0: link up", *lines, "random: crng init done"], caller)
+    (splat,) = find(around)
+    assert splat.kind is kind
+    assert splat.headline.startswith(headline)
+    assert splat.text.split("\n") == around[1:-1]
+    assert splat.complete
+    assert splat.line == 2
+
+
+@pytest.mark.parametrize("name", [name for name, case in WRITTEN.items() if len(case[2]) > 4])
+def test_cut_within_it_is_found_all_the_same(name: str) -> None:
+    """The console ends in the middle of a line, half way through the report."""
+    kind, _, lines = WRITTEN[name]
+    cut = log(lines[: len(lines) // 2])
+    cut[-1] = cut[-1][: len(cut[-1]) * 2 // 3]
+    (splat,) = find(cut)
+    assert splat.kind is kind or splat.kind is Kind.WARN
+    # Of these nothing tells where a trace ends but the line after it.
+    assert not splat.complete or splat.kind in ENDS_WITH_TRACE
+
+
+def test_of_a_report_whose_beginning_was_overrun_the_end_is_found() -> None:
+    rest = log([*REGISTERS[2:], *TRACE, END])
+    (splat,) = find([*rest, *log(["random: crng init done"])])
+    assert splat.kind is Kind.HEADLESS
+    assert splat.text.split("\n") == rest
+    assert not splat.complete
+
+
+def test_the_end_of_a_report_that_was_found_is_no_second_one() -> None:
+    lines = log(WRITTEN["refcount"][2])
+    assert len(find([*lines, *log([END])])) == 1
+
+
+def alternate(one: list[str], other: list[str]) -> list[str]:
+    mixed = []
+    for at in range(max(len(one), len(other))):
+        mixed += one[at : at + 1] + other[at : at + 1]
+    return mixed
+
+
+def test_two_cpus_that_print_at_once_are_told_apart_by_their_callers() -> None:
+    one = log(WRITTEN["refcount"][2], "[   T53]")
+    other = log(WRITTEN["odebug"][2], "[    C0]")
+    first, second = find(alternate(one, other))
+    assert (first.kind, first.text.split("\n")) == (Kind.REFCOUNT, one)
+    assert (second.kind, second.text.split("\n")) == (Kind.ODEBUG, other)
+    assert first.complete and second.complete
+
+
+def test_without_callers_both_are_found_and_neither_passes_for_whole() -> None:
+    one, other = log(WRITTEN["warn-7.3"][2]), log(WRITTEN["hard-lockup"][2])
+    found = find([*one[:6], *other[:4], *one[6:], *other[4:]])
+    assert {Kind.REFCOUNT, Kind.HARD_LOCKUP} <= {splat.kind for splat in found}
+    assert not found[0].complete
+
+
+def test_what_another_cpu_prints_on_request_belongs_to_the_report() -> None:
+    lines = log(WRITTEN["hard-lockup-7.3"][2], "[    C0]")
+    at = next(i for i, line in enumerate(lines) if "NMI backtrace" in line)
+    lines[at:] = [line.replace("[    C0]", "[    C1]") for line in lines[at:]]
+    (splat,) = find(lines)
+    assert splat.text.split("\n") == lines
+
+
+def test_callers_without_end_are_bounded() -> None:
+    heading = WRITTEN["refcount"][2][:3]
+    many = [line for pid in range(500) for line in log(heading, f"[{f'T{pid}':>6}]")]
+    assert len(find(many)) == 500
+
+
+def test_short_of_memory_is_no_bug() -> None:
+    lines = [
+        "sh: page allocation failure: order:4, mode:0xdc0(GFP_KERNEL|__GFP_ZERO)",
+        *CPU,
+        *TRACE,
+    ]
+    assert find(log([*lines, "Mem-Info:"])) == ()
+
+
+def test_what_follows_a_line_that_has_no_trace_is_not_swallowed() -> None:
+    after = log([f"usb {n}: fine" for n in range(40)])
+    (splat,) = find([*log(["BUG: arch is odd"]), *after])
+    assert splat.text == log(["BUG: arch is odd"])[0]
+
+
+def test_message_of_a_warning_is_in_its_title() -> None:
+    for name in ("refcount", "warn-7.3"):
+        (splat,) = find(log(WRITTEN[name][2]))
+        assert splat.title.endswith(": refcount_t: underflow; use-after-free.")
