@@ -187,7 +187,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     if job.base_dir is not None and isinstance(job.tree, PatchedTree):
         argv = ("cp", "--archive", "--reflink=auto", str(job.base_dir), str(work))
         proc.run(argv, deadline=job.deadline, what="copying the base's build folder")
-        _make_newer(job.tree)
+        make_newer(job.tree)
     else:
         work.mkdir()
     (stage / "fragments.config").write_text(job.fragments.text)
@@ -366,7 +366,7 @@ def _expected_steps(kind: str) -> int:
         return _DEFAULT_STEPS[kind]
 
 
-def _make_newer(tree: PatchedTree) -> None:
+def make_newer(tree: PatchedTree) -> None:
     """Date the files that the series changed after every object of the base's build folder.
 
     The patched tree may have been made before the base was built, and make knows only times.

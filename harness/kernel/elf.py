@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What identifies a vmlinux: its GNU build id, and the configuration that it carries."""
+"""What identifies a vmlinux: its GNU build id, its configuration, and what of it is loaded."""
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from pathlib import Path
 
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import NoteSection
 
@@ -45,3 +47,31 @@ def embedded_config(vmlinux: Path, limit: int = 1 << 24) -> str | None:
     except zlib.error as exc:
         raise InfraError(f"{vmlinux} carries a damaged configuration: {exc}") from exc
     return text.decode(errors="replace")
+
+
+def has_lines(vmlinux: Path) -> bool:
+    """Whether a file says from which lines of the source its code comes (.debug_line)."""
+    return ".debug_line" in _sections(vmlinux)
+
+
+def loaded(vmlinux: Path) -> dict[str, tuple[int, str]]:
+    """Name -> address and digest of every section that is loaded, but for notes.
+
+    Equal for two kernels that run alike. The notes hold the build id, which is also of what is
+    not loaded.
+    """
+    return {name: where for name, where in _sections(vmlinux).items() if where is not None}
+
+
+def _sections(vmlinux: Path) -> dict[str, tuple[int, str] | None]:
+    found: dict[str, tuple[int, str] | None] = {}
+    try:
+        with vmlinux.open("rb") as handle:
+            for section in ELFFile(handle).iter_sections():
+                counts = section["sh_flags"] & SH_FLAGS.SHF_ALLOC
+                counts = counts and section["sh_type"] not in ("SHT_NOBITS", "SHT_NOTE")
+                digest = hashlib.sha256(section.data()).hexdigest() if counts else ""
+                found[section.name] = (section["sh_addr"], digest) if counts else None
+    except Exception as exc:  # a series decides what its vmlinux holds; elftools trusts it
+        raise InfraError(f"{vmlinux} is no ELF file that can be read: {exc!r}") from exc
+    return found

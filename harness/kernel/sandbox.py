@@ -27,8 +27,9 @@ BUILD = Path("/build")
 # Debian's compilers and awk are reached through /etc/alternatives.
 _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d")
 _ROOT = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 _ENV = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    "PATH": PATH,
     "HOME": "/tmp",
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
