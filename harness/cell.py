@@ -17,6 +17,7 @@ from types import FrameType
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from harness import splatlog
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.deadline import Deadline
 from harness.errors import (
@@ -94,6 +95,8 @@ def run_cell(spec: CellSpec) -> Cell:
         facts |= {"outcome": "error", "death": exc.kind, "reason": str(exc)}
     except HarnessError as exc:
         facts |= {"outcome": "error", "reason": str(exc)}
+    # The host is gone by now, so this is all that it said, its death among it.
+    facts["splats"] = splatlog.records(splatlog.findings(spec.folder))
     facts["seconds"] = round(time.monotonic() - started, 3)
     return spec.cell.record().model_copy(update=facts)
 

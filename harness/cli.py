@@ -166,6 +166,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="debug kernels: KASAN, lockdep, page poisoning and their like (slower)",
     )
     what.add_argument(
+        "--no-lines",
+        action="store_true",
+        help="do not look up file and line of what a kernel reports (a build step is saved)",
+    )
+    what.add_argument(
         "--allow-other-base",
         action="store_true",
         help="test a series on another commit than its base-commit; the report says so",
@@ -266,6 +271,7 @@ def _options(args: argparse.Namespace) -> Options:
         base_only=args.base_only,
         debug=args.debug,
         selftests=args.selftests,
+        lines=not args.no_lines,
         allow_other_base=args.allow_other_base,
         checks=tuple(path.resolve() for path in args.checks),
         pytest_args=(

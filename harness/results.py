@@ -23,6 +23,26 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Splat(_Model):
+    """Reports in a kernel's log that have one cause, as far as their traces tell."""
+
+    kind: str
+    """What it is: "warn", "oops", "lockdep" ... (harness/observe/signatures.py)."""
+    title: str
+    """The line that names it."""
+    key: str
+    """Kind and innermost functions: equal for one cause, in other kernels too."""
+    site: str = ""
+    """File and line of the WARN() or BUG(), where it says them."""
+    count: int = 1
+    complete: bool = True
+    """Whether the log has it to its end."""
+    on_base: bool = False
+    """The base kernel printed it as well, on the same host in the same mode of this run."""
+    where: tuple[str, ...] = ()
+    """Its innermost functions with file and line, where they could be told."""
+
+
 class Check(_Model):
     """One check in one cell: what was expected and why, what was observed, what shows it."""
 
@@ -39,6 +59,8 @@ class Check(_Model):
     """How the kernel stopped answering during this check, if it did."""
     also_on_base: bool = False
     """A failure that the base kernel shows as well, in the same place."""
+    splats: tuple[Splat, ...] = ()
+    """The kernel's reports that it fails by."""
     seconds: float = 0.0
 
 
@@ -63,6 +85,11 @@ class Cell(_Model):
     boot_id: str = ""
     kvm_line: str = ""
     """What KVM said of its mode in the kernel log."""
+    splats: tuple[Splat, ...] = ()
+    """Whatever the kernel reported from its first line to its last, whether or not a check judged
+    it."""
+    splat_file: str = ""
+    """The whole text of each, with file and line; relative to the run folder, "" for none."""
     boot_seconds: float = 0.0
     seconds: float = 0.0
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import __version__, inventory, prepare, selection, verdict
+from harness import __version__, decode, inventory, prepare, selection, verdict
 from harness.cell import CellSpec
 from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
@@ -17,6 +17,7 @@ from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory, KvmMode
+from harness.kernel import lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Kernel
@@ -51,6 +52,7 @@ class Options:
     kvm_modes: tuple[KvmMode, ...] = ()
     base_only: bool = False
     debug: bool = False
+    lines: bool = True
     allow_other_base: bool = False
     selftests: bool = False
     checks: tuple[Path, ...] = ()
@@ -71,6 +73,7 @@ class Prepared:
     """Everything that cells need, once it is built."""
 
     kernels: dict[KernelLabel, Kernel]
+    trees: dict[KernelLabel, Source | PatchedTree]
     ground: Ground
     selftests: dict[KernelLabel, tuple[Selftests, ...]] | None
     """None if they were not asked for."""
@@ -100,7 +103,7 @@ class Run:
         self._progress = progress
         self._clock = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
-        self._cells: list[Cell] = list(step.base.cells) if step else []
+        self._cells: list[Cell] = list(_cells_elsewhere(step)) if step else []
         self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
         self._series_checks: tuple[Check, ...] = ()
         self._kernels: tuple[KernelRecord, ...] = ()
@@ -181,6 +184,7 @@ class Run:
         prepared = self._prepare(stock, series, contract)
         self._write("the cells have not all run yet")
         self._run_cells(stock, cells, prepared)
+        self._decode(prepared)
         return self._write("")
 
     # ---- before the cells -------------------------------------------------------------------
@@ -195,14 +199,15 @@ class Run:
                 series, source, allow_other_base=options.allow_other_base
             )
             self._notes += [note] if note else []
+        trees: dict[KernelLabel, Source | PatchedTree] = {"base": source}
         patched = None
         if series is not None:
-            patched = prepare.patched_tree(series, source, self._progress)
+            trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
         kernels = self._kernels_of(source, patched)
         selftests = None
         if options.selftests:
             selftests = prepare.selftests(source, patched, self._progress)
-        return Prepared(kernels, ground, selftests)
+        return Prepared(kernels, trees, ground, selftests)
 
     def _kernels_of(self, source: Source, patched: PatchedTree | None) -> dict[KernelLabel, Kernel]:
         """Base first: the patched kernel is built from a copy of its build folder."""
@@ -293,6 +298,28 @@ class Run:
             flavor=self._flavor,
         )
 
+    def _decode(self, prepared: Prepared) -> None:
+        """Keep what the kernels reported, with file and line; most runs have nothing of it."""
+        ours = {spec.cell.id for spec in self.specs}
+        struck = [cell for cell in self._judged()[0] if cell.splats and cell.id in ours]
+        if not struck:
+            return
+
+        def vmlinux_of(label: KernelLabel, functions: Sequence[str]) -> Path:
+            if not self._options.lines:
+                raise UsageError("--no-lines was given")
+            kernel, base = prepared.kernels[label], prepared.kernels["base"]
+            deadline = Deadline(prepare.LINES_SECONDS)
+            return lines.with_lines(kernel, prepared.trees[label], base, functions, deadline)
+
+        with self._progress.stage("file and line of what the kernel reported"):
+            told = decode.cells(struck, self.folder, prepared.ground.source.dir, vmlinux_of)
+        self._cells = [
+            cell.model_copy(update=_decoded(told[cell.id])) if cell.id in told else cell
+            for cell in self._cells
+        ]
+        self._checks = list(decode.checks(self._checks, told))
+
     # ---- the record -------------------------------------------------------------------------
 
     def _judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
@@ -337,11 +364,22 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
     return series_module.load(spec if len(spec) > 1 else spec[0], options.mbox)
 
 
+def _decoded(cell: Cell) -> dict[str, object]:
+    """What decoding adds to a record; its judgement is made anew."""
+    return {"splats": cell.splats, "splat_file": cell.splat_file}
+
+
 def _elsewhere(checks: Sequence[Check], step: Step) -> Iterator[Check]:
     """Checks of the base's run, with evidence relative to the folder of a run beside it."""
     for check in checks:
         paths = tuple(f"../{step.base_folder.name}/{path}" for path in check.evidence)
         yield check.model_copy(update={"evidence": paths})
+
+
+def _cells_elsewhere(step: Step) -> Iterator[Cell]:
+    for cell in step.base.cells:
+        there = f"../{step.base_folder.name}/{cell.splat_file}" if cell.splat_file else ""
+        yield cell.model_copy(update={"splat_file": there})
 
 
 def _contract_notes(source: Source, series: Series | None, contract: Contract) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import proc
+from harness import proc, splatlog
 from harness.cell import CellSpec
 from harness.deadline import Deadline
 from harness.records import append, read, write_atomically
@@ -108,6 +108,9 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     else:
         why = f"the cell's process ended with {exited} and without a verdict"
     lost = cell.spec.cell.record(reason=f"{why}; see {cell.log}")
-    lost = lost.model_copy(update={"seconds": round(cell.deadline.elapsed(), 3)})
+    # What the kernel said may be why.
+    splats = splatlog.records(splatlog.findings(cell.spec.folder))
+    update = {"seconds": round(cell.deadline.elapsed(), 3), "splats": splats}
+    lost = lost.model_copy(update=update)
     append(path, lost)
     return lost, checks

@@ -8,11 +8,12 @@ of the same run, and an error where the base died as well or never ran.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from harness import errors
-from harness.results import SERIES, Cell, Check, Outcome
+from harness.results import SERIES, Cell, Check, Outcome, Splat
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 
@@ -109,16 +110,46 @@ def _base(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
     return next((c for c in same if c.kvm_mode == cell.kvm_mode), None)
 
 
+def compared(splats: Sequence[Splat], base: Sequence[Splat]) -> tuple[Splat, ...]:
+    """A kernel's reports, each with whether the base kernel printed it as well.
+
+    Two warnings of one function have one key and two sites, and a site's line number moves with
+    every patch. So a key that has more sites than on the base is new at all of them: nothing tells
+    which of them is.
+    """
+    here, there = (Counter(splat.key for splat in one) for one in (splats, base))
+    return tuple(
+        splat.model_copy(update={"on_base": here[splat.key] <= there[splat.key]})
+        for splat in splats
+    )
+
+
 def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None) -> Check:
+    if base is not None and check.splats:
+        check = check.model_copy(update={"splats": compared(check.splats, base.splats)})
     if check.death is not None:
         if _lived(base) and (twin is None or (twin.death is None and twin.outcome != "error")):
             why = f"{check.reason} The base kernel lived through this check."
             return check.model_copy(update={"outcome": "fail", "reason": why})
         also = twin is not None and twin.death is not None
         return check.model_copy(update={"outcome": "error", "also_on_base": also})
+    if check.outcome == "fail" and check.splats:
+        return _judge_splats(check)
     if check.outcome == "fail" and twin is not None and twin.outcome == "fail":
         return check.model_copy(update={"also_on_base": True})
     return check
+
+
+def _judge_splats(check: Check) -> Check:
+    """A check that fails by the kernel's reports fails on the base as well if all of them do."""
+    known = sum(splat.on_base for splat in check.splats)
+    if known == len(check.splats):
+        return check.model_copy(update={"also_on_base": True})
+    if not known:
+        return check
+    new = "; ".join(splat.title for splat in check.splats if not splat.on_base)
+    why = f"{check.reason} The base kernel printed {known} of them as well, but not: {new}"
+    return check.model_copy(update={"reason": why})
 
 
 def _lived(base: Cell | None) -> bool:
@@ -131,6 +162,8 @@ def _judge_cell(
 ) -> Cell:
     outcomes: list[Outcome] = [check.outcome for check in checks]
     reason = cell.reason
+    if base is not None and cell.splats:
+        cell = cell.model_copy(update={"splats": compared(cell.splats, base.splats)})
     missing = {check.name for check in on_base} - {check.name for check in checks}
     if missing and cell.outcome == "pass":
         outcomes.append("unproven")

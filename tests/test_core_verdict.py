@@ -11,7 +11,7 @@ import pytest
 
 from harness import errors, verdict
 from harness.errors import Death
-from harness.results import SERIES, Cell, Check, KernelLabel, Outcome
+from harness.results import SERIES, Cell, Check, KernelLabel, Outcome, Splat
 
 RANK: dict[Outcome, int] = {"fail": 3, "error": 2, "unproven": 1, "pass": 0}
 
@@ -315,3 +315,56 @@ def test_a_death_with_the_series_alone_is_something_new() -> None:
         [base, cell("patched"), cell(host="a57"), other], [failing(base), failing(cell("patched"))]
     )
     assert not verdict.nothing_new(cells, judged)
+
+
+def splat(key: str, site: str = "") -> Splat:
+    return Splat(kind="warn", title=f"WARNING: {key} {site}", key=key, site=site)
+
+
+def with_splats(patched: list[Splat], base: list[Splat]) -> tuple[Cell, Check]:
+    """The patched cell and its check of the log, where both kernels' logs had something."""
+    cells, checks = [], []
+    kernels: list[tuple[KernelLabel, list[Splat]]] = [("base", base), ("patched", patched)]
+    for kernel, splats in kernels:
+        one = cell(kernel).model_copy(update={"splats": tuple(splats)})
+        cells.append(one)
+        outcome: Outcome = "fail" if splats else "pass"
+        checks.append(check(one, outcome).model_copy(update={"splats": tuple(splats)}))
+    judged, settled = verdict.judge(cells, checks)
+    return judged[1], settled[1]
+
+
+def test_what_the_base_kernel_prints_too_is_told_apart() -> None:
+    patched, log = with_splats([splat("warn: a < b")], [splat("warn: a < b")])
+    assert [one.on_base for one in patched.splats] == [True]
+    assert (log.outcome, log.also_on_base) == ("fail", True)
+
+
+def test_another_report_than_the_bases_is_the_series_own() -> None:
+    """Both checks fail, and that is no excuse."""
+    patched, log = with_splats([splat("warn: a"), splat("oops: b")], [splat("warn: a")])
+    assert [one.on_base for one in patched.splats] == [True, False]
+    assert (log.outcome, log.also_on_base) == ("fail", False)
+    assert [one.on_base for one in log.splats] == [True, False]
+    assert "printed 1 of them as well, but not: WARNING: oops: b" in log.reason
+
+
+def test_a_report_that_only_the_patched_kernel_has() -> None:
+    patched, log = with_splats([splat("warn: a")], [])
+    assert [one.on_base for one in patched.splats] == [False]
+    assert (log.outcome, log.also_on_base, log.reason) == ("fail", False, "")
+
+
+def test_a_warning_that_moved_is_not_new_but_a_second_one_is() -> None:
+    patched, _ = with_splats([splat("warn: a", "m.c:12")], [splat("warn: a", "m.c:10")])
+    assert [one.on_base for one in patched.splats] == [True]
+    two = [splat("warn: a", "m.c:12"), splat("warn: a", "m.c:14")]
+    patched, log = with_splats(two, [splat("warn: a", "m.c:10")])
+    assert [one.on_base for one in patched.splats] == [False, False]
+    assert not log.also_on_base
+
+
+def test_the_base_kernels_own_reports_are_compared_with_nothing() -> None:
+    base = cell().model_copy(update={"splats": (splat("warn: a"),)})
+    (judged,), _ = verdict.judge([base], [check(base, "fail")])
+    assert [one.on_base for one in judged.splats] == [False]

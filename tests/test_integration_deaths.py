@@ -44,7 +44,7 @@ def run_with(hunk: str, host: str, mode: str, folder: Path) -> Ended:
     patch = folder / "0001-x.patch"
     patch.write_text(f"Subject: [PATCH] x\n\n---\n--- a/{name}\n+++ b/{name}\n{hunk}")
     args = ["run", "--series", str(patch), "--host", host, "--mode", mode, "-k", CHECK]
-    return kvm_harness(args, folder)
+    return kvm_harness([*args, "--no-lines"], folder)
 
 
 def assert_series_is_blamed(done: Ended, cell: str, death: str) -> None:
@@ -67,6 +67,13 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
     assert "Memory Limit:" in trace, "the trace was not kept to its end"
     patched = next(cell for cell in done.summary["cells"] if cell["kernel"] == "patched")
     assert patched["build_id"]
+    (splat,) = patched["splats"]
+    assert splat["title"] == "Kernel panic - not syncing: aging on purpose"
+    assert splat["key"].startswith("panic: kvm_age_gfn < ")
+    assert (splat["complete"], splat["on_base"]) == (True, False)
+    told = (done.folder / patched["splat_file"]).read_text()
+    assert "Memory Limit:" in told
+    assert "--no-lines" in told, "why it has no file and line"
 
 
 def test_hang_is_the_fault_of_the_series(tmp_path: Path) -> None:
@@ -84,7 +91,10 @@ def test_death_of_both_kernels_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "inventory.yaml"
     path.write_text(text.replace("af: hardware", "af: hardware\n    cmdline: [rdinit=/nonesuch]"))
     args = ["run", "--inventory", str(path), "--host", "n1", "--mode", "vhe", "-k", CHECK]
-    done = kvm_harness(args, tmp_path)
+    done = kvm_harness([*args, "--no-lines"], tmp_path)
     assert done.returncode == 3
     assert {cell["outcome"] for cell in done.summary["cells"]} == {"error"}
     assert {cell["death"] for cell in done.summary["cells"]} == {"panic"}
+    for cell in done.summary["cells"]:
+        assert [splat["kind"] for splat in cell["splats"]] == ["panic"]
+        assert cell["splats"][0]["on_base"] is (cell["kernel"] == "patched")

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from harness.report.junit import junit
-from harness.results import SERIES, Cell, Check, Outcome, Summary
+from harness.results import SERIES, Cell, Check, Outcome, Splat, Summary
 
 HOSTILE = "\x1b[2J\x00\x08 ]]> <pass/> & \"'\ufffe \ud800 \n\t\N{SNOWMAN}\U0001f600"
 
@@ -162,3 +162,16 @@ def test_a_check_of_the_series_itself_is_a_suite() -> None:
     assert (own.get("name"), own.get("time"), own.get("failures")) == ("series", "1.500", "1")
     assert [case.get("name") for case in own] == ["build_without_kvm"]
     assert [case.get("name") for case in suite] == ["test_a"]
+
+
+def test_what_the_kernel_reported_stands_with_its_cell() -> None:
+    splat = Splat(kind="warn", title=f"WARNING {HOSTILE}", key="k", count=3, where=("f (a.c:1)",))
+    one = cell("n1-vhe-base").model_copy(
+        update={"splats": (splat,), "splat_file": "cells/n1-vhe-base/splats.txt"}
+    )
+    out = ET.fromstring(junit(summary((one,)))).find("testsuite/system-out")
+    assert out is not None
+    assert out.text is not None
+    assert "3 times: WARNING" in out.text
+    assert "f (a.c:1)" in out.text
+    assert "cells/n1-vhe-base/splats.txt" in out.text

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 import pytest
 from rich.console import Console
 
-from harness.report.text import EMULATION, MAX_EVIDENCE, short_name, text_report
-from harness.results import SERIES, Cell, Check, KernelLabel, Outcome, Summary
+from harness.report.text import EMULATION, MAX_EVIDENCE, MAX_SPLATS, short_name, text_report
+from harness.results import SERIES, Cell, Check, KernelLabel, Outcome, Splat, Summary
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
@@ -300,3 +300,38 @@ def test_a_check_of_the_series_itself_has_a_line_and_no_column() -> None:
     ]
     assert "FAIL  build_without_kvm in series" in text
     assert row(text, "n1", "vhe", "base")[-2:] == ["ok", "pass"]
+
+
+def struck(title: str = "WARNING: CPU: 0 PID: 83 at a.c:1 f+0x1/0x2") -> Cell:
+    known = Splat(kind="warn", title="known", key="warn: g", on_base=True)
+    new = Splat(kind="warn", title=title, key="warn: f", count=7, where=("f (a.c:1)", "h (b.c:2)"))
+    update = {"splats": (known, new), "splat_file": "cells/x/splats.txt"}
+    return cell("patched", "fail").model_copy(update=update)
+
+
+def test_what_the_kernel_reported() -> None:
+    one = struck()
+    lines = shown(summary((one,), (check(one, "fail"),), "fail")).splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("kernel log of "))
+    told = [line.strip() for line in lines[at : at + 6]]
+    assert told == [
+        f"kernel log of {one.id}: 2 distinct reports",
+        "7 times: WARNING: CPU: 0 PID: 83 at a.c:1 f+0x1/0x2",
+        "f (a.c:1)",
+        "h (b.c:2)",
+        "known  (the base kernel as well)",
+        "evidence: cells/x/splats.txt",
+    ]
+
+
+def test_many_reports_are_told_in_few_lines() -> None:
+    one = struck()
+    many = one.model_copy(update={"splats": one.splats * 20})
+    assert f"and {40 - MAX_SPLATS} more" in shown(summary((many,), (), "fail"))
+
+
+def test_a_report_cannot_speak_to_the_terminal() -> None:
+    text = shown(summary((struck(HOSTILE),), (), "fail"), terminal=True)
+    assert "\x1b]" not in text
+    assert "\x9b" not in text
+    assert not any(line.startswith("verdict: pass") for line in text.splitlines())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.inventory import AfMode
+from harness.observe.splats import Finding
 
 
 class Claim:
@@ -17,6 +18,8 @@ class Claim:
         self.expected = expected
         """What must be seen in this cell and why; the check replaces it by something exact."""
         self.observed = ""
+        self.splats: tuple[Finding, ...] = ()
+        """The kernel's reports that the check fails by: those of the base kernel are told apart."""
         self.af_observed: AfMode | None = None
         """Who set the access flag of the tested pages, if this check can tell."""
 

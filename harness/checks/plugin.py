@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from harness import splatlog
 from harness.checks.claim import Claim
 from harness.checks.collect import Collector, evidence
 from harness.contract import Contract
@@ -232,6 +233,7 @@ class CellPlugin:
             ),
             reason=reason,
             death="livelock" if isinstance(error, Hung) else death,
+            splats=splatlog.records(self._claim.splats),
             seconds=round(self._seconds, 3),
         )
 

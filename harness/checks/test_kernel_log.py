@@ -11,6 +11,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
 from harness.observe import klog, lockdep
+from harness.observe.splats import Finding, counted, distinct, merge
 from harness.observe.unproven import Unproven
 
 
@@ -26,17 +27,20 @@ def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim, cell
     lines = {name: klog.kernel_lines(text) for name, text in texts.items()}
     if not all(lines.values()):
         raise Unproven(f"a log without a line of the kernel's: {lines}")
-    found = [splat for text in texts.values() for splat in klog.splats(text)]
+    found: tuple[Finding, ...] = ()
+    for text in texts.values():
+        found = merge(found, distinct(klog.splats(text)))
+    claim.splats = found
     if found:
-        claim.save("splats.txt", "\n\n".join(splat.text for splat in found) + "\n")
-    headlines = list(dict.fromkeys(splat.headline for splat in found))
-    claim.observe(f"{'; '.join(headlines[:3]) or 'none'} in {lines['dmesg-whole.txt']} lines")
+        claim.save("splats.txt", "\n\n".join(each.splat.text for each in found) + "\n")
+    titles = [each.splat.title for each in found]
+    claim.observe(f"{'; '.join(titles[:3]) or 'none'} in {lines['dmesg-whole.txt']} lines")
     watching = True
     if cell.debug:
         stats = shell.read(lockdep.STATS)
         claim.save("lockdep_stats.txt", stats)
         watching = lockdep.armed(stats)
         claim.observe(f"lockdep {'watched' if watching else 'did not watch'} to the end")
-    assert not found, f"{len(headlines)} splats: {'; '.join(headlines[:3])}"
+    assert not found, f"{counted(len(titles))}: {'; '.join(titles[:3])}"
     if not watching:
         raise Unproven("lockdep has switched itself off, and did not say why")

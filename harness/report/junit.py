@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from harness.results import SERIES, Check, Outcome, Summary
+from harness.observe.splats import counted
+from harness.results import SERIES, Cell, Check, Outcome, Summary
 
 # XML 1.0 has no way to write other control characters, and a log may hold any.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -31,7 +32,10 @@ def junit(run: Summary) -> str:
         root.append(_suite(SERIES, sum(check.seconds for check in own), own))
     for cell in run.cells:
         checks = [check for check in run.checks if check.cell == cell.id]
-        root.append(_suite(cell.id, cell.seconds, checks, (cell.outcome, cell.reason)))
+        suite = _suite(cell.id, cell.seconds, checks, (cell.outcome, cell.reason))
+        if cell.splats:
+            ET.SubElement(suite, "system-out").text = _clean(_reports(cell))
+        root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
@@ -59,6 +63,15 @@ def _suite(
         suite.append(_case(name, check.name, check.outcome, message, check.seconds, text))
     _count(suite, outcomes)
     return suite
+
+
+def _reports(cell: Cell) -> str:
+    """What the kernel reported in a cell."""
+    lines = [f"kernel log: {counted(len(cell.splats))}"]
+    for splat in cell.splats:
+        base = " (the base kernel as well)" if splat.on_base else ""
+        lines += [f"{splat.count} times: {splat.title}{base}", *(f"  {at}" for at in splat.where)]
+    return "\n".join([*lines, *([f"evidence: {cell.splat_file}"] if cell.splat_file else [])])
 
 
 def _count(suite: ET.Element, outcomes: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.observe.splats import counted
 from harness.printable import printable
 from harness.results import SERIES, Cell, Check, Outcome, Summary
 
@@ -34,6 +35,8 @@ _MARKS: dict[str, str] = {
 # The marks that do not speak for themselves.
 _LEGEND = {"unproven": "unproven", "skip": "skipped"}
 MAX_EVIDENCE = 6
+MAX_SPLATS = 4
+MAX_PLACES = 4
 _INDENT = " " * 12
 _MEANING = {
     "pass": "everything that was expected was observed",
@@ -138,6 +141,9 @@ def _troubles(run: Summary) -> Iterator[RenderableType]:
         if cell.reason:
             yield Text.assemble(_styled(cell.outcome), printable(f"  {cell.id}: {cell.reason}"))
             yield ""
+        if cell.splats:
+            yield _reports(cell)
+            yield ""
     groups: dict[Check, list[Check]] = {}
     for check in run.checks:
         if check.outcome not in ("pass", "skip"):
@@ -147,9 +153,26 @@ def _troubles(run: Summary) -> Iterator[RenderableType]:
         yield ""
 
 
+def _reports(cell: Cell) -> Text:
+    """What the kernel reported in a cell, the reports that the base kernel has not first."""
+    count = len(cell.splats)
+    text = Text(printable(f"kernel log of {cell.id}: {counted(count)}"))
+    for splat in sorted(cell.splats, key=lambda one: one.on_base)[:MAX_SPLATS]:
+        times = f"{splat.count} times: " if splat.count > 1 else ""
+        text.append(f"\n  {times}{printable(splat.title, '    ')}")
+        text.append("  (the base kernel as well)" if splat.on_base else "")
+        for place in splat.where[:MAX_PLACES]:
+            text.append(f"\n      {printable(place)}", style="dim")
+    if count > MAX_SPLATS:
+        text.append(f"\n  and {count - MAX_SPLATS} more", style="dim")
+    if cell.splat_file:
+        text.append(f"\n  evidence: {printable(cell.splat_file)}", style="dim")
+    return text
+
+
 def _alike(check: Check) -> Check:
     """What checks of several cells must share to be told as one."""
-    return check.model_copy(update={"cell": "", "evidence": (), "seconds": 0.0})
+    return check.model_copy(update={"cell": "", "evidence": (), "seconds": 0.0, "splats": ()})
 
 
 def _trouble(checks: Sequence[Check]) -> Text:

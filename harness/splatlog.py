@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the kernel reported in a cell, from the files that the cell left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.hosts.console import LIMIT
+from harness.observe import klog
+from harness.observe.splats import Finding, distinct, merge
+from harness.results import Splat
+
+# A kernel that warns at each of its steps: what is beyond is in the console.
+MAX_FINDINGS = 32
+MAX_TITLE = 300
+# What the check of the kernel log keeps of dmesg(1), which has what the console does not show.
+_DMESG = "*/dmesg-whole.txt"
+
+
+def findings(folder: Path) -> tuple[Finding, ...]:
+    """The distinct reports in a cell's console and, where a check kept it, its dmesg."""
+    found: tuple[Finding, ...] = ()
+    for path in (folder / "console.log", *sorted(folder.glob(_DMESG))):
+        found = merge(found, distinct(klog.splats(_read(path))))
+    return found[:MAX_FINDINGS]
+
+
+def records(found: Iterable[Finding]) -> tuple[Splat, ...]:
+    """The same as it goes into a record, without the texts."""
+    return tuple(
+        Splat(
+            kind=each.splat.kind.value,
+            title=each.splat.title[:MAX_TITLE],
+            key=each.key,
+            site=each.site,
+            count=each.count,
+            complete=each.splat.complete,
+        )
+        for each in found
+    )
+
+
+def _read(path: Path) -> str:
+    """A file's text, at most as much as a console may have; "" if there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as handle:
+        return handle.read(LIMIT).decode(errors="replace")
