@@ -29,7 +29,7 @@ from harness.observe.unproven import Unproven
 # Few, in one table or two, which are freed as soon as the release begins: who is in them at that
 # moment is still there. Many enough for the ager to be in KVM most of the time, and not between
 # two passes.
-PAGES = 512
+PAGES = 128
 LEAST_DEATHS = 8
 DEATHS = 16
 
