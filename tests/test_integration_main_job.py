@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The main job on the real emulated hosts: every cell, and every check in two of them."""
+"""The main job on the real emulated hosts: every cell, and every check in one of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ CELLS = {
     for kernel in ("base", "patched", "patched-sw-af")
 }
 # What the series' contract is about. All checks in all cells would take four times as long.
-CHECKS = "access_flag or test_page_idle or walk or eviction or hot_page or log or protected or af_"
+CHECKS = " or ".join(
+    f"test_{name}"
+    for name in (
+        *("access_flag", "page_idle", "mglru_walk", "eviction", "hot_page", "protected"),
+        *("af_file", "kernel_log"),
+    )
+)
 
 
 def test_main_job(tmp_path: Path) -> None:
@@ -61,9 +67,8 @@ def test_main_job(tmp_path: Path) -> None:
     assert "emulated hosts" in done.stdout.lower()
 
 
-@pytest.mark.parametrize(("host", "mode"), [("n1", "vhe"), ("a57", "nvhe")])
-def test_every_check_passes_on_an_unbroken_kernel(host: str, mode: str, tmp_path: Path) -> None:
-    done = kvm_harness(["run", "--base-only", "--host", host, "--mode", mode], tmp_path)
+def test_every_check_passes_on_an_unbroken_kernel(tmp_path: Path) -> None:
+    done = kvm_harness(["run", "--base-only", "--host", "n1", "--mode", "vhe"], tmp_path)
     assert done.returncode == 0
     run = Summary.model_validate(done.summary)
     passed = {check.name.partition("[")[0] for check in run.checks if check.outcome == "pass"}
