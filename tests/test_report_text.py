@@ -138,6 +138,19 @@ def test_the_matrix() -> None:
     assert legend(text) == ["1 page idle", "2 thp", "- skipped", ". did not run"]
 
 
+def test_column_has_the_worst_of_a_check_with_all_its_parameters() -> None:
+    one = cell(outcome="fail")
+    checks = (
+        check(one, "pass", "test_a[anon]"),
+        check(one, "fail", "test_a[thp]"),
+        check(one, "skip", "test_b[x]"),
+        check(one, "pass", "test_b[y-z]"),
+    )
+    text = shown(summary((one,), checks, "fail"))
+    assert row(text, "n1", "vhe", "base")[-3:] == ["FAIL", "ok", "FAIL"]
+    assert legend(text) == ["1 a", "2 b", "- skipped"]
+
+
 def test_marks_that_are_not_used_are_not_explained() -> None:
     one = cell()
     assert legend(shown(summary((one,), (check(one),)))) == ["1 page idle"]
@@ -251,7 +264,7 @@ def test_evidence_that_is_left_out_is_counted() -> None:
     assert "and 3 files more" in text
 
 
-@pytest.mark.parametrize("markup", ["[bold]x[/bold]", "[/]", "test_a[red-4]", "[link=x]y"])
+@pytest.mark.parametrize("markup", ["[bold]x[/bold]", "[/]", "[red-4]", "[link=x]y"])
 def test_markup_is_literal(markup: str) -> None:
     one = cell(outcome="fail", reason=markup, variant=markup)
     checks = (

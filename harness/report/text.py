@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from rich.columns import Columns
@@ -38,6 +39,7 @@ MAX_EVIDENCE = 6
 MAX_SPLATS = 4
 MAX_PLACES = 4
 _INDENT = " " * 12
+_PARAMETER = re.compile(r"(?<=[a-z0-9])\[[a-z0-9_-]+\]$")
 _MEANING = {
     "pass": "everything that was expected was observed",
     "fail": "a kernel did not do what was expected of it",
@@ -64,6 +66,9 @@ def short_name(check: str) -> str:
 
 def _matrix(run: Summary) -> Table:
     names = _names(run)
+    checks: dict[tuple[str, str], list[Check]] = {}
+    for check in run.checks:
+        checks.setdefault((check.cell, _family(check.name)), []).append(check)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     # On 80 columns a long name takes two lines, and every other word stays whole.
     for head in ("\nhost", "\nKVM mode", "\nkernel", "AF\nexpected", "AF\nobserved"):
@@ -71,7 +76,6 @@ def _matrix(run: Summary) -> Table:
     for number in range(1, len(names) + 1):
         table.add_column(f"\n{number}", no_wrap=True)
     table.add_column("\nverdict", no_wrap=True)
-    by_name = _by_name(run)
     for cell in sorted(run.cells, key=lambda c: (c.host, _mode_order(c), c.kernel, c.variant)):
         kernel = f"{cell.kernel} +{cell.variant}" if cell.variant else cell.kernel
         seen = cell.af_observed or "-"
@@ -81,15 +85,21 @@ def _matrix(run: Summary) -> Table:
             Text(printable(kernel)),
             cell.af_mode,
             Text(seen, style="" if cell.af_observed in (cell.af_mode, None) else "bold red"),
-            *(_mark(by_name.get((cell.id, name))) for name in names),
+            *(_mark(checks.get((cell.id, name), ())) for name in names),
             _styled(cell.outcome),
         )
     return table
 
 
 def _names(run: Summary) -> list[str]:
-    """The checks of cells in the order in which they ran."""
-    return list(dict.fromkeys(check.name for check in run.checks if check.cell != SERIES))
+    """The checks of cells in the order in which they ran, each with all its parameters."""
+    names = (check.name for check in run.checks if check.cell != SERIES)
+    return list(dict.fromkeys(_family(name) for name in names))
+
+
+def _family(name: str) -> str:
+    """A check without its parameter: a column for each of thirty would fit no terminal."""
+    return _PARAMETER.sub("", name)
 
 
 def _series_checks(run: Summary) -> Iterator[Text]:
@@ -105,26 +115,25 @@ def _legend(run: Summary) -> Columns:
     words = [f"{at} {short_name(name)}" for at, name in enumerate(_names(run), 1)]
     seen: set[str] = {check.outcome for check in run.checks}
     words += [f"{_MARKS[kind]} {word}" for kind, word in _LEGEND.items() if kind in seen]
-    if {(cell.id, name) for cell in run.cells for name in _names(run)} - set(_by_name(run)):
+    ran = {(check.cell, _family(check.name)) for check in run.checks}
+    if {(cell.id, name) for cell in run.cells for name in _names(run)} - ran:
         words.append(". did not run")
     # A name stands in one piece: the next line begins between two of them.
     entries = [Text(" ".join(printable(word).split()), style="dim") for word in words]
     return Columns(entries, padding=(0, 3, 0, 0))
 
 
-def _by_name(run: Summary) -> dict[tuple[str, str], Check]:
-    return {(check.cell, check.name): check for check in run.checks}
-
-
 def _mode_order(cell: Cell) -> int:
     return ("vhe", "nvhe", "protected").index(cell.kvm_mode)
 
 
-def _mark(check: Check | None) -> Text:
-    """The outcome in a column of the matrix; "-" is a skip, "." a check that did not run."""
-    if check is None:
-        return Text(".", style="dim")
-    return Text(_MARKS[check.outcome], style=_STYLES[check.outcome])
+def _mark(checks: Sequence[Check]) -> Text:
+    """The worst outcome in a column of the matrix; "-" is a skip, "." what did not run."""
+    outcomes = {check.outcome for check in checks}
+    for outcome in ("fail", "error", "unproven", "pass", "skip"):
+        if outcome in outcomes:
+            return Text(_MARKS[outcome], style=_STYLES[outcome])
+    return Text(".", style="dim")
 
 
 def _styled(outcome: Outcome) -> Text:
