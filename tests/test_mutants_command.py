@@ -233,11 +233,11 @@ def test_mutant_that_does_not_compile_is_named(
     assert (matrix.verdict, "mutant lies" in matrix.reason) == ("error", True)
 
 
-def test_what_ends_it_early_leaves_what_was_found(
-    table: Path, pretend: Callable[[Behave], list[CellSpec]]
-) -> None:
+def ended_early(table: Path, pretend: Callable[[Behave], list[CellSpec]], *, at: str) -> Matrix:
+    """What is left when the disk is full at the cells of one mutant."""
+
     def lost(spec: CellSpec) -> tuple[Cell, tuple[Check, ...]]:
-        if spec.kernel.build_id == "lies":
+        if spec.kernel.build_id == at:
             raise InfraError("no space left")
         return livelocked(spec)
 
@@ -245,7 +245,13 @@ def test_what_ends_it_early_leaves_what_was_found(
     with pytest.raises(InfraError):
         execute(table)
     (path,) = table.parent.glob("*/mutants.json")
-    matrix = Matrix.model_validate_json(path.read_text())
+    return Matrix.model_validate_json(path.read_text())
+
+
+def test_what_ends_it_early_leaves_what_was_found(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]]
+) -> None:
+    matrix = ended_early(table, pretend, at="lies")
     assert (matrix.verdict, matrix.reason) == ("error", "no space left")
     assert by_name(matrix)["dies"].found == "caught"
 
@@ -253,16 +259,7 @@ def test_what_ends_it_early_leaves_what_was_found(
 def test_miss_stays_one_whatever_ends_it_early(
     table: Path, pretend: Callable[[Behave], list[CellSpec]]
 ) -> None:
-    def lost(spec: CellSpec) -> tuple[Cell, tuple[Check, ...]]:
-        if spec.kernel.build_id == "same":
-            raise InfraError("no space left")
-        return livelocked(spec)
-
-    pretend(lost)
-    with pytest.raises(InfraError):
-        execute(table)
-    (path,) = table.parent.glob("*/mutants.json")
-    matrix = Matrix.model_validate_json(path.read_text())
+    matrix = ended_early(table, pretend, at="same")
     assert by_name(matrix)["lies"].found == "missed"
     assert (matrix.verdict, matrix.reason) == ("fail", "no space left")
 

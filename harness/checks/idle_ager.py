@@ -23,11 +23,9 @@ WORD_BITS = 64
 MOST_WORDS = 512
 # To go over all pages once, and to end.
 SECONDS = 30.0
+WRITE = "dd if={mask} of={bitmap} bs=8 seek={word} conv=notrunc 2>/dev/null"
 # The end of its input ends it.
-LOOP = (
-    "while dd if={mask} of={bitmap} bs=8 seek={word} conv=notrunc 2>/dev/null; do echo; done & "
-    "read -r _; kill $!; wait"
-)
+LOOP = f"while {WRITE}; do echo; done & read -r _; kill $!; wait"
 
 
 def densest(pfns: Iterable[int], words: int = MOST_WORDS) -> tuple[int, tuple[int, ...]]:
@@ -51,15 +49,17 @@ def mask(word: int, pfns: Iterable[int]) -> bytes:
 
 def age_once(shell: Shell, pfns: Iterable[int]) -> None:
     """Age these pages; of a huge page, the PFN of its head."""
-    word, chosen = densest(pfns)
-    _put_mask(shell, word, chosen)
-    shell.run(f"dd if={MASK} of={BITMAP} bs=8 seek={word} conv=notrunc 2>/dev/null; rm -f {MASK}")
+    word, _ = _put_mask(shell, pfns)
+    shell.run(f"{WRITE.format(mask=MASK, bitmap=BITMAP, word=word)}; rm -f {MASK}")
 
 
 @contextlib.contextmanager
-def ager(shell: Shell, word: int, pfns: Iterable[int], slowdown: float) -> Iterator[None]:
-    """Age these pages without end, from now until it is left, on a host slower than usual."""
-    _put_mask(shell, word, pfns)
+def ager(shell: Shell, pfns: Iterable[int], slowdown: float) -> Iterator[int]:
+    """Age these pages without end, from now until it is left, on a host slower than usual.
+
+    It goes over those that lie close enough together, and yields how many these are.
+    """
+    word, number = _put_mask(shell, pfns)
     # The last CPU, and with it what it starts: it must not share one with those that it races.
     last = int(shell.run("nproc --all").stdout) - 1
     loop = LOOP.format(mask=MASK, bitmap=BITMAP, word=word)
@@ -75,9 +75,12 @@ def ager(shell: Shell, word: int, pfns: Iterable[int], slowdown: float) -> Itera
     with undone(end):
         # Once it has gone over all pages it is at work.
         process.receive(Deadline(SECONDS * slowdown))
-        yield
+        yield number
 
 
-def _put_mask(shell: Shell, word: int, pfns: Iterable[int]) -> None:
-    text = base64.b64encode(mask(word, pfns)).decode()
+def _put_mask(shell: Shell, pfns: Iterable[int]) -> tuple[int, int]:
+    """Put the mask of those pages on the host: at which word it begins, and how many they are."""
+    word, chosen = densest(pfns)
+    text = base64.b64encode(mask(word, chosen)).decode()
     shell.run(f"echo {text} | base64 -d > {MASK}")
+    return word, len(chosen)

@@ -19,6 +19,8 @@ from harness.observe.unproven import Unproven
 CGROUP = "/sys/fs/cgroup/kvm-harness"
 ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
+# One moves young pages to the youngest generation, two more leave them behind.
+WALKS = 3
 
 
 class Memcg:
@@ -54,6 +56,11 @@ class Memcg:
         risen = self.lruvec().generations[-1].seq
         if risen != newest + 1:
             raise Unproven(f"MGLRU did not age: max_seq was {newest} and is {risen}")
+
+    def leave_behind(self) -> None:
+        """Age until what is not used is in none of the two youngest generations."""
+        for _ in range(WALKS):
+            self.walk()
 
     def evict(self, pages: int) -> None:
         """Evict anonymous pages from all generations but the two youngest."""

@@ -10,6 +10,8 @@ from harness.observe.trace import Event
 
 AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
+# Entered between the load of a stage-2 entry and the store that makes it old.
+AGE_CALLBACK = "stage2_age_walker"
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,6 @@ from harness.observe.trace import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 2048
-# Walks after which pages are in none of the two youngest generations: one moves young pages to
-# the youngest, two more leave them behind.
-WALKS = 3
 
 
 @pytest.mark.quick
@@ -119,8 +116,7 @@ def test_eviction(
         # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)
         for touched in (everything, pick(rng, PAGES)):
-            for _ in range(WALKS):
-                memcg.walk()
+            memcg.leave_behind()
             vm.flush()
             vm.touch(touched, write=False)
             with counted(vm, shell, claim, contract.expect_counters(situation(cell))):

@@ -19,6 +19,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.overlap import AGE
 from harness.checks.pages import populated, shorten
 from harness.contract import Contract
 from harness.guests import Guest
@@ -29,9 +30,6 @@ from harness.observe.unproven import Unproven
 BLOCKS = 16
 PER_BLOCK = 512
 PAGES = BLOCKS * PER_BLOCK
-AGED = "kvm:kvm_age_hva"
-# See test_drivers.py: after these, pages are in none of the two youngest generations.
-WALKS = 3
 
 
 def test_eviction_blocks(
@@ -47,7 +45,7 @@ def test_eviction_blocks(
     if not expectation.reaches_kvm:
         pytest.skip("eviction asks KVM for nothing here, by the contract")
     # A fast path need not have the tracepoint: what goes and what stays tells alone.
-    asks = expectation.event == AGED
+    asks = expectation.event == AGE
     claim.expect(
         f"of {BLOCKS} huge pages those of which the guest touched one page stay and the others go"
         + ("; KVM is asked for each" if asks else "")
@@ -57,22 +55,21 @@ def test_eviction_blocks(
     with (
         zram_swap(shell),
         memcg_of(vm, shell) as memcg,
-        tracing(shell, Wanted((AGED,), ())) as session,
+        tracing(shell, Wanted((AGE,), ())) as session,
     ):
         # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)
         if (huge := vm.flags()["thp"]) != PAGES:
             raise Unproven(f"{huge} of {PAGES} pages belong to huge pages")
         for young in (everything, frozenset(rng.sample(range(BLOCKS), BLOCKS // 2))):
-            for _ in range(WALKS):
-                memcg.walk()
+            memcg.leave_behind()
             vm.flush()
             vm.touch({block * PER_BLOCK + rng.randrange(PER_BLOCK) for block in young}, write=False)
             session.start()
             memcg.evict(PAGES)
             counts = session.stop()
             claim.save(f"trace-{len(young)}-touched.txt", counts.raw)
-            times = pages_by_hva(counts.events(AGED), vm.greeting.slot_hva, PAGES)
+            times = pages_by_hva(counts.events(AGE), vm.greeting.slot_hva, PAGES)
             asked = _pages_by_block(page for page, number in enumerate(times) if number)
             present = _pages_by_block(vm.pfns())
             claim.observe(

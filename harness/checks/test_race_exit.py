@@ -15,10 +15,10 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
-from harness.checks.idle_ager import ager, densest
-from harness.checks.overlap import AGE, Window, meetings
+from harness.checks.idle_ager import ager
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE, AGE_CALLBACK, Window, meetings
 from harness.checks.pages import populated
-from harness.checks.test_race_unmap import AGE_CALLBACK, splats
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -68,8 +68,7 @@ def test_race_exit(
     with tracing(shell, wanted) as session:
         for number in range(DEATHS):
             vm = populated(guest(pages=PAGES))
-            word, pfns = densest(vm.pfns().values())
-            with ager(shell, word, pfns, cell.slowdown):
+            with ager(shell, vm.pfns().values(), cell.slowdown) as aged:
                 session.start()
                 vm.close()
                 counts = session.stop()
@@ -80,7 +79,7 @@ def test_race_exit(
             )
             times = meetings(spans, ages)
             claim.observe(
-                f"owner {number}: {len(pfns)} of {PAGES} pages aged, {times} of {len(ages)} "
+                f"owner {number}: {aged} of {PAGES} pages aged, {times} of {len(ages)} "
                 "agings began before the release had ended"
             )
             met += times
@@ -88,9 +87,7 @@ def test_race_exit(
                 break
     left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
     claim.observe(f"{left} pages of tables left")
-    new = splats(shell)[len(before) :]
-    claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
-    assert not new, f"{len(new)} splats: {new[0].headline}"
+    assert_none_new(shell, claim, before)
     assert left == 0, f"{left} pages of stage-2 tables are left when the VMs are gone"
     if not met:
         raise Unproven("no aging began while stage 2 was being released")

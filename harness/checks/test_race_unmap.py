@@ -19,14 +19,14 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.mglru import zram_swap
-from harness.checks.overlap import AGE, UNMAP, meetings, windows
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, windows
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.undo import undone
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import klog
 from harness.observe.trace import Counts, Session, Wanted, returned, tracing
 from harness.observe.unproven import Unproven
 
@@ -46,15 +46,8 @@ SECONDS = 60.0
 
 MKYOUNG = "kvm_pgtable_stage2_mkyoung"
 UNMAP_WALK = "kvm_unmap_gfn_range"
-# Entered between the load of a stage-2 entry and the store that makes it old.
-AGE_CALLBACK = "stage2_age_walker"
 # Entered for each page while the MMU lock is held for writing.
 UNMAP_CALLBACK = "stage2_unmap_walker"
-
-
-def splats(shell: Shell) -> tuple[klog.Splat, ...]:
-    """What the kernel's log complains of so far."""
-    return klog.splats(shell.run("dmesg").stdout)
 
 
 def recorded(contract: Contract) -> Wanted:
@@ -99,9 +92,7 @@ def test_race_unmap(
     claim.observe(met.words())
     if AGE_CALLBACK in session.absent:
         claim.observe(f"the window was not widened: {session.absent[AGE_CALLBACK]}")
-    new = splats(shell)[len(before) :]
-    claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
-    assert not new, f"{len(new)} splats: {new[0].headline}"
+    assert_none_new(shell, claim, before)
     if not met.enough(cell):
         raise Unproven(f"what should race did not meet: {met.words()}")
 
