@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
-    again = commands.add_parser("repeat", help="run the base kernel's checks many times over")
+    again = commands.add_parser("repeat", help="run a sound kernel's checks many times over")
     again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
     _add_run_options(again)
     again.set_defaults(command=_repeat)

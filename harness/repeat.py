@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run the base kernel's checks many times over: what a false alarm rate is measured with."""
+"""Run a sound kernel's checks many times over: what a false alarm rate is measured with."""
 
 from __future__ import annotations
 
@@ -58,18 +58,19 @@ class Repeat(_Model):
 
 
 def repeat(options: Options, count: int, progress: Progress) -> int:
-    """Do `count` runs of the base kernel, each recorded in a folder of its own and with its own
-    seed (the first one's plus 0, 1, 2 ...), and tell how they ended.
+    """Do `count` runs, each recorded in a folder of its own and with its own seed (the first one's
+    plus 0, 1, 2 ...), and tell how they ended: of the base kernel alone, if no series is named.
 
     A run that an InfraError ends counts as `error`, and the next goes on; MAX_ERRORS in a row end
     it. The tally is shown and in repeat.json however it ends. Returns the exit code of the worst
-    verdict. A failure of the base kernel is a false alarm, unless Debian's kernel is broken.
+    verdict. A failure of a kernel that is sound is a false alarm.
     """
+    base_only = options.base_only or not options.series
     parent = make_run_folder(options.output)
     tally = _Tally(count)
     reason = ""
     try:
-        reason = _all(replace(options, base_only=True, output=parent), count, progress, tally)
+        reason = _all(replace(options, base_only=base_only, output=parent), count, progress, tally)
     except KeyboardInterrupt:
         reason = "interrupted"
         raise

@@ -96,11 +96,16 @@ class Case:
         self.plan = Plan(())
         monkeypatch.setattr(repeat, "Run", FakeRun)
 
-    def go(self, *steps: dict[str, Outcome] | BaseException, count: int = 0) -> int:
+    def go(
+        self,
+        *steps: dict[str, Outcome] | BaseException,
+        count: int = 0,
+        series: tuple[str, ...] = (),
+    ) -> int:
         self.plan.steps = steps
         FakeRun.plan = self.plan
         console = Console(file=self._out, width=40)
-        options = Options(output=self._parent, seed=7)
+        options = Options(output=self._parent, seed=7, series=series)
         return repeat.repeat(options, count or len(steps), Progress(console))
 
     @property
@@ -117,6 +122,11 @@ class Case:
 @pytest.fixture
 def case(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Case:
     return Case(monkeypatch, tmp_path)
+
+
+def test_series_is_run_as_well_if_it_is_named(case: Case) -> None:
+    assert case.go(PASS, PASS, series=("lockless-aging",)) == 0
+    assert [options.base_only for options in case.plan.options] == [False, False]
 
 
 def test_all_pass(case: Case) -> None:
