@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fake_shell import UnaskedShell
 
@@ -23,6 +25,14 @@ SEEN = (
 
 def event(text: str) -> Event:
     return Event(0, 0, "khugepaged", 35, khugepaged.SCAN, text, {})
+
+
+def asked(time: int, hva: int) -> Event:
+    return Event(time, 0, "khugepaged", 35, "kvm:kvm_test_age_hva", "", {"hva": hva})
+
+
+def scan_at(time: int, text: str) -> Event:
+    return replace(event(text), time=time)
 
 
 class Host(UnaskedShell):
@@ -48,6 +58,19 @@ class Host(UnaskedShell):
 @pytest.fixture(autouse=True)
 def _no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(khugepaged, "POLL", 0.0)
+
+
+def test_scan_of_a_range_is_told_by_its_pfn_or_by_the_page_that_was_asked_for_last() -> None:
+    later = SEEN.replace("0x48307", f"{khugepaged.NO_PFN:#x}")
+    other = SEEN.replace("referenced=314", "referenced=9")
+    others_later = later.replace("referenced=314", "referenced=9")
+    scanned = [scan_at(5, later), scan_at(6, others_later), scan_at(9, others_later)]
+    questions = [asked(5, 0x7000), asked(4, 0x6000), asked(8, 0x6000)]
+    found = khugepaged.scans_of(scanned, questions, 0x1, 0x7000)
+    assert [scan.young for scan in found] == [314]
+    found = khugepaged.scans_of([event(SEEN), event(other)], (), 0x48307, 0x7000)
+    assert [scan.young for scan in found] == [314, 9]
+    assert khugepaged.scans_of([event(SEEN)], questions, 0x48308, 0x7000) == ()
 
 
 def test_what_a_scan_found() -> None:

@@ -26,6 +26,7 @@ SETTINGS = {"max_ptes_none": 0, "pages_to_scan": 4096, "scan_sleep_millisecs": 1
 SCAN = "huge_memory:mm_khugepaged_scan_pmd"
 SCAN_SECONDS = 60.0
 POLL = 0.05
+NO_PFN = (1 << 64) - 1
 
 # include/trace/events/huge_memory.h of Linux 6.12; 7.3 has no "writable"
 _SCAN = re.compile(
@@ -54,6 +55,28 @@ def scans(events: Iterable[Event]) -> tuple[Scan, ...]:
             raise ObserveError(SCAN, 0, f"unknown form: {shown(event.text)}")
         young, absent = int(match["young"]), int(match["absent"])
         found.append(Scan(int(match["pfn"], 16), young, absent, match["status"]))
+    return tuple(found)
+
+
+def scans_of(
+    scanned: Iterable[Event], asked: Iterable[Event], pfn: int, hva: int
+) -> tuple[Scan, ...]:
+    """The scans that ended after the page of this PFN and virtual address, before an absent one.
+
+    `asked` are the events of kvm_test_age_hva. Linux 7.3 gives no PFN for an absent page; such a
+    scan is told by the page that KVM was asked for last.
+    """
+    found = []
+    last: int | None = None
+    order = sorted([*asked, *scanned], key=lambda event: (event.time, event.name == SCAN))
+    for event in order:
+        if event.name != SCAN:
+            last = event.fields["hva"]
+            continue
+        (scan,) = scans([event])
+        if scan.pfn == pfn or (scan.pfn == NO_PFN and last == hva):
+            found.append(scan)
+        last = None
     return tuple(found)
 
 

@@ -19,6 +19,7 @@ from harness.checks.claim import Claim
 from harness.checks.driver import check_path, promised, wanted
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten, show_set
 from harness.contract import Contract
+from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -71,9 +72,9 @@ def test_young(
     claim.save("trace.txt", counts.raw)
     check_path(claim, expectation, session, counts, vm, present)
 
-    answers = [
-        scan for scan in khugepaged.scans(counts.events(khugepaged.SCAN)) if scan.pfn == last
-    ]
+    asked = counts.events(expectation.event) if expectation.event else ()
+    before_absent = vm.greeting.slot_hva + (ABSENT - 1) * PAGE_SIZE
+    answers = khugepaged.scans_of(counts.events(khugepaged.SCAN), asked, last, before_absent)
     if not answers or any(scan.status != "exceed_none_pte" for scan in answers):
         raise Unproven(f"khugepaged did not scan as intended: {answers[:3]}")
     told = sorted({scan.young for scan in answers})
