@@ -71,9 +71,13 @@ class _Where(_Model):
 
 
 class Rule(_Where):
-    """The path that a driver takes where the conditions hold."""
+    """The path that a driver takes where the conditions hold.
+
+    `spares` tells which pages eviction must leave: all that are young, or only some of them.
+    """
 
     path: Name
+    spares: Literal["young", "some"] = "young"
 
 
 class Drivers(_Model):
@@ -179,8 +183,8 @@ class Expectation:
     of `never` may be entered; one that cannot be probed means unproven. `event` is the tracepoint
     whose addresses tell which pages KVM was asked for: each tested page (in events of one page),
     or, where `reaches_kvm` is false, none. It is None on a fast path, which the tracepoint of the
-    base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. Where there is one, what
-    `otherwise` says will do as well.
+    base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. `spares` is the rule's.
+    Where there is one, what `otherwise` says will do as well.
     """
 
     reaches_kvm: bool
@@ -188,6 +192,7 @@ class Expectation:
     never: tuple[str, ...]
     event: str | None
     lru_gen_bit: int | None = None
+    spares: Literal["young", "some"] = "young"
     otherwise: Expectation | None = None
 
 
@@ -216,14 +221,16 @@ class Contract:
     def expect(self, driver: Driver, situation: Situation) -> Expectation:
         """What `driver` must do in `situation`."""
         fast = self.fast_path
+        rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
         if fast is not None and driver in fast.drivers and _on_fast_path(fast, situation):
             steps = tuple((name,) for name in fast.functions)
-            return Expectation(True, steps, (), None, fast.lru_gen_bit)
-        rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
+            return Expectation(True, steps, (), None, fast.lru_gen_bit, rule.spares)
         path = self.paths[rule.path]
         entered = _entered(path)
         excluded = (name for name in (fast.functions if fast else ()) if name not in entered)
-        return Expectation(path.pages == "each", path.enters, (*path.never, *excluded), path.event)
+        never = (*path.never, *excluded)
+        reaches = path.pages == "each"
+        return Expectation(reaches, path.enters, never, path.event, spares=rule.spares)
 
     def expect_counters(self, situation: Situation) -> dict[str, bool]:
         """Whether each of the series' counters counts in `situation`, by its name."""

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from harness.contract import BASE, Driver, Situation, base_for, load, situations
+from harness.contract import BASE, Driver, Mode, Situation, base_for, load, situations
 from harness.errors import UsageError
 from harness.paths import PROJECT
 
@@ -431,6 +431,18 @@ def test_aging_under_pkvm_is_done_at_el2_in_7_3() -> None:
             "pkvm_pgtable_stage2_test_clear_young",
         )
         assert base.expect(driver, N1).enters[-1] == ("kvm_pgtable_stage2_test_clear_young",)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_eviction_of_7_3_spares_some_young_pages_where_nobody_walks(mode: Mode) -> None:
+    contract = load(None, base_for("7.3.4"))
+    walked = contract.expect("eviction", Situation(mode, "hardware", "software"))
+    alone = contract.expect("eviction", Situation(mode, "software", "software"))
+    assert (walked.spares, alone.spares) == ("young", "some")
+    for version in ("6.2", "6.12"):
+        older = load(None, base_for(version))
+        there = older.expect("eviction", Situation(mode, "software", "software"))
+        assert there.spares == "young"
 
 
 def test_lockless_harvest_v1() -> None:

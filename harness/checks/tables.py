@@ -10,7 +10,7 @@ from __future__ import annotations
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
-from harness.observe import kvmstats, vmstat
+from harness.observe import kvmstats, stage2, vmstat
 from harness.observe.text import run_script
 from harness.observe.unproven import Unproven
 
@@ -51,6 +51,16 @@ def falls_to(shell: Shell, pages: int, slowdown: float) -> int:
 def has_barrier(shell: Shell) -> bool:
     """Whether this kernel can be told to run all RCU callbacks that are queued."""
     return shell.run(f"[ -e {BARRIER} ]", check=False).status == 0
+
+
+def of_el2(shell: Shell, vm: str) -> bool:
+    """Whether the tables of the VM of that debugfs folder, with its owner alive, belong to EL2.
+
+    They do under pKVM of Linux 7.3: EL2 makes them of pages that the host gives it, which count in
+    SecPageTables all the while, and gets back with the VM (arch/arm64/kvm/pkvm.c).
+    """
+    script = f"set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}"
+    return run_script(shell, script, None).strip() == "el2"
 
 
 def nobody_else(shell: Shell) -> None:
