@@ -110,6 +110,16 @@ uint64_t page_head(uint64_t pfn)
 	return pfn;
 }
 
+/* A huge page is on a list as a whole; in older kernels (6.2) its head alone says so. */
+static uint64_t own_or_heads_flags(uint64_t pfn)
+{
+	uint64_t bits = page_flags(pfn);
+
+	if (bits & (1ULL << KPF_COMPOUND_TAIL))
+		bits |= page_flags(page_head(pfn)) & (1ULL << KPF_LRU);
+	return bits;
+}
+
 static void print_run(const char *comma, uint32_t page, uint32_t count, uint64_t pfn)
 {
 	fprintf(reply, "%s%u+%u:%" PRIu64, comma, page, count, pfn);
@@ -152,7 +162,7 @@ int command_flags(struct vm *vm, char **words)
 		if (pfns[page] == PFN_NONE)
 			continue;
 		present++;
-		bits = page_flags(pfns[page]);
+		bits = own_or_heads_flags(pfns[page]);
 		for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
 			counts[i] += bits >> flags[i].bit & 1;
 	}
@@ -181,7 +191,7 @@ int command_flagged(struct vm *vm, char **words)
 	page_flags_refresh();
 	for (uint32_t page = 0; page < vm->pages; page++) {
 		if (pfns[page] != PFN_NONE)
-			found[page] = page_flags(pfns[page]) >> flags[flag].bit & 1;
+			found[page] = own_or_heads_flags(pfns[page]) >> flags[flag].bit & 1;
 		count += found[page];
 	}
 	reply_ok(" count=%u pages=", count);
