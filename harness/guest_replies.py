@@ -173,19 +173,29 @@ class IdleThenFlush:
 
 @dataclass(frozen=True)
 class RaceReply:
-    """What a race did, in pages (`dropped`, `paged_out`) and touches, with repetition.
+    """What a race did, in pages and touches, with repetition.
 
     `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
-    found zero after a drop; `passes` are those of all agers over the pages that were present.
+    found zero after a drop; `passes` are those of all agers. `acts` counts the opponent's system
+    calls; `acts_us` is what they took together, `slowest_us` the slowest, in microseconds. Pages
+    were dropped, paged out, and named by the dirty log; `emulated` accesses ended KVM_RUN since
+    the slot was not there; `vms` shared the pages and ended; so many huge pages were `collapsed`.
     """
 
     rounds: int
-    dropped: int
-    paged_out: int
     touches: int
     least: int
     found: int
     passes: int
+    acts: int
+    acts_us: int
+    slowest_us: int
+    dropped: int
+    paged_out: int
+    logged: int
+    emulated: int
+    vms: int
+    collapsed: int
 
 
 MARK = ("marked", "absent", "unmarked")

@@ -49,6 +49,19 @@ END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
+Ager = Literal["page-idle", "walk", "eviction"]
+Opponent = Literal[
+    "guest",
+    "unmap",
+    "dontneed",
+    "pageout",
+    "split",
+    "dirty-log",
+    "slot-delete",
+    "slot-move",
+    "slot-flags",
+    "vms",
+]
 
 
 class Guest:
@@ -358,13 +371,22 @@ class Guest:
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
 
-    def race(self, seed: int, *, rounds: int, agers: int) -> RaceReply:
-        """All vCPUs touch random pages while agers age them and ranges of them are taken away.
+    def race(
+        self,
+        seed: int,
+        *,
+        rounds: int,
+        agers: int,
+        ager: Ager = "page-idle",
+        opponent: Opponent = "unmap",
+    ) -> RaceReply:
+        """All vCPUs touch random pages while agers age them and an opponent does its part.
 
-        Raises GuestDataLost if a vCPU reads what it must not, GuestHung if one makes no progress.
-        What the pages held before is dropped.
+        Raises GuestDataLost if a vCPU reads or does what it must not, or the dirty log misses a
+        page; GuestHung if one makes no progress. What the pages held before is dropped; at the
+        end each vCPU reads all of them, so that they are young.
         """
-        reply = self._ask(f"race {seed} {rounds} {agers}", RACE)
+        reply = self._ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
         race = RaceReply(*(reply.number(name) for name in RACE))
         self._agree(reply, race.rounds == rounds, "another number of rounds")
         return race

@@ -130,19 +130,23 @@ NONE, STALE, LOST, WRONG = range(4)
 Judge = Callable[[int, int, int, int, int, int], int]
 
 
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
+def build(folder: Path, text: str) -> ctypes.CDLL:
+    """A library from C code that includes parts of kvm-guest."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("no compiler for the controller")
-    folder = tmp_path_factory.mktemp("judge")
-    (folder / "judge.c").write_text(SHIM)
+    (folder / "shim.c").write_text(text)
     include = f"-I{PROJECT / 'guests' / 'kvm-guest'}"
-    options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", include]
-    target = folder / "judge.so"
-    command = [compiler, *options, "-o", str(target), str(folder / "judge.c")]
+    options = ["-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    target = folder / "shim.so"
+    command = [compiler, *options, include, "-o", str(target), str(folder / "shim.c")]
     subprocess.run(command, check=True, timeout=60)
-    function = ctypes.CDLL(str(target)).judge
+    return ctypes.CDLL(str(target))
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
+    function = build(tmp_path_factory.mktemp("judge"), SHIM).judge
     u32, u64 = ctypes.c_uint32, ctypes.c_uint64
     function.argtypes = [u64, u32, u32, u32, u32, u64]
     return lambda *arguments: int(function(*arguments))
@@ -231,3 +235,63 @@ def test_counts_of_drops_may_wrap(judge: Judge) -> None:
     last = 2**32 - 1
     assert judge(7, last, last, 0, 0, 7) == STALE
     assert judge(7, 0, 0, last, 0, 7) == NONE
+
+
+LRU_GEN_SHIM = (
+    '#include "lru_gen.c"\n'
+    "unsigned int look_at(const char *path, char *text, unsigned long *found)\n"
+    "{\n"
+    "\tstruct lruvec lruvecs[MAX_NODES];\n"
+    "\tunsigned int count = parse(path, text, lruvecs);\n"
+    "\tfor (unsigned int i = 0; i < count; i++, found += 3) {\n"
+    "\t\tfound[0] = lruvecs[i].memcg;\n"
+    "\t\tfound[1] = lruvecs[i].node;\n"
+    "\t\tfound[2] = lruvecs[i].newest;\n"
+    "\t}\n"
+    "\treturn count;\n"
+    "}\n"
+)
+LRU_GEN = """\
+memcg     1 /
+ node     0
+          0       4120          0         812
+          1       4120        153           0
+memcg     0 /kvm-harness
+ node     0
+          8        812          3           0
+ node     1
+          8         40          0           0
+ node     2
+          8         40          0           0
+memcg    27 /kvm-harness
+ node     0
+          5        812          3           0
+          6         40         61           0
+ node     1
+          2         40          0           0
+memcg    28 /kvm-harness/below
+ node     0
+          9         40          0           0
+"""
+
+
+@pytest.fixture(scope="module")
+def lru_gen(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    return build(tmp_path_factory.mktemp("lru_gen"), LRU_GEN_SHIM)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/kvm-harness", [(27, 0, 6), (27, 1, 2)]),
+        ("/kvm-harness/below", [(28, 0, 9)]),
+        ("/kvm", []),
+    ],
+)
+def test_an_ager_finds_the_newest_generation_of_its_own_memcg(
+    lru_gen: ctypes.CDLL, path: str, found: list[tuple[int, int, int]]
+) -> None:
+    room = (ctypes.c_ulong * (3 * 8))()
+    text = ctypes.create_string_buffer(LRU_GEN.encode())
+    count = lru_gen.look_at(path.encode(), text, room)
+    assert [tuple(room[3 * at : 3 * at + 3]) for at in range(count)] == found

@@ -514,25 +514,42 @@ def test_leaving_the_context_ends_the_program() -> None:
         guest.drain()
 
 
+RACED = (
+    "ok rounds=32 touches=900 least=200 found=30 passes=70 acts=33 acts_us=5100 slowest_us=800 "
+    "dropped=290 paged_out=20 logged=0 emulated=0 vms=0 collapsed=0"
+)
+
+
 def test_a_race_tells_what_it_did() -> None:
-    guest, process = start(
-        "ok rounds=32 dropped=290 paged_out=20 touches=900 least=200 found=30 passes=70"
-    )
+    guest, process = start(RACED, RACED)
     race = guest.race(7, rounds=32, agers=2)
-    assert process.sent == ["race 7 32 2"]
-    assert race == RaceReply(32, 290, 20, 900, 200, 30, 70)
+    assert process.sent == ["race 7 32 2 page-idle unmap"]
+    assert race == RaceReply(32, 900, 200, 30, 70, 33, 5100, 800, 290, 20, 0, 0, 0, 0)
+    guest.race(8, rounds=32, agers=4, ager="walk", opponent="dirty-log")
+    assert process.sent[1:] == ["race 8 32 4 walk dirty-log"]
 
 
 def test_a_race_that_ended_early_is_no_race() -> None:
-    guest, _ = start("ok rounds=3 dropped=0 paged_out=0 touches=0 least=0 found=0 passes=0")
+    guest, _ = start(RACED)
     with pytest.raises(InfraError, match="rounds"):
-        guest.race(7, rounds=32, agers=2)
+        guest.race(7, rounds=33, agers=2)
 
 
-@pytest.mark.parametrize("word", ["stale", "lost", "wrong", "apart"])
-def test_what_a_vcpu_must_not_read_is_lost_data(word: str) -> None:
-    guest, _ = start(f"error data {word} vcpu=1 page=5 expected=0x100000508 got=0x0")
-    with pytest.raises(GuestDataLost, match=word):
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"{word} vcpu=1 page=5 expected=0x100000508 got=0x0"
+            for word in ("stale", "lost", "wrong", "apart")
+        ),
+        "unlogged page=5",
+        "reached vcpu=1 page=5 accesses=9 exits=7",
+        "barred vcpu=1 exits=1",
+    ],
+)
+def test_what_must_not_be_seen_in_a_race_is_lost_data(text: str) -> None:
+    guest, _ = start(f"error data {text}")
+    with pytest.raises(GuestDataLost, match=text.split()[0]):
         guest.race(7, rounds=32, agers=2)
 
 

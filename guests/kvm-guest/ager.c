@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "array_size.h"
 #include "reply.h"
 
 #define BITMAP "/sys/kernel/mm/page_idle/bitmap"
@@ -95,7 +96,7 @@ static void report_begun(struct ager *ager, uint64_t sent)
 	pthread_mutex_unlock(&ager->all->lock);
 }
 
-static int pass(struct ager *ager, const struct files *files, const struct range *range)
+static int pass_by_idle(struct ager *ager, const struct files *files, const struct range *range)
 {
 	ssize_t count = present_pfns(ager, files->pagemap, range);
 	ssize_t next;
@@ -112,6 +113,41 @@ static int pass(struct ager *ager, const struct files *files, const struct range
 			return -1;
 	}
 	return 0;
+}
+
+/* As many pages are evicted as the range has. */
+static int pass_by_lru(struct ager *ager, const struct range *range)
+{
+	bool evict = ager->all->kind == AGER_EVICTION;
+
+	report_begun(ager, range->sent);
+	if (lru_gen_age(&ager->lru_gen, evict ? range->count : 0))
+		return fail(ager, "aging by lru_gen");
+	return 0;
+}
+
+static int pass(struct ager *ager, const struct files *files, const struct range *range)
+{
+	if (ager->all->kind == AGER_PAGE_IDLE)
+		return pass_by_idle(ager, files, range);
+	return pass_by_lru(ager, range);
+}
+
+bool ager_parse(const char *name, enum ager_kind *kind)
+{
+	static const char * const names[] = {
+		[AGER_PAGE_IDLE] = "page-idle",
+		[AGER_WALK] = "walk",
+		[AGER_EVICTION] = "eviction",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!strcmp(name, names[i])) {
+			*kind = i;
+			return true;
+		}
+	}
+	return false;
 }
 
 /*
@@ -189,10 +225,16 @@ int set_priority(pthread_t thread, int priority)
 	return errno ? -1 : 0;
 }
 
-void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsigned int cpus)
+int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
+		unsigned int cpus, int priority)
 {
 	agers->vm = vm;
+	agers->kind = kind;
 	agers->number = number;
+	for (uint32_t i = 0; kind != AGER_PAGE_IDLE && i < number; i++) {
+		if (lru_gen_open(&agers->each[i].lru_gen))
+			return reply_errno("lru_gen of the memcg that kvm-guest is in");
+	}
 	pthread_mutex_init(&agers->lock, NULL);
 	pthread_cond_init(&agers->changed, NULL);
 	for (uint32_t i = 0; i < number; i++) {
@@ -202,9 +244,10 @@ void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsi
 		errno = pthread_create(&ager->thread, NULL, run, ager);
 		/* From the last CPU down: the first has the thread that unmaps. */
 		if (errno || bind_to_cpu(ager->thread, cpus - 1 - i % cpus) ||
-		    set_priority(ager->thread, 1))
+		    set_priority(ager->thread, priority))
 			die_errno("an ager's thread");
 	}
+	return 0;
 }
 
 static int reply_failed(const struct agers *agers)
@@ -265,6 +308,8 @@ uint64_t agers_stop(struct agers *agers)
 	for (uint32_t i = 0; i < agers->number; i++) {
 		pthread_join(agers->each[i].thread, NULL);
 		passes += agers->each[i].passes;
+		if (agers->kind != AGER_PAGE_IDLE)
+			lru_gen_close(&agers->each[i].lru_gen);
 	}
 	return passes;
 }

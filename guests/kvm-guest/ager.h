@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Threads that age a range of tested pages by page_idle while other things happen to it. */
+/* Threads that age the tested pages while other things happen to them. */
 #ifndef AGER_H
 #define AGER_H
 
@@ -7,13 +7,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "lru_gen.h"
 #include "vm.h"
 
 #define MAX_AGERS 8
 
+/* By what they age. Only page_idle keeps to a range; the others age all of our memcg. */
+enum ager_kind {
+	AGER_PAGE_IDLE,
+	AGER_WALK,		/* MGLRU's walk of page tables */
+	AGER_EVICTION,		/* MGLRU's, which asks for each page before it goes */
+};
+
 struct ager {
 	struct agers *all;
 	pthread_t thread;
+	struct lru_gen lru_gen;	/* not for page_idle */
 	uint64_t passes;	/* over the ranges that it was sent to */
 	uint64_t begun;		/* the last one that it has begun to age */
 	uint64_t sent;		/* the last one that it has passed over */
@@ -23,6 +32,7 @@ struct ager {
 
 struct agers {
 	const struct vm *vm;
+	enum ager_kind kind;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	uint32_t first;
@@ -34,11 +44,16 @@ struct agers {
 	struct ager each[MAX_AGERS];
 };
 
+/* The kind of that name; false if there is none. */
+bool ager_parse(const char *name, enum ager_kind *kind);
+
 /*
- * Starts them, spread over @cpus CPUs, with a real-time priority: they must not
- * wait for the vCPUs' time slices. Fatal on failure.
+ * Starts them, spread over @cpus CPUs, with a real-time @priority if it is not 0:
+ * they do not wait for the vCPUs' time slices then. Returns 0, or -1 with the
+ * reply if this machine cannot age so; fatal on other failures.
  */
-void agers_start(struct agers *agers, const struct vm *vm, uint32_t number, unsigned int cpus);
+int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
+		unsigned int cpus, int priority);
 
 /*
  * Has all of them age a range of pages, and waits until each has done so once.

@@ -8,7 +8,7 @@
 #include "ranges.h"
 #include "reply.h"
 
-#define MAX_WORDS 4
+#define MAX_WORDS 6
 
 static const struct command {
 	const char *name;
@@ -35,7 +35,7 @@ static const struct command {
 	{ "spin-wait", 2, "spin-wait VCPU TOUCHES", command_spin_wait },
 	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
-	{ "race", 3, "race SEED ROUNDS AGERS", command_race },
+	{ "race", 5, "race SEED ROUNDS AGERS AGER OPPONENT", command_race },
 	{ "churn", 1, "churn COUNT", command_churn },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2, "advise dontneed|cold|pageout|remove|hugepage RANGES", command_advise },

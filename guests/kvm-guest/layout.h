@@ -16,6 +16,9 @@
 /* The tested pages, and nothing else. Aligned for blocks of 2 MiB. */
 #define SLOT_IPA		0x80000000
 
+/* Where they are while they are somewhere else; no vCPU ever goes there. */
+#define OTHER_SLOT_IPA		0x200000000
+
 /*
  * Code, stage-1 table, mailboxes and page lists. Above the tested slot, since
  * a stage-2 dump of Linux 6.12 never prints its last range.
@@ -85,7 +88,7 @@ struct mailbox {
 	uint64_t command;
 	uint64_t list;		/* address of uint32_t page indices */
 	uint64_t count;
-	uint64_t value;		/* a write stores this plus the page's index */
+	uint64_t value;		/* a write stores this plus the page's index; of a race: see there */
 
 	/* Written by the VMM at any time: ends a spin. */
 	uint64_t stop;
@@ -96,13 +99,17 @@ struct mailbox {
 	uint64_t check;		/* exclusive or of all values read */
 	uint64_t last;		/* the value read last */
 
-	/* Of a race; written by the VMM while the vCPU is parked. */
+	/*
+	 * Of a race; written by the VMM while the vCPU is parked. There `value` is how
+	 * many touches it made before, so that no value is written twice.
+	 */
 	uint64_t records;	/* address of a struct record for each page */
 	uint64_t drops;		/* address of a struct drops for each page */
 	uint64_t word;		/* offset in a page that only this vCPU writes to */
 	uint64_t seed;		/* not 0 */
 
 	/* Written by the payload. */
+	uint64_t writes;	/* touches that wrote; read by the VMM at any time */
 	uint64_t dropped;	/* words that it found zero after a drop */
 	uint64_t fault;		/* enum race_fault; it parks at the first one */
 	uint64_t got;		/* what it read then */

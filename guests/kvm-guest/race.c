@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Aging, guest accesses and unmapping, all at once: vCPUs read and write random
- * pages, agers go over all of them by page_idle, and this thread takes random
- * ranges away. Each vCPU has a word of its own in each page and knows what must
- * be in it. See "A race" in docs/guest-protocol.md.
+ * Aging, guest accesses and an opponent, all at once: vCPUs read and write random
+ * pages, agers make them old, and this thread does what the opponent does. Each
+ * vCPU has a word of its own in each page and knows what must be in it. See
+ * "A race" in docs/guest-protocol.md.
  */
+#include "race.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kvm.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "ager.h"
 #include "array_size.h"
 #include "commands.h"
 #include "reply.h"
@@ -28,20 +32,10 @@
 #define SMALL_RANGE 12
 /* About what a page takes an ager on an emulated host, in microseconds. */
 #define AGING_TIME 100
-/* Above the agers'. */
+#define AGER_PRIORITY 1
 #define LEADER_PRIORITY 2
-
-struct race {
-	struct vm *vm;
-	struct drops *drops;
-	struct agers agers;
-	unsigned int cpus;
-	uint64_t random;
-	double until;		/* of CLOCK_MONOTONIC, in seconds */
-	uint64_t dropped;	/* pages taken away by MADV_DONTNEED, with repetition */
-	uint64_t paged_out;	/* by MADV_PAGEOUT */
-	uint64_t passes;	/* of all agers */
-};
+/* Of the instance that harness/observe/trace.py makes. */
+#define MARKER "/sys/kernel/tracing/instances/kvm-harness/trace_marker"
 
 static double now(void)
 {
@@ -58,7 +52,7 @@ static double left(const struct race *race)
 	return seconds > 0 ? seconds : 0;
 }
 
-static uint32_t random_below(struct race *race, uint32_t limit)
+uint32_t race_random(struct race *race, uint32_t limit)
 {
 	race->random ^= race->random << 13;
 	race->random ^= race->random >> 7;
@@ -89,70 +83,106 @@ static int check_faults(const struct race *race)
 	return 0;
 }
 
-static void take_away(struct race *race, bool drop, uint32_t first, uint32_t count)
+/* Without a trace that records, nobody wants to know. */
+static void mark(const struct race *race, bool begins, uint32_t first, uint32_t count)
+{
+	uintptr_t start = (uintptr_t)race->vm->slot + ((uintptr_t)first << GUEST_PAGE_SHIFT);
+	char text[64];
+	int size = snprintf(text, sizeof(text), "kvm-guest: %d 0x%lx 0x%lx\n", begins, start,
+			    start + ((uintptr_t)count << GUEST_PAGE_SHIFT));
+
+	if (race->marker >= 0 && write(race->marker, text, size) < 0 && errno != EBADF)
+		die_errno("write to " MARKER);
+}
+
+void race_begin(struct race *race, uint32_t first, uint32_t count)
+{
+	mark(race, true, first, count);
+	race->begun = now();
+}
+
+void race_end(struct race *race, uint32_t first, uint32_t count)
+{
+	int error = errno;	/* of the call that has just been made */
+	double seconds = now() - race->begun;
+
+	mark(race, false, first, count);
+	race->counts.acts++;
+	race->counts.seconds += seconds;
+	if (seconds > race->counts.slowest)
+		race->counts.slowest = seconds;
+	errno = error;
+}
+
+void race_drop(struct race *race, uint32_t first, uint32_t count, bool marked)
 {
 	char *start = race->vm->slot + ((size_t)first << GUEST_PAGE_SHIFT);
-	size_t size = (size_t)count << GUEST_PAGE_SHIFT;
 
-	if (!drop) {
-		if (madvise(start, size, MADV_PAGEOUT))
-			die_errno("madvise(MADV_PAGEOUT)");
-		race->paged_out += count;
-		return;
-	}
 	for (uint32_t page = first; page < first + count; page++)
 		__atomic_add_fetch(&race->drops[page].begun, 1, __ATOMIC_SEQ_CST);
-	if (madvise(start, size, MADV_DONTNEED))
+	if (marked)
+		race_begin(race, first, count);
+	if (madvise(start, (size_t)count << GUEST_PAGE_SHIFT, MADV_DONTNEED))
 		die_errno("madvise(MADV_DONTNEED)");
+	if (marked)
+		race_end(race, first, count);
 	for (uint32_t page = first; page < first + count; page++)
 		__atomic_add_fetch(&race->drops[page].done, 1, __ATOMIC_SEQ_CST);
-	race->dropped += count;
+	race->counts.dropped += count;
 }
 
 /*
  * Half of the ranges are one page, which an ager ages over and over: most likely
  * it is just between its load and its store when the entry goes. An eighth are
- * all pages, so that the tables go as well.
+ * all pages, so that the tables go as well. An ager that goes over all pages
+ * meets those more often, and a huge page is aged by its first one.
  */
 static uint32_t pick_count(struct race *race)
 {
-	uint32_t kind = random_below(race, 8), pages = race->vm->pages;
+	uint32_t kind = race_random(race, 8), pages = race->vm->pages;
 
-	if (kind == 7)
+	if (kind == 7 || (kind > 3 && race->agers.kind != AGER_PAGE_IDLE) ||
+	    backing_is_huge(race->vm->backing))
 		return pages;
-	return kind < 4 ? 1 : 1 + random_below(race, SMALL_RANGE < pages ? SMALL_RANGE : pages);
+	return kind < 4 ? 1 : 1 + race_random(race, SMALL_RANGE < pages ? SMALL_RANGE : pages);
 }
 
-/* Lets the ager get somewhere between its first page and its last. */
-static void spin_for(double seconds)
+/*
+ * Lets the ager get somewhere between its first page and its last. Who waits for
+ * others must let them run; who does not has no time to lose.
+ */
+static void delay(struct race *race, uint32_t count)
 {
-	double until = now() + seconds;
+	uint32_t span = race->agers.kind == AGER_PAGE_IDLE ? count : race->vm->pages;
+	uint32_t microseconds = race_random(race, span * AGING_TIME);
+	double until = now() + microseconds / 1e6;
 
+	if (race->opponent->waits)
+		usleep(microseconds);
 	while (now() < until)
 		;
 }
 
 /*
- * Takes some pages away. Either an ager has just begun to make them old, or all
+ * Lets the opponent act. Either an ager has just begun to make pages old, or all
  * have done so and the vCPU on the other CPU is free to take access faults, which
- * queue for the MMU lock behind the unmap and then find their entry gone. A large
- * range keeps that lock for longer. To swap out is slow: small ranges only.
+ * may queue for the MMU lock behind the opponent and then find their entry gone.
  */
-static int take_some(struct race *race)
+static int act(struct race *race)
 {
 	uint32_t pages = race->vm->pages;
 	uint32_t count = pick_count(race);
-	uint32_t first = random_below(race, pages - count + 1);
-	bool drop = count > SMALL_RANGE || random_below(race, 4);
-	bool again = random_below(race, 2);
+	uint32_t first = race_random(race, pages - count + 1);
+	bool again = race_random(race, race->opponent->waits ? 4 : 2);
+	int result;
 
 	if (agers_send(&race->agers, first, count, again))
 		return -1;
 	if (again)
-		spin_for(random_below(race, count * AGING_TIME) / 1e6);
-	take_away(race, drop, first, count);
+		delay(race, count);
+	result = race->opponent->act(race, first, count);
 	agers_rest(&race->agers);
-	return 0;
+	return result;
 }
 
 /* The first vCPU that is short of its goal, or NULL. */
@@ -170,14 +200,14 @@ static struct vcpu *find_behind(const struct race *race, const uint64_t *goals)
  * the vCPU that runs on this CPU: on an emulated host, an interruption costs it
  * more than a touch.
  */
-static int wait_for_progress(const struct race *race)
+int race_wait_touches(struct race *race, uint64_t touches)
 {
 	const struct timespec moment = { .tv_nsec = 2000000 };
 	uint64_t goals[MAX_VCPUS];
 	struct vcpu *behind;
 
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
-		goals[i] = vcpu_touches(&race->vm->vcpus[i]) + PACE;
+		goals[i] = vcpu_touches(&race->vm->vcpus[i]) + touches;
 	while ((behind = find_behind(race, goals))) {
 		if (vcpu_is_running(behind) && left(race) > 0)
 			nanosleep(&moment, NULL);
@@ -190,10 +220,10 @@ static int wait_for_progress(const struct race *race)
 static int run_rounds(struct race *race, uint32_t rounds)
 {
 	for (uint32_t round = 0; round < rounds; round++) {
-		if (take_some(race) || wait_for_progress(race))
+		if (act(race) || race_wait_touches(race, PACE))
 			return -1;
 	}
-	return 0;
+	return race->opponent->finish ? race->opponent->finish(race) : 0;
 }
 
 static void start_vcpu(struct race *race, struct vcpu *vcpu, enum mailbox_command command)
@@ -204,9 +234,9 @@ static void start_vcpu(struct race *race, struct vcpu *vcpu, enum mailbox_comman
 	mailbox->records = vcpu->records_ipa;
 	mailbox->drops = PAYLOAD_IPA + vm_drops_offset(vm);
 	mailbox->word = (1 + vcpu->id) * sizeof(uint64_t);
-	mailbox->seed = ((uint64_t)random_below(race, UINT32_MAX) << 32 | vcpu->id) | 1;
+	mailbox->seed = ((uint64_t)race_random(race, UINT32_MAX) << 32 | vcpu->id) | 1;
 	mailbox->fault = 0;
-	vcpu_go(vcpu, command, vm->pages, 0);
+	vcpu_go(vcpu, command, vm->pages, race->before[vcpu->id]);
 }
 
 /* Ends the vCPUs' command; -1 with the reply if one saw what it must not, or hangs. */
@@ -226,6 +256,22 @@ static void stop_vcpus(const struct race *race)
 {
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
 		__atomic_store_n(&race->vm->vcpus[i].mailbox->stop, 1, __ATOMIC_RELEASE);
+}
+
+int race_pause(struct race *race)
+{
+	stop_vcpus(race);
+	if (end_vcpus(race, 0))
+		return -1;
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
+		race->before[i] += vcpu_touches(&race->vm->vcpus[i]);
+	return 0;
+}
+
+void race_resume(struct race *race)
+{
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
+		start_vcpu(race, &race->vm->vcpus[i], MAILBOX_RACE);
 }
 
 static uint64_t word_at(const char *at)
@@ -248,9 +294,15 @@ static int check_own_view(const struct race *race, const struct vcpu *vcpu)
 	return 0;
 }
 
-/* All is quiet: every vCPU looks at all of its words, then the VMM does. */
+/*
+ * All is quiet: every vCPU looks at all of its words, then the VMM does. Since
+ * aging is over and no translation is cached, this makes every page young.
+ */
 static int check_at_end(struct race *race)
 {
+	if (vm_set_slot_flags(race->vm, KVM_MEM_LOG_DIRTY_PAGES) ||
+	    vm_set_slot_flags(race->vm, 0))
+		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
 		start_vcpu(race, &race->vm->vcpus[i], MAILBOX_RACE_CHECK);
 	if (end_vcpus(race, 0))
@@ -273,6 +325,8 @@ static int reset(struct race *race)
 			return reply_errno("pthread_setaffinity_np");
 		memset(vm->vcpus[i].records, 0, vm->pages * sizeof(struct record));
 		vm->vcpus[i].mailbox->dropped = 0;
+		vm->vcpus[i].mailbox->writes = 0;
+		vm->vcpus[i].emulated = 0;
 	}
 	/* Starts from pages that hold nothing. */
 	memset(race->drops, 0, vm->pages * sizeof(*race->drops));
@@ -282,15 +336,16 @@ static int reset(struct race *race)
 	return 0;
 }
 
-static int race_all(struct race *race, uint32_t rounds, uint32_t agers)
+static int race_all(struct race *race, enum ager_kind kind, uint32_t rounds, uint32_t agers)
 {
-	struct vm *vm = race->vm;
+	int priority = race->opponent->waits ? 0 : AGER_PRIORITY;
 	cpu_set_t anywhere;
 	int failed;
 
-	for (unsigned int i = 0; i < vm->vcpu_count; i++)
-		start_vcpu(race, &vm->vcpus[i], MAILBOX_RACE);
-	agers_start(&race->agers, vm, agers, race->cpus);
+	if (agers_start(&race->agers, race->vm, kind, agers, race->cpus, priority))
+		return -1;
+	race->vm->unruly = race->opponent->unruly;
+	race_resume(race);
 	/* This thread leads: it must be there when the agers have done their part. */
 	errno = pthread_getaffinity_np(pthread_self(), sizeof(anywhere), &anywhere);
 	if (errno || bind_to_cpu(pthread_self(), 0) || set_priority(pthread_self(), LEADER_PRIORITY))
@@ -303,20 +358,46 @@ static int race_all(struct race *race, uint32_t rounds, uint32_t agers)
 		die_errno("pthread_setaffinity_np");
 	race->passes = agers_stop(&race->agers);
 	stop_vcpus(race);
-	return end_vcpus(race, failed);
+	failed = end_vcpus(race, failed);
+	race->vm->unruly = false;
+	return failed;
 }
 
 static void reply_race(const struct race *race, uint32_t rounds, uint64_t touches, uint64_t least)
 {
-	uint64_t found = 0;
+	const struct race_counts *counts = &race->counts;
+	uint64_t found = 0, emulated = 0;
 
-	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
 		found += race->vm->vcpus[i].mailbox->dropped;
-	reply_ok(" rounds=%u dropped=%" PRIu64 " paged_out=%" PRIu64, rounds, race->dropped,
-		 race->paged_out);
-	fprintf(reply, " touches=%" PRIu64 " least=%" PRIu64 " found=%" PRIu64, touches, least,
-		found);
-	fprintf(reply, " passes=%" PRIu64, race->passes);
+		emulated += vcpu_emulated(&race->vm->vcpus[i]);
+	}
+	reply_ok(" rounds=%u touches=%" PRIu64 " least=%" PRIu64, rounds, touches, least);
+	fprintf(reply, " found=%" PRIu64 " passes=%" PRIu64, found, race->passes);
+	fprintf(reply, " acts=%" PRIu64 " acts_us=%.0f slowest_us=%.0f", counts->acts,
+		counts->seconds * 1e6, counts->slowest * 1e6);
+	fprintf(reply, " dropped=%" PRIu64 " paged_out=%" PRIu64, counts->dropped,
+		counts->paged_out);
+	fprintf(reply, " logged=%" PRIu64 " emulated=%" PRIu64, counts->logged, emulated);
+	fprintf(reply, " vms=%" PRIu64 " collapsed=%" PRIu64, counts->vms, counts->collapsed);
+}
+
+static int run(struct race *race, enum ager_kind kind, uint32_t rounds, uint32_t agers)
+{
+	uint64_t touches = 0, least = UINT64_MAX;
+
+	if (reset(race) || race_all(race, kind, rounds, agers))
+		return -1;
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
+		uint64_t made = race->before[i] + vcpu_touches(&race->vm->vcpus[i]);
+
+		touches += made;
+		least = made < least ? made : least;
+	}
+	if (check_at_end(race))
+		return -1;
+	reply_race(race, rounds, touches, least);
+	return 0;
 }
 
 int command_race(struct vm *vm, char **words)
@@ -327,27 +408,32 @@ int command_race(struct vm *vm, char **words)
 		.drops = (void *)(vm->payload + vm_drops_offset(vm)),
 		.cpus = online < MAX_CPUS ? online : MAX_CPUS,
 		.until = now() + vm->timeout,
+		.opponent = opponent_find(words[4]),
 	};
-	uint64_t touches = 0, least = UINT64_MAX;
 	uint32_t seed, rounds, agers;
+	enum ager_kind kind;
+	int result;
 
 	if (parse_number(words[0], UINT32_MAX, "SEED", &seed) ||
 	    parse_number(words[1], MAX_ROUNDS, "ROUNDS", &rounds) ||
 	    parse_number(words[2], MAX_AGERS + 1, "AGERS", &agers))
 		return -1;
-	if (vm->backing != BACKING_ANON)
-		return reply_error("usage", "only anonymous memory can be dropped under a race");
+	if (!ager_parse(words[3], &kind))
+		return reply_error("usage", "AGER must be page-idle, walk or eviction");
+	if (!race.opponent)
+		return reply_error("usage", "unknown OPPONENT");
+	if (vm->backing != race.opponent->backing)
+		return reply_error("usage", "a race against %s needs memory that is %s",
+				   race.opponent->name, backing_name(race.opponent->backing));
 	race.random = (uint64_t)seed << 1 | 1;
-	if (reset(&race) || race_all(&race, rounds, agers))
-		return -1;
-	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
-		uint64_t made = vcpu_touches(&vm->vcpus[i]);
-
-		touches += made;
-		least = made < least ? made : least;
-	}
-	if (check_at_end(&race))
-		return -1;
-	reply_race(&race, rounds, touches, least);
-	return 0;
+	if (race.opponent->copies)
+		race.copy = calloc(vm->pages, GUEST_PAGE_SIZE);
+	if (race.opponent->copies && !race.copy)
+		die("out of memory");
+	race.marker = open(MARKER, O_WRONLY | O_CLOEXEC);
+	result = run(&race, kind, rounds, agers);
+	if (race.marker >= 0)
+		close(race.marker);
+	free(race.copy);
+	return result;
 }

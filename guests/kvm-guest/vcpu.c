@@ -87,12 +87,40 @@ static void set_register(const struct vcpu *vcpu, uint64_t id, uint64_t value)
 		die_errno("KVM_SET_ONE_REG");
 }
 
+/*
+ * Does what the guest tried to do where KVM has no memory for it (none at all, or
+ * none to write to): the content is there all the same. False if it was something
+ * else, or if the slot should have been there.
+ */
+static bool emulate(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	uint64_t offset = run->mmio.phys_addr - SLOT_IPA, value;
+	uint64_t *at = (uint64_t *)(vcpu->vm->slot + offset);
+
+	if (!vcpu->vm->unruly || run->exit_reason != KVM_EXIT_MMIO ||
+	    run->mmio.phys_addr < SLOT_IPA || run->mmio.len != sizeof(value) ||
+	    offset >= (uint64_t)vcpu->vm->pages << GUEST_PAGE_SHIFT)
+		return false;
+	if (run->mmio.is_write) {
+		memcpy(&value, run->mmio.data, sizeof(value));
+		__atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+	} else {
+		value = __atomic_load_n(at, __ATOMIC_SEQ_CST);
+		memcpy(run->mmio.data, &value, sizeof(value));
+	}
+	__atomic_add_fetch(&vcpu->emulated, 1, __ATOMIC_SEQ_CST);
+	return true;
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
 	uint64_t report;
 
+	if (emulate(vcpu))
+		return VCPU_RUNNING;
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
 	    run->mmio.phys_addr != REPORT_IPA || run->mmio.len != sizeof(report))
 		return VCPU_FAILED;
@@ -104,8 +132,13 @@ static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 {
 	for (;;) {
 		vcpu->error = 0;
-		if (!ioctl(vcpu->fd, KVM_RUN, NULL))
-			return judge_exit(vcpu);
+		if (!ioctl(vcpu->fd, KVM_RUN, NULL)) {
+			enum vcpu_state state = judge_exit(vcpu);
+
+			if (state != VCPU_RUNNING)
+				return state;
+			continue;
+		}
 		if (errno != EINTR) {
 			vcpu->error = errno;
 			return VCPU_FAILED;
@@ -166,10 +199,12 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
 
 	pthread_once(&once, init_once);
+	vcpu->vm = vm;
 	vcpu->id = id;
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, id);
 	if (size < 0 || vcpu->fd < 0)
 		die_errno("KVM_CREATE_VCPU");
+	vcpu->run_size = size;
 	vcpu->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		die_errno("mmap of kvm_run");
@@ -180,6 +215,18 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	place(vm, vcpu);
 	setup_registers(vcpu);
 	vcpu_stats_open(&vcpu->stats, vcpu->fd);
+}
+
+bool vcpu_run_here(struct vcpu *vcpu)
+{
+	return run_until_stopped(vcpu) == VCPU_PARKED;
+}
+
+void vcpu_destroy(struct vcpu *vcpu)
+{
+	munmap(vcpu->run, vcpu->run_size);
+	close(vcpu->stats.fd);
+	close(vcpu->fd);
 }
 
 void vcpu_start(struct vcpu *vcpu)
@@ -313,6 +360,11 @@ int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds)
 		nanosleep(&moment, NULL);
 	}
 	return 0;
+}
+
+uint64_t vcpu_emulated(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->emulated, __ATOMIC_SEQ_CST);
 }
 
 uint64_t vcpu_touches(const struct vcpu *vcpu)

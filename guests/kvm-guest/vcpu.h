@@ -27,9 +27,11 @@ enum vcpu_state {
 struct vm;
 
 struct vcpu {
+	const struct vm *vm;
 	unsigned int id;
 	int fd;
 	struct kvm_run *run;
+	size_t run_size;
 	struct mailbox *mailbox;
 	uint32_t *list;			/* room for every page of the slot */
 	uint64_t mailbox_ipa;
@@ -47,6 +49,8 @@ struct vcpu {
 	uint64_t pc;			/* valid if hung */
 	int error;			/* errno of KVM_RUN, 0 for a strange exit */
 
+	uint64_t emulated;	/* accesses to the tested slot that KVM_RUN ended with */
+
 	bool spinning;
 	bool spin_writes;
 };
@@ -59,6 +63,12 @@ void vcpu_start(struct vcpu *vcpu);
 
 /* 0 if it is parked and does not spin, else -1 with an error as the reply. */
 int vcpu_check_idle(const struct vcpu *vcpu);
+
+/* Runs a vCPU that has no thread in this one until it parks; false if it does not. */
+bool vcpu_run_here(struct vcpu *vcpu);
+
+/* Closes what vcpu_create() opened, for a vCPU without a thread. */
+void vcpu_destroy(struct vcpu *vcpu);
 
 /* Lets it go with a command on the first @count entries of its list. */
 void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
@@ -74,6 +84,9 @@ int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds);
 
 /* Whether it was let go and has not parked or failed since. */
 bool vcpu_is_running(const struct vcpu *vcpu);
+
+/* How many of its accesses to the tested slot were made for it, since KVM had no memory there. */
+uint64_t vcpu_emulated(const struct vcpu *vcpu);
 
 /* How many touches it has made since it was let go. Does not disturb it. */
 uint64_t vcpu_touches(const struct vcpu *vcpu);

@@ -53,22 +53,37 @@ static void create_vm(struct vm *vm)
 		die_errno("KVM_CREATE_VM");
 }
 
-static struct kvm_userspace_memory_region tested_slot(const struct vm *vm, uint32_t flags)
+static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t flags)
 {
-	return (struct kvm_userspace_memory_region) {
+	struct kvm_userspace_memory_region region = {
 		.slot = SLOT_TESTED,
 		.flags = flags,
-		.guest_phys_addr = SLOT_IPA,
-		.memory_size = (uint64_t)vm->pages << GUEST_PAGE_SHIFT,
+		.guest_phys_addr = ipa,
+		.memory_size = size,
 		.userspace_addr = (uintptr_t)vm->slot,
 	};
+
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static uint64_t slot_size(const struct vm *vm)
+{
+	return (uint64_t)vm->pages << GUEST_PAGE_SHIFT;
 }
 
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
 {
-	struct kvm_userspace_memory_region region = tested_slot(vm, flags);
+	return set_slot(vm, SLOT_IPA, slot_size(vm), flags);
+}
 
-	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+int vm_move_slot(const struct vm *vm, uint64_t ipa)
+{
+	return set_slot(vm, ipa, slot_size(vm), 0);
+}
+
+int vm_delete_slot(const struct vm *vm)
+{
+	return set_slot(vm, SLOT_IPA, 0, 0);
 }
 
 int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap)
@@ -131,6 +146,33 @@ static char *map_slot(const struct vm *vm)
 	if (backing_is_huge(vm->backing))
 		size = (size + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1);
 	return (char *)backing_map(vm->backing, size) + skew;
+}
+
+void vm_create_second(struct vm *second, const struct vm *vm)
+{
+	*second = (struct vm){
+		.pages = vm->pages,
+		.vcpu_count = 1,
+		.kvm_fd = vm->kvm_fd,
+		.slot = vm->slot,
+	};
+	create_vm(second);
+	if (vm_set_slot_flags(second, 0))
+		die_errno("KVM_SET_USER_MEMORY_REGION of a second VM's tested slot");
+	create_payload(second);
+	vcpu_create(second, &second->vcpus[0], 0);
+}
+
+void vm_close_vcpus(struct vm *second)
+{
+	for (unsigned int i = 0; i < second->vcpu_count; i++)
+		vcpu_destroy(&second->vcpus[i]);
+}
+
+void vm_close(struct vm *second)
+{
+	close(second->fd);
+	munmap(second->payload, second->payload_size);
 }
 
 void vm_create(struct vm *vm)

@@ -28,6 +28,7 @@ struct vm {
 	size_t payload_size;
 	struct vcpu vcpus[MAX_VCPUS];
 
+	bool unruly;		/* the tested slot may be gone or read-only: see vcpu.c */
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
 	uint32_t sequence;	/* counts commands that write */
 	uint64_t *expected;	/* what the first word of each tested page must hold */
@@ -41,11 +42,23 @@ size_t vm_vcpu_part(uint32_t pages);
 size_t vm_records_offset(uint32_t pages);
 size_t vm_drops_offset(const struct vm *vm);
 
+/*
+ * Makes another VM of one vCPU, without a thread, with the tested pages of @vm;
+ * fatal on failure. It is gone when its vCPUs are closed and then it is.
+ */
+void vm_create_second(struct vm *second, const struct vm *vm);
+void vm_close_vcpus(struct vm *second);
+void vm_close(struct vm *second);
+
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);
 
 /* KVM_SET_USER_MEMORY_REGION for the tested slot with @flags; -1 with errno. */
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
+/* The same with the slot at @ipa. */
+int vm_move_slot(const struct vm *vm, uint64_t ipa);
+/* Removes the tested slot from the VM; vm_set_slot_flags() makes it again. */
+int vm_delete_slot(const struct vm *vm);
 
 /* KVM_GET_DIRTY_LOG of the tested slot into a bitmap; -1 with errno. */
 int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap);

@@ -121,11 +121,12 @@ static void race_write(struct mailbox *mailbox, uint32_t page)
 	struct record *record = record_of(mailbox, page);
 
 	record->done = load_count(&drops->done);
-	record->value = (mailbox->touches + 1) << 32 | page << 8 | mailbox->word;
+	record->value = (mailbox->value + mailbox->touches + 1) << 32 | page << 8 | mailbox->word;
 	asm volatile("dmb ish" : : : "memory");
 	store(word_of(mailbox, page), record->value);
 	asm volatile("dmb ish" : : : "memory");
 	record->begun = load_count(&drops->begun);
+	__atomic_store_n(&mailbox->writes, mailbox->writes + 1, __ATOMIC_RELEASE);
 }
 
 static void count_touch(struct mailbox *mailbox)

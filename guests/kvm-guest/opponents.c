@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <string.h>
+#include <time.h>
+
+#include "array_size.h"
+#include "race.h"
+
+/* So long the agers have the pages and the vCPUs for themselves, in nanoseconds. */
+#define MOMENT 2000000
+
+static int let_be(struct race *race, uint32_t first, uint32_t count)
+{
+	const struct timespec moment = { .tv_nsec = MOMENT };
+
+	(void)race;
+	(void)first;
+	(void)count;
+	nanosleep(&moment, NULL);
+	return 0;
+}
+
+static const struct opponent opponents[] = {
+	{ .name = "guest", .act = let_be },
+	{ .name = "unmap", .act = oppose_by_unmap },
+	{ .name = "dontneed", .act = oppose_by_drop },
+	{ .name = "pageout", .act = oppose_by_pageout },
+	{ .name = "split", .act = oppose_by_split, .waits = true, .backing = BACKING_THP },
+	{
+		.name = "dirty-log",
+		.act = oppose_by_log,
+		.finish = oppose_by_log_end,
+		.waits = true,
+		.copies = true,
+	},
+	{ .name = "slot-delete", .act = oppose_by_delete, .waits = true, .unruly = true },
+	{ .name = "slot-move", .act = oppose_by_move, .waits = true, .unruly = true },
+	{ .name = "slot-flags", .act = oppose_by_flags, .waits = true, .unruly = true },
+	{ .name = "vms", .act = oppose_by_vm, .waits = true },
+};
+
+const struct opponent *opponent_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(opponents); i++) {
+		if (!strcmp(opponents[i].name, name))
+			return &opponents[i];
+	}
+	return NULL;
+}

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The tested slot goes away, or lets nobody write, and comes back. What a vCPU
+ * does with it meanwhile must end KVM_RUN, each time, and is then done for it; and
+ * no longer once it is back. In half of the cases the memory gets other pages
+ * before it comes back, so that who still reaches the old ones reads what is stale.
+ */
+#include <linux/kvm.h>
+
+#include "race.h"
+#include "reply.h"
+
+/* Touches that each vCPU makes while the slot is not there. */
+#define AWAY_TOUCHES 8
+
+struct tally {
+	uint64_t emulated;
+	uint64_t touches;
+	uint64_t writes;
+};
+
+static uint64_t writes_of(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->mailbox->writes, __ATOMIC_ACQUIRE);
+}
+
+/* What was emulated is read first here, and last in check_one(): that counts in the kernel's favour. */
+static void tally_all(const struct race *race, struct tally *tallies)
+{
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
+		const struct vcpu *vcpu = &race->vm->vcpus[i];
+
+		tallies[i].emulated = vcpu_emulated(vcpu);
+		tallies[i].touches = vcpu_touches(vcpu);
+		tallies[i].writes = writes_of(vcpu);
+	}
+}
+
+/* Of those that ended since, the first may have been made before. */
+static uint64_t surely_made(uint64_t ended)
+{
+	return ended ? ended - 1 : 0;
+}
+
+static int check_one(const struct vcpu *vcpu, const struct tally *before, bool readable)
+{
+	uint64_t touches = vcpu_touches(vcpu) - before->touches;
+	uint64_t writes = writes_of(vcpu) - before->writes;
+	uint64_t emulated = vcpu_emulated(vcpu) - before->emulated;
+	uint64_t least = surely_made(writes) + (readable ? 0 : surely_made(touches));
+
+	if (emulated < least)
+		return reply_error("data", "reached vcpu=%u page=%lu accesses=%lu exits=%lu",
+				   vcpu->id, vcpu->mailbox->page, least, emulated);
+	return 0;
+}
+
+/* Lets the vCPUs touch pages that KVM must not let them touch, or not write to. */
+static int check_away(struct race *race, bool readable)
+{
+	struct tally before[MAX_VCPUS];
+
+	tally_all(race, before);
+	if (race_wait_touches(race, AWAY_TOUCHES))
+		return -1;
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
+		if (check_one(&race->vm->vcpus[i], &before[i], readable))
+			return -1;
+	}
+	return 0;
+}
+
+/* Since the slot was back, nothing can have been emulated. */
+static int check_there(struct race *race)
+{
+	for (unsigned int i = 0; race->settled && i < race->vm->vcpu_count; i++) {
+		uint64_t since = vcpu_emulated(&race->vm->vcpus[i]) - race->emulated[i];
+
+		if (since)
+			return reply_error("data", "barred vcpu=%u exits=%lu", i, since);
+	}
+	race->settled = false;
+	return 0;
+}
+
+/* After one touch, none is under way that began before the slot came back. */
+static int settle(struct race *race)
+{
+	if (race_wait_touches(race, 1))
+		return -1;
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
+		race->emulated[i] = vcpu_emulated(&race->vm->vcpus[i]);
+	race->settled = true;
+	return 0;
+}
+
+static int take_away(struct race *race, bool by_move)
+{
+	int result;
+
+	race_begin(race, 0, race->vm->pages);
+	result = by_move ? vm_move_slot(race->vm, OTHER_SLOT_IPA) : vm_delete_slot(race->vm);
+	race_end(race, 0, race->vm->pages);
+	return result ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;
+}
+
+static int bring_back(const struct race *race, uint32_t flags)
+{
+	return vm_set_slot_flags(race->vm, flags) ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;
+}
+
+static int away_and_back(struct race *race, bool by_move)
+{
+	if (check_there(race) || take_away(race, by_move))
+		return -1;
+	agers_rest(&race->agers);
+	if (check_away(race, false))
+		return -1;
+	if (race_random(race, 2))
+		race_drop(race, 0, race->vm->pages, false);
+	return bring_back(race, 0) || settle(race) ? -1 : 0;
+}
+
+int oppose_by_delete(struct race *race, uint32_t first, uint32_t count)
+{
+	(void)first;
+	(void)count;
+	return away_and_back(race, false);
+}
+
+int oppose_by_move(struct race *race, uint32_t first, uint32_t count)
+{
+	(void)first;
+	(void)count;
+	return away_and_back(race, true);
+}
+
+static int set_flags(struct race *race, uint32_t flags)
+{
+	int result;
+
+	race_begin(race, 0, race->vm->pages);
+	result = vm_set_slot_flags(race->vm, flags);
+	race_end(race, 0, race->vm->pages);
+	return result ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;
+}
+
+/* A slot can get and lose the dirty log while it is there; to be read-only it must be made anew. */
+int oppose_by_flags(struct race *race, uint32_t first, uint32_t count)
+{
+	(void)first;
+	(void)count;
+	if (race_random(race, 2))
+		return set_flags(race, KVM_MEM_LOG_DIRTY_PAGES) || set_flags(race, 0) ? -1 : 0;
+	if (check_there(race) || take_away(race, false) || bring_back(race, KVM_MEM_READONLY))
+		return -1;
+	agers_rest(&race->agers);
+	if (check_away(race, true) || take_away(race, false) || bring_back(race, 0))
+		return -1;
+	return settle(race);
+}
