@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from harness.checks.overlap import AGE, UNMAP, Window, meetings, windows
-from harness.observe.trace import Event
+from harness.checks.overlap import AGE, UNMAP, Window, acts, in_guest, meetings, windows
+from harness.observe.trace import MARK, Event
 
 PAGE = 4096
 
@@ -59,3 +59,29 @@ def test_a_long_window_is_not_hidden_by_a_short_one_after_it() -> None:
 def test_a_short_window_before_a_long_one_does_not_end_the_search() -> None:
     spans = (window(10, 100), window(5, 6, pid=3))
     assert meetings(spans, [age(4), age(50)]) == 1
+
+
+def mark(begins: int, time: int, pid: int = 1, first: int = 0, pages: int = 8) -> Event:
+    fields = {"begins": begins, "start": first * PAGE, "end": (first + pages) * PAGE}
+    return Event(time, 0, "task", pid, MARK, "", fields)
+
+
+def test_an_act_lasts_from_mark_to_mark() -> None:
+    marks = [mark(1, 10), mark(0, 20), mark(1, 30, first=4, pages=1), mark(0, 31, first=4, pages=1)]
+    assert acts(marks) == (window(10, 20), window(30, 31, first=4, pages=1))
+
+
+def test_an_act_with_one_end_is_none() -> None:
+    assert not acts([mark(0, 5), mark(1, 10)])
+    # The trace began in the middle of one.
+    assert acts([mark(0, 5), mark(1, 10), mark(0, 20)]) == (window(10, 20),)
+    assert acts([mark(1, 10, pid=1), mark(0, 20, pid=2), mark(0, 30, pid=1)]) == (window(10, 30),)
+
+
+def test_a_vcpu_is_in_the_guest_from_entry_to_exit_of_its_thread() -> None:
+    entries = [event("kvm:kvm_entry", time, pid) for time, pid in ((10, 1), (12, 3), (40, 1))]
+    exits = [event("kvm:kvm_exit", time, pid) for time, pid in ((5, 1), (20, 1), (30, 3))]
+    spans = in_guest(entries, exits, 0, 8 * PAGE)
+    assert spans == (window(10, 20), window(12, 30, pid=3))
+    # An ager on another CPU meets whoever is in the guest, and a vCPU's own thread is no ager.
+    assert meetings(spans, [age(25), age(35), age(11, pid=1)]) == 1

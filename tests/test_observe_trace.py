@@ -362,3 +362,26 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
     assert slow.endswith(":symstr' 2>/dev/null >> $T/kprobe_events")
     assert "symstr" not in plain
     assert "kvmh1_g g'" in plain
+
+
+HEADER = "# tracer: nop\n# entries-in-buffer/entries-written: 2/2   #P:2\n"
+MARKS = (
+    "       kvm-guest-146     [000] .....    11.567114: tracing_mark_write: "
+    "kvm-guest: 1 0xffff82e00000 0xffff82e40000\n"
+    "       kvm-guest-146     [000] .....    11.590043: tracing_mark_write: "
+    "kvm-guest: 0 0xffff82e00000 0xffff82e40000\n"
+)
+
+
+def test_what_the_guest_program_marked_is_an_event() -> None:
+    events, _ = trace.parse_trace(HEADER + MARKS, SMALL.names)
+    assert [event.name for event in events] == [trace.MARK] * 2
+    assert [event.fields["begins"] for event in events] == [1, 0]
+    assert events[0].fields["end"] - events[0].fields["start"] == 64 * 4096
+    counts = Counts(SMALL, {}, 0, {}, events, "")
+    assert counts.events(trace.MARK) == events
+
+
+def test_a_mark_of_somebody_else_is_an_error() -> None:
+    with pytest.raises(ObserveError, match="unknown form of mark"):
+        trace.parse_trace(HEADER + MARKS.replace("kvm-guest: 1", "hello: 1"), SMALL.names)

@@ -16,7 +16,7 @@ AGE_CALLBACK = "stage2_age_walker"
 
 @dataclass(frozen=True)
 class Window:
-    """A range of host addresses that a thread unmapped from stage 2, and when (microseconds)."""
+    """A range of host addresses to which a thread did something, and when (microseconds)."""
 
     pid: int
     begin: int
@@ -51,6 +51,39 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
         elif notice := waiting.pop(event.pid, None):
             start, end = notice.fields["start"], notice.fields["end"]
             found.append(Window(event.pid, notice.time, time, start, end))
+    return tuple(found)
+
+
+def acts(marks: Iterable[Event]) -> tuple[Window, ...]:
+    """What a race's opponent did, from the marks that it wrote into the trace, in order of time.
+
+    A mark that begins something is followed by the same thread's mark that ends it; an act that
+    the trace has only one end of is none.
+    """
+    begun: dict[int, Event] = {}
+    found: list[Window] = []
+    for mark in marks:
+        if mark.fields["begins"]:
+            begun[mark.pid] = mark
+        elif first := begun.pop(mark.pid, None):
+            start, end = first.fields["start"], first.fields["end"]
+            found.append(Window(mark.pid, first.time, mark.time, start, end))
+    return tuple(found)
+
+
+def in_guest(
+    entries: Iterable[Event], exits: Iterable[Event], start: int, end: int
+) -> tuple[Window, ...]:
+    """When each vCPU's thread was in the guest, where it reaches a range of host addresses."""
+    entered: dict[int, int] = {}
+    found: list[Window] = []
+    marks = [(event.time, 0, event) for event in entries]
+    marks += [(event.time, 1, event) for event in exits]
+    for time, leaves, event in sorted(marks, key=lambda mark: mark[:2]):
+        if not leaves:
+            entered[event.pid] = time
+        elif (since := entered.pop(event.pid, None)) is not None:
+            found.append(Window(event.pid, since, time, start, end))
     return tuple(found)
 
 

@@ -54,6 +54,9 @@ _ENTRIES = re.compile(
 )
 _NOTE = re.compile(r"##### CPU [0-9]{1,5} buffer started ####|CPU:[0-9]{1,5} \[LOST .{0,30}\]")
 _HEX = r"(?:0x)?([0-9a-f]{1,16})"
+# The name of the event for a line that a program wrote to trace_marker, and the kernel's for it.
+MARK = "mark"
+_MARK_IN_TRACE = "tracing_mark_write"
 
 # What a slowed probe fetches again and again: the caller's name. Each costs two searches of the
 # kernel's symbols. Linux 6.3 brought the type.
@@ -78,6 +81,8 @@ FIELDS: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
         re.compile(f"mmu notifier unmap range: {_HEX} -- {_HEX}"),
         ("start", "end"),
     ),
+    # What kvm-guest writes into the trace itself (docs/guest-protocol.md, "A race").
+    MARK: (re.compile(f"kvm-guest: {_HEX} {_HEX} {_HEX}"), ("begins", "start", "end")),
 }
 
 
@@ -134,6 +139,7 @@ class Wanted:
     def names(self) -> Mapping[str, str]:
         """The name of an event that stands in the trace -> the name that was asked for."""
         names = {event.partition(":")[2]: event for event in self.events}
+        names[_MARK_IN_TRACE] = MARK
         return names | {self.return_probe(name): returned(name) for name in self.returns}
 
 
@@ -188,7 +194,8 @@ class Counts:
 
         Unproven if it is absent or events were lost; KeyError for one that was not asked for.
         """
-        if name not in (*self.wanted.events, *(returned(one) for one in self.wanted.returns)):
+        returns = (returned(one) for one in self.wanted.returns)
+        if name not in (MARK, *self.wanted.events, *returns):
             raise KeyError(f"{name} was not recorded")
         self._present(name)
         if self.lost:
