@@ -140,6 +140,7 @@ class CellPlugin:
         """Declare the markers of checks."""
         config.addinivalue_line("markers", "quick: the few checks that show most, in seconds")
         config.addinivalue_line("markers", "deep: shows more, and takes seconds in each cell")
+        config.addinivalue_line("markers", "stress: shows what deep shows in yet more ways")
         config.addinivalue_line("markers", "selftests: the kernel's own KVM selftests")
         config.addinivalue_line("markers", "last: judges the whole boot, so it runs last")
 

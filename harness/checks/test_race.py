@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each way to age guest memory against each thing that may happen to it at the same time.
+
+The guest program runs the race and holds its vCPUs, its memory and KVM's dirty log to what must
+be; harness/checks/racing.py tells how often aging met its opponent. Without that nothing is proven.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE_CALLBACK
+from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.checks.racing import AGERS, VCPUS, Met, Size, field, show, splits
+from harness.contract import Contract
+from harness.deadline import Deadline
+from harness.guests import Ager, Guest, Opponent
+from harness.hosts.protocols import Shell
+from harness.observe.unproven import Unproven
+
+SMALL = Size(64, 24)
+# A pass over huge pages takes longer.
+HUGE = Size(512, 6, "thp")
+# Of the race without agers, which tells what the opponent's acts take alone.
+ALONE_ROUNDS = 8
+# Races with other seeds until aging has met its opponent often, and the seconds after which no
+# further one is begun.
+MEETINGS = 8
+RACES = 3
+RACES_SECONDS = 30.0
+
+# The writer whose wait for the agers is measured (CLAIMS.md, 11), against the same without agers.
+TIMED: Opponent = "dontneed"
+# test_race_unmap has that mixture of two others.
+OPPONENTS = [one for one in get_args(Opponent) if one != "unmap"]
+
+
+@pytest.mark.parametrize("opponent", OPPONENTS)
+@pytest.mark.parametrize(
+    "ager",
+    [
+        pytest.param("page-idle", marks=pytest.mark.deep),
+        pytest.param("walk", marks=pytest.mark.deep),
+        # It goes by the notifier that page_idle goes by, so it need not be there each time.
+        pytest.param("eviction", marks=pytest.mark.stress),
+    ],
+)
+def test_race(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+    ager: Ager,
+    opponent: Opponent,
+) -> None:
+    """One driver of aging against one opponent: nothing is lost, all get on, no splat."""
+    size = HUGE if opponent == "split" else SMALL
+    claim.expect(
+        f"{VCPUS} vCPUs touch {size.pages} random pages, {AGERS} threads age them by {ager}, "
+        f"against: {opponent} (seed {cell.seed}). Each vCPU gets on and finds what it wrote; the "
+        "dirty log misses no page; a slot that is gone is not reached; pages touched last are "
+        "young, and aging is exact afterwards; no splat; aging met the opponent"
+    )
+    before = splats(shell)
+    met = Met()
+    with field(guest, shell, contract, cell, ager, opponent, size) as raced:
+        if opponent == TIMED:
+            alone, _ = raced.race(claim, rng.randrange(1 << 31), ALONE_ROUNDS, 0, "alone")
+            claim.observe(f"without agers: {show(alone)}")
+        split_before = splits(shell)
+        limit = Deadline(RACES_SECONDS * cell.slowdown)
+        for number in range(RACES):
+            seed = rng.randrange(1 << 31)
+            result, more = raced.race(claim, seed, size.rounds, AGERS, str(number))
+            claim.observe(f"race {seed}: {show(result)}; {more.words()}")
+            met += more
+            # Every page was touched when aging had ended and no translation was cached.
+            young_pages(raced.vm, shell, claim, frozenset(range(size.pages)))
+            if met.together >= MEETINGS or limit.expired():
+                break
+        split = splits(shell) - split_before
+        exact(raced.vm, shell, claim, rng, huge=size is HUGE)
+        absent = raced.session.absent
+    if AGE_CALLBACK in absent:
+        claim.observe(f"the window was not widened: {absent[AGE_CALLBACK]}")
+    assert_none_new(shell, claim, before)
+    if not met.together:
+        raise Unproven(f"aging and its opponent did not meet: {met.words()}")
+    if opponent == "split":
+        claim.observe(f"{split} huge pages split")
+        if not split:
+            raise Unproven("no huge page was split while pages were aged")
+
+
+def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, huge: bool) -> None:
+    """Assert that what was through a race ages as exactly as anything else."""
+    populated(vm)
+    mark_idle(vm)
+    old_pages(vm, shell, claim)
+    vm.flush()
+    # One touch makes all of a block young.
+    touched = frozenset(range(vm.slot.pages)) if huge else pick(rng, vm.slot.pages)
+    vm.touch(touched, write=True)
+    young_pages(vm, shell, claim, touched)
+    vm.verify(range(vm.slot.pages))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a race is told to have been, and how its parts are put together."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from harness.checks.racing import DRIVERS, Met, show
+from harness.guest_replies import RaceReply
+from harness.guests import Ager
+
+
+def reply(**changed: int) -> RaceReply:
+    zero = dict.fromkeys(RaceReply.__dataclass_fields__, 0)
+    return RaceReply(**(zero | {"rounds": 4, "touches": 90, "least": 20, "passes": 7} | changed))
+
+
+def test_what_met_adds_up() -> None:
+    met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3)
+    assert met == Met(15, 5, 1)
+    assert met.words().startswith("1 of 15 agings began while the opponent acted")
+
+
+def test_a_race_without_acts_has_no_mean() -> None:
+    assert "0 acts took 0 us each" in show(reply())
+    assert "4 acts took 25 us each, the slowest 60 us" in show(
+        reply(acts=4, acts_us=100, slowest_us=60)
+    )
+
+
+def test_only_what_happened_is_told() -> None:
+    text = show(reply(logged=3))
+    assert text.endswith("; 3 logged")
+    assert "emulated" not in text
+
+
+def test_each_ager_is_a_driver_of_the_contract() -> None:
+    assert set(DRIVERS) == set(get_args(Ager))
