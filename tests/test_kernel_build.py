@@ -355,3 +355,27 @@ def test_disk_full_during_a_build(
     finally:
         # Lazily: this process still holds its locks there.
         subprocess.run(["umount", "--lazy", str(tmp_path / "cache")], check=True)
+
+
+def test_what_a_series_changed_is_new_though_a_further_series_is_on_top(tmp_path: Path) -> None:
+    """The tree on top is made of hard links; make would take the base's objects for this one's."""
+    tree, on_top = tmp_path / "tree", tmp_path / "on-top"
+    tree.mkdir()
+    on_top.mkdir()
+    (tree / "mmu.c").write_text("changed by the series\n")
+    os.utime(tree / "mmu.c", (1, 1))
+    os.link(tree / "mmu.c", on_top / "mmu.c")
+    build.make_newer(
+        apply.PatchedTree(
+            dir=tree,
+            digest="0" * 64,
+            source_digest="1" * 64,
+            version="6.12",
+            description="a tree",
+            touched=("mmu.c", "removed.c"),
+        )
+    )
+    assert (tree / "mmu.c").stat().st_mtime > 1
+    assert (tree / "mmu.c").read_text() == "changed by the series\n"
+    assert (on_top / "mmu.c").stat().st_mtime == 1
+    assert [path.name for path in tree.iterdir()] == ["mmu.c"]

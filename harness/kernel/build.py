@@ -369,13 +369,20 @@ def _expected_steps(kind: str) -> int:
 def make_newer(tree: PatchedTree) -> None:
     """Date the files that the series changed after every object of the base's build folder.
 
-    The patched tree may have been made before the base was built, and make knows only times.
-    A file that is still a hard link is the source's own: it has not changed and is left alone.
+    The patched tree may have been made before the base was built, and make knows only times. A
+    file may be a hard link of another tree's: of the source's, which has not changed then, or of a
+    tree with a further series on top. Its link gives way to a copy, so that no other tree's file is
+    dated.
     """
     for path in tree.touched:
         file = tree.dir / path
-        if file.is_file() and not file.is_symlink() and file.stat().st_nlink == 1:
-            os.utime(file)
+        if not file.is_file() or file.is_symlink():
+            continue
+        if file.stat().st_nlink > 1:
+            copy = file.with_name(f".{file.name}.{os.getpid()}")
+            shutil.copy2(file, copy)
+            copy.replace(file)
+        os.utime(file)
 
 
 def genuine(work: Path, where: str) -> Path:
