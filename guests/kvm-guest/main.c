@@ -21,8 +21,8 @@
 #include "serve.h"
 
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--skew N] [--vcpus N] " \
-	"[--timeout SECONDS]" \
+	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
+	"[--pages N] [--skew N] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -59,6 +59,7 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 {
 	static const struct option options[] = {
 		{ "backing", required_argument, NULL, 'b' },
+		{ "file", required_argument, NULL, 'f' },
 		{ "pages", required_argument, NULL, 'p' },
 		{ "skew", required_argument, NULL, 's' },
 		{ "vcpus", required_argument, NULL, 'c' },
@@ -74,6 +75,9 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		case 'b':
 			if (!backing_parse(optarg, &vm->backing))
 				usage("--backing");
+			break;
+		case 'f':
+			vm->file = optarg;
 			break;
 		case 'p':
 			vm->pages = parse_option(optarg, MAX_PAGES + 1, "--pages");
@@ -96,6 +100,8 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 	}
 	if (optind != argc)
 		usage("unexpected argument");
+	if (backing_is_file(vm->backing) != !!vm->file)
+		usage("--file and a backing that is a file belong together");
 	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))
 		usage("--pages must be a multiple of 512 for huge pages");
 }

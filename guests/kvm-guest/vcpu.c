@@ -87,25 +87,48 @@ static void set_register(const struct vcpu *vcpu, uint64_t id, uint64_t value)
 		die_errno("KVM_SET_ONE_REG");
 }
 
+/*
+ * A store to a page of the read-only slot comes here instead of to memory: with
+ * the value that the guest was told to write there, or something is wrong.
+ */
+static enum vcpu_state judge_store(struct vcpu *vcpu, uint64_t ipa, uint64_t value)
+{
+	struct vm *vm = vcpu->vm;
+	uint64_t page = (ipa - SLOT_IPA) >> GUEST_PAGE_SHIFT;
+
+	if (!vm->readonly || ipa < SLOT_IPA || page >= vm->pages || ipa % GUEST_PAGE_SIZE ||
+	    value != vcpu->mailbox->value + page)
+		return VCPU_FAILED;
+	__atomic_store_n(&vm->refused[page], true, __ATOMIC_RELAXED);
+	return VCPU_RUNNING;
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
-	uint64_t report;
+	uint64_t value;
 
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
-	    run->mmio.phys_addr != REPORT_IPA || run->mmio.len != sizeof(report))
+	    run->mmio.len != sizeof(value))
 		return VCPU_FAILED;
-	memcpy(&report, run->mmio.data, sizeof(report));
-	return report == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
+	memcpy(&value, run->mmio.data, sizeof(value));
+	if (run->mmio.phys_addr != REPORT_IPA)
+		return judge_store(vcpu, run->mmio.phys_addr, value);
+	return value == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
 }
 
 static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 {
 	for (;;) {
 		vcpu->error = 0;
-		if (!ioctl(vcpu->fd, KVM_RUN, NULL))
-			return judge_exit(vcpu);
+		if (!ioctl(vcpu->fd, KVM_RUN, NULL)) {
+			enum vcpu_state state = judge_exit(vcpu);
+
+			if (state != VCPU_RUNNING)
+				return state;
+			continue;
+		}
 		if (errno != EINTR) {
 			vcpu->error = errno;
 			return VCPU_FAILED;
@@ -166,6 +189,7 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
 
 	pthread_once(&once, init_once);
+	vcpu->vm = vm;
 	vcpu->id = id;
 	vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, id);
 	if (size < 0 || vcpu->fd < 0)

@@ -27,6 +27,7 @@ enum vcpu_state {
 struct vm;
 
 struct vcpu {
+	struct vm *vm;
 	unsigned int id;
 	int fd;
 	struct kvm_run *run;

@@ -68,6 +68,16 @@ int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
 {
 	struct kvm_userspace_memory_region region = tested_slot(vm, flags);
 
+	if (vm->readonly)
+		region.flags |= KVM_MEM_READONLY;
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+int vm_delete_slot(const struct vm *vm)
+{
+	struct kvm_userspace_memory_region region = tested_slot(vm, 0);
+
+	region.memory_size = 0;
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
@@ -130,7 +140,7 @@ static char *map_slot(const struct vm *vm)
 
 	if (backing_is_huge(vm->backing))
 		size = (size + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1);
-	return (char *)backing_map(vm->backing, size) + skew;
+	return (char *)backing_map(vm->backing, size, vm->file) + skew;
 }
 
 void vm_create(struct vm *vm)
@@ -140,7 +150,8 @@ void vm_create(struct vm *vm)
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));
-	if (!vm->expected || !vm->write_spins)
+	vm->refused = calloc(vm->pages, sizeof(*vm->refused));
+	if (!vm->expected || !vm->write_spins || !vm->refused)
 		die("out of memory");
 	if (vm_set_slot_flags(vm, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the tested slot");

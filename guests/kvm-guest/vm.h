@@ -16,6 +16,7 @@
 struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
+	const char *file;	/* of a backing that is one */
 	uint32_t pages;
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	unsigned int vcpu_count;
@@ -29,6 +30,8 @@ struct vm {
 	struct vcpu vcpus[MAX_VCPUS];
 
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
+	bool readonly;		/* KVM_MEM_READONLY is */
+	bool *refused;		/* pages of which a store exited while it was */
 	uint32_t sequence;	/* counts commands that write */
 	uint64_t *expected;	/* what the first word of each tested page must hold */
 	uint8_t *write_spins;	/* how many vCPUs spin on each page with writes */
@@ -44,8 +47,14 @@ size_t vm_drops_offset(const struct vm *vm);
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);
 
-/* KVM_SET_USER_MEMORY_REGION for the tested slot with @flags; -1 with errno. */
+/*
+ * KVM_SET_USER_MEMORY_REGION for the tested slot with @flags, and with
+ * KVM_MEM_READONLY if it is read-only; -1 with errno.
+ */
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
+
+/* Deletes the tested slot; vm_set_slot_flags() makes it again. -1 with errno. */
+int vm_delete_slot(const struct vm *vm);
 
 /* KVM_GET_DIRTY_LOG of the tested slot into a bitmap; -1 with errno. */
 int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap);
