@@ -97,6 +97,7 @@ class Guest:
         pages: int = 4096,
         file: str | None = None,
         skew: int = 0,
+        ipa_skew: int = 0,
         vcpus: int = 1,
         timeout: float = 20.0,
         slowdown: float = 1.0,
@@ -107,13 +108,15 @@ class Guest:
 
         `file` is the path on the host that a backing of that name is made of: it must not exist
         or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
-        so that no block of stage 2 fits it. `timeout` is what one command may take, in seconds, on
-        a kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
+        with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
+        same, and then not at the ends. `timeout` is what one command may take, in seconds, on a
+        kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
         Every line sent and received is appended to the file `transcript`.
         """
         argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
         argv += ["--file", file] if file else []
         argv += ["--skew", str(skew)] if skew else []
+        argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
         try:

@@ -22,7 +22,7 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--vcpus N] [--timeout SECONDS]" \
+	"[--pages N] [--skew N] [--ipa-skew N] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -62,6 +62,7 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		{ "file", required_argument, NULL, 'f' },
 		{ "pages", required_argument, NULL, 'p' },
 		{ "skew", required_argument, NULL, 's' },
+		{ "ipa-skew", required_argument, NULL, 'i' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "keeper", required_argument, NULL, 'k' },
@@ -84,6 +85,10 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 			break;
 		case 's':
 			vm->skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE, "--skew");
+			break;
+		case 'i':
+			vm->ipa_skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE,
+						    "--ipa-skew");
 			break;
 		case 'c':
 			vm->vcpu_count = parse_option(optarg, MAX_VCPUS + 1, "--vcpus");
@@ -112,7 +117,7 @@ static void greet(const struct vm *vm)
 	fprintf(reply, " protocol=%d pid=%d vmfd=%d page_size=%d", PROTOCOL, getpid(), vm->fd,
 		GUEST_PAGE_SIZE);
 	fprintf(reply, " slot_ipa=0x%" PRIx64 " slot_hva=0x%" PRIxPTR " pages=%" PRIu32,
-		(uint64_t)SLOT_IPA, (uintptr_t)vm->slot, vm->pages);
+		vm_slot_ipa(vm), (uintptr_t)vm->slot, vm->pages);
 	fprintf(reply, " payload_ipa=0x%" PRIx64 " payload_pages=%zu", (uint64_t)PAYLOAD_IPA,
 		vm->payload_size / GUEST_PAGE_SIZE);
 	fprintf(reply, " vcpus=%u backing=%s", vm->vcpu_count, backing_name(vm->backing));

@@ -94,9 +94,9 @@ static void set_register(const struct vcpu *vcpu, uint64_t id, uint64_t value)
 static enum vcpu_state judge_store(struct vcpu *vcpu, uint64_t ipa, uint64_t value)
 {
 	struct vm *vm = vcpu->vm;
-	uint64_t page = (ipa - SLOT_IPA) >> GUEST_PAGE_SHIFT;
+	uint64_t slot = vm_slot_ipa(vm), page = (ipa - slot) >> GUEST_PAGE_SHIFT;
 
-	if (!vm->readonly || ipa < SLOT_IPA || page >= vm->pages || ipa % GUEST_PAGE_SIZE ||
+	if (!vm->readonly || ipa < slot || page >= vm->pages || ipa % GUEST_PAGE_SIZE ||
 	    value != vcpu->mailbox->value + page)
 		return VCPU_FAILED;
 	__atomic_store_n(&vm->refused[page], true, __ATOMIC_RELAXED);
@@ -275,6 +275,7 @@ void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, ui
 	mailbox->list = vcpu->list_ipa;
 	mailbox->count = count;
 	mailbox->value = value;
+	mailbox->slot = vm_slot_ipa(vcpu->vm);
 	mailbox->stop = 0;
 	mailbox->touches = 0;
 	mailbox->check = 0;

@@ -53,12 +53,17 @@ static void create_vm(struct vm *vm)
 		die_errno("KVM_CREATE_VM");
 }
 
+uint64_t vm_slot_ipa(const struct vm *vm)
+{
+	return SLOT_IPA + ((uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT);
+}
+
 static struct kvm_userspace_memory_region tested_slot(const struct vm *vm, uint32_t flags)
 {
 	return (struct kvm_userspace_memory_region) {
 		.slot = SLOT_TESTED,
 		.flags = flags,
-		.guest_phys_addr = SLOT_IPA,
+		.guest_phys_addr = vm_slot_ipa(vm),
 		.memory_size = (uint64_t)vm->pages << GUEST_PAGE_SHIFT,
 		.userspace_addr = (uintptr_t)vm->slot,
 	};
@@ -124,7 +129,8 @@ static void create_payload(struct vm *vm)
 	/* Only to keep huge pages out of the picture: a kernel without any refuses. */
 	madvise(vm->payload, vm->payload_size, MADV_NOHUGEPAGE);
 	memcpy(vm->payload, payload_start, payload_end - payload_start);
-	stage1_fill((void *)(vm->payload + STAGE1_OFFSET), vm->pages);
+	stage1_fill((void *)(vm->payload + STAGE1_OFFSET),
+		    vm_slot_ipa(vm) + ((uint64_t)vm->pages << GUEST_PAGE_SHIFT));
 
 	region.memory_size = vm->payload_size;
 	region.userspace_addr = (uintptr_t)vm->payload;

@@ -19,6 +19,7 @@ struct vm {
 	const char *file;	/* of a backing that is one */
 	uint32_t pages;
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
+	uint32_t ipa_skew;	/* the same of its IPA */
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
 
@@ -43,6 +44,9 @@ size_t vm_vcpu_part(uint32_t pages);
 /* Where a vCPU's records begin in its part, and where the drops begin in the payload's slot. */
 size_t vm_records_offset(uint32_t pages);
 size_t vm_drops_offset(const struct vm *vm);
+
+/* Where the tested slot begins in the guest. */
+uint64_t vm_slot_ipa(const struct vm *vm);
 
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);

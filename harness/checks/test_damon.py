@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
@@ -23,11 +23,11 @@ from harness.cell import CellSpec
 from harness.checks import damon
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
-from harness.checks.driver import check_path, describe, promised, situation, wanted
+from harness.checks.driver import check_path, functions_only, promised, situation, wanted
 from harness.checks.mglru import memcg_of
 from harness.checks.overlap import AGE
 from harness.checks.pages import leaves, populated, shorten, show_set
-from harness.contract import Contract
+from harness.contract import Contract, Expectation
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
@@ -74,11 +74,11 @@ def test_damon(
 ) -> None:
     """DAMON ages exactly what it asks KVM for, and is told exactly what was accessed since."""
     age = promised(contract, "damon", cell, shell, claim)
-    look = contract.expect("damon_check", situation(cell))
+    look = promised(contract, "damon_check", cell, shell, claim)
     claim.expect(
-        f"{claim.expected}; old are then exactly the leaves that it asked for. Later it "
-        f"{describe(look)}, and is told of exactly the samples whose leaf is young, none of which "
-        f"is made old by that (seed {cell.seed})"
+        f"DAMON asks KVM once for each of its samples by {_steps(age)}; old are then exactly the "
+        f"leaves that it asked for. Later it asks about each sample by {_steps(look)}, and is told "
+        f"of exactly those whose leaf is young, none of which is made old by that ({_where(cell)})"
     )
     if (age.event, look.event) != (AGE, TEST):
         raise Unproven(f"the contract does not have DAMON's requests seen by {AGE} and {TEST}")
@@ -102,7 +102,7 @@ def test_damon(
             aging = session.stop()
         claim.save("trace-aging.txt", aging.raw)
         # By pages of 4 KiB the contract can say nothing here.
-        check_path(claim, replace(age, event=None), session, aging, vm)
+        check_path(claim, functions_only(age), session, aging, vm)
         aged = leaves(vm, shell, claim, "aged")
         _check_aged(vm, claim, before, aged, layout, sampled, aging.events(AGE))
 
@@ -114,7 +114,7 @@ def test_damon(
         finish()
         looking = session.stop()
         claim.save("trace-looking.txt", looking.raw)
-        check_path(claim, replace(look, event=None), session, looking, vm)
+        check_path(claim, functions_only(look), session, looking, vm)
         _check_answers(vm, claim, ready, layout, sampled, touched, looking)
         changed = stage2.differing(
             ready, leaves(vm, shell, claim, "looked"), vm.slot.ipa, pages, af=True
@@ -122,6 +122,14 @@ def test_damon(
         claim.observe(f"to ask changed {len(changed)} pages of stage 2")
         assert not changed, f"to ask changed {len(changed)} pages of stage 2: {shorten(changed)}"
     vm.verify(range(pages))
+
+
+def _steps(expectation: Expectation) -> str:
+    return " -> ".join(step[0] for step in expectation.enters)
+
+
+def _where(cell: CellSpec) -> str:
+    return f"stage-2 AF by {cell.cell.af_mode}, {cell.cell.kvm_mode}, seed {cell.seed}"
 
 
 def _filled(vm: Guest, shell: Shell, claim: Claim, skew: int) -> Guest:
@@ -141,7 +149,7 @@ def _filled(vm: Guest, shell: Shell, claim: Claim, skew: int) -> Guest:
 def _some(
     rng: random.Random, layout: Layout, sampled: list[int], vm: Guest, *, whole: bool
 ) -> frozenset[int]:
-    """Pages of half of the units that are sampled, and of half of the others; one or all of them."""
+    """Pages of half of the sampled units and of half of the others: one of each unit, or all."""
     others = [unit for unit in range(layout.number) if unit not in sampled]
     units = {*rng.sample(sampled, len(sampled) // 2), *rng.sample(others, len(others) // 2)}
     hva = vm.greeting.slot_hva
@@ -197,12 +205,12 @@ def _check_answers(
     """Assert that DAMON counts an access for just the samples whose leaf in stage 2 is young."""
     hva = vm.greeting.slot_hva
     young = stage2.young(ranges, vm.slot.ipa, vm.slot.pages)
-    asked = {
-        layout.unit(event.fields["hva"]): event.fields["hva"] for event in looking.events(TEST)
-    }
+    addresses = [event.fields["hva"] for event in looking.events(TEST)]
+    asked = {layout.unit(address): address for address in addresses}
     claim.observe(f"then KVM was asked about {len(asked)} of {len(sampled)} samples")
     stray = asked.keys() - set(sampled)
     assert not stray, f"KVM was asked about {len(stray)} units of memory without a sample"
+    assert len(addresses) == len(asked), f"KVM was asked {len(addresses)} times"
     # Of what the host itself knows to be accessed, KVM need not be asked.
     by_host = {layout.unit(hva + page * PAGE_SIZE) for page in touched}
     unasked = set(sampled) - asked.keys() - by_host
