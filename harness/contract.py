@@ -22,7 +22,7 @@ BASE = PROJECT / "series" / "base.yaml"
 
 Mode = Literal["vhe", "nvhe", "protected"]
 AfMode = Literal["hardware", "software"]
-Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged"]
+Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged", "damon", "damon_check"]
 
 # These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=128)]
@@ -83,13 +83,17 @@ class Rule(_Where):
 class Drivers(_Model):
     """The rules of each driver; one left out keeps those of the base.
 
-    khugepaged does not age: it asks whether pages are young, and must leave them as they are.
+    khugepaged does not age: it asks whether pages are young, and must leave them as they are. DAMON
+    does both, one after the other: `damon` ages an address of each region, `damon_check` asks
+    whether it was accessed since.
     """
 
     page_idle: tuple[Rule, ...] | None = None
     mglru_walk: tuple[Rule, ...] | None = None
     eviction: tuple[Rule, ...] | None = None
     khugepaged: tuple[Rule, ...] | None = None
+    damon: tuple[Rule, ...] | None = None
+    damon_check: tuple[Rule, ...] | None = None
 
 
 class AccessFaults(_Model):

@@ -47,7 +47,7 @@ GRACE = 10.0
 # Seconds that the program and its VM may take to be gone.
 END_SECONDS = 30.0
 
-Backing = Literal["anon", "thp", "hugetlb", "memfd"]
+Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
@@ -108,7 +108,9 @@ class Guest:
         *,
         backing: Backing = "anon",
         pages: int = 4096,
+        file: str | None = None,
         skew: int = 0,
+        ipa_skew: int = 0,
         vcpus: int = 1,
         timeout: float = 20.0,
         slowdown: float = 1.0,
@@ -117,13 +119,17 @@ class Guest:
     ) -> Guest:
         """Start the program on a host and wait until its vCPUs are parked.
 
-        With `skew` the slot's memory begins that many pages after a multiple of 2 MiB, so that no
-        block of stage 2 fits it. `timeout` is what one command may take, in seconds, on a kernel
-        that is `slowdown` times as slow as usual; `deadline` bounds all of them together. Every
-        line sent and received is appended to the file `transcript`.
+        `file` is the path on the host that a backing of that name is made of: it must not exist
+        or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
+        with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
+        same, and then not at the ends. `timeout` is what one command may take, in seconds, on a
+        kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
+        Every line sent and received is appended to the file `transcript`.
         """
         argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
+        argv += ["--file", file] if file else []
         argv += ["--skew", str(skew)] if skew else []
+        argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
         try:
@@ -252,6 +258,23 @@ class Guest:
         dirty = reply.page_set("dirty")
         self._agree(reply, reply.number("count") == len(dirty), "count is not the set's size")
         return dirty
+
+    def readonly(self, on: bool) -> None:
+        """Make the tested slot anew, as read-only memory of the guest or as what it was.
+
+        The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
+        """
+        self._ask(f"readonly {'on' if on else 'off'}", ())
+
+    def refused(self) -> frozenset[int]:
+        """The pages of the read-only slot of which a store came out to kvm-guest; ends with that.
+
+        Each came with the value that the guest was to write there, which is in no memory.
+        """
+        reply = self._ask("refused", ("count", "pages"))
+        refused = reply.page_set("pages")
+        self._agree(reply, reply.number("count") == len(refused), "count is not the set's size")
+        return refused
 
     def spin(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> SpinReply:
         """Have a vCPU touch the pages in turn without end; returns when it has touched each."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, check_path, wanted
+from harness.checks.driver import check_faults, check_path, functions_only, wanted
 from harness.checks.pages import pick, shorten, show_set
 from harness.contract import Expectation
 from harness.observe.trace import Counts, Event, Probe
@@ -182,3 +182,13 @@ def test_what_either_promise_needs_is_recorded() -> None:
     asked = wanted(replace(EXPECTED, otherwise=walk))
     assert asked.events == (FAULT, AGE, "kvm:walked")
     assert asked.functions == ("first", "second", "fast", "walk")
+
+
+def test_functions_alone_can_be_held_to_the_contract() -> None:
+    """Of memory that is aged by other sizes than 4 KiB, nothing is said of pages."""
+    found = counts(event("first"), age(0, 2))
+    with pytest.raises(AssertionError, match="not asked"):
+        check(found)
+    check(found, functions_only(EXPECTED))
+    with pytest.raises(AssertionError, match="never entered"):
+        check(counts(age(0, 2)), functions_only(replace(EXPECTED, otherwise=EXPECTED)))

@@ -8,6 +8,8 @@ from harness.contract import BASE, Driver, Mode, Situation, base_for, load, situ
 from harness.errors import UsageError
 from harness.paths import PROJECT
 
+# They only ask whether pages are young.
+ASKERS: tuple[Driver, ...] = ("khugepaged", "damon_check")
 N1 = Situation("vhe", "hardware", "hardware")
 N1_SOFTWARE = Situation("nvhe", "hardware", "software")
 A57 = Situation("protected", "software", "software")
@@ -60,13 +62,14 @@ def test_base_drivers_that_ask_for_every_page_everywhere(driver: Driver) -> None
 def test_base_drivers_are_told_apart_by_functions_of_their_own() -> None:
     base = load(None)
     first = {base.expect(driver, N1).enters[0] for driver in get_args(Driver)}
-    assert len(first) == 4
+    assert len(first) == len(get_args(Driver))
 
 
-def test_base_khugepaged_asks_everywhere_and_ages_nowhere() -> None:
+@pytest.mark.parametrize("driver", ASKERS)
+def test_base_khugepaged_and_damon_ask_everywhere_and_age_nowhere(driver: Driver) -> None:
     base = load(None)
     for situation in situations():
-        expectation = base.expect("khugepaged", situation)
+        expectation = base.expect(driver, situation)
         assert expectation.event == "kvm:kvm_test_age_hva"
         assert ("kvm_test_age_gfn",) in expectation.enters
         assert "kvm_age_gfn" in expectation.never
@@ -118,7 +121,7 @@ def test_lockless_aging_is_lockless_but_under_pkvm() -> None:
     for driver in get_args(Driver):
         for situation in situations():
             seen, usual = contract.expect(driver, situation), base.expect(driver, situation)
-            test = "test_" if driver == "khugepaged" else ""
+            test = "test_" if driver in ASKERS else ""
             lockless = (f"kvm_{test}age_gfn_lockless",) in seen.enters
             locked = (f"kvm_{test}age_gfn",) in seen.enters
             assert lockless == (usual.reaches_kvm and situation.mode != "protected")
@@ -413,7 +416,7 @@ def test_each_base_is_complete(path: Path) -> None:
     for situation in situations():
         for driver in get_args(Driver):
             expectation = base.expect(driver, situation)
-            event = "kvm:kvm_test_age_hva" if driver == "khugepaged" else "kvm:kvm_age_hva"
+            event = "kvm:kvm_test_age_hva" if driver in ASKERS else "kvm:kvm_age_hva"
             assert expectation.event == event
             assert expectation.reaches_kvm or expectation.never
 

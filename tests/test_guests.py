@@ -89,6 +89,28 @@ def test_skew_is_passed_on() -> None:
     assert " ".join(shell.argv[1:]).startswith("--backing anon --pages 4096 --skew 3 --vcpus 2")
 
 
+def test_the_ipa_can_be_skewed_too_and_the_memory_a_file() -> None:
+    shell = FakeShell(FakeProcess([READY.replace("backing=anon", "backing=file")]))
+    Guest.start(shell, vcpus=2, backing="file", file="/run/disk/memory", ipa_skew=3)
+    assert " ".join(shell.argv[1:]).startswith(
+        "--backing file --pages 4096 --file /run/disk/memory --ipa-skew 3 --vcpus 2"
+    )
+
+
+def test_a_slot_is_made_read_only_and_tells_what_it_refused() -> None:
+    guest, process = start("ok", "ok count=3 pages=4-5,7", "ok")
+    guest.readonly(True)
+    assert guest.refused() == {4, 5, 7}
+    guest.readonly(False)
+    assert process.sent == ["readonly on", "refused", "readonly off"]
+
+
+def test_refused_pages_are_counted() -> None:
+    guest, _ = start("ok count=2 pages=4-5,7")
+    with pytest.raises(InfraError, match="count is not"):
+        guest.refused()
+
+
 def test_start_gives_the_machine() -> None:
     process = FakeProcess([READY])
     shell = FakeShell(process)

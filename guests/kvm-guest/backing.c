@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "array_size.h"
@@ -20,6 +21,9 @@ static const char * const names[] = {
 	[BACKING_THP] = "thp",
 	[BACKING_HUGETLB] = "hugetlb",
 	[BACKING_MEMFD] = "memfd",
+	[BACKING_MEMFDTHP] = "memfdthp",
+	[BACKING_FILE] = "file",
+	[BACKING_FILEPRIVATE] = "fileprivate",
 };
 
 bool backing_parse(const char *name, enum backing *backing)
@@ -40,7 +44,18 @@ const char *backing_name(enum backing backing)
 
 bool backing_is_huge(enum backing backing)
 {
-	return backing == BACKING_THP || backing == BACKING_HUGETLB;
+	return backing == BACKING_THP || backing == BACKING_HUGETLB ||
+	       backing == BACKING_MEMFDTHP;
+}
+
+bool backing_is_file(enum backing backing)
+{
+	return backing == BACKING_FILE || backing == BACKING_FILEPRIVATE;
+}
+
+bool backing_is_shared(enum backing backing)
+{
+	return backing == BACKING_MEMFD || backing == BACKING_MEMFDTHP || backing == BACKING_FILE;
 }
 
 /* Address space for @size, aligned to 2 MiB, to map over with MAP_FIXED. */
@@ -131,7 +146,28 @@ static void *map_memfd(void *area, size_t size)
 	return memory;
 }
 
-void *backing_map(enum backing backing, size_t size)
+/*
+ * The file is all hole, so that its pages come with the guest's accesses and
+ * are charged to the memcg that the guest is in by then.
+ */
+static void *map_file(void *area, size_t size, int flags, const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	struct stat found;
+	void *memory;
+
+	if (fd < 0 || fstat(fd, &found))
+		die_errno(path);
+	if (found.st_size)
+		die("%s is not empty", path);
+	if (ftruncate(fd, size))
+		die_errno("ftruncate of the file of the tested slot");
+	memory = map_over(area, size, flags, fd);
+	close(fd);
+	return memory;
+}
+
+void *backing_map(enum backing backing, size_t size, const char *path)
 {
 	void *memory = reserve(size);
 
@@ -149,6 +185,18 @@ void *backing_map(enum backing backing, size_t size)
 		break;
 	case BACKING_MEMFD:
 		map_memfd(memory, size);
+		use_small_pages(memory, size);
+		break;
+	case BACKING_MEMFDTHP:
+		map_memfd(memory, size);
+		use_huge_pages(memory, size);
+		break;
+	case BACKING_FILE:
+		map_file(memory, size, MAP_SHARED, path);
+		use_small_pages(memory, size);
+		break;
+	case BACKING_FILEPRIVATE:
+		map_file(memory, size, MAP_PRIVATE, path);
 		use_small_pages(memory, size);
 		break;
 	}

@@ -13,13 +13,22 @@ enum backing {
 	BACKING_THP,		/* anonymous, transparent huge pages of 2 MiB */
 	BACKING_HUGETLB,	/* hugetlbfs pages of 2 MiB */
 	BACKING_MEMFD,		/* shared memory of memfd_create(2) */
+	BACKING_MEMFDTHP,	/* the same, transparent huge pages of 2 MiB */
+	BACKING_FILE,		/* a file, MAP_SHARED */
+	BACKING_FILEPRIVATE,	/* a file, MAP_PRIVATE */
 };
 
 bool backing_parse(const char *name, enum backing *backing);
 const char *backing_name(enum backing backing);
 bool backing_is_huge(enum backing backing);
+bool backing_is_file(enum backing backing);
+/* Whether madvise(MADV_DONTNEED) leaves the content where it is. */
+bool backing_is_shared(enum backing backing);
 
-/* Memory of that kind, aligned to 2 MiB, not yet populated; fatal on failure. */
-void *backing_map(enum backing backing, size_t size);
+/*
+ * Memory of that kind, aligned to 2 MiB, not yet populated; fatal on failure.
+ * What is a file's is that of @path, which is made, or must be empty.
+ */
+void *backing_map(enum backing backing, size_t size, const char *path);
 
 #endif

@@ -29,6 +29,8 @@ static const struct command {
 	{ "flush", 0, "flush", command_flush },
 	{ "dirty-log", 1, "dirty-log on|off", command_dirty_log },
 	{ "dirty", 0, "dirty", command_dirty },
+	{ "readonly", 1, "readonly on|off", command_readonly },
+	{ "refused", 0, "refused", command_refused },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
 	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
 	{ "spin-count", 1, "spin-count VCPU", command_spin_count },

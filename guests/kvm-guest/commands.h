@@ -59,6 +59,10 @@ int command_flush(struct vm *vm, char **words);
 int command_dirty_log(struct vm *vm, char **words);
 int command_dirty(struct vm *vm, char **words);
 
+/* readonly.c */
+int command_readonly(struct vm *vm, char **words);
+int command_refused(struct vm *vm, char **words);
+
 /* Words of a command as values; each returns 0, or -1 with the error as the reply. */
 int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);

@@ -13,7 +13,7 @@
 /* No memslot covers it: a store there ends KVM_RUN with KVM_EXIT_MMIO. */
 #define REPORT_IPA		0x10000000
 
-/* The tested pages, and nothing else. Aligned for blocks of 2 MiB. */
+/* The tested pages, and nothing else. Aligned for blocks of 2 MiB, unless they are skewed. */
 #define SLOT_IPA		0x80000000
 
 /* Where they are while they are somewhere else; no vCPU ever goes there. */
@@ -89,6 +89,7 @@ struct mailbox {
 	uint64_t list;		/* address of uint32_t page indices */
 	uint64_t count;
 	uint64_t value;		/* a write stores this plus the page's index; of a race: see there */
+	uint64_t slot;		/* address of the tested pages */
 
 	/* Written by the VMM at any time: ends a spin. */
 	uint64_t stop;

@@ -21,8 +21,8 @@
 #include "serve.h"
 
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|memfd] [--pages N] [--skew N] [--vcpus N] " \
-	"[--timeout SECONDS]" \
+	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
+	"[--pages N] [--skew N] [--ipa-skew N] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -59,8 +59,10 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 {
 	static const struct option options[] = {
 		{ "backing", required_argument, NULL, 'b' },
+		{ "file", required_argument, NULL, 'f' },
 		{ "pages", required_argument, NULL, 'p' },
 		{ "skew", required_argument, NULL, 's' },
+		{ "ipa-skew", required_argument, NULL, 'i' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "keeper", required_argument, NULL, 'k' },
@@ -75,11 +77,18 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 			if (!backing_parse(optarg, &vm->backing))
 				usage("--backing");
 			break;
+		case 'f':
+			vm->file = optarg;
+			break;
 		case 'p':
 			vm->pages = parse_option(optarg, MAX_PAGES + 1, "--pages");
 			break;
 		case 's':
 			vm->skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE, "--skew");
+			break;
+		case 'i':
+			vm->ipa_skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE,
+						    "--ipa-skew");
 			break;
 		case 'c':
 			vm->vcpu_count = parse_option(optarg, MAX_VCPUS + 1, "--vcpus");
@@ -96,6 +105,8 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 	}
 	if (optind != argc)
 		usage("unexpected argument");
+	if (backing_is_file(vm->backing) != !!vm->file)
+		usage("--file and a backing that is a file belong together");
 	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))
 		usage("--pages must be a multiple of 512 for huge pages");
 }
@@ -106,7 +117,7 @@ static void greet(const struct vm *vm)
 	fprintf(reply, " protocol=%d pid=%d vmfd=%d page_size=%d", PROTOCOL, getpid(), vm->fd,
 		GUEST_PAGE_SIZE);
 	fprintf(reply, " slot_ipa=0x%" PRIx64 " slot_hva=0x%" PRIxPTR " pages=%" PRIu32,
-		(uint64_t)SLOT_IPA, (uintptr_t)vm->slot, vm->pages);
+		vm_slot_ipa(vm), (uintptr_t)vm->slot, vm->pages);
 	fprintf(reply, " payload_ipa=0x%" PRIx64 " payload_pages=%zu", (uint64_t)PAYLOAD_IPA,
 		vm->payload_size / GUEST_PAGE_SIZE);
 	fprintf(reply, " vcpus=%u backing=%s", vm->vcpu_count, backing_name(vm->backing));

@@ -52,7 +52,7 @@ static int advice_of(const char *word)
 static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count)
 {
 	bool zeroes = advice == MADV_REMOVE ||
-		      (advice == MADV_DONTNEED && vm->backing != BACKING_MEMFD);
+		      (advice == MADV_DONTNEED && !backing_is_shared(vm->backing));
 
 	for (uint32_t i = 0; zeroes && i < count; i++) {
 		if (vm->write_spins[list[i]])

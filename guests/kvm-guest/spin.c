@@ -47,6 +47,8 @@ int command_spin(struct vm *vm, char **words)
 		return -1;
 	if (!count)
 		return reply_error("usage", "RANGES: a spin needs a page");
+	if (write && vm->readonly)
+		return reply_error("usage", "the slot is read-only");
 	vcpu_go(vcpu, write ? MAILBOX_SPIN_WRITE : MAILBOX_SPIN_READ, count, SPIN_VALUE);
 	if (vcpu_wait_touches(vcpu, count, vm->timeout))
 		return -1;

@@ -18,10 +18,8 @@ static void map_gib(uint64_t *table, uint64_t address, uint64_t attributes)
 	table[index] = index << GIB_SHIFT | DESC_BLOCK | DESC_AF | DESC_UXN | attributes;
 }
 
-void stage1_fill(uint64_t *table, uint32_t pages)
+void stage1_fill(uint64_t *table, uint64_t end)
 {
-	uint64_t end = SLOT_IPA + ((uint64_t)pages << GUEST_PAGE_SHIFT);
-
 	map_gib(table, REPORT_IPA, DESC_DEVICE | DESC_PXN);
 	for (uint64_t at = SLOT_IPA; at < end; at += 1UL << GIB_SHIFT)
 		map_gib(table, at, DESC_NORMAL | DESC_INNER_SH | DESC_PXN);

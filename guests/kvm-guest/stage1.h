@@ -21,7 +21,7 @@
 /* The bits that are RES1 without later extensions, and M, C, SA and I. */
 #define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)
 
-/* Fills the table: REPORT_IPA as Device, @pages tested pages and the payload as Normal. */
-void stage1_fill(uint64_t *table, uint32_t pages);
+/* Fills the table: REPORT_IPA as Device, the tested pages up to @end and the payload as Normal. */
+void stage1_fill(uint64_t *table, uint64_t end);
 
 #endif

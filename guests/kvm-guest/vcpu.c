@@ -95,11 +95,11 @@ static void set_register(const struct vcpu *vcpu, uint64_t id, uint64_t value)
 static bool emulate(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
-	uint64_t offset = run->mmio.phys_addr - SLOT_IPA, value;
+	uint64_t slot = vm_slot_ipa(vcpu->vm), offset = run->mmio.phys_addr - slot, value;
 	uint64_t *at = (uint64_t *)(vcpu->vm->slot + offset);
 
 	if (!vcpu->vm->unruly || run->exit_reason != KVM_EXIT_MMIO ||
-	    run->mmio.phys_addr < SLOT_IPA || run->mmio.len != sizeof(value) ||
+	    run->mmio.phys_addr < slot || run->mmio.len != sizeof(value) ||
 	    offset >= (uint64_t)vcpu->vm->pages << GUEST_PAGE_SHIFT)
 		return false;
 	if (run->mmio.is_write) {
@@ -113,19 +113,37 @@ static bool emulate(struct vcpu *vcpu)
 	return true;
 }
 
+/*
+ * A store to a page of the read-only slot comes here instead of to memory: with
+ * the value that the guest was told to write there, or something is wrong.
+ */
+static enum vcpu_state judge_store(struct vcpu *vcpu, uint64_t ipa, uint64_t value)
+{
+	struct vm *vm = vcpu->vm;
+	uint64_t slot = vm_slot_ipa(vm), page = (ipa - slot) >> GUEST_PAGE_SHIFT;
+
+	if (!vm->readonly || ipa < slot || page >= vm->pages || ipa % GUEST_PAGE_SIZE ||
+	    value != vcpu->mailbox->value + page)
+		return VCPU_FAILED;
+	__atomic_store_n(&vm->refused[page], true, __ATOMIC_RELAXED);
+	return VCPU_RUNNING;
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
 	const struct kvm_run *run = vcpu->run;
-	uint64_t report;
+	uint64_t value;
 
 	if (emulate(vcpu))
 		return VCPU_RUNNING;
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
-	    run->mmio.phys_addr != REPORT_IPA || run->mmio.len != sizeof(report))
+	    run->mmio.len != sizeof(value))
 		return VCPU_FAILED;
-	memcpy(&report, run->mmio.data, sizeof(report));
-	return report == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
+	memcpy(&value, run->mmio.data, sizeof(value));
+	if (run->mmio.phys_addr != REPORT_IPA)
+		return judge_store(vcpu, run->mmio.phys_addr, value);
+	return value == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
 }
 
 static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
@@ -186,6 +204,7 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 	uint64_t offset = VCPUS_OFFSET + vcpu->id * vm_vcpu_part(vm->pages);
 
 	vcpu->mailbox = (void *)(vm->payload + offset);
+	vcpu->mailbox->slot = vm_slot_ipa(vm);
 	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
 	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
 	vcpu->list_ipa = PAYLOAD_IPA + offset + LIST_OFFSET;

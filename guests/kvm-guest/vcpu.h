@@ -27,7 +27,7 @@ enum vcpu_state {
 struct vm;
 
 struct vcpu {
-	const struct vm *vm;
+	struct vm *vm;
 	unsigned int id;
 	int fd;
 	struct kvm_run *run;

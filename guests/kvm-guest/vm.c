@@ -53,11 +53,16 @@ static void create_vm(struct vm *vm)
 		die_errno("KVM_CREATE_VM");
 }
 
+uint64_t vm_slot_ipa(const struct vm *vm)
+{
+	return SLOT_IPA + ((uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT);
+}
+
 static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t flags)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = SLOT_TESTED,
-		.flags = flags,
+		.flags = flags | (vm->readonly ? KVM_MEM_READONLY : 0),
 		.guest_phys_addr = ipa,
 		.memory_size = size,
 		.userspace_addr = (uintptr_t)vm->slot,
@@ -73,7 +78,7 @@ static uint64_t slot_size(const struct vm *vm)
 
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
 {
-	return set_slot(vm, SLOT_IPA, slot_size(vm), flags);
+	return set_slot(vm, vm_slot_ipa(vm), slot_size(vm), flags);
 }
 
 int vm_move_slot(const struct vm *vm, uint64_t ipa)
@@ -83,7 +88,7 @@ int vm_move_slot(const struct vm *vm, uint64_t ipa)
 
 int vm_delete_slot(const struct vm *vm)
 {
-	return set_slot(vm, SLOT_IPA, 0, 0);
+	return set_slot(vm, vm_slot_ipa(vm), 0, 0);
 }
 
 int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap)
@@ -129,7 +134,8 @@ static void create_payload(struct vm *vm)
 	/* Only to keep huge pages out of the picture: a kernel without any refuses. */
 	madvise(vm->payload, vm->payload_size, MADV_NOHUGEPAGE);
 	memcpy(vm->payload, payload_start, payload_end - payload_start);
-	stage1_fill((void *)(vm->payload + STAGE1_OFFSET), vm->pages);
+	stage1_fill((void *)(vm->payload + STAGE1_OFFSET),
+		    vm_slot_ipa(vm) + ((uint64_t)vm->pages << GUEST_PAGE_SHIFT));
 
 	region.memory_size = vm->payload_size;
 	region.userspace_addr = (uintptr_t)vm->payload;
@@ -145,7 +151,7 @@ static char *map_slot(const struct vm *vm)
 
 	if (backing_is_huge(vm->backing))
 		size = (size + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1);
-	return (char *)backing_map(vm->backing, size) + skew;
+	return (char *)backing_map(vm->backing, size, vm->file) + skew;
 }
 
 void vm_create_second(struct vm *second, const struct vm *vm)
@@ -182,7 +188,8 @@ void vm_create(struct vm *vm)
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));
-	if (!vm->expected || !vm->write_spins)
+	vm->refused = calloc(vm->pages, sizeof(*vm->refused));
+	if (!vm->expected || !vm->write_spins || !vm->refused)
 		die("out of memory");
 	if (vm_set_slot_flags(vm, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the tested slot");

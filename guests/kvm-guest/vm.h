@@ -16,8 +16,10 @@
 struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
+	const char *file;	/* of a backing that is one */
 	uint32_t pages;
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
+	uint32_t ipa_skew;	/* the same of its IPA */
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
 
@@ -30,6 +32,8 @@ struct vm {
 
 	bool unruly;		/* the tested slot may be gone or read-only: see vcpu.c */
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
+	bool readonly;		/* KVM_MEM_READONLY is */
+	bool *refused;		/* pages of which a store exited while it was */
 	uint32_t sequence;	/* counts commands that write */
 	uint64_t *expected;	/* what the first word of each tested page must hold */
 	uint8_t *write_spins;	/* how many vCPUs spin on each page with writes */
@@ -42,6 +46,9 @@ size_t vm_vcpu_part(uint32_t pages);
 size_t vm_records_offset(uint32_t pages);
 size_t vm_drops_offset(const struct vm *vm);
 
+/* Where the tested slot begins in the guest. */
+uint64_t vm_slot_ipa(const struct vm *vm);
+
 /*
  * Makes another VM of one vCPU, without a thread, with the tested pages of @vm;
  * fatal on failure. It is gone when its vCPUs are closed and then it is.
@@ -53,11 +60,14 @@ void vm_close(struct vm *second);
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);
 
-/* KVM_SET_USER_MEMORY_REGION for the tested slot with @flags; -1 with errno. */
+/*
+ * KVM_SET_USER_MEMORY_REGION for the tested slot with @flags, and with
+ * KVM_MEM_READONLY if it is read-only; -1 with errno.
+ */
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
 /* The same with the slot at @ipa. */
 int vm_move_slot(const struct vm *vm, uint64_t ipa);
-/* Removes the tested slot from the VM; vm_set_slot_flags() makes it again. */
+/* Deletes the tested slot; vm_set_slot_flags() makes it again. -1 with errno. */
 int vm_delete_slot(const struct vm *vm);
 
 /* KVM_GET_DIRTY_LOG of the tested slot into a bitmap; -1 with errno. */

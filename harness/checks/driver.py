@@ -46,6 +46,12 @@ def describe(expectation: Expectation) -> str:
     return f"asks KVM for every tested page by {steps}{never}"
 
 
+def functions_only(expectation: Expectation) -> Expectation:
+    """The expectation without its word on pages, for memory that is not aged by pages of 4 KiB."""
+    otherwise = expectation.otherwise
+    return replace(expectation, event=None, otherwise=otherwise and functions_only(otherwise))
+
+
 def situation(cell: CellSpec) -> Situation:
     """What of this cell decides about aging."""
     return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)

@@ -24,10 +24,14 @@ WALKS = 3
 
 
 class Memcg:
-    """The memcg that holds one guest. Its generations are those of the guest's memory."""
+    """The memcg that holds one guest. Its generations are those of the guest's memory.
 
-    def __init__(self, shell: Shell) -> None:
+    `files` says that this is a file's, apart from pages that are the guest's own copies.
+    """
+
+    def __init__(self, shell: Shell, *, files: bool) -> None:
         self._shell = shell
+        self._files = files
 
     def lruvec(self) -> lru_gen.Lruvec:
         """Its generations; Unproven if MGLRU shows none, or pages on more than one NUMA node."""
@@ -36,7 +40,7 @@ class Memcg:
             for lruvec in lru_gen.parse(self._shell.read(lru_gen.DEBUGFS))
             if lruvec.path == "/kvm-harness"
         ]
-        populated = [one for one in found if any(gen.anon for gen in one.generations)]
+        populated = [one for one in found if any(self._pages(gen) for gen in one.generations)]
         if len(populated) > 1:
             raise Unproven(f"the guest's memory lies on {len(populated)} NUMA nodes")
         if not found:
@@ -63,10 +67,18 @@ class Memcg:
             self.walk()
 
     def evict(self, pages: int) -> None:
-        """Evict anonymous pages from all generations but the two youngest."""
+        """Evict pages from all generations but the two youngest, of files only those not dirty.
+
+        Swappiness 200 takes anonymous pages alone, 0 those of files.
+        """
         lruvec = self.lruvec()
         newest = lruvec.generations[-1].seq
-        self._command(f"- {lruvec.memcg} {lruvec.node} {newest - 2} 200 {pages}")
+        self._command(
+            f"- {lruvec.memcg} {lruvec.node} {newest - 2} {0 if self._files else 200} {pages}"
+        )
+
+    def _pages(self, generation: lru_gen.Generation) -> int:
+        return generation.anon + (generation.file if self._files else 0)
 
     def _command(self, text: str) -> None:
         self._shell.write(lru_gen.DEBUGFS, f"{text}\n")
@@ -81,7 +93,7 @@ def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
     """
     with undone(lambda: _leave(vm, shell)):
         shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
-        yield Memcg(shell)
+        yield Memcg(shell, files=vm.greeting.backing.startswith("file"))
 
 
 def _leave(vm: Guest, shell: Shell) -> None:

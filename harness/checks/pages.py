@@ -30,6 +30,11 @@ def populated(vm: Guest) -> Guest:
     Unproven if the kernel keeps some of them off the lists: nothing could age those.
     """
     vm.populate()
+    return on_lists(vm)
+
+
+def on_lists(vm: Guest) -> Guest:
+    """Bring all pages to the LRU lists; Unproven if one is absent or kept off them."""
     vm.drain()
     flags = vm.flags()
     pages = vm.slot.pages

@@ -48,6 +48,14 @@ def falls_to(shell: Shell, pages: int, slowdown: float) -> int:
     return left
 
 
+def above(shell: Shell, baseline: int, slowdown: float) -> int:
+    """Pages of tables more than at the baseline, when there is no more reason to wait."""
+    left = falls_to(shell, baseline, slowdown) - baseline
+    if left < 0:
+        raise Unproven(f"{-left} pages of tables that were not ours went meanwhile")
+    return left
+
+
 def has_barrier(shell: Shell) -> bool:
     """Whether this kernel can be told to run all RCU callbacks that are queued."""
     return shell.run(f"[ -e {BARRIER} ]", check=False).status == 0

@@ -50,23 +50,15 @@ def test_lifetime(
         # Not one file of its debugfs folder may be opened from here on: that oopses Linux 6.12.
         if not tables.is_alive(shell, vm.vm_dir):
             raise Unproven("the VM went with its owner, although its fd was held")
-        held = _above(shell, baseline, cell)
+        held = tables.above(shell, baseline, cell.slowdown)
         claim.observe(f"{held} with the owner gone and the VM's fd held")
         if not tables.is_alive(shell, vm.vm_dir):
             raise Unproven("the VM went although its fd was held")
         assert of_el2 or held == 0, f"{held} pages of stage-2 tables outlive the owner's memory"
         keeper.drop()
-        left = _above(shell, baseline, cell)
+        left = tables.above(shell, baseline, cell.slowdown)
         claim.observe(f"{left} with the fd closed")
         assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"
         assert not tables.is_alive(shell, vm.vm_dir), "the VM outlives its last fd"
     if held:
         raise Unproven(f"EL2 keeps {held} pages until the VM goes; what they map cannot be seen")
-
-
-def _above(shell: Shell, baseline: int, cell: CellSpec) -> int:
-    """Pages of tables more than at the baseline, when there is no more reason to wait."""
-    left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
-    if left < 0:
-        raise Unproven(f"{-left} pages of tables that were not ours went meanwhile")
-    return left

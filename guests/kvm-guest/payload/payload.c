@@ -33,7 +33,7 @@ static void report_parked(void)
 /* The order of its steps holds for the compiler and, where it matters, for the CPU. */
 static void touch(struct mailbox *mailbox, uint32_t page, int write)
 {
-	uint64_t address = SLOT_IPA + ((uint64_t)page << GUEST_PAGE_SHIFT);
+	uint64_t address = mailbox->slot + ((uint64_t)page << GUEST_PAGE_SHIFT);
 
 	mailbox->page = page;
 	if (write) {
@@ -96,7 +96,7 @@ static struct record *record_of(const struct mailbox *mailbox, uint32_t page)
 
 static uint64_t word_of(const struct mailbox *mailbox, uint32_t page)
 {
-	return SLOT_IPA + ((uint64_t)page << GUEST_PAGE_SHIFT) + mailbox->word;
+	return mailbox->slot + ((uint64_t)page << GUEST_PAGE_SHIFT) + mailbox->word;
 }
 
 static void race_read(struct mailbox *mailbox, uint32_t page)

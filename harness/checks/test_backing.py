@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guest memory of other kinds than test_access_flag has, each aged by each driver (CLAIMS.md, 8).
+
+Pages of a file are on the LRU lists of files; MGLRU's walk and its eviction take them by another
+way than anonymous ones, and a clean one is dropped where those are swapped out. Shared memory is
+a file's to the mapping and anonymous to the lists. Of a private mapping of a file, what the guest
+wrote is anonymous and what it read is the file's. hugetlb is on no list: test_damon.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.aging import Ager, aging_by
+from harness.checks.claim import Claim
+from harness.checks.counted import counted
+from harness.checks.disk import file_system
+from harness.checks.driver import check_path, promised, situation, wanted
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import leaves, old_pages, on_lists, pick, shorten, young_pages
+from harness.checks.shmem import huge_by_advice
+from harness.contract import Contract
+from harness.guests import Backing, Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.trace import tracing
+from harness.observe.unproven import Unproven
+
+PAGES = 512
+BLOCK = 512
+# A touch of one block must leave another old.
+HUGE_PAGES = 2 * BLOCK
+# The pages and what the file system needs for itself.
+DISK_MIB = 32
+IMAGE = "memory"
+
+
+@contextlib.contextmanager
+def prepared(backing: Backing, shell: Shell) -> Iterator[str | None]:
+    """What a host must have for this backing; the path of the file, where it is one."""
+    if backing == "memfdthp":
+        with huge_by_advice(shell):
+            yield None
+    elif backing in ("file", "fileprivate"):
+        with file_system(shell, DISK_MIB) as folder:
+            yield f"{folder}/{IMAGE}"
+    else:
+        yield None
+
+
+def fill(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset[int]:
+    """Have all pages in stage 2, in the state that is special to this backing.
+
+    Returns the pages that are the same ones still after the guest has written to them.
+    """
+    pages = vm.slot.pages
+    if vm.greeting.backing == "fileprivate":
+        return _half_copied(vm, claim, rng)
+    vm.populate()
+    if vm.greeting.backing == "file":
+        _written_back(vm, shell, claim)
+    on_lists(vm)
+    if vm.greeting.backing == "memfdthp":
+        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
+        claim.observe(f"{len(blocks)} of {pages} pages in blocks")
+        if len(blocks) != pages:
+            raise Unproven("stage 2 does not map all of the memory by blocks, so none is judged")
+    return frozenset(range(pages))
+
+
+def _half_copied(vm: Guest, claim: Claim, rng: random.Random) -> frozenset[int]:
+    """Pages of the file for reads, copies for writes: the copies are the guest's own."""
+    vm.touch(range(PAGES), write=False)
+    on_lists(vm)
+    copied = vm.flagged("anon")
+    assert not copied, f"{len(copied)} pages were copied for a read: {shorten(copied)}"
+    written = pick(rng, PAGES)
+    vm.touch(written, write=True)
+    on_lists(vm)
+    copied = vm.flagged("anon")
+    claim.observe(f"{len(copied)} pages copied, {PAGES - len(copied)} of the file")
+    assert copied == written, f"{len(copied)} pages were copied for {len(written)} writes"
+    return written
+
+
+def _written_back(vm: Guest, shell: Shell, claim: Claim) -> None:
+    """Write dirty pages to the file's disk, and have the guest read all of them.
+
+    What is clean must be write-protected in stage 2 as well: a write to it has to be noticed, or
+    it never comes to the file.
+    """
+    shell.run("sync")
+    dirty = vm.flagged("dirty")
+    if dirty:
+        raise Unproven(f"{len(dirty)} pages are dirty after sync")
+    vm.touch(range(PAGES), write=False)
+    writable = stage2.writable(leaves(vm, shell, claim, "clean"), vm.slot.ipa, PAGES)
+    claim.observe(f"{len(writable)} of {PAGES} clean pages of the file are writable")
+    assert not writable, f"{len(writable)} clean pages are writable: {shorten(writable)}"
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("backing", "driver"),
+    [
+        ("file", "page_idle"),
+        ("file", "mglru_walk"),
+        ("fileprivate", "page_idle"),
+        ("fileprivate", "mglru_walk"),
+        # By page_idle in test_access_flag.
+        ("memfd", "mglru_walk"),
+        ("memfdthp", "page_idle"),
+        ("memfdthp", "mglru_walk"),
+    ],
+)
+def test_backing(
+    backing: Backing,
+    driver: Ager,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
+) -> None:
+    """After aging, exactly the leaves that the guest touches are young, whatever the memory is."""
+    block, pages = (BLOCK, HUGE_PAGES) if backing == "memfdthp" else (1, PAGES)
+    expectation = promised(contract, driver, cell, shell, claim)
+    claim.expect(
+        f"{claim.expected}; {pages} pages of {backing} memory all old then, with no other change; "
+        f"after that exactly the leaves that the guest touched young (seed {cell.seed})"
+    )
+    if not expectation.reaches_kvm:
+        pytest.skip(f"{driver} does not reach KVM here")
+    with (
+        prepared(backing, shell) as path,
+        guest(backing=backing, pages=pages, file=path) as vm,
+        aging_by(driver, vm, shell, contract, cell) as age,
+        tracing(shell, wanted(expectation)) as session,
+    ):
+        may_write = fill(vm, shell, claim, rng)
+        ipa = vm.slot.ipa
+        before = leaves(vm, shell, claim, "before")
+        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+            session.start()
+            age()
+            counts = session.stop()
+        claim.save("trace.txt", counts.raw)
+        if block == 1:
+            # The contract speaks of pages of 4 KiB.
+            check_path(claim, expectation, session, counts, vm)
+        aged = old_pages(vm, shell, claim)
+        changed = stage2.differing(before, aged, ipa, pages, af=False)
+        assert not changed, f"aging changed more than AF of {len(changed)}: {shorten(changed)}"
+
+        touched = pick(rng, pages, block)
+        written = frozenset(page for page in touched & may_write if rng.random() < 0.5)
+        vm.flush()
+        vm.touch(touched - written, write=False)
+        vm.touch(written, write=True)
+        young_pages(vm, shell, claim, stage2.by_leaf(aged, ipa, pages, touched))
+        if backing == "file":
+            dirty = vm.flagged("dirty")
+            claim.observe(f"{len(dirty)} pages dirty after {len(written)} writes")
+            assert dirty == written, f"{len(dirty)} pages dirty after {len(written)} writes"
+        age()
+        old_pages(vm, shell, claim)
+        vm.touch(range(pages), write=False)
+        vm.verify(range(pages))
+        if backing == "fileprivate":
+            _assert_empty(shell, path, claim)
+
+
+def _assert_empty(shell: Shell, path: str | None, claim: Claim) -> None:
+    """What was written to a private mapping is in no file."""
+    number = int(shell.run(f"tr -d '\\000' < {path} | wc -c").stdout)
+    claim.observe(f"{number} bytes came to the file")
+    assert number == 0, f"{number} bytes of a private mapping came to its file"
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("backing", ["file", "memfd"])
+def test_eviction_backing(
+    backing: Backing,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
+) -> None:
+    """Eviction drops or swaps out exactly the pages that the guest left alone; none loses data."""
+    expectation = promised(contract, "eviction", cell, shell, claim)
+    stays = "nothing else" if expectation.spares == "young" else "not all that it touched"
+    claim.expect(
+        f"{claim.expected}; evicted is all of {PAGES} pages of {backing} memory that the guest "
+        f"left alone, and {stays}; it comes back with what the guest wrote"
+    )
+    everything = frozenset(range(PAGES))
+    with (
+        zram_swap(shell),
+        prepared(backing, shell) as path,
+        guest(backing=backing, pages=PAGES, file=path) as vm,
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, wanted(expectation)) as session,
+    ):
+        # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
+        fill(vm, shell, claim, rng)
+        for touched in (everything, pick(rng, PAGES)):
+            memcg.leave_behind()
+            vm.flush()
+            vm.touch(touched, write=False)
+            present = frozenset(vm.pfns())
+            with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+                session.start()
+                memcg.evict(PAGES)
+                counts = session.stop()
+            claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
+            check_path(claim, expectation, session, counts, vm, present)
+            kept = frozenset(vm.pfns())
+            claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} evicted")
+            lost, spared = touched - kept, kept - touched
+            enough = not lost if expectation.spares == "young" else kept & touched
+            assert enough, f"{len(lost)} young pages were evicted: {shorten(lost)}"
+            assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+        # kvm-guest compares what the guest reads with what it wrote.
+        vm.touch(everything, write=False)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The end of a VM's owner, with stage 2 in other states than test_lifetime has (CLAIMS.md, 1).
+
+Memory of other kinds, a read-only slot, a dirty log that is on, blocks that it has split: each
+leaves stage 2 by the same notifier, while somebody ages the pages and somebody else holds the VM.
+Tables are counted to the page; what is lost otherwise, pages of the guest among them, shows as
+memory that nothing accounts for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import tables
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import ager
+from harness.checks.test_backing import prepared
+from harness.checks.test_leaks import read, spread
+from harness.guests import Backing, Guest
+from harness.hosts.protocols import Shell
+from harness.keeper import Keeper
+from harness.observe.unproven import Unproven
+
+BLOCK = 512
+BLOCKS = 16
+PAGES = BLOCKS * BLOCK
+# Pages that are touched in each block.
+TOUCHED = 64
+# Pages that may be lost to what else the host does.
+BOUND = BLOCKS * TOUCHED // 4
+
+BACKING: dict[str, Backing] = {
+    "memfd": "memfd",
+    "file": "file",
+    "readonly": "anon",
+    "hugetlb-logged": "hugetlb",
+    "thp-split": "thp",
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("state", sorted(BACKING))
+def test_lifetime_backing(
+    state: str,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """Whatever it maps, stage 2 goes with the VM's owner, and nothing is lost with it."""
+    tables.nobody_else(shell)
+    if not tables.has_barrier(shell):
+        raise Unproven("this kernel cannot be told to free what waits for RCU (do_rcu_barrier)")
+    baseline = tables.count(shell)
+    claim.expect(
+        f"with {state}, SecPageTables is back at its {baseline} pages when the owner, whose pages "
+        "are being aged, is gone and another process holds the VM's fd, and again when that is "
+        f"closed; fewer than {BOUND} pages are lost then (seed {cell.seed})"
+    )
+    moved = spread(shell, BOUND)
+    before = read(shell)
+    with prepared(BACKING[state], shell) as path, Keeper.start(shell, cell.slowdown) as keeper:
+        vm = guest(backing=BACKING[state], pages=PAGES, file=path)
+        _map(vm, state, rng)
+        keeper.keep(vm)
+        used = tables.count(shell) - baseline
+        claim.observe(f"{used} pages of tables with the owner alive")
+        if used < BLOCKS:
+            raise Unproven(f"the VM has {used} pages of tables where {BLOCKS} at least are needed")
+        of_el2 = tables.of_el2(shell, vm.vm_dir)
+        with _aged(vm, shell, claim, cell.slowdown):
+            vm.close()
+        # Not one file of its debugfs folder may be opened from here on: that oopses Linux 6.12.
+        if not tables.is_alive(shell, vm.vm_dir):
+            raise Unproven("the VM went with its owner, although its fd was held")
+        held = tables.above(shell, baseline, cell.slowdown)
+        claim.observe(f"{held} with the owner gone and the VM's fd held")
+        assert of_el2 or held == 0, f"{held} pages of stage-2 tables outlive the owner's memory"
+        keeper.drop()
+        left = tables.above(shell, baseline, cell.slowdown)
+        claim.observe(f"{left} with the fd closed")
+        assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"
+        assert not tables.is_alive(shell, vm.vm_dir), "the VM outlives its last fd"
+    lost = read(shell).unaccounted - before.unaccounted
+    claim.observe(f"{lost} pages lost (moves by {moved} at rest)")
+    assert lost < BOUND, f"{lost} pages are neither free nor accounted for"
+    if held:
+        raise Unproven(f"EL2 keeps {held} pages until the VM goes; what they map cannot be seen")
+
+
+def _map(vm: Guest, state: str, rng: random.Random) -> None:
+    """Have stage 2 map pages in each block, one by one."""
+    pages = frozenset(
+        block * BLOCK + page
+        for block in range(BLOCKS)
+        for page in rng.sample(range(BLOCK), TOUCHED)
+    )
+    if state == "thp-split":
+        vm.populate()
+    if state in ("thp-split", "hugetlb-logged"):
+        vm.dirty_log(True)
+    vm.touch(pages, write=True)
+    if state == "readonly":
+        vm.readonly(True)
+        vm.touch(pages, write=False)
+    vm.drain()
+
+
+@contextlib.contextmanager
+def _aged(vm: Guest, shell: Shell, claim: Claim, slowdown: float) -> Iterator[None]:
+    """Age what page_idle can age of it all the while."""
+    heads = vm.flags()["thp"] == PAGES
+    pfns = [pfn for page, pfn in vm.pfns().items() if not heads or page % BLOCK == 0]
+    if vm.greeting.backing == "hugetlb":
+        claim.observe("not aged while it ends: hugetlb is on no LRU list")
+        yield
+        return
+    with ager(shell, pfns, slowdown) as aged:
+        claim.observe(f"{aged} {'huge ' if heads else ''}pages aged while it ends")
+        yield
