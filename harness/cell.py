@@ -29,7 +29,7 @@ from harness.errors import (
 )
 from harness.hosts import proof, qemu
 from harness.hosts.image import HostImage
-from harness.hosts.preflight import quiet, require_af
+from harness.hosts.preflight import quiet, require_af, require_vmm
 from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import QemuHost
 from harness.plan import PlannedCell
@@ -69,6 +69,8 @@ class CellSpec(BaseModel):
     selftests: tuple[Selftests, ...] = ()
     """The kernel's own selftests, if they were asked for: the base tree's, and after them those of
     the patched tree where it has others."""
+    linux_guest: bool = False
+    """Whether checks with a Linux guest run, for which the host must have QEMU."""
     seed: int
     seen_boot_ids: frozenset[str] = frozenset()
     """Of the boots that this run has seen before; the scheduler fills them in."""
@@ -140,6 +142,8 @@ def _prove_and_check(
     facts |= {"build_id": shown.build_id, "boot_id": shown.boot_id, "kvm_line": shown.kvm_line}
     if spec.cell.kernel == "base":
         require_af(spec.host, shell)
+    if spec.linux_guest:
+        require_vmm(shell)
     with quiet(shell):
         _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
 

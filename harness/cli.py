@@ -203,6 +203,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the kernel's own KVM selftests as well (only them: with -m selftests)",
     )
+    checks.add_argument(
+        "--linux-guest",
+        action="store_true",
+        help="checks with a Linux guest under QEMU as well (only them: with -m linux_guest)",
+    )
     checks.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--output", type=Path, metavar="DIR", help="where run folders go")
@@ -271,6 +276,7 @@ def _options(args: argparse.Namespace) -> Options:
         base_only=args.base_only,
         debug=args.debug,
         selftests=args.selftests,
+        linux_guest=args.linux_guest,
         lines=not args.no_lines,
         allow_other_base=args.allow_other_base,
         checks=tuple(path.resolve() for path in args.checks),

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import linux_guest as linux_guest_module
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_paths
 from harness.contract import base_for
 from harness.deadline import Deadline
 from harness.hosts.image import HostImage, host_image
+from harness.hosts.vmm import vmm_files
 from harness.inventory import QemuHost
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
@@ -21,6 +23,7 @@ from harness.kernel.buildlog import BuildProgress
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source
+from harness.linux_guest.files import linux_guest_files
 from harness.observe import vmstat
 from harness.plan import PlannedCell
 from harness.programs import guest_program
@@ -58,6 +61,8 @@ class Checks:
     seed: int = 1
     selftests: tuple[Selftests, ...] | None = None
     """Those that run in the cell as well, None where they were not asked for."""
+    linux_guest: dict[str, Path] | None = None
+    """What the checks with a Linux guest need on the host, None where they were not asked for."""
 
 
 def ground(spec: str, progress: Progress) -> Ground:
@@ -118,6 +123,17 @@ def selftests(
     return built
 
 
+def linux_guest(kernel: Kernel, progress: Progress) -> dict[str, Path]:
+    """The files of a Linux guest, and of QEMU for emulated hosts, by path, made unless cached.
+
+    `kernel` is without a series, whatever the host runs: a series that breaks the kernel breaks
+    the host alone then, and a guest that dies tells of its host.
+    """
+    with progress.stage("Linux guest"):
+        deadline = Deadline(IMAGE_SECONDS)
+        return linux_guest_files(kernel.image, deadline) | vmm_files(deadline)
+
+
 def cell_spec(
     cell: PlannedCell,
     host: QemuHost,
@@ -134,6 +150,9 @@ def cell_spec(
     slowdown = flavor.slowdown
     # Each has a deadline of its own on the host; these are beyond all of them.
     builds = len(checks.selftests or ())
+    guests = checks.linux_guest is not None
+    longest = builds * LONGEST + guests * linux_guest_module.LONGEST
+    altogether = builds * ALTOGETHER + guests * linux_guest_module.ALTOGETHER
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -146,22 +165,27 @@ def cell_spec(
             config_sha256=kernel.config_sha256,
         ),
         image=ground.image,
-        programs=ground.programs,
+        programs=ground.programs | (checks.linux_guest or {}),
         contract=contract,
         becomes=becomes,
         base_contract=base_for(ground.source.version),
         selftests=checks.selftests or (),
+        linux_guest=checks.linux_guest is not None,
         seed=checks.seed,
         pytest_args=(
             *checks.pytest_args,
-            *check_paths(checks.paths, selftests=checks.selftests is not None),
+            *check_paths(
+                checks.paths,
+                selftests=checks.selftests is not None,
+                linux_guest=checks.linux_guest is not None,
+            ),
         ),
         debug=flavor is DEBUG,
         tickless=flavor.tickless,
         slowdown=slowdown,
         boot_seconds=BOOT_SECONDS * slowdown,
-        check_seconds=(CHECK_SECONDS + builds * LONGEST) * slowdown,
-        cell_seconds=(CELL_SECONDS + builds * ALTOGETHER) * slowdown,
+        check_seconds=(CHECK_SECONDS + longest) * slowdown,
+        cell_seconds=(CELL_SECONDS + altogether) * slowdown,
     )
 
 

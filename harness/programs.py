@@ -22,6 +22,11 @@ def compiler() -> str:
 
 def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
     """The static arm64 program kvm-guest; InfraError with the compiler's words if it fails."""
+    return guest_programs(deadline, source) / "kvm-guest"
+
+
+def guest_programs(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
+    """The folder with all that guests/ builds; InfraError as guest_program() raises it."""
     files = sorted(
         path
         for path in source.rglob("*")
@@ -36,7 +41,7 @@ def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path
         proc.run(
             ["make", "-C", str(source), f"CC={compiler()}", f"O={folder}", "-j2"],
             deadline=deadline,
-            what="building kvm-guest",
+            what="building the programs of guests/",
             contained=True,
         )
 
@@ -45,10 +50,10 @@ def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path
         identity.hexdigest()[:16],
         build,
         deadline=deadline,
-        what="kvm-guest",
+        what="the programs of guests/",
         need=NEED,
     )
-    return entry.path / "kvm-guest"
+    return entry.path
 
 
 def _is_extra(path: Path) -> bool:

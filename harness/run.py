@@ -55,6 +55,7 @@ class Options:
     lines: bool = True
     allow_other_base: bool = False
     selftests: bool = False
+    linux_guest: bool = False
     checks: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     junitxml: Path | None = None
@@ -77,6 +78,8 @@ class Prepared:
     ground: Ground
     selftests: dict[KernelLabel, tuple[Selftests, ...]] | None
     """None if they were not asked for."""
+    linux_guest: dict[str, Path] | None
+    """As well."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,10 @@ class Run:
         selftests = None
         if options.selftests:
             selftests = prepare.selftests(source, patched, self._progress)
-        return Prepared(kernels, trees, ground, selftests)
+        linux_guest = None
+        if options.linux_guest:
+            linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
+        return Prepared(kernels, trees, ground, selftests, linux_guest)
 
     def _kernels_of(self, source: Source, patched: PatchedTree | None) -> dict[KernelLabel, Kernel]:
         """Base first: the patched kernel is built from a copy of its build folder."""
@@ -218,6 +224,12 @@ class Run:
             if not self._options.narrowed:
                 self._check_series(source, patched)
         return kernels
+
+    def _guest_kernel(self, source: Source, kernels: dict[KernelLabel, Kernel]) -> Kernel:
+        """The kernel of Linux guests: the base one, and never a debug kernel."""
+        if self._flavor is PLAIN:
+            return kernels["base"]
+        return prepare.kernel("Linux guest", source, None, self._progress)
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
         """What is asked of the series as such, and of no cell."""
@@ -294,6 +306,7 @@ class Run:
                 options.pytest_args,
                 options.seed,
                 prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
+                prepared.linux_guest,
             ),
             flavor=self._flavor,
         )
@@ -412,6 +425,11 @@ def _narrowing(options: Options) -> list[str]:
 
 def _check_selection(options: Options) -> None:
     """Refuse what would be refused in each cell, or at the end, before anything is built."""
-    selection.checks(options.pytest_args, options.checks, selftests=options.selftests)
+    selection.checks(
+        options.pytest_args,
+        options.checks,
+        selftests=options.selftests,
+        linux_guest=options.linux_guest,
+    )
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")

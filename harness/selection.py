@@ -19,16 +19,20 @@ COLLECT_SECONDS = 60.0
 
 
 def checks(
-    pytest_args: Sequence[str] = (), paths: tuple[Path, ...] = (), *, selftests: bool = False
+    pytest_args: Sequence[str] = (),
+    paths: tuple[Path, ...] = (),
+    *,
+    selftests: bool = False,
+    linux_guest: bool = False,
 ) -> tuple[str, ...]:
     """The names of the checks that are selected; `paths` are files of the user's own, if any,
-    `selftests` adds the kernel's own.
+    `selftests` adds the kernel's own, `linux_guest` those with a Linux guest.
 
     UsageError for none, for what pytest refuses, and for two of one name.
     """
     argv = [sys.executable, "-m", "pytest", *PYTEST_ARGS, "--collect-only"]
     done = proc.run(
-        [*argv, *pytest_args, *check_paths(paths, selftests=selftests)],
+        [*argv, *pytest_args, *check_paths(paths, selftests=selftests, linux_guest=linux_guest)],
         deadline=Deadline(COLLECT_SECONDS),
         what="collecting the checks",
         env=cell_environment(),

@@ -83,5 +83,5 @@ def test_an_error_of_the_compiler_is_shown_and_not_kept(source: Path) -> None:
         "all:\n\t@echo main.c:1: error: no >&2; touch $(O)/x; exit 1\n"
     )
     for _ in range(2):
-        with pytest.raises(InfraError, match=r"building kvm-guest failed(.|\n)*main\.c:1: error"):
+        with pytest.raises(InfraError, match=r"building the programs(.|\n)*main\.c:1: error"):
             made(source)

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.errors import InfraError
-from harness.hosts import cpio, image
+from harness.hosts import image, packages
 
 RAW = serialization.Encoding.Raw
 
@@ -63,7 +63,7 @@ def test_dropbear_reads_its_key(tmp_path: Path) -> None:
 )
 def test_suite(monkeypatch: pytest.MonkeyPatch, release: dict[str, str], suite: str) -> None:
     monkeypatch.setattr(platform, "freedesktop_os_release", lambda: release)
-    assert image.suite() == suite
+    assert packages.suite() == suite
 
 
 class Tar:
@@ -104,7 +104,7 @@ NEEDED = {
 @pytest.fixture(autouse=True)
 def plain_binaries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs here are words, and the table above says what each needs."""
-    monkeypatch.setattr(image, "_needed", lambda binary: NEEDED[binary])
+    monkeypatch.setattr(packages, "_needed", lambda binary: NEEDED[binary])
 
 
 def bookworm() -> Tar:
@@ -122,9 +122,7 @@ def bookworm() -> Tar:
 
 
 def contents(root: tarfile.TarFile) -> dict[str, bytes]:
-    entries = image._programs(root)
-    cpio.archive(entries)
-    return {entry.path: entry.data for entry in entries}
+    return packages.with_libraries(root, image.PROGRAMS, image.PACKAGES)
 
 
 def test_programs_and_all_that_they_need() -> None:
@@ -138,7 +136,6 @@ def test_programs_and_all_that_they_need() -> None:
         "lib/aarch64-linux-gnu/libc.so.6": b"libc",
         "lib/aarch64-linux-gnu/libcrypt.so.1": b"libcrypt",
         "lib/ld-linux-aarch64.so.1": b"loader",
-        "usr/lib/sftp-server": b"openssh/sftp-server",
     }
 
 

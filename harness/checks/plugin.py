@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 5.0
 SELFTESTS = Path(__file__).parents[1] / "selftests/test_selftests.py"
+LINUX_GUEST = Path(__file__).parents[1] / "linux_guest/test_linux_guest.py"
 # Checks with a hung guest after which the others are left out: each would wait to its deadline.
 HUNG_LIMIT = 2
 # Neither a cache nor a configuration file, of the harness's own tests or of anybody's, has a say.
@@ -142,6 +143,7 @@ class CellPlugin:
         config.addinivalue_line("markers", "deep: shows more, and takes seconds in each cell")
         config.addinivalue_line("markers", "stress: shows what deep shows in yet more ways")
         config.addinivalue_line("markers", "selftests: the kernel's own KVM selftests")
+        config.addinivalue_line("markers", "linux_guest: with a Linux guest under QEMU")
         config.addinivalue_line("markers", "last: judges the whole boot, so it runs last")
 
     @pytest.hookimpl(wrapper=True)
@@ -289,10 +291,14 @@ def _assertion(error: BaseException) -> str:
     return str(error).split("\nassert ")[0].strip() or "assertion failed"
 
 
-def check_paths(extra: tuple[Path, ...], *, selftests: bool = False) -> tuple[str, ...]:
+def check_paths(
+    extra: tuple[Path, ...], *, selftests: bool = False, linux_guest: bool = False
+) -> tuple[str, ...]:
     """The checks that come with the harness, or the ones that the user points at instead.
 
-    The kernel's own selftests come on top where they are asked for.
+    The kernel's own selftests and those with a Linux guest come on top where they are asked for.
     """
-    paths = extra or (Path(__file__).parent,)
-    return tuple(str(path) for path in (*paths, *((SELFTESTS,) if selftests else ())))
+    paths = [*(extra or (Path(__file__).parent,))]
+    paths += [SELFTESTS] if selftests else []
+    paths += [LINUX_GUEST] if linux_guest else []
+    return tuple(str(path) for path in paths)

@@ -21,6 +21,8 @@ BACKGROUND = (
     "/sys/kernel/mm/ksm/run",
 )
 
+VMM = "qemu-system-aarch64"
+
 
 def require_af(host: QemuHost, shell: Shell) -> None:
     """InfraError unless CPU and kernel agree with the inventory on FEAT_HAFDBS.
@@ -39,6 +41,19 @@ def require_af(host: QemuHost, shell: Shell) -> None:
     if bool(enabled & lru_gen.Enabled.MM_WALK) != (host.af == "hardware"):
         raise InfraError(
             f"the inventory says af: {host.af}, but lru_gen/enabled is {int(enabled):#06x}"
+        )
+
+
+def require_vmm(shell: Shell) -> None:
+    """InfraError unless the host has a QEMU that runs there, for Linux guests.
+
+    That of an emulated host came with it; one of the lab has its distribution's own.
+    """
+    found = shell.run(f"{VMM} --version", check=False)
+    if found.status != 0:
+        raise InfraError(
+            f"the host has no {VMM} that runs, which --linux-guest needs "
+            f"(Debian: apt-get install qemu-system-arm): {found.stderr.strip()[-200:]}"
         )
 
 

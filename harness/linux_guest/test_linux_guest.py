@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A Linux guest under QEMU, aged from the host (--linux-guest).
+
+The claims are those of the checks with kvm-guest, for a guest as people run it: with an interrupt
+controller, a timer, devices and a kernel of its own, which touches its own memory all the time.
+Only the tested pages are judged: those of the guest's one process, which touches them on command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.driver import ACCESS_FAULT, situation
+from harness.checks.mglru import CGROUP, Memcg, zram_swap
+from harness.checks.pages import pick, shorten, show_set
+from harness.checks.undo import undone
+from harness.contract import Contract
+from harness.hosts.protocols import Shell
+from harness.linux_guest.guest import LinuxGuest
+from harness.linux_guest.host_pages import IdlePages, frames, on_lru
+from harness.linux_guest.machine import RAM_BASE, GuestMachine
+from harness.observe import kvmstats, stage2
+from harness.observe.collect import dump_stage2
+from harness.observe.trace import Counts, Session, Wanted, pages_by_ipa, tracing
+from harness.observe.unproven import Unproven
+
+PAGES = 512
+# What shows that stage 2 was invalidated; the first of them that this kernel can show.
+FLUSHES = ("kvm_tlb_flush_vmid_range", "kvm_arch_flush_remote_tlbs_memslot")
+WANTED = Wanted((ACCESS_FAULT,), FLUSHES)
+
+Start = Callable[..., LinuxGuest]
+
+
+@pytest.fixture
+def linux_guest(shell: Shell, claim: Claim, cell: CellSpec) -> Iterator[Start]:
+    """A function that boots a Linux guest of a GuestMachine; it ends with the check."""
+    if not cell.linux_guest:
+        raise Unproven("the host was not given what a Linux guest needs: --linux-guest")
+    with contextlib.ExitStack() as stack:
+
+        def start(machine: GuestMachine, cgroup: str | None = None) -> LinuxGuest:
+            folder = claim.path("guest-console.log").parent
+            vm = LinuxGuest.start(shell, machine, folder, cgroup=cgroup, slowdown=cell.slowdown)
+            return stack.enter_context(vm)
+
+        yield start
+
+
+@pytest.mark.linux_guest
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_linux_guest(
+    vcpus: int,
+    linux_guest: Start,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Aged by page_idle, exactly the pages are young that the guest's process touches."""
+    faults = contract.expect_access_faults(situation(cell))
+    words = "for no page" if faults == "none" else "for each of these, by the vCPU that touched it"
+    claim.expect(
+        f"of {PAGES} pages of a process in a Linux guest with {vcpus} vCPU all old after aging by "
+        f"page_idle, then exactly those young that it touches (seed {cell.seed}); access faults "
+        f"{words}; QEMU and its VM end when the guest powers off"
+    )
+    vm = linux_guest(GuestMachine(vcpus=vcpus, pages=PAGES))
+    threads = vm.pin(int(shell.run("nproc --all").stdout))
+    pfns = _aged_by_page_idle(vm, shell, claim)
+    idle = IdlePages(shell, pfns.values())
+    touched = pick(rng, PAGES)
+    parts = [frozenset(page for page in touched if page % vcpus == cpu) for cpu in range(vcpus)]
+    with tracing(shell, WANTED) as session:
+        _flush(vm, shell, claim, session)
+        session.start()
+        for cpu, part in enumerate(parts):
+            vm.touch(part, write=rng.random() < 0.5, cpu=cpu)
+        counts = session.stop()
+    claim.save("trace-touching.txt", counts.raw)
+    _young(vm, shell, claim, touched, "touched")
+    _check_faults(claim, faults, counts, vm, dict(zip(threads, parts, strict=True)))
+    found = idle.idle()
+    seen = frozenset(page for page in range(PAGES) if pfns[vm.pages[page]] not in found)
+    claim.observe(f"page_idle: {show_set(touched, seen)}")
+    _in_place(vm, shell, pfns)
+    assert seen == touched, f"page_idle: {show_set(touched, seen)}"
+    # Compares what each page holds with what the guest wrote to it.
+    vm.touch(range(PAGES), write=False)
+    vm.power_off()
+    vm.close()
+    left = shell.run(f"ls {kvmstats.KVM}").stdout.split()
+    assert vm.vm_dir not in left, f"the VM of QEMU {vm.pid}, which has ended, is still there"
+
+
+@pytest.mark.linux_guest
+def test_linux_guest_mglru(
+    linux_guest: Start,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """MGLRU evicts exactly the pages that the guest's process left alone; its walk ages all."""
+    walks = contract.expect("mglru_walk", situation(cell)).reaches_kvm
+    aged = "all old after MGLRU's walk, then exactly those young that it touches; " if walks else ""
+    claim.expect(
+        f"of {PAGES} pages of a process in a Linux guest {aged}eviction takes exactly those that "
+        f"it did not touch (seed {cell.seed}), and they come back as they were"
+    )
+    everything = frozenset(range(PAGES))
+    with (
+        zram_swap(shell),
+        _memcg(shell) as memcg,
+        linux_guest(GuestMachine(pages=PAGES), CGROUP) as vm,
+        tracing(shell, WANTED) as session,
+    ):
+        shell.write("/proc/sys/vm/drop_caches", "1\n")
+        # Where no walk ages, the first eviction does: it finds all pages young and keeps them.
+        for touched in (everything, pick(rng, PAGES)):
+            name = f"{len(touched)}-touched"
+            memcg.leave_behind()
+            if walks:
+                _young(vm, shell, claim, frozenset(), f"walked-before-{name}")
+            _flush(vm, shell, claim, session)
+            vm.touch(touched, write=False)
+            if walks:
+                _young(vm, shell, claim, touched, name)
+            memcg.evict(vm.machine.ram_pages)
+            present = frames(shell, vm.pid, vm.hva, vm.pages)
+            kept = frozenset(page for page in range(PAGES) if vm.pages[page] in present)
+            claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} of {PAGES} evicted")
+            lost, spared = touched - kept, kept - touched
+            assert not lost, f"{len(lost)} young pages were evicted: {shorten(lost)}"
+            assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+        if vm.frames() != vm.pages:
+            raise Unproven("the guest's kernel has moved tested pages meanwhile")
+        # Compares what each page holds with what the guest wrote to it.
+        vm.touch(everything, write=False)
+
+
+def _aged_by_page_idle(vm: LinuxGuest, shell: Shell, claim: Claim) -> dict[int, int]:
+    """Age all tested pages and assert that they are old; returns their PFNs by page of RAM."""
+    shell.write("/proc/sys/vm/drop_caches", "1\n")
+    pfns = frames(shell, vm.pid, vm.hva, vm.pages)
+    lru = on_lru(shell, pfns.values())
+    if len(pfns) != PAGES or len(lru) != PAGES:
+        raise Unproven(f"of {PAGES} pages {len(pfns)} are present, {len(lru)} on an LRU list")
+    IdlePages(shell, pfns.values()).mark()
+    _young(vm, shell, claim, frozenset(), "aged")
+    return pfns
+
+
+def _flush(vm: LinuxGuest, shell: Shell, claim: Claim, session: Session) -> None:
+    """Invalidate stage 2 so that no cached translation hides a touch; Unproven if it was not.
+
+    Two witnesses: the function that does it, and write permission, which is taken with it.
+    """
+    session.start()
+    vm.flush()
+    counts = session.stop()
+    seen = next((name for name in FLUSHES if name not in session.absent), None)
+    if seen is None:
+        raise Unproven(f"no invalidation of stage 2 can be seen: {session.absent}")
+    claim.observe(f"{counts.of(seen)} invalidations by {seen}")
+    if not counts.of(seen):
+        raise Unproven("QEMU's reading of the dirty log invalidated nothing")
+    dump = dump_stage2(shell, vm.vm_dir)
+    claim.save("stage2-flushed.txt", dump.raw)
+    writable = stage2.writable(dump.ranges, RAM_BASE, vm.machine.ram_pages)
+    left = frozenset(page for page, at in enumerate(vm.pages) if at in writable)
+    if left:
+        raise Unproven(f"the dirty log passed over tested pages: {shorten(left)}")
+
+
+def _young(vm: LinuxGuest, shell: Shell, claim: Claim, expected: frozenset[int], name: str) -> None:
+    """Assert that of the tested pages exactly these are young in stage 2."""
+    dump = dump_stage2(shell, vm.vm_dir)
+    claim.save(f"stage2-{name}.txt", dump.raw)
+    leaves = stage2.slot_leaves(dump.ranges, RAM_BASE, vm.machine.ram_pages)
+    tested = [leaves[at] for at in vm.pages]
+    unfit = sum(not leaf.valid or leaf.block for leaf in tested)
+    if unfit:
+        raise Unproven(f"stage 2 has no leaf of 4 KiB for {unfit} of {len(tested)} pages")
+    seen = frozenset(page for page, leaf in enumerate(tested) if leaf.af)
+    claim.observe(f"stage 2, {name}: {show_set(expected, seen)}")
+    assert seen == expected, f"stage 2, {name}: {show_set(expected, seen)}"
+
+
+def _check_faults(
+    claim: Claim, promised: str, counts: Counts, vm: LinuxGuest, parts: dict[int, frozenset[int]]
+) -> None:
+    """Assert that each vCPU's thread took access faults for the tested pages that it must."""
+    number = {at: page for page, at in enumerate(vm.pages)}
+    events = counts.events(ACCESS_FAULT)
+    for thread, part in parts.items():
+        own = (event for event in events if event.pid == thread)
+        at_ram = pages_by_ipa(own, RAM_BASE, vm.machine.ram_pages)
+        faulted = frozenset(number[at] for at in at_ram if at in number)
+        claim.observe(f"access faults for {len(faulted)} of {len(part)} pages by thread {thread}")
+        expected = part if promised == "touched" else frozenset()
+        words = show_set(expected, faulted).replace("young", "faulted")
+        assert faulted == expected, f"access faults: {words}"
+    claim.af_observed = "software" if promised == "touched" else "hardware"
+
+
+def _in_place(vm: LinuxGuest, shell: Shell, pfns: dict[int, int]) -> None:
+    """Unproven if a tested page is not where it was, in the guest or on the host."""
+    if vm.frames() != vm.pages:
+        raise Unproven("the guest's kernel has moved tested pages meanwhile")
+    if frames(shell, vm.pid, vm.hva, vm.pages) != pfns:
+        raise Unproven("the host has moved tested pages meanwhile")
+
+
+@contextlib.contextmanager
+def _memcg(shell: Shell) -> Iterator[Memcg]:
+    """A memcg for QEMU to start in. The guest must have ended when the block does."""
+    with undone(lambda: shell.run(f"rmdir {CGROUP}")):
+        shell.run(f"mkdir -p {CGROUP}")
+        yield Memcg(shell)
