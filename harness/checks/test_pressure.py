@@ -41,7 +41,7 @@ PAGES = HOT + WARM + COLD
 # Whether the warm region is read before a pass; the hot one always is.
 PASSES = (False, True, True, False)
 IDLE_PASSES = (None,) * 3
-STEPS, STEP = 4, 256
+STEPS, STEP = 3, 256
 REFAULTS = ("workingset_refault_anon", "workingset_activate_anon", "workingset_restore_anon")
 SPINNER = 1
 
@@ -172,13 +172,11 @@ class Scene:
         return together(found)
 
     def down_to_warm(self) -> Iterator[int]:
-        """Steps until every cold page and half of the warm ones must be gone."""
-        target = COLD + WARM // 2
-        # A step can fall short by what CPUs hold charged in advance.
-        for _ in range(2 * PAGES // STEP):
-            if (left := target - len(self.story.lost())) <= 0:
+        """Steps until warm pages go, which cannot take them all: a step has fewer."""
+        for _ in range(2 * COLD // STEP):
+            if self.story.lost() & self.regions.warm:
                 return
-            yield min(left, STEP)
+            yield STEP
 
     def slack(self) -> int:
         """Pages that CPUs may hold charged in advance."""
