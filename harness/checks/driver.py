@@ -51,20 +51,29 @@ def situation(cell: CellSpec) -> Situation:
     return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)
 
 
-def promised(
-    contract: Contract, driver: Driver, cell: CellSpec, shell: Shell, claim: Claim
+def expected(
+    contract: Contract, driver: Driver, cell: CellSpec, where: Situation | None = None
 ) -> Expectation:
-    """What the contract says of a driver here; stated on the claim.
+    """What the contract says of a driver in this cell, or `where` that is given.
 
     With the first patches of a series alone, what the whole of it promises will do as well.
     """
-    expectation = contract.expect(driver, situation(cell))
+    where = where or situation(cell)
+    expectation = contract.expect(driver, where)
+    if cell.becomes is None:
+        return expectation
+    whole = load_contract(cell.becomes, cell.base_contract)
+    return replace(expectation, otherwise=whole.expect(driver, where))
+
+
+def promised(
+    contract: Contract, driver: Driver, cell: CellSpec, shell: Shell, claim: Claim
+) -> Expectation:
+    """What the contract says of a driver here; stated on the claim."""
+    expectation = expected(contract, driver, cell)
     words = describe(expectation)
-    if cell.becomes is not None:
-        whole = load_contract(cell.becomes, cell.base_contract)
-        otherwise = whole.expect(driver, situation(cell))
-        expectation = replace(expectation, otherwise=otherwise)
-        words += f", or else {describe(otherwise)}"
+    if expectation.otherwise is not None:
+        words += f", or else {describe(expectation.otherwise)}"
     claim.expect(
         f"{driver} {words} (host AF at stage 1 by {cell.host.af}, at stage 2 by "
         f"{cell.cell.af_mode}, {cell.cell.kvm_mode})"
