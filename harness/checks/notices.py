@@ -48,7 +48,7 @@ def recorded(*plain: Wanted) -> Wanted:
     events = dict.fromkeys(name for one in (*plain, own) for name in one.events)
     functions = dict.fromkeys(name for one in (*plain, own) for name in one.functions)
     filters = {lockdep.ACQUIRE: lockdep.MMU_LOCK}
-    return Wanted(tuple(events), tuple(functions), 32768, filters)
+    return Wanted(tuple(events), tuple(functions), filters=filters)
 
 
 def notices(counts: Counts, vm: Guest) -> Notices:
