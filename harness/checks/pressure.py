@@ -70,7 +70,7 @@ def lru(shell: Shell, wanted: Lru) -> Iterator[Enabled]:
     """Have the kernel use one LRU and yield the switches that are in force; undone afterwards.
 
     "walk" leaves the switches as they are; "no_walk" turns off the bits by which MGLRU walks page
-    tables, its own and the guests'; "classic" turns MGLRU off. Unproven where a switch sticks.
+    tables, its own and the guests'; "classic" turns MGLRU off. Asserts that what is turned off is.
     """
     before = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
     walks = Enabled.MM_WALK | Enabled.SECONDARY_WALK
@@ -78,8 +78,10 @@ def lru(shell: Shell, wanted: Lru) -> Iterator[Enabled]:
     with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(before):#x}\n")):
         shell.write(lru_gen.ENABLED, f"{int(value):#x}\n")
         after = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+        words = f"lru_gen/enabled is {int(after):#06x} after {int(value):#06x} was written"
+        assert not after & ~value, words
         if after != value:
-            raise Unproven(f"lru_gen/enabled is {int(after):#06x} after {int(value):#06x} was set")
+            raise Unproven(words)
         yield after
 
 
