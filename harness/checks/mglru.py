@@ -19,6 +19,7 @@ from harness.observe.unproven import Unproven
 CGROUP = "/sys/fs/cgroup/kvm-harness"
 ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
+PAGE = 4096
 # One moves young pages to the youngest generation, two more leave them behind.
 WALKS = 3
 
@@ -79,6 +80,17 @@ class Memcg:
 
     def _pages(self, generation: lru_gen.Generation) -> int:
         return generation.anon + (generation.file if self._files else 0)
+
+    def squeeze(self, pages: int) -> int:
+        """Reclaim so many pages at once, by a memory.high that is that far below what is in use.
+
+        The limit is lifted again, so that nothing goes later, when nobody looks. Returns how many
+        pages of 4 KiB too many were in use still; the kernel tries a while, then leaves it at that.
+        """
+        high = int(self._shell.read(f"{CGROUP}/memory.current")) // PAGE - pages
+        reclaim = f"echo {high * PAGE} > memory.high; cat memory.current; echo max > memory.high"
+        used = int(self._shell.run(f"cd {CGROUP} && {reclaim}").stdout) // PAGE
+        return max(0, used - high)
 
     def _command(self, text: str) -> None:
         self._shell.write(lru_gen.DEBUGFS, f"{text}\n")

@@ -225,4 +225,4 @@ def _memcg(shell: Shell) -> Iterator[Memcg]:
     """A memcg for QEMU to start in. The guest must have ended when the block does."""
     with undone(lambda: shell.run(f"rmdir {CGROUP}")):
         shell.run(f"mkdir -p {CGROUP}")
-        yield Memcg(shell)
+        yield Memcg(shell, files=False)

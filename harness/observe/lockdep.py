@@ -4,12 +4,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from harness.observe.errors import ObserveError
+from harness.observe.errors import ObserveError, shown
 
 # Only in a kernel with CONFIG_LOCKDEP; kernel/locking/lockdep_proc.c.
 STATS = "/proc/lockdep_stats"
 _DEBUG_LOCKS = re.compile(r"^ debug_locks: +(?P<value>[01])$", re.MULTILINE)
+
+
+# Each acquisition of a lock, with its name (include/trace/events/lock.h); needs lockdep.
+ACQUIRE = "lock:lock_acquire"
+# The name that KVM gives its MMU lock (virt/kvm/kvm_main.c: KVM_MMU_LOCK_INIT).
+MMU_LOCK = 'name ~ "*mmu_lock"'
+_ACQUIRED = re.compile(r"(?:0x)?[0-9a-f]{1,16} (?:try )?(?P<read>read )?\S{1,80}")
+
+
+def by_access(texts: Iterable[str]) -> tuple[int, int]:
+    """How many acquisitions were for writing, and how many for reading, by their events' texts."""
+    number = [0, 0]
+    for text in texts:
+        found = _ACQUIRED.fullmatch(text.rstrip())
+        if found is None:
+            raise ObserveError(ACQUIRE, 0, f"not an acquisition: {shown(text)}")
+        number[found["read"] is not None] += 1
+    return number[0], number[1]
 
 
 def armed(text: str) -> bool:

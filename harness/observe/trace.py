@@ -220,6 +220,24 @@ class Counts:
             raise Unproven(f"{name} cannot be observed: {self.absent[name]}")
 
 
+def together(parts: Sequence[Counts]) -> Counts:
+    """What several recordings of one session add up to; ValueError if there is none."""
+    if not parts:
+        raise ValueError("no recording")
+    first = parts[0]
+    probes = {
+        name: Probe(
+            sum(part.probes[name].hits for part in parts),
+            sum(part.probes[name].missed for part in parts),
+        )
+        for name in first.probes
+    }
+    recorded = tuple(event for part in parts for event in part.recorded)
+    lost = sum(part.lost for part in parts)
+    raw = "".join(part.raw for part in parts)
+    return Counts(first.wanted, first.absent, lost, probes, recorded, raw)
+
+
 def pages_by_ipa(events: Iterable[Event], ipa: int, pages: int) -> frozenset[int]:
     """Indices of the 4 KiB pages of a memslot that hold the `ipa` of an event.
 

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How often the MMU notifiers asked KVM about each page, and what that cost.
+
+Two calls for a page where one would do take the MMU lock twice (CLAIMS.md, 14); the gain of another
+way to age lies in locks and remote flushes (9). The latter two are numbers for a report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.checks.overlap import AGE, UNMAP
+from harness.checks.pressure import Regions
+from harness.guests import Guest
+from harness.observe import lockdep
+from harness.observe.trace import Counts, Wanted, pages_by_hva
+from harness.observe.unproven import Unproven
+
+TEST = "kvm:kvm_test_age_hva"
+# Invalidations of stage 2, host side. A kernel that has not all of them shows those it has.
+FLUSHES = ("kvm_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
+
+
+@dataclass(frozen=True)
+class Notices:
+    """How often each tested page was asked about, by kvm_age_hva, and by kvm_test_age_hva."""
+
+    aged: tuple[int, ...]
+    tested: tuple[int, ...]
+
+    def once(self, pages: frozenset[int], times: int = 1) -> str:
+        """What speaks against that each page was asked about so often in all; "" if nothing."""
+        for name, seen in (("kvm_age_hva", self.aged), ("kvm_test_age_hva", self.tested)):
+            expected = times if name == "kvm_age_hva" else 0
+            if wrong := sorted(page for page in pages if seen[page] != expected):
+                page = wrong[0]
+                return (
+                    f"{len(wrong)} of {len(pages)} pages, page {page} among them, had "
+                    f"{seen[page]} {name} instead of {expected}"
+                )
+        return ""
+
+
+def recorded(*plain: Wanted) -> Wanted:
+    """What must be recorded, on top of what is `plain`, for the functions below."""
+    own = Wanted((AGE, TEST, UNMAP, lockdep.ACQUIRE), FLUSHES)
+    events = dict.fromkeys(name for one in (*plain, own) for name in one.events)
+    functions = dict.fromkeys(name for one in (*plain, own) for name in one.functions)
+    filters = {lockdep.ACQUIRE: lockdep.MMU_LOCK}
+    return Wanted(tuple(events), tuple(functions), filters=filters)
+
+
+def notices(counts: Counts, vm: Guest) -> Notices:
+    """How often each tested page was asked about; Unproven if events were lost."""
+    aged, tested = (
+        pages_by_hva(counts.events(name), vm.greeting.slot_hva, vm.slot.pages)
+        for name in (AGE, TEST)
+    )
+    return Notices(aged, tested)
+
+
+def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object]:
+    """What one step of aging or reclaim cost, for the report: numbers, or why there is none."""
+    seen = notices(counts, vm)
+    gone = pages_by_hva(counts.events(UNMAP), vm.greeting.slot_hva, vm.slot.pages)
+    by_region = {
+        name: sum(seen.aged[page] for page in pages)
+        for name, pages in (
+            ("hot", regions.hot),
+            ("warm", regions.warm),
+            ("cold", regions.cold),
+        )
+    }
+    return {
+        "age_hva": by_region,
+        "age_hva_pages": sum(map(bool, seen.aged)),
+        "age_hva_most_for_a_page": max(seen.aged),
+        "test_age_hva": sum(seen.tested),
+        "unmapped": sum(gone),
+        "flushes": {name: _number(counts, name) for name in FLUSHES},
+        "mmu_lock": _locks(counts),
+    }
+
+
+def _number(counts: Counts, function: str) -> int | str:
+    try:
+        return counts.of(function)
+    except Unproven as exc:
+        return f"unavailable: {exc}"
+
+
+def _locks(counts: Counts) -> Mapping[str, int] | str:
+    try:
+        events = counts.events(lockdep.ACQUIRE)
+    except Unproven as exc:
+        return f"unavailable: {exc}"
+    write, read = lockdep.by_access(event.text for event in events)
+    return {"write": write, "read": read}

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest under memory pressure: its regions, the LRU that it is under, and what is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.checks.mglru import CGROUP
+from harness.checks.undo import undone
+from harness.hosts.protocols import Shell
+from harness.observe import lru_gen, memcg, vmstat
+from harness.observe.errors import ObserveError
+from harness.observe.lru_gen import Enabled
+from harness.observe.text import run_script, sections, unsigned
+from harness.observe.unproven import Unproven
+
+Lru = Literal["walk", "no_walk", "classic"]
+
+# How far eviction looks around a young page: MIN_LRU_BATCH of include/linux/mmzone.h.
+AROUND = 64
+
+
+# ---- the regions of a guest -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Pages that a guest touches all the time, now and then, and never again."""
+
+    hot: frozenset[int]
+    warm: frozenset[int]
+    cold: frozenset[int]
+
+    @property
+    def all(self) -> frozenset[int]:
+        """Every tested page."""
+        return self.hot | self.warm | self.cold
+
+    def apart(self) -> frozenset[int]:
+        """The cold pages that eviction does not come by when it looks around a young page."""
+        others = self.hot | self.warm
+        near = {page + by for page in others for by in range(-AROUND, AROUND + 1)}
+        return self.cold - near
+
+
+def lay_out(rng: random.Random, *, hot: int, warm: int, cold: int) -> Regions:
+    """Three regions of so many pages each, one behind the other.
+
+    Cold is the last to be faulted in, so reclaim that goes by nothing else comes to it at the end.
+    """
+    warm_first = rng.random() < 0.5
+    hot_at, warm_at = (warm, 0) if warm_first else (0, hot)
+    return Regions(
+        frozenset(range(hot_at, hot_at + hot)),
+        frozenset(range(warm_at, warm_at + warm)),
+        frozenset(range(hot + warm, hot + warm + cold)),
+    )
+
+
+# ---- which LRU ------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def lru(shell: Shell, wanted: Lru) -> Iterator[Enabled]:
+    """Have the kernel use one LRU and yield the switches that are in force; undone afterwards.
+
+    "walk" leaves the switches as they are; "no_walk" turns off the bits by which MGLRU walks page
+    tables, its own and the guests'; "classic" turns MGLRU off. Asserts that what is turned off is.
+    """
+    before = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+    walks = Enabled.MM_WALK | Enabled.SECONDARY_WALK
+    value = {"walk": before, "no_walk": before & ~walks, "classic": Enabled(0)}[wanted]
+    with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(before):#x}\n")):
+        shell.write(lru_gen.ENABLED, f"{int(value):#x}\n")
+        after = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
+        words = f"lru_gen/enabled is {int(after):#06x} after {int(value):#06x} was written"
+        assert not after & ~value, words
+        if after != value:
+            raise Unproven(words)
+        yield after
+
+
+# ---- what is counted ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What host, memcg and page tables tell at one moment, in pages of 4 KiB and events.
+
+    `swapped` are the pages of the guest's owner that are in swap, tested or not. `raw` is what the
+    host printed, to be kept as evidence.
+    """
+
+    uptime: float
+    vmstat: Mapping[str, int]
+    stat: Mapping[str, int]
+    current: int
+    swapped: int
+    lruvec: lru_gen.Lruvec | None
+    raw: str = field(repr=False)
+
+
+def reading_script(nonce: str, pid: int) -> str:
+    """Gathers what CPUs hold back (stat_refresh, cpu.stat), then prints all sources."""
+    files = {
+        "vmstat": "/proc/vmstat",
+        "stat": f"{CGROUP}/memory.stat",
+        "current": f"{CGROUP}/memory.current",
+        "smaps": f"/proc/{pid}/smaps_rollup",
+        "uptime": "/proc/uptime",
+        "lru_gen": lru_gen.DEBUGFS,
+    }
+    gather = f"echo 1 > /proc/sys/vm/stat_refresh\ncat {CGROUP}/cpu.stat > /dev/null\n"
+    parts = (f"echo '{nonce} {name}'\ncat {path}\n" for name, path in files.items())
+    return f"{gather}{''.join(parts)}echo '{nonce} end'\n"
+
+
+def parse_reading(text: str, nonce: str) -> Reading:
+    """What reading_script() printed; `lruvec` is None if the guest's memcg is not in lru_gen."""
+    raw = dict(sections(text, nonce, "reading"))
+    if set(raw) != {"vmstat", "stat", "current", "smaps", "uptime", "lru_gen"}:
+        raise ObserveError("reading", 0, f"has the parts {sorted(raw)}")
+    own = [one for one in lru_gen.parse(raw["lru_gen"]) if one.path == "/kvm-harness"]
+    return Reading(
+        uptime=float(raw["uptime"].split()[0]),
+        vmstat=vmstat.parse_vmstat(raw["vmstat"]),
+        stat=memcg.parse_stat(raw["stat"]),
+        current=unsigned(raw["current"].strip(), "memory.current", 1) // 4096,
+        swapped=memcg.parse_swapped(raw["smaps"]),
+        # A memcg that was removed can be listed for a while, with nothing in it.
+        lruvec=max(own, key=_anon, default=None),
+        raw=text,
+    )
+
+
+def _anon(lruvec: lru_gen.Lruvec) -> int:
+    return sum(one.anon for one in lruvec.generations)
+
+
+def read(shell: Shell, pid: int) -> Reading:
+    """The counters now, of the host, the guest's memcg and its owner."""
+    nonce = secrets.token_hex(16)
+    return parse_reading(run_script(shell, reading_script(nonce, pid), None), nonce)
+
+
+def disturbed(before: Reading, after: Reading) -> str:
+    """Who else than this memcg reclaimed pages meanwhile, "" if nobody did.
+
+    The host's own pgscan_kswapd and pgscan_direct leave out what a limit of a memcg causes.
+    """
+    names = ("pgscan_kswapd", "pgscan_direct", "pgscan_khugepaged")
+    rises = {name: after.vmstat.get(name, 0) - before.vmstat.get(name, 0) for name in names}
+    return ", ".join(f"{name} rose by {rise}" for name, rise in rises.items() if rise)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Two counts of the same thing."""
+
+    left: str
+    right: str
+    values: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{self.left} is {self.values[0]}, {self.right} is {self.values[1]}"
+
+
+def sums(before: Reading, after: Reading, *, mglru: bool) -> tuple[Sum, ...]:
+    """What must be the same between two readings, each told by two sources."""
+    host = {name: after.vmstat[name] - before.vmstat.get(name, 0) for name in after.vmstat}
+    group = {name: after.stat[name] - before.stat.get(name, 0) for name in after.stat}
+    # Pages full of zeroes are not written to swap since Linux 6.12, and counted apart.
+    out = host["pswpout"] + host.get("swpout_zero", 0)
+    back = host["pswpin"] + host.get("swpin_zero", 0)
+    swapped = after.swapped - before.swapped
+    parts = ("kswapd", "direct", "khugepaged", "proactive")
+    found = [
+        Sum(
+            f"{name}_anon + {name}_file of vmstat",
+            f"{name} of memory.stat",
+            (host[f"{name}_anon"] + host[f"{name}_file"], group[name]),
+        )
+        for name in ("pgscan", "pgsteal")
+    ]
+    found += [
+        Sum(
+            f"{name} of memory.stat",
+            "the sum of its parts",
+            (group[name], sum(group.get(f"{name}_{part}", 0) for part in parts)),
+        )
+        for name in ("pgscan", "pgsteal")
+    ]
+    refaults = "workingset_refault_anon"
+    found += [
+        Sum("pgsteal_anon", "pswpout + swpout_zero", (host["pgsteal_anon"], out)),
+        Sum(
+            "pages swapped out less pages swapped in",
+            "swapped in page tables",
+            (out - back, swapped),
+        ),
+        Sum(f"{refaults} of vmstat", "pswpin + swpin_zero", (host[refaults], back)),
+        Sum(
+            f"{refaults} of vmstat", f"{refaults} of memory.stat", (host[refaults], group[refaults])
+        ),
+    ]
+    if mglru and after.lruvec is not None:
+        listed = (after.stat["active_anon"] + after.stat["inactive_anon"]) // 4096
+        in_all = _anon(after.lruvec)
+        found.append(
+            Sum("pages of all generations", "the LRU lists of memory.stat", (in_all, listed))
+        )
+    return tuple(found)

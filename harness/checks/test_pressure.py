@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging under memory pressure: what has not been used goes first, and nothing else goes.
+
+A guest in a memcg has a hot region, which a vCPU reads all the time, a warm one, which is read now
+and then, and a cold one, which is never touched again. memory.high is lowered step by step, and
+swap is on zram. Three LRUs: MGLRU with its walk of page tables, MGLRU without it, the classic one.
+
+What the kernel guarantees, and why (mm/vmscan.c of Linux 6.12): all of them begin at the old end,
+which is the oldest generation, or the tail of the inactive list, and go on only when that is used
+up; a page that was accessed since it was last looked at is kept and moved to the young end. Here
+all pages are old before the touches, and less is reclaimed than the cold region has, so what goes
+is cold: all of it, without exception. With the walk, hot and warm pages are in younger generations
+before anything is reclaimed, so no warm page goes before the last cold one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import generations, notices, pressure
+from harness.checks.claim import Claim
+from harness.checks.driver import check_path, expected, situation, wanted
+from harness.checks.mglru import Memcg, memcg_of, zram_swap
+from harness.checks.overlap import AGE
+from harness.checks.pages import mark_idle, populated, shorten
+from harness.checks.pressure import Reading, Regions
+from harness.contract import Contract, Expectation, Situation
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.memcg import BATCH
+from harness.observe.trace import Counts, Session, together, tracing
+from harness.observe.unproven import Unproven
+
+KERNEL = "6.12"
+HOT, WARM, COLD = 128, 384, 1536
+PAGES = HOT + WARM + COLD
+# Whether the warm region is read before a pass; the hot one always is.
+PASSES = (False, True, True, False)
+IDLE_PASSES = (None,) * 3
+STEPS, STEP = 3, 256
+REFAULTS = ("workingset_refault_anon", "workingset_activate_anon", "workingset_restore_anon")
+SPINNER = 1
+
+
+class Story:
+    """What is seen step by step, kept as evidence as soon as it is known."""
+
+    def __init__(self, vm: Guest, shell: Shell, claim: Claim, regions: Regions) -> None:
+        self._vm = vm
+        self._shell = shell
+        self._claim = claim
+        self._regions = regions
+        self.model_differs: list[str] = []
+
+    def read(self, step: str, counts: Counts | None = None) -> Reading:
+        """The counters now; with what was recorded in the step that led here."""
+        now = pressure.read(self._shell, self._vm.greeting.pid)
+        present = frozenset(self._vm.pfns())
+        regions = {
+            name: len(pages - present)
+            for name, pages in (
+                ("hot", self._regions.hot),
+                ("warm", self._regions.warm),
+                ("cold", self._regions.cold),
+            )
+        }
+        line = {
+            "step": step,
+            "uptime": now.uptime,
+            "generations": [
+                {"seq": one.seq, "age_ms": one.age_ms, "anon": one.anon, "file": one.file}
+                for one in (now.lruvec.generations if now.lruvec else ())
+            ],
+            "active_anon": now.stat["active_anon"] // 4096,
+            "inactive_anon": now.stat["inactive_anon"] // 4096,
+            "absent": regions,
+            "pgscan": now.stat["pgscan"],
+            "pgsteal": now.stat["pgsteal"],
+            "refaults": now.stat["workingset_refault_anon"],
+            "notices": notices.cost(counts, self._vm, self._regions) if counts else None,
+        }
+        with self._claim.path("generations.jsonl").open("a") as file:
+            file.write(f"{json.dumps(line)}\n")
+        return now
+
+    def compare(self, step: str, model: generations.Generations, now: Reading) -> None:
+        """Note where the generations are not those of the model."""
+        found = generations.differences(model, now.lruvec) if now.lruvec else ("no generations",)
+        self.model_differs += [f"{step}: {text}" for text in found]
+
+    def lost(self) -> frozenset[int]:
+        """The tested pages that are not in memory."""
+        return self._regions.all - self._vm.pfns().keys()
+
+
+def by_classic(contract: Contract, here: Situation) -> Expectation:
+    """What the classic LRU does: it asks about each page for itself, and wants the TLB flushed."""
+    fast = contract.fast_path
+    excluded = fast.functions if fast is not None and here.mode not in fast.modes else ()
+    steps = (("kvm_mmu_notifier_clear_flush_young", "__mmu_notifier_clear_flush_young"),)
+    return Expectation(True, steps, ("lru_gen_look_around", "walk_pud_range", *excluded), AGE)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A guest that is touched, aged and squeezed."""
+
+    vm: Guest
+    shell: Shell
+    memcg: Memcg
+    session: Session
+    regions: Regions
+    story: Story
+
+    def prepare(self, under: pressure.Lru) -> Reading:
+        """All pages in memory and old, and the hot ones read all the time from now on."""
+        last = int(self.shell.run("nproc --all").stdout) - 1
+        populated(self.vm)
+        mark_idle(self.vm)
+        # page_idle leaves PG_young behind, which reclaim takes for a reference; this clears it, and
+        # asks no MMU notifier.
+        self.shell.write(f"/proc/{self.vm.greeting.pid}/clear_refs", "1\n")
+        if under == "classic":
+            # KVM's faults leave all pages on the active list, from where they would come to the
+            # inactive one without their access flags, used or not.
+            self.vm.advise("cold", self.regions.all)
+            self.vm.drain()
+        # Commands and drivers of aging run on CPU 0, and the guest shall run meanwhile.
+        self.vm.pin(SPINNER, last)
+        self.vm.spin(self.regions.hot, write=False, vcpu=SPINNER)
+        start = self.story.read("start")
+        inactive = start.stat["inactive_anon"] // 4096
+        if under == "classic" and inactive < PAGES:
+            raise Unproven(f"only {inactive} pages are on the inactive list")
+        return start
+
+    def touch(self, *, warm: bool) -> None:
+        """Have every hot page read after a TLB invalidation, and the warm ones if it is asked."""
+        self.vm.flush()
+        if warm:
+            self.vm.touch(self.regions.warm, write=False)
+        self.vm.spin_wait(2 * HOT, vcpu=SPINNER)
+
+    def age(self, passes: Sequence[bool | None], start: Reading) -> Counts:
+        """Make a generation for each pass, before which hot pages are read, and warm ones if true.
+
+        None: the walk is off, so that nothing of what was read will be found.
+        """
+        if start.lruvec is None:
+            raise Unproven("lru_gen does not show the guest's memcg")
+        model = generations.new(start.lruvec, self.regions.all)
+        found: list[Counts] = []
+        for number, warm in enumerate(passes):
+            self.touch(warm=bool(warm))
+            self.session.start()
+            self.memcg.walk()
+            found.append(self.session.stop())
+            accessed = self.regions.hot | (self.regions.warm if warm else frozenset())
+            model = model.aged(accessed if warm is not None else frozenset())
+            now = self.story.read(f"pass-{number}", found[-1])
+            self.story.compare(f"pass {number}", model, now)
+        return together(found)
+
+    def squeeze(self, name: str, steps: Iterable[int]) -> Counts:
+        """Reclaim so many pages in each step, before which the hot ones are read."""
+        found: list[Counts] = []
+        for number, pages in enumerate(steps):
+            self.touch(warm=False)
+            self.session.start()
+            above = self.memcg.squeeze(pages)
+            counts = self.session.stop()
+            # The kernel tries 16 times, then leaves it at that.
+            assert above <= self.slack(), f"{above} pages too many are in use for memory.high"
+            found.append(counts)
+            self.story.read(f"{name}-{number}", counts)
+        return together(found)
+
+    def down_to_warm(self) -> Iterator[int]:
+        """Steps until warm pages go, which cannot take them all: a step has fewer."""
+        for _ in range(2 * COLD // STEP):
+            if self.story.lost() & self.regions.warm:
+                return
+            yield STEP
+
+    def slack(self) -> int:
+        """Pages that CPUs may hold charged in advance."""
+        return BATCH * int(self.shell.run("nproc --all").stdout)
+
+
+def check_lost(claim: Claim, regions: Regions, lost: frozenset[int]) -> None:
+    """Assert that no page went but cold ones, of which some are left."""
+    claim.observe(f"{len(lost)} pages reclaimed, of {len(regions.cold)} cold ones")
+    for name, pages in (("hot", regions.hot), ("warm", regions.warm)):
+        wrong = lost & pages
+        assert not wrong, (
+            f"{len(wrong)} {name} pages were evicted, while {len(regions.cold - lost)} cold ones "
+            f"stayed: {shorten(wrong)}"
+        )
+    if not lost:
+        raise Unproven("memory.high was met, but no tested page was reclaimed")
+    assert lost < regions.cold, "all cold pages were evicted, although fewer had to be"
+
+
+def check_once(
+    claim: Claim,
+    expectation: Expectation,
+    counts: Counts,
+    vm: Guest,
+    pages: frozenset[int],
+    times: int = 1,
+) -> None:
+    """Assert that KVM was asked about each of these pages so often, or never where it is not."""
+    if expectation.event is None:
+        claim.observe("calls not counted: this path has no event for each page")
+        return
+    promise = times if expectation.reaches_kvm else 0
+    wrong = notices.notices(counts, vm).once(pages, promise)
+    assert not wrong, f"KVM is to be asked about each page {promise} times, but {wrong}"
+    claim.observe(f"{promise} calls for each of {len(pages)} pages")
+
+
+def check_order(claim: Claim, regions: Regions, lost: frozenset[int]) -> None:
+    """Assert that warm pages went, all cold ones before them, and no hot one."""
+    warm, left = lost & regions.warm, regions.cold - lost
+    claim.observe(f"then {len(warm)} warm pages reclaimed, {len(left)} cold ones left")
+    assert not left, f"{len(warm)} warm pages were evicted before {len(left)} cold ones"
+    hot = lost & regions.hot
+    assert not hot, f"{len(hot)} hot pages were evicted before warm ones: {shorten(hot)}"
+    if not warm or warm == regions.warm:
+        raise Unproven(f"{len(warm)} warm pages were reclaimed, so nothing is said of their order")
+
+
+def check_refaults(
+    claim: Claim, before: Reading, after: Reading, lost: frozenset[int], under: pressure.Lru
+) -> None:
+    """Assert that the pages that came back are those that went, and are told to be refaults."""
+    rise = {name: after.stat[name] - before.stat[name] for name in REFAULTS}
+    words = ", ".join(f"{name} {number}" for name, number in rise.items())
+    claim.observe(f"{len(lost)} pages read again: {words}")
+    refaults, activated, restored = rise.values()
+    # Pages of the guest's owner may come back at the same time.
+    others = before.swapped - len(lost)
+    assert len(lost) <= refaults <= len(lost) + others, (
+        f"{refaults} refaults of {len(lost)} pages that were read again and up to {others} others"
+    )
+    assert restored <= activated <= refaults, f"more restored than activated, or refaults: {rise}"
+    if under != "classic":
+        # MGLRU restores what comes back by a fault while its generation is the oldest still.
+        assert restored == activated, f"{activated} pages activated, {restored} restored"
+
+
+def check_sums(
+    claim: Claim, before: Reading, after: Reading, lost: frozenset[int], under: pressure.Lru
+) -> None:
+    """Assert that the counters agree with one another and with the page tables."""
+    if reclaim := pressure.disturbed(before, after):
+        raise Unproven(f"somebody else reclaimed pages: {reclaim}")
+    found = pressure.sums(before, after, mglru=under != "classic")
+    wrong = [str(one) for one in found if one.values[0] != one.values[1]]
+    assert not wrong, "; ".join(wrong)
+    # Less by what the guest's owner has beside the tested pages.
+    others = before.stat["anon"] // 4096 - PAGES
+    swapped = after.swapped - before.swapped
+    assert 0 <= swapped - len(lost) <= others, (
+        f"{swapped} pages are in swap, {len(lost)} of the tested ones are absent, and there are "
+        f"{others} others"
+    )
+    claim.observe(f"{len(found)} sums agree, with {swapped} pages in swap")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("under", ["walk", "no_walk", "classic"])
+def test_pressure(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+    under: pressure.Lru,
+) -> None:
+    """The cold region goes first, the hot one stays, and all counters tell the same."""
+    here = situation(cell)
+    if contract.kernel != KERNEL:
+        pytest.skip(f"what reclaim guarantees was read in Linux {KERNEL} alone")
+    if under == "walk" and not contract.expect("mglru_walk", here).reaches_kvm:
+        pytest.skip(f"MGLRU's walk asks KVM for no page here (AF at stage 1: {here.stage1_af})")
+    regions = pressure.lay_out(rng, hot=HOT, warm=WARM, cold=COLD)
+    claim.expect(
+        f"hot {shorten(regions.hot)}, warm {shorten(regions.warm)}, cold {shorten(regions.cold)}: "
+        f"of {STEPS} times {STEP} pages that are reclaimed all are cold; KVM is asked once for "
+        "each page in a pass and when it is evicted; the sums of all counters agree"
+    )
+    # Without its walk MGLRU must do as on a machine that cannot walk.
+    still = Situation(here.mode, "software", "software")
+    aging = expected(contract, "mglru_walk", cell, here if under == "walk" else still)
+    eviction = (
+        by_classic(contract, here) if under == "classic" else expected(contract, "eviction", cell)
+    )
+    with (
+        pressure.lru(shell, under),
+        zram_swap(shell),
+        guest(pages=PAGES, vcpus=2) as vm,
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, notices.recorded(wanted(aging), wanted(eviction))) as session,
+    ):
+        story = Story(vm, shell, claim, regions)
+        scene = Scene(vm, shell, memcg, session, regions, story)
+        start = scene.prepare(under)
+        if under != "classic":
+            passes = scene.age(PASSES if under == "walk" else IDLE_PASSES, start)
+        if under != "walk":
+            # Those are not kept by their generation or list, but by their access flags.
+            scene.touch(warm=True)
+        squeezed = scene.squeeze("cold", STEPS * [STEP])
+        lost = story.lost()
+        check_lost(claim, regions, lost)
+        if under != "classic":
+            check_path(claim, aging, session, passes, vm)
+            check_once(claim, aging, passes, vm, regions.all, len(PASSES))
+        check_path(claim, eviction, session, squeezed, vm, regions.all, partly=True)
+        # Without the walk, eviction looks around each young page that it meets.
+        alone = lost & regions.apart() if under == "no_walk" else lost
+        check_once(claim, eviction, squeezed, vm, alone)
+        assert not story.model_differs, "; ".join(story.model_differs)
+        if under == "walk":
+            # Generation by generation: the last cold page goes before the first warm one.
+            squeezed = scene.squeeze("warm", scene.down_to_warm())
+            lost = story.lost()
+            check_order(claim, regions, lost)
+            check_once(claim, eviction, squeezed, vm, lost & regions.warm)
+        pressed = story.read("pressed")
+        claim.save("counters-start.txt", start.raw)
+        claim.save("counters-pressed.txt", pressed.raw)
+        check_sums(claim, start, pressed, lost, under)
+        # What was taken comes back, and nothing else has to.
+        vm.touch(lost, write=False)
+        back = story.read("back")
+        claim.save("counters-back.txt", back.raw)
+        check_sums(claim, start, back, story.lost(), under)
+        check_refaults(claim, pressed, back, lost, under)

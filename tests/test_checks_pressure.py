@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reclaim under pressure: what a real kernel counted, the model of generations, and the asking."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from harness.checks import generations, notices, pressure
+from harness.checks.claim import Claim
+from harness.checks.generations import Generations
+from harness.checks.notices import Notices
+from harness.checks.overlap import AGE
+from harness.checks.pressure import Reading, Regions
+from harness.checks.test_pressure import check_lost, check_order, check_refaults, check_sums
+from harness.guests import Guest
+from harness.observe import lockdep, memcg
+from harness.observe.errors import ObserveError
+from harness.observe.lru_gen import Generation, Lruvec
+from harness.observe.trace import Counts, Event, Probe, Wanted, together
+from harness.observe.unproven import Unproven
+
+DATA = Path(__file__).parent / "data" / "observe" / "pressure"
+NONCE = "N" * 32
+REGIONS = pressure.lay_out(random.Random(1), hot=128, warm=384, cold=1536)
+# 1,536 cold and 192 warm pages were reclaimed between "start" and "pressed", then read again.
+LOST = REGIONS.cold | frozenset(sorted(REGIONS.warm)[:192])
+
+
+def saved(name: str) -> Reading:
+    return pressure.parse_reading((DATA / f"{name}.txt").read_text(), NONCE)
+
+
+def changed(reading: Reading, source: str, name: str, by: int) -> Reading:
+    if source == "vmstat":
+        vmstat = {**reading.vmstat, name: reading.vmstat[name] + by}
+        return dataclasses.replace(reading, vmstat=vmstat)
+    return dataclasses.replace(reading, stat={**reading.stat, name: reading.stat[name] + by})
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Claim:
+    return Claim(tmp_path, "")
+
+
+# ---- readings and sums ----------------------------------------------------------------------
+
+
+def test_a_reading_of_a_real_host() -> None:
+    start, pressed = saved("start"), saved("pressed")
+    assert (start.swapped, pressed.swapped) == (0, 1742)
+    assert pressed.stat["pgsteal"] == 1742
+    assert pressed.lruvec is not None
+    assert [one.anon for one in pressed.lruvec.generations] == [194, 141, 0]
+    assert start.current > pressed.current > 0
+
+
+def test_a_removed_memcg_that_is_listed_still_is_passed_over() -> None:
+    text = (DATA / "start.txt").read_text()
+    stale = "memcg     7 /kvm-harness\n node     0\n          0  1  0  0 \n          1  1  0  0 \n"
+    reading = pressure.parse_reading(text.replace(f"{NONCE} end", f"{stale}{NONCE} end"), NONCE)
+    assert reading.lruvec == saved("start").lruvec
+
+
+def test_the_script_asks_for_what_is_parsed() -> None:
+    script = pressure.reading_script(NONCE, 54)
+    assert script.index("cpu.stat") < script.index("memory.stat")
+    assert script.index("stat_refresh") < script.index("/proc/vmstat")
+    assert "/proc/54/smaps_rollup" in script
+
+
+@pytest.mark.parametrize("last", ["pressed", "back"])
+def test_the_sums_of_a_sound_kernel_agree(last: str) -> None:
+    found = pressure.sums(saved("start"), saved(last), mglru=True)
+    assert len(found) == 9
+    assert all(one.values[0] == one.values[1] for one in found)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("vmstat", "pgscan_anon"),
+        ("vmstat", "pgsteal_anon"),
+        ("vmstat", "pswpout"),
+        ("vmstat", "pswpin"),
+        ("vmstat", "workingset_refault_anon"),
+        ("stat", "pgscan"),
+        ("stat", "pgsteal"),
+        ("stat", "pgscan_direct"),
+        ("stat", "pgsteal_direct"),
+        ("stat", "workingset_refault_anon"),
+    ],
+)
+def test_a_counter_that_is_off_by_one_is_a_finding(source: str, name: str, claim: Claim) -> None:
+    wrong = changed(saved("pressed"), source, name, 1)
+    with pytest.raises(AssertionError, match=r" is .*, .* is "):
+        check_sums(claim, saved("start"), wrong, LOST, "walk")
+
+
+def test_an_lru_list_that_is_off_by_a_page_is_a_finding(claim: Claim) -> None:
+    wrong = changed(saved("pressed"), "stat", "inactive_anon", 4096)
+    with pytest.raises(AssertionError, match="generations"):
+        check_sums(claim, saved("start"), wrong, LOST, "walk")
+
+
+def test_absent_pages_that_are_not_in_swap_are_a_finding(claim: Claim) -> None:
+    check_sums(claim, saved("start"), saved("pressed"), LOST, "walk")
+    with pytest.raises(AssertionError, match="tested ones are absent"):
+        check_sums(claim, saved("start"), saved("pressed"), REGIONS.all, "walk")
+
+
+def test_reclaim_by_somebody_else_proves_nothing(claim: Claim) -> None:
+    others = changed(saved("pressed"), "vmstat", "pgscan_kswapd", 3)
+    with pytest.raises(Unproven, match="pgscan_kswapd rose by 3"):
+        check_sums(claim, saved("start"), others, LOST, "walk")
+
+
+def test_refaults_are_those_of_the_pages_that_went(claim: Claim) -> None:
+    pressed, back = saved("pressed"), saved("back")
+    check_refaults(claim, pressed, back, LOST, "walk")
+    fewer = changed(back, "stat", "workingset_refault_anon", -100)
+    with pytest.raises(AssertionError, match="refaults of 1728 pages"):
+        check_refaults(claim, pressed, fewer, LOST, "walk")
+    more = changed(back, "stat", "workingset_restore_anon", 1)
+    with pytest.raises(AssertionError, match="restored"):
+        check_refaults(claim, pressed, more, LOST, "walk")
+
+
+def test_swap_is_read_once_and_whole() -> None:
+    assert memcg.parse_swapped("Rss:  4 kB\nSwap:               6968 kB\nSwapPss:  1 kB\n") == 1742
+    with pytest.raises(ObserveError):
+        memcg.parse_swapped("Rss:  4 kB\n")
+    with pytest.raises(ObserveError):
+        memcg.parse_stat("anon 4096\n")
+    with pytest.raises(ObserveError):
+        memcg.parse_stat("anon 4096\npgscan 1\npgscan 1\n")
+
+
+# ---- what went ------------------------------------------------------------------------------
+
+
+def test_only_cold_pages_may_go(claim: Claim) -> None:
+    some = frozenset(sorted(REGIONS.cold)[:700])
+    check_lost(claim, REGIONS, some)
+    for region in (REGIONS.hot, REGIONS.warm):
+        with pytest.raises(AssertionError, match=r"1 (hot|warm) pages were evicted, while 836"):
+            check_lost(claim, REGIONS, some | {min(region)})
+    with pytest.raises(AssertionError, match="all cold"):
+        check_lost(claim, REGIONS, REGIONS.cold)
+    with pytest.raises(Unproven):
+        check_lost(claim, REGIONS, frozenset())
+
+
+def test_the_last_cold_page_goes_before_the_first_warm_one(claim: Claim) -> None:
+    check_order(claim, REGIONS, LOST)
+    with pytest.raises(AssertionError, match="before 1 cold"):
+        check_order(claim, REGIONS, LOST - {min(REGIONS.cold)})
+    with pytest.raises(AssertionError, match="1 hot"):
+        check_order(claim, REGIONS, LOST | {min(REGIONS.hot)})
+    with pytest.raises(Unproven):
+        check_order(claim, REGIONS, REGIONS.cold)
+
+
+def test_regions_are_apart_and_cold_comes_last() -> None:
+    orders = set()
+    for seed in range(20):
+        regions = pressure.lay_out(random.Random(seed), hot=128, warm=384, cold=1536)
+        assert regions.all == frozenset(range(2048))
+        assert [len(one) for one in (regions.hot, regions.warm, regions.cold)] == [128, 384, 1536]
+        assert min(regions.cold) == 512
+        orders.add(min(regions.hot))
+    assert orders == {0, 384}
+
+
+def test_cold_pages_beside_others_are_not_apart() -> None:
+    regions = Regions(frozenset({0}), frozenset({200}), frozenset(range(1, 200)))
+    assert regions.apart() == frozenset(range(65, 136))
+
+
+# ---- generations ----------------------------------------------------------------------------
+
+
+def lruvec(oldest: int, *anon: int) -> Lruvec:
+    ages = (Generation(oldest + at, 0, pages, 0) for at, pages in enumerate(anon))
+    return Lruvec(2, "/kvm-harness", 0, tuple(ages))
+
+
+def test_generations_move_as_on_a_real_kernel() -> None:
+    """The numbers are those of generations.jsonl of the run that the saved readings are from."""
+    start = saved("start").lruvec
+    assert start is not None
+    model = generations.new(start, REGIONS.all)
+    seen = [(1, 0, 0, 2077, 0), (2, 0, 1550, 527, 0), (3, 1550, 0, 527, 0), (4, 1550, 386, 141, 0)]
+    for warm, histogram in zip((False, True, True, False), seen, strict=True):
+        model = model.aged(REGIONS.hot | (REGIONS.warm if warm else frozenset()))
+        assert generations.differences(model, lruvec(*histogram)) == ()
+    assert [len(one) for one in model.members] == [1536, 384, 128, 0]
+
+
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        (4, 1535, 401, 141, 0),  # a cold page in the generation of the warm ones
+        (4, 1550, 383, 144, 0),  # a warm page in that of the hot ones
+        (3, 1550, 386, 141, 0),  # the oldest is older
+        (4, 1550, 386, 141),  # one too few
+        (4, 1500, 386, 141, 0),  # pages missing in all
+    ],
+)
+def test_a_histogram_that_is_not_the_models(histogram: tuple[int, ...]) -> None:
+    members = (REGIONS.cold, REGIONS.warm, REGIONS.hot, frozenset[int]())
+    # 29 pages are the owner's own, wherever they are.
+    assert not generations.differences(Generations(4, members), lruvec(4, 1536, 413, 128, 0))
+    assert generations.differences(Generations(4, members), lruvec(*histogram))
+
+
+# ---- how often KVM was asked ----------------------------------------------------------------
+
+HVA = 0xFFFF00000000
+VM = cast(
+    Guest, SimpleNamespace(greeting=SimpleNamespace(slot_hva=HVA), slot=SimpleNamespace(pages=4))
+)
+
+
+def asked(name: str, *pages: int) -> tuple[Event, ...]:
+    events = []
+    for page in pages:
+        hva = HVA + page * 4096
+        fields = {"hva": hva} if name == notices.TEST else {"start": hva, "end": hva + 4096}
+        events.append(Event(0, 0, "sh", 1, name, "", fields))
+    return tuple(events)
+
+
+def recording(*events: Event, lost: int = 0, flushes: int = 0) -> Counts:
+    wanted = notices.recorded(Wanted())
+    probes = {name: Probe(flushes, 0) for name in wanted.functions}
+    absent = {lockdep.ACQUIRE: "this kernel has no such event"}
+    return Counts(wanted, absent, lost, probes, events, "raw\n")
+
+
+def test_once_is_neither_twice_nor_never() -> None:
+    seen = notices.notices(recording(*asked(AGE, 0, 1, 3, 3)), VM)
+    assert seen == Notices((1, 1, 0, 2), (0, 0, 0, 0))
+    assert seen.once(frozenset({0, 1})) == ""
+    assert "page 3 among them, had 2 kvm_age_hva instead of 1" in seen.once(frozenset({0, 1, 3}))
+    assert "page 2 among them, had 0" in seen.once(frozenset({1, 2}))
+    assert seen.once(frozenset({2}), 0) == ""
+
+
+def test_a_test_beside_the_clearing_is_a_second_call() -> None:
+    events = (*asked(AGE, 0, 1), *asked(notices.TEST, 1))
+    seen = notices.notices(recording(*events), VM)
+    assert "page 1 among them, had 1 kvm_test_age_hva instead of 0" in seen.once(frozenset({0, 1}))
+
+
+def test_several_recordings_add_up_and_none_is_lost_in_silence() -> None:
+    first = recording(*asked(AGE, 0), flushes=2)
+    second = recording(*asked(AGE, 0, 1), flushes=3)
+    both = together([first, second])
+    assert notices.notices(both, VM).aged == (2, 1, 0, 0)
+    assert both.of(notices.FLUSHES[0]) == 5
+    with pytest.raises(Unproven):
+        notices.notices(together([first, recording(lost=1)]), VM)
+    with pytest.raises(ValueError):
+        together([])
+
+
+def test_costs_are_numbers_or_the_reason_why_there_is_none() -> None:
+    regions = Regions(frozenset({0}), frozenset({1}), frozenset({2, 3}))
+    cost = notices.cost(recording(*asked(AGE, 0, 2, 3, 3), flushes=7), VM, regions)
+    assert cost["age_hva"] == {"hot": 1, "warm": 0, "cold": 3}
+    assert cost["age_hva_most_for_a_page"] == 2
+    assert cost["flushes"] == {name: 7 for name in notices.FLUSHES}
+    assert str(cost["mmu_lock"]).startswith("unavailable: ")
+
+
+def test_locks_are_counted_by_access() -> None:
+    texts = [
+        "00000000a1b2c3d4 &(kvm)->mmu_lock",
+        "00000000a1b2c3d4 read &(kvm)->mmu_lock",
+        "00000000a1b2c3d4 try read &(kvm)->mmu_lock",
+        "00000000a1b2c3d4 try &(kvm)->mmu_lock",
+        "0x1 &(kvm)->mmu_lock",
+    ]
+    assert lockdep.by_access(texts) == (3, 2)
+    with pytest.raises(ObserveError):
+        lockdep.by_access(["&(kvm)->mmu_lock"])
