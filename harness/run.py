@@ -68,6 +68,11 @@ class Options:
         """Whether only some checks were asked for, or others than those of the harness."""
         return bool({"-k", "-m"} & set(self.pytest_args) or self.checks)
 
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What pytest is told: a stress check runs only where somebody selects checks."""
+        return self.pytest_args if self.narrowed else (*self.pytest_args, *prepare.EVERYDAY)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -303,7 +308,7 @@ class Run:
             becomes=series.contract if series and not self._whole else None,
             checks=Checks(
                 options.checks,
-                options.pytest_args,
+                options.selection,
                 options.seed,
                 prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
                 prepared.linux_guest,
@@ -426,7 +431,7 @@ def _narrowing(options: Options) -> list[str]:
 def _check_selection(options: Options) -> None:
     """Refuse what would be refused in each cell, or at the end, before anything is built."""
     selection.checks(
-        options.pytest_args,
+        options.selection,
         options.checks,
         selftests=options.selftests,
         linux_guest=options.linux_guest,

@@ -211,6 +211,12 @@ def test_ending_at_the_first_failure_selects_no_checks() -> None:
     assert Options(pytest_args=("-m", "quick", "-x")).narrowed
 
 
+def test_stress_checks_run_where_checks_are_selected() -> None:
+    assert Options(pytest_args=("-x",)).selection == ("-x", "-m", "not stress")
+    assert Options(pytest_args=("-k", "race")).selection == ("-k", "race")
+    assert Options(checks=(Path("mine.py"),)).selection == ()
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -282,14 +282,14 @@ def test_further_seeds_run_what_must_catch_it_alone(
     execute(table, seeds=(7, 8))
     asked = {(s.kernel.build_id, s.seed): s.pytest_args[:-1] for s in ran}
     assert asked == {
-        ("base", 7): (),
-        ("base", 8): (),
-        ("dies", 7): (),
+        ("base", 7): prepare.EVERYDAY,
+        ("base", 8): prepare.EVERYDAY,
+        ("dies", 7): prepare.EVERYDAY,
         ("dies", 8): ("-k", "test_a"),
-        ("lies", 7): (),
+        ("lies", 7): prepare.EVERYDAY,
         ("lies", 8): ("-k", "test_b or test_kernel_log"),
-        ("same", 7): (),
-        ("same", 8): (),
+        ("same", 7): prepare.EVERYDAY,
+        ("same", 8): prepare.EVERYDAY,
     }
 
 

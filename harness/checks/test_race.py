@@ -47,8 +47,8 @@ OPPONENTS = [one for one in get_args(Opponent) if one != "unmap"]
     "ager",
     [
         pytest.param("page-idle", marks=pytest.mark.deep),
-        pytest.param("walk", marks=pytest.mark.deep),
-        # It goes by the notifier that page_idle goes by, so it need not be there each time.
+        # These go by the notifier that page_idle goes by, so they need not be there each time.
+        pytest.param("walk", marks=pytest.mark.stress),
         pytest.param("eviction", marks=pytest.mark.stress),
     ],
 )

@@ -356,12 +356,12 @@ class Mutants:
                     yield _Key(subject.name, seed, place), spec
 
     def _checks(self, subject: Subject, seed: int) -> Checks:
-        """All checks with the first seed, unless asked for less, and in what must pass."""
+        """All but stress checks; of a further seed, or if asked, those alone that are named."""
         named = self._request.named
         further = seed != self._request.seeds[0] and bool(subject.mutant and subject.mutant.check)
         if named or further:
             return Checks(seed=seed, pytest_args=selection_of(subject, self._subjects))
-        return Checks(seed=seed)
+        return Checks(seed=seed, pytest_args=prepare.EVERYDAY)
 
     def _run_folder(self, name: str, seed: int) -> Path:
         return self.folder / "runs" / f"{name}-seed{seed}"
