@@ -70,8 +70,14 @@ class Options:
 
     @property
     def selection(self) -> tuple[str, ...]:
-        """What pytest is told: a stress check runs only where somebody selects checks."""
-        return self.pytest_args if self.narrowed else (*self.pytest_args, *prepare.EVERYDAY)
+        """What pytest is told: without -k and --checks, a stress check runs only if -m names it."""
+        given = self.pytest_args
+        if "-m" not in given:
+            return given if self.narrowed else (*given, *prepare.EVERYDAY)
+        at = given.index("-m") + 1
+        if "stress" in given[at]:
+            return given
+        return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,11 @@ def test_ending_at_the_first_failure_selects_no_checks() -> None:
     assert Options(pytest_args=("-m", "quick", "-x")).narrowed
 
 
-def test_stress_checks_run_where_checks_are_selected() -> None:
+def test_stress_checks_run_where_they_are_asked_for() -> None:
     assert Options(pytest_args=("-x",)).selection == ("-x", "-m", "not stress")
+    less = Options(pytest_args=("-m", "not deep", "-x"))
+    assert less.selection == ("-m", "(not deep) and not stress", "-x")
+    assert Options(pytest_args=("-m", "stress")).selection == ("-m", "stress")
     assert Options(pytest_args=("-k", "race")).selection == ("-k", "race")
     assert Options(checks=(Path("mine.py"),)).selection == ()
 
