@@ -17,6 +17,7 @@ from harness.hosts.protocols import Process, Result
 from harness.linux_guest import guest as module
 from harness.linux_guest.guest import LinuxGuest, LinuxGuestDied
 from harness.linux_guest.machine import GuestMachine
+from harness.observe.klog import Kind
 
 MACHINE = GuestMachine(pages=16)
 # Of a guest on an emulated Neoverse N1; QEMU's greeting is cut short here.
@@ -45,8 +46,11 @@ class FakeVmm:
         self.lines = list(lines)
         self.sent: list[str] = []
         self.waited = self.closed = 0
+        self.gone = False
 
     def send(self, line: str) -> None:
+        if self.gone:
+            raise InfraError("connection broke before linux-guest-vmm took a line")
         self.sent.append(line)
 
     def receive(self, deadline: Deadline) -> str:
@@ -184,6 +188,22 @@ def test_qemu_ends(tmp_path: Path) -> None:
     vm, _, _ = boot(tmp_path, "stderr kvm run failed Bad address", "end signal=6")
     with pytest.raises(LinuxGuestDied, match=r"ended with signal=6 .*QEMU said: kvm run failed"):
         vm.touch({4}, write=False)
+
+
+def test_qemu_ends_between_two_commands(tmp_path: Path) -> None:
+    """What it said last waits to be read, and says more than a line that cannot be sent."""
+    vm, vmm, _ = boot(tmp_path, *PANIC, "end status=0")
+    vmm.gone = True
+    with pytest.raises(LinuxGuestDied, match="the Linux guest panicked: Kernel panic"):
+        vm.touch({4}, write=False)
+    assert "panic+0x360" in (tmp_path / "guest-console.log").read_text()
+
+
+def test_what_the_guests_kernel_reports_is_kept(tmp_path: Path) -> None:
+    said = "[    5.012345] BUG: Bad page state in process init  pfn:4a1b2"
+    vm, _, _ = boot(tmp_path, f"console {said}", "console @guest ok cpu=0 touched=1")
+    vm.touch({4}, write=False)
+    assert [one.kind for one in vm.reports] == [Kind.BAD_PAGE]
 
 
 def test_the_guests_process_gives_up(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.deadline import Deadline
-from harness.errors import Hung, InfraError
+from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
 from harness.guest_replies import GuestDataLost
 from harness.hosts.protocols import Process, Shell
 from harness.linux_guest.machine import RAM_BASE, GuestMachine, arguments
@@ -32,7 +32,7 @@ from harness.linux_guest.replies import (
     parse_qmp,
 )
 from harness.observe import kvmstats
-from harness.observe.klog import Follower
+from harness.observe.klog import Follower, Splat, splats
 
 BOOT_SECONDS = 120.0
 ANSWER_SECONDS = 20.0
@@ -113,7 +113,7 @@ class LinuxGuest:
             raise
 
     def _boot(self) -> None:
-        ready = parse_line(self._process.receive(Deadline(BOOT_SECONDS * self._slowdown)))
+        ready = self._take(Deadline(BOOT_SECONDS * self._slowdown))
         match = re.fullmatch("protocol=1 pid=([0-9]{1,10})", ready.text, re.ASCII)
         if ready.kind != "ready" or match is None:
             raise InfraError(f"linux-guest-vmm did not start: {ready}")
@@ -136,6 +136,11 @@ class LinuxGuest:
         """The name of the VM's folder in debugfs/kvm."""
         self.hva = parse_hva(self.human(f"gpa2hva {RAM_BASE:#x}"))
         """Where in QEMU's address space the guest's RAM begins."""
+
+    @property
+    def reports(self) -> tuple[Splat, ...]:
+        """What the guest's kernel complained of on its console so far."""
+        return splats((self._folder / "guest-console.log").read_text(encoding="utf-8"))
 
     # ---- commands ---------------------------------------------------------------------------
 
@@ -187,7 +192,7 @@ class LinuxGuest:
 
     def power_off(self) -> None:
         """Have the guest switch itself off, and wait until QEMU has ended by itself."""
-        self._process.send("console off")
+        self._send("console off")
         line = self._until(("end",), "to switch itself off", ANSWER_SECONDS)
         if self._follower.panic_line is not None or line.text != "status=0":
             raise self._died(f"QEMU ended with {line.text}")
@@ -198,7 +203,7 @@ class LinuxGuest:
         """What QEMU's monitor returns to a command (QEMU QMP Reference Manual)."""
         number = next(self._numbers)
         message = {"execute": command, "id": number} | ({"arguments": given} if given else {})
-        self._process.send(f"qmp {json.dumps(message)}")
+        self._send(f"qmp {json.dumps(message)}")
         while True:
             while self._answers:
                 answer = self._answers.popleft()
@@ -217,7 +222,7 @@ class LinuxGuest:
     # ---- lines ------------------------------------------------------------------------------
 
     def _ask(self, command: str) -> str:
-        self._process.send(f"console {command}")
+        self._send(f"console {command}")
         said = self._wait_guest(f"to answer {command[:40]!r}", ANSWER_SECONDS)
         if said.startswith("error data "):
             raise GuestDataLost(f"in the Linux guest: {said}")
@@ -236,7 +241,7 @@ class LinuxGuest:
         """The next line of one of those kinds that says something; LinuxGuestDied if time is up."""
         number = next(self._numbers)
         limit = seconds * self._slowdown
-        self._process.send(f"alarm {number} {limit * 1000:.0f}")
+        self._send(f"alarm {number} {limit * 1000:.0f}")
         deadline = Deadline(limit + GRACE * self._slowdown)
         while True:
             line = self._take(deadline)
@@ -247,6 +252,18 @@ class LinuxGuest:
             if line == Line("alarm", str(number)):
                 self._note_registers()
                 raise self._died(f"gave up waiting for {whose}{what} after {limit:.0f} s")
+
+    def _send(self, line: str) -> None:
+        """Send a line; if QEMU has ended meanwhile, what it said last is worth more than that."""
+        try:
+            self._process.send(line)
+        except (HostDied, DeadlineExceeded):
+            raise
+        except InfraError:
+            deadline = Deadline(GRACE * self._slowdown)
+            while (last := self._take(deadline)).kind != "end":
+                pass
+            raise self._died(f"QEMU ended with {last.text} unasked") from None
 
     def _take(self, deadline: Deadline) -> Line:
         """The next line, kept where it belongs."""
