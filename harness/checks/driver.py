@@ -57,14 +57,12 @@ def situation(cell: CellSpec) -> Situation:
     return Situation(cell.cell.kvm_mode, cell.host.af, cell.cell.af_mode)
 
 
-def expected(
-    contract: Contract, driver: Driver, cell: CellSpec, where: Situation | None = None
-) -> Expectation:
-    """What the contract says of a driver in this cell, or `where` that is given.
+def expected(contract: Contract, driver: Driver, cell: CellSpec) -> Expectation:
+    """What the contract says of a driver in this cell.
 
     With the first patches of a series alone, what the whole of it promises will do as well.
     """
-    where = where or situation(cell)
+    where = situation(cell)
     expectation = contract.expect(driver, where)
     if cell.becomes is None:
         return expectation
