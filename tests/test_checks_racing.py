@@ -18,7 +18,7 @@ def reply(**changed: int) -> RaceReply:
 def test_what_met_adds_up() -> None:
     met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3)
     assert met == Met(15, 5, 1)
-    assert met.words().startswith("1 of 15 agings began while the opponent acted")
+    assert met.words().startswith("1 of 15 agings of its pages began during one of the")
 
 
 def test_a_race_without_acts_has_no_mean() -> None:

@@ -40,7 +40,9 @@ def file_system(shell: Shell, mib: int) -> Iterator[str]:
 
     with undone(remove):
         shell.run(
-            f"mkdir {FOLDER} && echo {mib}M > {sysfs}/disksize && mke2fs -q -F -b 4096 {device} && "
+            # A harness that was killed leaves the folder.
+            f"mkdir -p {FOLDER} && echo {mib}M > {sysfs}/disksize && "
+            f"mke2fs -q -F -b 4096 {device} && "
             f"{{ {MOUNT.format(device=device, folder=FOLDER)}; }}"
         )
         yield FOLDER

@@ -67,8 +67,8 @@ class Met:
     def words(self) -> str:
         """The numbers in a sentence."""
         return (
-            f"{self.together} of {self.ages} agings began while the opponent acted on their page "
-            f"({self.acts} times)"
+            f"{self.together} of {self.ages} agings of its pages began during one of the "
+            f"opponent's {self.acts} acts"
         )
 
 
