@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from harness.checks.undo import undone
 from harness.deadline import Deadline
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 
 BITMAP = "/sys/kernel/mm/page_idle/bitmap"
@@ -23,6 +24,8 @@ WORD_BITS = 64
 MOST_WORDS = 512
 # To go over all pages once, and to end.
 SECONDS = 30.0
+# Pages of 4 KiB in a huge page.
+HUGE = 512
 WRITE = "dd if={mask} of={bitmap} bs=8 seek={word} conv=notrunc 2>/dev/null"
 # The end of its input ends it.
 LOOP = f"while {WRITE}; do echo; done & read -r _; kill $!; wait"
@@ -51,6 +54,12 @@ def age_once(shell: Shell, pfns: Iterable[int]) -> None:
     """Age these pages; of a huge page, the PFN of its head."""
     word, _ = _put_mask(shell, pfns)
     shell.run(f"{WRITE.format(mask=MASK, bitmap=BITMAP, word=word)}; rm -f {MASK}")
+
+
+def age_huge_page(vm: Guest, shell: Shell, part: frozenset[int], skew: int) -> None:
+    """Age the one huge page of the host that holds `part` of a slot, skewed by so many pages."""
+    first = min(part)
+    age_once(shell, [vm.pfns()[first] - (first + skew) % HUGE])
 
 
 @contextlib.contextmanager

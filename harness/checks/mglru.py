@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 
 from harness.checks.undo import undone
+from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
@@ -19,7 +20,6 @@ from harness.observe.unproven import Unproven
 CGROUP = "/sys/fs/cgroup/kvm-harness"
 ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
-PAGE = 4096
 # One moves young pages to the youngest generation, two more leave them behind.
 WALKS = 3
 
@@ -87,9 +87,11 @@ class Memcg:
         The limit is lifted again, so that nothing goes later, when nobody looks. Returns how many
         pages of 4 KiB too many were in use still; the kernel tries a while, then leaves it at that.
         """
-        high = int(self._shell.read(f"{CGROUP}/memory.current")) // PAGE - pages
-        reclaim = f"echo {high * PAGE} > memory.high; cat memory.current; echo max > memory.high"
-        used = int(self._shell.run(f"cd {CGROUP} && {reclaim}").stdout) // PAGE
+        high = int(self._shell.read(f"{CGROUP}/memory.current")) // PAGE_SIZE - pages
+        reclaim = (
+            f"echo {high * PAGE_SIZE} > memory.high; cat memory.current; echo max > memory.high"
+        )
+        used = int(self._shell.run(f"cd {CGROUP} && {reclaim}").stdout) // PAGE_SIZE
         return max(0, used - high)
 
     def _command(self, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from harness.checks.mglru import CGROUP
 from harness.checks.undo import undone
+from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen, memcg, vmstat
 from harness.observe.errors import ObserveError
@@ -130,7 +131,7 @@ def parse_reading(text: str, nonce: str) -> Reading:
         uptime=float(raw["uptime"].split()[0]),
         vmstat=vmstat.parse_vmstat(raw["vmstat"]),
         stat=memcg.parse_stat(raw["stat"]),
-        current=unsigned(raw["current"].strip(), "memory.current", 1) // 4096,
+        current=unsigned(raw["current"].strip(), "memory.current", 1) // PAGE_SIZE,
         swapped=memcg.parse_swapped(raw["smaps"]),
         # A memcg that was removed can be listed for a while, with nothing in it.
         lruvec=max(own, key=_anon, default=None),
@@ -209,7 +210,7 @@ def sums(before: Reading, after: Reading, *, mglru: bool) -> tuple[Sum, ...]:
         ),
     ]
     if mglru and after.lruvec is not None:
-        listed = (after.stat["active_anon"] + after.stat["inactive_anon"]) // 4096
+        listed = (after.stat["active_anon"] + after.stat["inactive_anon"]) // PAGE_SIZE
         in_all = _anon(after.lruvec)
         found.append(
             Sum("pages of all generations", "the LRU lists of memory.stat", (in_all, listed))

@@ -9,6 +9,7 @@ entry and its store longer, and with it the window.
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import AGE, AGE_CALLBACK, acts, in_guest, meetings
+from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.undo import undone
 from harness.contract import Contract, Driver
 from harness.guest_replies import PAGE_SIZE, RaceReply
@@ -89,23 +91,19 @@ class Field:
 
         GuestDataLost if a vCPU saw what it must not, or the dirty log missed a page.
         """
-        stopped: list[Counts] = []
-
-        def stop() -> None:
-            stopped.append(self.session.stop())
-            claim.save(f"trace-{name}.txt", stopped[0].raw)
-
-        self.session.start()
-        # What a race that fails was like is worth even more than what one that passes was like.
-        with undone(stop):
-            result = self.vm.race(
+        result, counts = kept(
+            self.session,
+            claim,
+            f"trace-{name}.txt",
+            lambda: self.vm.race(
                 seed,
                 rounds=rounds,
                 agers=agers,
                 ager=self.ager,
                 opponent=self.opponent,
-            )
-        return result, self._met(stopped[0])
+            ),
+        )
+        return result, self._met(counts)
 
     def _met(self, counts: Counts) -> Met:
         ages = counts.events(AGE)
@@ -114,6 +112,35 @@ class Field:
         else:
             spans = acts(counts.events(MARK))
         return Met(len(ages), len(spans), meetings(spans, ages))
+
+
+def kept(
+    session: Session, claim: Claim, name: str, race: Callable[[], RaceReply]
+) -> tuple[RaceReply, Counts]:
+    """Record a race, and keep its trace by that name even if it fails: then it is worth more."""
+    stopped: list[Counts] = []
+
+    def stop() -> None:
+        stopped.append(session.stop())
+        claim.save(name, stopped[0].raw)
+
+    session.start()
+    with undone(stop):
+        result = race()
+    return result, stopped[0]
+
+
+def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, *, huge: bool = False) -> None:
+    """Assert that what was through a race ages as exactly as anything else."""
+    populated(vm)
+    mark_idle(vm)
+    old_pages(vm, shell, claim)
+    vm.flush()
+    # One touch makes all of a block young.
+    touched = frozenset(range(vm.slot.pages)) if huge else pick(rng, vm.slot.pages)
+    vm.touch(touched, write=True)
+    young_pages(vm, shell, claim, touched)
+    vm.verify(range(vm.slot.pages))
 
 
 def tested(vm: Guest) -> tuple[int, int]:

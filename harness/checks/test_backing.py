@@ -21,6 +21,7 @@ from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.disk import file_system
 from harness.checks.driver import check_path, promised, situation, wanted
+from harness.checks.evicting import evict_untouched, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import leaves, old_pages, on_lists, pick, shorten, young_pages
 from harness.checks.shmem import huge_by_advice
@@ -196,12 +197,13 @@ def test_eviction_backing(
 ) -> None:
     """Eviction drops or swaps out exactly the pages that the guest left alone; none loses data."""
     expectation = promised(contract, "eviction", cell, shell, claim)
-    stays = "nothing else" if expectation.spares == "young" else "not all that it touched"
+    stays = what_stays(expectation)
     claim.expect(
         f"{claim.expected}; evicted is all of {PAGES} pages of {backing} memory that the guest "
         f"left alone, and {stays}; it comes back with what the guest wrote"
     )
     everything = frozenset(range(PAGES))
+    counters = contract.expect_counters(situation(cell))
     with (
         zram_swap(shell),
         prepared(backing, shell) as path,
@@ -209,24 +211,8 @@ def test_eviction_backing(
         memcg_of(vm, shell) as memcg,
         tracing(shell, wanted(expectation)) as session,
     ):
-        # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         fill(vm, shell, claim, rng)
         for touched in (everything, pick(rng, PAGES)):
-            memcg.leave_behind()
-            vm.flush()
-            vm.touch(touched, write=False)
-            present = frozenset(vm.pfns())
-            with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
-                session.start()
-                memcg.evict(PAGES)
-                counts = session.stop()
-            claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
-            check_path(claim, expectation, session, counts, vm, present)
-            kept = frozenset(vm.pfns())
-            claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} evicted")
-            lost, spared = touched - kept, kept - touched
-            enough = not lost if expectation.spares == "young" else kept & touched
-            assert enough, f"{len(lost)} young pages were evicted: {shorten(lost)}"
-            assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+            evict_untouched(vm, shell, claim, memcg, session, expectation, counters, touched)
         # kvm-guest compares what the guest reads with what it wrote.
         vm.touch(everything, write=False)

@@ -17,8 +17,9 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import check_faults, check_path, promised, situation, wanted
+from harness.checks.evicting import evict_untouched, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import mark_idle, old_pages, pick, populated, shorten, young_pages
+from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.contract import Contract, Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -105,34 +106,19 @@ def test_eviction(
 ) -> None:
     """Eviction asks KVM for each page, keeps those that the guest touched, swaps out the others."""
     expectation = promised(contract, "eviction", cell, shell, claim)
-    stays = "nothing else" if expectation.spares == "young" else "not all that it touched"
+    stays = what_stays(expectation)
     claim.expect(f"{claim.expected}; evicted is all that the guest left alone, and {stays}")
     vm = guest(pages=PAGES)
     everything = frozenset(range(PAGES))
+    counters = contract.expect_counters(situation(cell))
     with (
         zram_swap(shell),
         memcg_of(vm, shell) as memcg,
         tracing(shell, wanted(expectation)) as session,
     ):
-        # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)
         for touched in (everything, pick(rng, PAGES)):
-            memcg.leave_behind()
-            vm.flush()
-            vm.touch(touched, write=False)
-            present = frozenset(vm.pfns())
-            with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
-                session.start()
-                memcg.evict(PAGES)
-                counts = session.stop()
-            claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
-            check_path(claim, expectation, session, counts, vm, present)
-            kept = frozenset(vm.pfns())
-            claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} evicted")
-            lost, spared = touched - kept, kept - touched
-            enough = not lost if expectation.spares == "young" else kept & touched
-            assert enough, f"{len(lost)} young pages were evicted: {shorten(lost)}"
-            assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+            evict_untouched(vm, shell, claim, memcg, session, expectation, counters, touched)
 
 
 @pytest.mark.quick

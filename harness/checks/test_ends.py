@@ -17,7 +17,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.idle_ager import age_once
+from harness.checks.idle_ager import age_huge_page
 from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set, young_pages
 from harness.contract import Contract
 from harness.guests import Guest
@@ -88,8 +88,7 @@ def _one_alone(vm: Guest, shell: Shell, claim: Claim, unit: int, skew: int) -> N
     part = frozenset(page for page in everything if (page + skew) // BLOCK == unit)
     vm.flush()
     vm.touch(everything, write=False)
-    first = min(part)
-    age_once(shell, [vm.pfns()[first] - (first + skew) % BLOCK])
+    age_huge_page(vm, shell, part, skew)
     seen = stage2.young(leaves(vm, shell, claim, f"unit-{unit}"), vm.slot.ipa, PAGES)
     claim.observe(f"{len(part)} pages aged alone: {show_set(everything - part, seen)}")
     assert seen == everything - part, f"unit {unit}: {show_set(everything - part, seen)}"

@@ -31,6 +31,7 @@ from harness.checks.overlap import AGE
 from harness.checks.pages import mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
 from harness.contract import Contract, Expectation, Situation
+from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.memcg import BATCH
@@ -77,8 +78,8 @@ class Story:
                 {"seq": one.seq, "age_ms": one.age_ms, "anon": one.anon, "file": one.file}
                 for one in (now.lruvec.generations if now.lruvec else ())
             ],
-            "active_anon": now.stat["active_anon"] // 4096,
-            "inactive_anon": now.stat["inactive_anon"] // 4096,
+            "active_anon": now.stat["active_anon"] // PAGE_SIZE,
+            "inactive_anon": now.stat["inactive_anon"] // PAGE_SIZE,
             "absent": regions,
             "pgscan": now.stat["pgscan"],
             "pgsteal": now.stat["pgsteal"],
@@ -145,7 +146,7 @@ class Scene:
         self.vm.pin(SPINNER, last)
         self.vm.spin(self.regions.hot, write=False, vcpu=SPINNER)
         start = self.story.read("start")
-        inactive = start.stat["inactive_anon"] // 4096
+        inactive = start.stat["inactive_anon"] // PAGE_SIZE
         if under == "classic" and inactive < PAGES:
             raise Unproven(f"only {inactive} pages are on the inactive list")
         return start
@@ -277,7 +278,7 @@ def check_sums(
     wrong = [str(one) for one in found if one.values[0] != one.values[1]]
     assert not wrong, "; ".join(wrong)
     # Less by what the guest's owner has beside the tested pages.
-    others = before.stat["anon"] // 4096 - PAGES
+    others = before.stat["anon"] // PAGE_SIZE - PAGES
     swapped = after.swapped - before.swapped
     assert 0 <= swapped - len(lost) <= others, (
         f"{swapped} pages are in swap, {len(lost)} of the tested ones are absent, and there are "

@@ -17,8 +17,8 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK
-from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
-from harness.checks.racing import AGERS, VCPUS, Met, Size, field, show, splits
+from harness.checks.pages import young_pages
+from harness.checks.racing import AGERS, VCPUS, Met, Size, exact, field, show, splits
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Ager, Guest, Opponent
@@ -112,16 +112,3 @@ def all_young(vm: Guest, shell: Shell, claim: Claim) -> None:
         claim.observe(f"which pages are young after it is not judged: {exc}")
         return
     young_pages(vm, shell, claim, frozenset(range(vm.slot.pages)))
-
-
-def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, huge: bool) -> None:
-    """Assert that what was through a race ages as exactly as anything else."""
-    populated(vm)
-    mark_idle(vm)
-    old_pages(vm, shell, claim)
-    vm.flush()
-    # One touch makes all of a block young.
-    touched = frozenset(range(vm.slot.pages)) if huge else pick(rng, vm.slot.pages)
-    vm.touch(touched, write=True)
-    young_pages(vm, shell, claim, touched)
-    vm.verify(range(vm.slot.pages))

@@ -21,19 +21,15 @@ from harness.checks.claim import Claim
 from harness.checks.mglru import zram_swap
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, windows
-from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
-from harness.checks.undo import undone
+from harness.checks.racing import AGERS, SECONDS, VCPUS, exact, kept
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Counts, Session, Wanted, returned, tracing
+from harness.observe.trace import Session, Wanted, returned, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 64
-# More than the two CPUs that a race uses.
-VCPUS = 3
-AGERS = 2
 ROUNDS = 48
 # One race meets a window of a few instructions about every other time (3 of 7 seen with a lockless
 # ager whose store is plain). More follow, with other seeds, while threads have not met at all.
@@ -41,8 +37,6 @@ LEAST_RACES = 3
 RACES = 6
 # No further one is begun after so many seconds: on a host that busy, it would not end in time.
 RACES_SECONDS = 40.0
-# Of one race: a guest that hangs must be told from a check that takes too long.
-SECONDS = 60.0
 
 MKYOUNG = "kvm_pgtable_stage2_mkyoung"
 UNMAP_WALK = "kvm_unmap_gfn_range"
@@ -86,7 +80,7 @@ def test_race_unmap(
             enough = number + 1 >= LEAST_RACES and met.enough(cell)
             if enough or limit.expired():
                 break
-        exact(populated(vm), shell, claim, rng)
+        exact(vm, shell, claim, rng)
         # Ends before its swap does.
         vm.close()
     claim.observe(met.words())
@@ -128,17 +122,12 @@ class Met:
 
 def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> Met:
     """One race, and how often its threads met; GuestDataLost if a vCPU read what it must not."""
-    stopped: list[Counts] = []
-
-    def stop() -> None:
-        stopped.append(session.stop())
-        claim.save(f"trace{number}.txt", stopped[0].raw)
-
-    session.start()
-    # What a race that fails was like is worth even more than what one that passes was like.
-    with undone(stop):
-        result = vm.race(seed, rounds=ROUNDS, agers=AGERS)
-    counts = stopped[0]
+    result, counts = kept(
+        session,
+        claim,
+        f"trace{number}.txt",
+        lambda: vm.race(seed, rounds=ROUNDS, agers=AGERS),
+    )
     claim.observe(
         f"race {seed}: {result.touches} touches, {result.least} at least by each vCPU; "
         f"{result.dropped} pages dropped, {result.paged_out} to be swapped out, {result.found} "
@@ -148,14 +137,3 @@ def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> M
     spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
     retries = len(counts.events(returned(MKYOUNG)))
     return Met(len(ages), len(spans), meetings(spans, ages), retries)
-
-
-def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
-    """Assert that what was through a race ages as exactly as anything else."""
-    mark_idle(vm)
-    old_pages(vm, shell, claim)
-    vm.flush()
-    touched = pick(rng, PAGES)
-    vm.touch(touched, write=True)
-    young_pages(vm, shell, claim, touched)
-    vm.verify(range(PAGES))

@@ -15,7 +15,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.idle_ager import age_once
+from harness.checks.idle_ager import age_huge_page
 from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
 from harness.checks.pages import shorten as short
 from harness.contract import Contract
@@ -107,8 +107,7 @@ def _one_alone(
     everything = frozenset(range(PAGES))
     _invalidate(vm, rng, everything, logging=not skew)
     vm.touch(everything, write=False)
-    first = min(part)
-    age_once(shell, [vm.pfns()[first] - (first + skew) % BLOCK])
+    age_huge_page(vm, shell, part, skew)
     young = stage2.young(leaves(vm, shell, claim, "one-aged"), vm.slot.ipa, PAGES)
     expected = everything - part
     claim.observe(f"one huge page of {len(part)} pages aged alone: {show_set(expected, young)}")

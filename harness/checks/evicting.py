@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One eviction of a guest's pages, held to the contract: what goes, what stays, who was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.checks.claim import Claim
+from harness.checks.counted import counted
+from harness.checks.driver import check_path
+from harness.checks.mglru import Memcg
+from harness.checks.pages import shorten
+from harness.contract import Expectation
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Session
+
+
+def what_stays(expectation: Expectation) -> str:
+    """For a claim, after "evicted is all that the guest left alone, and"."""
+    return "nothing else" if expectation.spares == "young" else "not all that it touched"
+
+
+def evict_untouched(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    memcg: Memcg,
+    session: Session,
+    expectation: Expectation,
+    counters: Mapping[str, bool],
+    touched: frozenset[int],
+) -> None:
+    """Have the guest read these pages, evict all that can go, and assert which did.
+
+    No page_idle may go before: it leaves PG_young on pages, which eviction takes for a reference.
+    """
+    pages = vm.slot.pages
+    memcg.leave_behind()
+    vm.flush()
+    vm.touch(touched, write=False)
+    present = frozenset(vm.pfns())
+    with counted(vm, shell, claim, counters):
+        session.start()
+        memcg.evict(pages)
+        counts = session.stop()
+    claim.save(f"trace-{len(touched)}-touched.txt", counts.raw)
+    check_path(claim, expectation, session, counts, vm, present)
+    kept = frozenset(vm.pfns())
+    claim.observe(f"{len(touched)} touched, {pages - len(kept)} evicted")
+    lost, spared = touched - kept, kept - touched
+    enough = not lost if expectation.spares == "young" else kept & touched
+    assert enough, f"{len(lost)} young pages were evicted: {shorten(lost)}"
+    assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
