@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import random
 import shutil
 import subprocess
@@ -250,6 +251,14 @@ LRU_GEN_SHIM = (
     "\t}\n"
     "\treturn count;\n"
     "}\n"
+    "int look_into(int fd, const char *path)\n"
+    "{\n"
+    "\tstruct lruvec lruvecs[MAX_NODES];\n"
+    "\tstruct lru_gen lru_gen = { .fd = fd };\n"
+    '\tsnprintf(lru_gen.memcg, sizeof(lru_gen.memcg), "%s", path);\n'
+    "\tint count = look(&lru_gen, lruvecs);\n"
+    "\treturn count < 0 ? -errno : count;\n"
+    "}\n"
 )
 LRU_GEN = """\
 memcg     1 /
@@ -295,3 +304,27 @@ def test_an_ager_finds_the_newest_generation_of_its_own_memcg(
     text = ctypes.create_string_buffer(LRU_GEN.encode())
     count = lru_gen.look_at(path.encode(), text, room)
     assert [tuple(room[3 * at : 3 * at + 3]) for at in range(count)] == found
+
+
+@pytest.mark.parametrize(
+    ("size", "nodes", "found"),
+    [
+        # There is room for 65,535 bytes, and one must be left to know that it was all.
+        (65534, 2, 2),
+        (65535, 2, -errno.EOVERFLOW),
+        (100_000, 2, -errno.EOVERFLOW),
+        (1024, 8, 8),
+        (1024, 9, -errno.EOVERFLOW),
+        (1024, 0, -errno.ENOENT),
+    ],
+)
+def test_an_ager_does_not_age_by_a_part_of_the_file(
+    lru_gen: ctypes.CDLL, size: int, nodes: int, found: int, tmp_path: Path
+) -> None:
+    own = "memcg    27 /kvm-harness\n"
+    own += "".join(f" node {node:5}\n {6:10} {40:10} {61:10} {0:10}\n" for node in range(nodes))
+    path = tmp_path / "lru_gen"
+    path.write_text(f"memcg     1 /{'x' * (size - len(own) - 14)}\n{own}")
+    assert path.stat().st_size == size
+    with path.open() as file:
+        assert lru_gen.look_into(file.fileno(), b"/kvm-harness") == found

@@ -58,24 +58,34 @@ void lru_gen_close(const struct lru_gen *lru_gen)
 /*
  * From the start, one read after the other: with pread() the kernel would go over
  * the file again to find the place, and that lies elsewhere when a generation came.
+ * EOVERFLOW if @text is full before the file ends: our memcg may be in what is left.
  */
-static ssize_t read_all(int fd, char *text, size_t size)
+static int read_all(int fd, char *text, size_t size)
 {
 	size_t length = 0;
 	ssize_t got;
 
 	if (lseek(fd, 0, SEEK_SET))
 		return -1;
-	while ((got = read(fd, text + length, size - length - 1)) > 0)
+	do {
+		if (length == size - 1) {
+			errno = EOVERFLOW;
+			return -1;
+		}
+		got = read(fd, text + length, size - length - 1);
+		if (got < 0)
+			return -1;
 		length += got;
+	} while (got);
 	text[length] = '\0';
-	return got < 0 ? -1 : (ssize_t)length;
+	return 0;
 }
 
 /*
  * "memcg ID PATH", then for each node "node N" and its generations, the oldest
- * first. Returns the number of our nodes. One that was removed but has pages still
- * may stand there by the same path, before ours.
+ * first. Returns the number of our nodes, those beyond MAX_NODES among them. One
+ * that was removed but has pages still may stand there by the same path, before
+ * ours.
  */
 static unsigned int parse(const char *path, char *text, struct lruvec *lruvecs)
 {
@@ -92,9 +102,11 @@ static unsigned int parse(const char *path, char *text, struct lruvec *lruvecs)
 			count = ours ? 0 : count;
 		} else if (!ours) {
 			continue;
-		} else if (sscanf(line, " node %u", &node) == 1 && count < MAX_NODES) {
-			lruvecs[count++] = (struct lruvec){ .memcg = memcg, .node = node };
-		} else if (count && sscanf(line, " %lu", &seq) == 1) {
+		} else if (sscanf(line, " node %u", &node) == 1) {
+			if (count < MAX_NODES)
+				lruvecs[count] = (struct lruvec){ .memcg = memcg, .node = node };
+			count++;
+		} else if (count && count <= MAX_NODES && sscanf(line, " %lu", &seq) == 1) {
 			lruvecs[count - 1].newest = seq;
 		}
 	}
@@ -106,11 +118,13 @@ static int look(const struct lru_gen *lru_gen, struct lruvec *lruvecs)
 	char text[MAX_TEXT];
 	unsigned int count;
 
-	if (read_all(lru_gen->fd, text, sizeof(text)) < 0)
+	if (read_all(lru_gen->fd, text, sizeof(text)))
 		return -1;
 	count = parse(lru_gen->memcg, text, lruvecs);
-	errno = ENOENT;
-	return count ? (int)count : -1;
+	if (count && count <= MAX_NODES)
+		return count;
+	errno = count ? EOVERFLOW : ENOENT;
+	return -1;
 }
 
 static int command(const struct lru_gen *lru_gen, char sign, const struct lruvec *lruvec,

@@ -23,7 +23,8 @@ void lru_gen_close(const struct lru_gen *lru_gen);
  * Makes one more generation, by a walk of page tables where the machine has one
  * and by nothing else where it has not; then evicts @evict anonymous pages from
  * all but the two youngest, if that is not 0. Others may do so at the same time.
- * Returns 0, or -1 with errno.
+ * Returns 0, or -1 with errno: EOVERFLOW if the file is too long, or the memcg on too
+ * many nodes, for all of it to be aged.
  */
 int lru_gen_age(const struct lru_gen *lru_gen, uint32_t evict);
 
