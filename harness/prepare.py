@@ -14,7 +14,6 @@ from harness.checks.plugin import check_paths
 from harness.contract import base_for
 from harness.deadline import Deadline
 from harness.hosts.image import HostImage, host_image
-from harness.hosts.vmm import vmm_files
 from harness.inventory import QemuHost
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
@@ -68,10 +67,13 @@ class Checks:
     """What the checks with a Linux guest need on the host, None where they were not asked for."""
 
 
-def ground(spec: str, progress: Progress) -> Ground:
-    """The host image, the guest program and the source that `spec` names, made unless cached."""
+def ground(spec: str, progress: Progress, *, vmm: bool = False) -> Ground:
+    """The host image, the guest program and the source that `spec` names, made unless cached.
+
+    `vmm` asks for hosts that have one, for Linux guests.
+    """
     with progress.stage("host image"):
-        image = host_image(Deadline(IMAGE_SECONDS))
+        image = host_image(Deadline(IMAGE_SECONDS), vmm=vmm)
     with progress.stage("guest program"):
         programs = {GUEST_PROGRAM: guest_program(Deadline(IMAGE_SECONDS))}
     with progress.stage("kernel source"):
@@ -127,14 +129,13 @@ def selftests(
 
 
 def linux_guest(kernel: Kernel, progress: Progress) -> dict[str, Path]:
-    """The files of a Linux guest, and of QEMU for emulated hosts, by path, made unless cached.
+    """The files of a Linux guest by the path that each has on a host, made unless cached.
 
     `kernel` is without a series, whatever the host runs: a series that breaks the kernel breaks
     the host alone then, and a guest that dies tells of its host.
     """
     with progress.stage("Linux guest"):
-        deadline = Deadline(IMAGE_SECONDS)
-        return linux_guest_files(kernel.image, deadline) | vmm_files(deadline)
+        return linux_guest_files(kernel.image, Deadline(IMAGE_SECONDS))
 
 
 def cell_spec(

@@ -205,7 +205,9 @@ class Run:
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options = self._options
-        ground = prepare.ground(options.source or stock.defaults.source, self._progress)
+        ground = prepare.ground(
+            options.source or stock.defaults.source, self._progress, vmm=options.linux_guest
+        )
         source = ground.source
         self._notes += _contract_notes(source, series, contract)
         if series is not None:

@@ -14,10 +14,25 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import image, packages
 
 RAW = serialization.Encoding.Raw
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_host_has_qemu_where_it_is_asked_for(
+    wanted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(folder: Path, deadline: Deadline) -> None:
+        (folder / "image.json").write_text('{"host_key": "ssh-ed25519 AAAA"}')
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(image, "_build", build)
+    qemu = {"usr/bin/qemu-system-aarch64": tmp_path / "qemu"}
+    monkeypatch.setattr(image, "vmm_files", lambda deadline: qemu)
+    assert image.host_image(Deadline(20), vmm=wanted).vmm == (qemu if wanted else {})
 
 
 def strings(data: bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import InfraError
 from harness.hosts import cpio
 from harness.hosts.qemu import (
+    LOGS,
     Machine,
     arguments,
     check_qemu,
@@ -20,6 +21,7 @@ from harness.hosts.qemu import (
     first_cmdline,
     overlay,
     parse_qemu_version,
+    space_for,
 )
 
 
@@ -140,6 +142,13 @@ def test_what_is_put_over_an_initramfs_begins_where_the_kernel_looks(
     assert at % 4 == 0
     assert not data[size:at].strip(b"\0")
     assert data[at:] == cpio.archive([cpio.file("usr/bin/x", b"\x7fELF...", 0o755)])
+
+
+def test_space_is_asked_for_all_that_is_written(tmp_path: Path) -> None:
+    initramfs, program = tmp_path / "initramfs", tmp_path / "qemu"
+    initramfs.write_bytes(bytes(3 << 20))
+    program.write_bytes(bytes(5 << 20))
+    assert space_for(initramfs, {"usr/bin/qemu": program}) == LOGS + (8 << 20)
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

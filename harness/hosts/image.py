@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from harness.deadline import Deadline
 from harness.hosts import cpio, packages
+from harness.hosts.vmm import vmm_files
 from harness.kernel import cache
 
 PACKAGES = ("busybox-static", "dropbear-bin", "openssh-sftp-server")
@@ -39,10 +40,15 @@ class HostImage:
     login_key: Path
     """Private key that logs in as root."""
     digest: str
+    vmm: dict[str, Path] = field(default_factory=dict)
+    """QEMU and its libraries by the path that each has on the host, for hosts that need one."""
 
 
-def host_image(deadline: Deadline) -> HostImage:
-    """The image from the cache, built first if need be (about 10 s and 60 MB of packages)."""
+def host_image(deadline: Deadline, *, vmm: bool = False) -> HostImage:
+    """The image from the cache, built first if need be (about 10 s and 60 MB of packages).
+
+    With `vmm` it has a QEMU, as a host of the lab has its distribution's.
+    """
     recipe = "\n".join([packages.suite(), *PACKAGES, *PROGRAMS, INIT.read_text(), _own_source()])
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:16]
     entry = cache.get_or_make(
@@ -55,7 +61,13 @@ def host_image(deadline: Deadline) -> HostImage:
     )
     folder = entry.path
     record = json.loads((folder / "image.json").read_text())
-    return HostImage(folder / "initramfs.cpio.gz", record["host_key"], folder / "login_key", digest)
+    return HostImage(
+        folder / "initramfs.cpio.gz",
+        record["host_key"],
+        folder / "login_key",
+        digest,
+        vmm_files(deadline) if vmm else {},
+    )
 
 
 def _own_source() -> str:

@@ -28,6 +28,8 @@ from harness.hosts.ssh import SshAddress, SshShell, connect
 PROGRAM = "qemu-system-aarch64"
 # FEAT_HAFDBS came to TCG with QEMU 7.2 ("target/arm: Implement FEAT_HAFDBS").
 OLDEST = (7, 2)
+# Bytes for what a host's console, commands and checks leave.
+LOGS = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,10 @@ def boot(
     they shall have on the host. HostDied if the kernel panics, DeadlineExceeded if it hangs.
     `slowdown` is a factor of the shell's own deadlines.
     """
-    check_space(folder)
+    files = image.vmm | programs
+    check_space(folder, space_for(image.initramfs, files))
     initramfs = folder / "initramfs.cpio"
-    overlay(image.initramfs, programs, initramfs)
+    overlay(image.initramfs, files, initramfs)
     log = folder / "console.log"
     log.touch()
     argv = arguments(machine, kernel, initramfs, [*first_cmdline(machine), *cmdline], log)
@@ -194,8 +197,13 @@ def boot(
         yield EmulatedHost(console, shell)
 
 
-def check_space(folder: Path, needed: int = 64 << 20) -> None:
-    """InfraError if fewer than `needed` bytes are free where logs go."""
+def space_for(base: Path, files: dict[str, Path]) -> int:
+    """Bytes that a host takes of the disk: an initramfs of these until it boots, and logs."""
+    return sum(path.stat().st_size for path in (base, *files.values())) + LOGS
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """InfraError if fewer than `needed` bytes are free where initramfs and logs go."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InfraError(f"disk full: {folder} has {free >> 20} MiB free, {needed >> 20} needed")
