@@ -130,13 +130,23 @@ def churn(vm: Guest, shell: Shell, claim: Claim) -> None:
     pages = min(second.unaccounted - first.unaccounted, third.unaccounted - second.unaccounted)
     claim.observe(f"{pages} pages lost with {CHURN} VMs")
     assert pages < CHURN, f"{pages} pages are lost with {CHURN} VMs"
+    keeps_no_objects(shell, claim, (first, second, third), CHURN, "VM")
+
+
+def keeps_no_objects(
+    shell: Shell, claim: Claim, readings: tuple[Reading, ...], count: int, each: str
+) -> None:
+    """Assert that `count` of what `each` names, between all readings, did not each leave an object.
+
+    Only caches of kmalloc() are judged: see slab.grown().
+    """
     if quarantined(shell):
         claim.observe("objects not judged: KASAN keeps freed ones for a while")
         return
-    grown = slab.grown((first.caches, second.caches, third.caches), CHURN)
+    grown = slab.grown(tuple(reading.caches for reading in readings), count)
     words = ", ".join(f"{name} {rises}" for name, rises in grown.items())
-    claim.observe(f"caches that grow with each VM: {words or 'none'}")
-    assert not grown, f"each VM leaves an object behind: {words}"
+    claim.observe(f"caches that grow with each {each}: {words or 'none'}")
+    assert not grown, f"each {each} leaves an object behind: {words}"
 
 
 def quarantined(shell: Shell) -> bool:

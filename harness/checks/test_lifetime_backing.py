@@ -4,7 +4,7 @@
 Memory of other kinds, a read-only slot, a dirty log that is on, blocks that it has split: each
 leaves stage 2 by the same notifier, while somebody ages the pages and somebody else holds the VM.
 Tables are counted to the page; what is lost otherwise, pages of the guest among them, shows as
-memory that nothing accounts for.
+memory that nothing accounts for, or as objects of the kernel's allocator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.test_backing import prepared
-from harness.checks.test_leaks import read, spread
+from harness.checks.test_leaks import keeps_no_objects, read, spread
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.keeper import Keeper
@@ -37,9 +37,11 @@ BOUND = BLOCKS * TOUCHED // 4
 BACKING: dict[str, Backing] = {
     "memfd": "memfd",
     "file": "file",
+    "fileprivate": "fileprivate",
     "readonly": "anon",
     "hugetlb-logged": "hugetlb",
     "thp-split": "thp",
+    "memfdthp-split": "memfdthp",
 }
 
 
@@ -63,7 +65,8 @@ def test_lifetime_backing(
     claim.expect(
         f"with {state}, SecPageTables is back at its {baseline} pages when the owner{aged} "
         "is gone and another process holds the VM's fd, and again when that is "
-        f"closed; fewer than {BOUND} pages are lost then (seed {cell.seed})"
+        f"closed; fewer than {BOUND} pages are lost then, and less than an object for each of "
+        f"{BLOCKS * TOUCHED} touched pages (seed {cell.seed})"
     )
     moved = spread(shell, BOUND)
     before = read(shell)
@@ -93,9 +96,11 @@ def test_lifetime_backing(
         claim.observe(f"{left} with the fd closed")
         assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"
         assert not tables.is_alive(shell, vm.vm_dir), "the VM outlives its last fd"
-    lost = read(shell).unaccounted - before.unaccounted
+    after = read(shell)
+    lost = after.unaccounted - before.unaccounted
     claim.observe(f"{lost} pages lost (moves by {moved} at rest)")
     assert lost < BOUND, f"{lost} pages are neither free nor accounted for"
+    keeps_no_objects(shell, claim, (before, after), BLOCKS * TOUCHED, "touched page")
     if held:
         raise Unproven(f"EL2 keeps {held} pages until the VM goes; what they map cannot be seen")
 
@@ -107,9 +112,10 @@ def _map(vm: Guest, state: str, rng: random.Random) -> None:
         for block in range(BLOCKS)
         for page in rng.sample(range(BLOCK), TOUCHED)
     )
-    if state == "thp-split":
+    split = state.endswith("-split")
+    if split:
         vm.populate()
-    if state in ("thp-split", "hugetlb-logged"):
+    if split or state == "hugetlb-logged":
         vm.dirty_log(True)
     vm.touch(pages, write=True)
     if state == "readonly":
