@@ -18,8 +18,9 @@ from harness.checks.claim import Claim
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
 from harness.checks.pages import shorten as short
+from harness.checks.test_backing import prepared
 from harness.contract import Contract
-from harness.guests import Guest
+from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
@@ -126,14 +127,25 @@ def _invalidate(vm: Guest, rng: random.Random, touched: frozenset[int], *, loggi
 
 
 @pytest.mark.deep
-def test_split(guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random) -> None:
+@pytest.mark.parametrize("backing", ["thp", "memfdthp"])
+def test_split(
+    backing: Backing,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+) -> None:
     """Aging is exact before, while and after a dirty log has blocks split into pages."""
     claim.expect(
-        f"{PAGES} pages in blocks, some split by the dirty log, and joined again as the kernel "
-        "likes: each time all mapped leaves old after aging, then exactly the touched ones young; "
-        "the log names exactly the pages written; no content is lost"
+        f"{PAGES} pages of {backing} memory in blocks, some split by the dirty log, and joined "
+        "again as the kernel likes: each time all mapped leaves old after aging, then exactly the "
+        "touched ones young; the log names exactly the pages written; no content is lost"
     )
-    vm = populated(guest(backing="thp", pages=PAGES))
+    with prepared(backing, shell), guest(backing=backing, pages=PAGES) as vm:
+        _split_and_joined(populated(vm), shell, claim, rng)
+
+
+def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
     ipa = vm.slot.ipa
     if len(stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)) != PAGES:
         raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
