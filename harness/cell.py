@@ -143,7 +143,7 @@ def _prove_and_check(
     if spec.cell.kernel == "base":
         require_af(spec.host, shell)
     if spec.linux_guest:
-        require_vmm(shell)
+        facts["vmm"] = require_vmm(shell)
     with quiet(shell):
         _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
 

@@ -7,7 +7,8 @@ get as far as a verdict.
 
 from typing import Literal
 
-Death = Literal["panic", "hang", "livelock", "gone", "no-kvm", "wrong-mode"]
+GuestEnd = Literal["guest-panic", "guest-hang", "guest-gone"]
+Death = Literal["panic", "hang", "livelock", "gone", "no-kvm", "wrong-mode", GuestEnd]
 
 EXIT_PASS = 0
 EXIT_FAIL = 1
@@ -45,6 +46,18 @@ class Hung(InfraError):
 
     Judged as HostDied is, but the checks after it may run.
     """
+
+
+class LinuxGuestDied(InfraError):
+    """A Linux guest panicked, hangs, or is gone, while the host itself answers.
+
+    Judged as HostDied is, by what the base kernel did with the same guest, but the checks after it
+    run: each boots a guest of its own.
+    """
+
+    def __init__(self, kind: GuestEnd, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class HostDied(InfraError):

@@ -85,6 +85,8 @@ class Cell(_Model):
     boot_id: str = ""
     kvm_line: str = ""
     """What KVM said of its mode in the kernel log."""
+    vmm: str = ""
+    """What QEMU the host has for Linux guests, as it says, "" where they were not asked for."""
     splats: tuple[Splat, ...] = ()
     """Whatever the kernel reported from its first line to its last, whether or not a check judged
     it."""

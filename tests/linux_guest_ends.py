@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a Linux guest may end, on a booted host: checks that boot six guests, to be run by hand.
+"""How a Linux guest may end, on a booted host: checks that boot nine guests, to be run by hand.
 
     kvm-harness run --base-only --host n1 --mode vhe --linux-guest \\
         --checks tests/linux_guest_ends.py
@@ -16,22 +16,28 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.errors import InfraError
+from harness.checks.mglru import CGROUP
+from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, InfraError, LinuxGuestDied
 from harness.hosts.protocols import Shell
 from harness.linux_guest import guest as guest_module
-from harness.linux_guest.guest import LinuxGuest, LinuxGuestDied
+from harness.linux_guest.guest import LinuxGuest
 from harness.linux_guest.machine import GuestMachine, arguments
+from harness.linux_guest.memcg import memcg
 from harness.observe import kvmstats
 
 
-def boot(shell: Shell, claim: Claim, cell: CellSpec) -> LinuxGuest:
+def boot(shell: Shell, claim: Claim, cell: CellSpec, cgroup: str | None = None) -> LinuxGuest:
     folder = claim.path("guest-console.log").parent
-    return LinuxGuest.start(shell, GuestMachine(pages=16), folder, slowdown=cell.slowdown)
+    within = Deadline(200 * cell.slowdown)
+    return LinuxGuest.start(
+        shell, GuestMachine(pages=16), folder, within, cgroup=cgroup, slowdown=cell.slowdown
+    )
 
 
 def left(shell: Shell) -> str:
-    """What is left of QEMU and its VM on the host."""
-    script = f"pidof qemu-system-aarch64 linux-guest-vmm; find {kvmstats.KVM}/* -type d"
+    """What is left of QEMU, its VM and its memcg on the host."""
+    script = f"pidof qemu-system-aarch64 linux-guest-vmm; find {kvmstats.KVM}/* {CGROUP} -type d"
     return shell.run(script, check=False).stdout.strip()
 
 
@@ -48,6 +54,7 @@ def test_qemu_is_killed(signal: str, shell: Shell, claim: Claim, cell: CellSpec)
         with pytest.raises(LinuxGuestDied, match=r"QEMU ended with (signal=9|status=0)") as died:
             vm.touch({1}, write=True)
     claim.observe(str(died.value))
+    assert died.value.kind == "guest-gone"
     assert left(shell) == ""
 
 
@@ -87,6 +94,7 @@ def test_guest_hangs(
         with pytest.raises(LinuxGuestDied, match="gave up waiting for QEMU's monitor") as died:
             vm.monitor("query-status", seconds=3)
     claim.observe(str(died.value))
+    assert died.value.kind == "guest-hang"
     assert left(shell) == ""
 
 
@@ -103,5 +111,39 @@ def test_guest_panics(
     with pytest.raises(LinuxGuestDied, match="panicked: Kernel panic - not syncing") as died:
         boot(shell, claim, cell)
     claim.observe(str(died.value))
+    assert died.value.kind == "guest-panic"
     assert "Call trace:" in evidence(claim, "guest-console.log")
+    assert left(shell) == ""
+
+
+@pytest.mark.linux_guest
+@pytest.mark.parametrize("error", [InfraError, DeadlineExceeded])
+def test_start_fails_in_a_memcg(
+    error: type[InfraError],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(vm: LinuxGuest) -> tuple[int, ...]:
+        raise error("not the frames that were asked for")
+
+    monkeypatch.setattr(LinuxGuest, "frames", fails)
+    with pytest.raises(error, match="not the frames"), memcg(shell, cell.slowdown):
+        boot(shell, claim, cell, CGROUP)
+    claim.observe("failed")
+    assert left(shell) == ""
+
+
+@pytest.mark.linux_guest
+def test_what_holds_qemu_is_killed_in_a_memcg(shell: Shell, claim: Claim, cell: CellSpec) -> None:
+    """Nobody waits for QEMU then but who removes its memcg."""
+    with (
+        pytest.raises(InfraError, match="linux-guest-vmm ended") as died,
+        memcg(shell, cell.slowdown),
+        boot(shell, claim, cell, CGROUP) as vm,
+    ):
+        shell.run("kill -KILL $(pidof linux-guest-vmm)")
+        vm.touch({1}, write=True)
+    claim.observe(str(died.value))
     assert left(shell) == ""

@@ -17,7 +17,7 @@ from harness.results import Check
 
 HEAD = """
 import pytest
-from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
 from harness.guest_replies import GuestDataLost, GuestHung
 from harness.observe.unproven import Unproven
 """
@@ -226,6 +226,30 @@ def test_a_second_guest_that_hangs_ends_the_cell(
     }
     assert plugin.death is not None
     assert plugin.death.kind == "livelock"
+
+
+GUEST_ENDS = """
+@pytest.mark.parametrize("kind", ["guest-panic", "guest-hang", "guest-gone"])
+def test_guest(kind):
+    raise LinuxGuestDied(kind, "the last on its console: ...")
+
+def test_next(claim, deadline):
+    assert 0 < deadline.remaining() <= 0.5 == deadline.budget
+    claim.observe("seen")
+"""
+
+
+def test_ends_of_linux_guests_are_their_own_and_end_no_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks, plugin = run_checks(GUEST_ENDS, tmp_path, monkeypatch)
+    assert {name: (check.outcome, check.death) for name, check in checks.items()} == {
+        "test_guest[guest-panic]": ("error", "guest-panic"),
+        "test_guest[guest-hang]": ("error", "guest-hang"),
+        "test_guest[guest-gone]": ("error", "guest-gone"),
+        "test_next": ("pass", None),
+    }
+    assert plugin.death is None
 
 
 def test_a_dead_host_ends_the_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

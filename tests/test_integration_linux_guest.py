@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ def test_a_linux_guest_is_aged_from_its_host(tmp_path: Path) -> None:
     assert done.returncode == 0
     check = done.check("n1-vhe-base", "test_linux_guest[2]")
     assert check["outcome"] == "pass"
+    (cell,) = done.summary["cells"]
+    version = re.fullmatch(r"QEMU emulator version ([0-9.]+) \(.*\)", cell["vmm"])
+    (kernel,) = done.summary["kernels"]
+    assert version and f"Linux {kernel['version']} (" in check["observed"]
+    assert f"QEMU {version[1]} (" in check["observed"]
     folder = done.folder / "cells/n1-vhe-base/test_linux_guest_2_"
     console = (folder / "guest-console.log").read_text()
     assert "Booting Linux on physical CPU" in console

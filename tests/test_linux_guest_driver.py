@@ -11,11 +11,11 @@ import pytest
 from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, InfraError
+from harness.errors import DeadlineExceeded, GuestEnd, HostDied, InfraError, LinuxGuestDied
 from harness.guest_replies import GuestDataLost
 from harness.hosts.protocols import Process, Result
 from harness.linux_guest import guest as module
-from harness.linux_guest.guest import LinuxGuest, LinuxGuestDied
+from harness.linux_guest.guest import LinuxGuest
 from harness.linux_guest.machine import GuestMachine
 from harness.observe.klog import Kind
 
@@ -23,10 +23,10 @@ MACHINE = GuestMachine(pages=16)
 # Of a guest on an emulated Neoverse N1; QEMU's greeting is cut short here.
 BOOT = (
     "ready protocol=1 pid=88",
-    'qmp {"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}}, "capabilities": []}}',
+    'qmp {"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "D"}}}',
     'qmp {"return": {}, "id": 1}',
     "console [    0.000000] Booting Linux on physical CPU 0x0000000000 [0x414fd0c1]",
-    "console [    0.000000] random: crng init done",
+    "console [    0.000000] Linux version 6.12.117 (kvm-harness@e328f7d4c902) (gcc) #1 SMP",
     "console @guest ready protocol=1 cpus=1 pages=16",
     "console @guest ok frames=10-40b43",
 )
@@ -42,8 +42,9 @@ PANIC = (
 class FakeVmm:
     """Says what it is told to, and keeps what it was sent; "@N" stands for the last number N."""
 
-    def __init__(self, lines: Sequence[str | Exception]) -> None:
+    def __init__(self, lines: Sequence[str | BaseException], end: Exception | None = None) -> None:
         self.lines = list(lines)
+        self.end = end
         self.sent: list[str] = []
         self.waited = self.closed = 0
         self.gone = False
@@ -57,7 +58,7 @@ class FakeVmm:
         if not self.lines:
             raise AssertionError(f"waits for more, after {self.sent[-2:]}")
         line = self.lines.pop(0)
-        if isinstance(line, Exception):
+        if isinstance(line, BaseException):
             raise line
         return line.replace("@alarm", self._last("alarm")).replace("@qmp", self._last("qmp"))
 
@@ -73,6 +74,8 @@ class FakeVmm:
 
     def wait(self, deadline: Deadline) -> int:
         self.waited += 1
+        if self.end is not None:
+            raise self.end
         return 0
 
     def close(self) -> None:
@@ -101,12 +104,13 @@ def boot(
     ram = f'qmp {{"return": "{RAM}", "id": @qmp}}'
     vmm = FakeVmm([*lines, ram, *more])
     shell = FakeShell(vmm)
-    return LinuxGuest.start(shell, MACHINE, folder), vmm, shell
+    return LinuxGuest.start(shell, MACHINE, folder, Deadline(600)), vmm, shell
 
 
 def test_boots(tmp_path: Path) -> None:
     vm, vmm, shell = boot(tmp_path)
     assert (vm.pid, vm.vm_dir, vm.hva) == (88, "88-10", 0xFFFFA7FFF000)
+    assert (vm.qemu, vm.kernel) == ("7.2.22 (D)", "6.12.117 (kvm-harness@e328f7d4c902)")
     assert vm.pages == tuple(range(0xB43, 0xB33, -1))
     # On the last CPU, where nothing else runs that could keep what reads its console waiting.
     assert shell.argv[:3] == ["taskset", "-c", "1"]
@@ -121,7 +125,7 @@ def test_boots(tmp_path: Path) -> None:
 def test_in_a_cgroup_from_its_first_page_on(tmp_path: Path) -> None:
     vmm = FakeVmm([*BOOT, f'qmp {{"return": "{RAM}", "id": @qmp}}'])
     shell = FakeShell(vmm)
-    LinuxGuest.start(shell, MACHINE, tmp_path, cgroup="/sys/fs/cgroup/x")
+    LinuxGuest.start(shell, MACHINE, tmp_path, Deadline(600), cgroup="/sys/fs/cgroup/x")
     assert shell.argv[:2] == ["sh", "-c"]
     assert shell.argv[2] == 'echo $$ > /sys/fs/cgroup/x/cgroup.procs && exec "$@"'
 
@@ -156,15 +160,18 @@ def test_a_guest_that_hangs(tmp_path: Path) -> None:
     """The host tells that its time is over; a late alarm of an earlier wait is none."""
     registers = 'qmp {"return": "CPU#0\\n PC=ffff800080000000", "id": @qmp}'
     vm, vmm, _ = boot(tmp_path, "alarm 1", "alarm @alarm", registers)
-    with pytest.raises(LinuxGuestDied, match=r"gave up waiting for the Linux guest to .* 20 s"):
+    with pytest.raises(
+        LinuxGuestDied, match=r"gave up waiting for the Linux guest to .* 20 s"
+    ) as e:
         vm.touch({4}, write=False)
+    assert e.value.kind == "guest-hang"
     assert "PC=ffff8000" in (tmp_path / "guest-registers.txt").read_text()
     assert json.loads(vmm.sent[-2].removeprefix("qmp "))["execute"] == "human-monitor-command"
 
 
 def test_a_monitor_that_hangs_with_its_guest(tmp_path: Path) -> None:
     vm, _, _ = boot(tmp_path, "alarm @alarm", "console Unable to handle", "alarm @alarm")
-    with pytest.raises(LinuxGuestDied, match="its last line was: Unable to handle"):
+    with pytest.raises(LinuxGuestDied, match=r"on its console: .* / Unable to handle$"):
         vm.touch({4}, write=False)
     assert "does not answer" in (tmp_path / "guest-registers.txt").read_text()
 
@@ -177,17 +184,22 @@ def test_a_host_that_hangs_is_not_the_guest(tmp_path: Path) -> None:
 
 def test_panic_while_booting(tmp_path: Path) -> None:
     vmm = FakeVmm([*BOOT[:5], *PANIC, "end status=0"])
-    with pytest.raises(LinuxGuestDied, match="the Linux guest panicked: Kernel panic - not sync"):
-        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path)
-    # Nothing of it may stay on a host that is well.
+    with pytest.raises(
+        LinuxGuestDied, match=r"guest panicked: Kernel panic - not sync.*status=0.* / .*end Kernel"
+    ) as died:
+        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(600))
+    assert died.value.kind == "guest-panic"
     assert (vmm.waited, vmm.closed) == (1, 1)
     assert "panic+0x360" in (tmp_path / "guest-console.log").read_text()
 
 
 def test_qemu_ends(tmp_path: Path) -> None:
     vm, _, _ = boot(tmp_path, "stderr kvm run failed Bad address", "end signal=6")
-    with pytest.raises(LinuxGuestDied, match=r"ended with signal=6 .*QEMU said: kvm run failed"):
+    with pytest.raises(
+        LinuxGuestDied, match=r"ended with signal=6 .*QEMU said: kvm run failed"
+    ) as e:
         vm.touch({4}, write=False)
+    assert e.value.kind == "guest-gone"
 
 
 def test_qemu_ends_between_two_commands(tmp_path: Path) -> None:
@@ -208,14 +220,57 @@ def test_what_the_guests_kernel_reports_is_kept(tmp_path: Path) -> None:
 
 def test_the_guests_process_gives_up(tmp_path: Path) -> None:
     vmm = FakeVmm([*BOOT[:5], "console @guest fatal mlock: Cannot allocate memory"])
-    with pytest.raises(LinuxGuestDied, match="gave up: fatal mlock"):
-        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path)
+    with pytest.raises(LinuxGuestDied, match="gave up: fatal mlock") as died:
+        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(600))
+    assert died.value.kind == "guest-gone"
 
 
 def test_what_carries_the_lines_ends(tmp_path: Path) -> None:
     vm, _, _ = boot(tmp_path, EOFError("end of output"))
     with pytest.raises(InfraError, match="linux-guest-vmm ended: linux-guest-vmm: fork"):
         vm.touch({4}, write=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("error no memory", InfraError),
+        (EOFError("end of output"), InfraError),
+        (DeadlineExceeded("gave up waiting for a line"), DeadlineExceeded),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing(
+    said: str | BaseException, error: type[BaseException], tmp_path: Path
+) -> None:
+    """QEMU is waited for: its memcg and its VM go only after it."""
+    vmm = FakeVmm([*BOOT[:4], said])
+    with pytest.raises(error):
+        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(600))
+    assert (vmm.waited, vmm.closed) == (1, 1)
+
+
+def test_nothing_is_asked_of_a_host_that_died_while_its_guest_started(tmp_path: Path) -> None:
+    vmm = FakeVmm([*BOOT[:4], HostDied("panic", "Kernel panic")])
+    with pytest.raises(HostDied):
+        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(600))
+    assert (vmm.waited, vmm.closed) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (InfraError("the connection broke"), LinuxGuestDied),
+        (DeadlineExceeded("gave up waiting for QEMU to end"), DeadlineExceeded),
+    ],
+)
+def test_why_it_did_not_start_is_told_unless_its_end_hangs(
+    end: Exception, told: type[Exception], tmp_path: Path
+) -> None:
+    vmm = FakeVmm([*BOOT[:4], "end signal=9"], end)
+    with pytest.raises(told):
+        LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(600))
+    assert (vmm.waited, vmm.closed) == (1, 1)
 
 
 def test_another_guest_than_was_asked_for(tmp_path: Path) -> None:
@@ -231,11 +286,15 @@ def test_powers_off(tmp_path: Path) -> None:
     assert "console off" in vmm.sent
 
 
-@pytest.mark.parametrize("end", [["end signal=11"], [*PANIC, "end status=0"]])
-def test_does_not_power_off_as_it_should(end: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [(["end signal=11"], "guest-gone"), ([*PANIC, "end status=0"], "guest-panic")],
+)
+def test_does_not_power_off_as_it_should(end: list[str], kind: GuestEnd, tmp_path: Path) -> None:
     vm, _, _ = boot(tmp_path, *end)
-    with pytest.raises(LinuxGuestDied):
+    with pytest.raises(LinuxGuestDied) as died:
         vm.power_off()
+    assert died.value.kind == kind
 
 
 def measured(*statuses: str) -> Iterator[str]:
@@ -277,6 +336,65 @@ def test_vcpus_are_pinned_from_the_last_cpu_on(tmp_path: Path) -> None:
 
 def test_deadlines_are_those_of_a_slow_kernel(tmp_path: Path) -> None:
     vmm = FakeVmm([*BOOT, f'qmp {{"return": "{RAM}", "id": @qmp}}'])
-    LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, slowdown=4.0)
+    LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(6000), slowdown=4.0)
     alarms = [line.split()[2] for line in vmm.sent if line.startswith("alarm")]
     assert f"{module.BOOT_SECONDS * 4000:.0f}" in alarms
+
+
+class Clock:
+    """Seconds that pass by command only."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_no_wait_goes_beyond_the_checks_own_time(tmp_path: Path) -> None:
+    """The guest gets what is left, less what its host may take to tell that it is over."""
+    clock = Clock()
+    ram = f'qmp {{"return": "{RAM}", "id": @qmp}}'
+    vmm = FakeVmm([*BOOT, ram, "console @guest ok cpu=0 touched=1"])
+    vm = LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(100, clock))
+    alarms = [float(line.split()[2]) for line in vmm.sent if line.startswith("alarm")]
+    assert max(alarms) == (100 - module.GRACE) * 1000 < module.BOOT_SECONDS * 1000
+    clock.now = 78.0
+    vm.touch({4}, write=False)
+    assert vmm.sent[-1] == f"alarm {vmm._last('alarm')} 7000"
+
+
+def test_a_guest_that_the_check_has_no_time_for_does_not_hang(tmp_path: Path) -> None:
+    clock = Clock()
+    ram = f'qmp {{"return": "{RAM}", "id": @qmp}}'
+    registers = 'qmp {"return": "CPU#0\\n PC=ffff800080000000", "id": @qmp}'
+    vmm = FakeVmm([*BOOT, ram, "alarm @alarm", registers])
+    vm = LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(100, clock))
+    clock.now = 78.0
+    with pytest.raises(InfraError, match="after 7 s, when the check had no time left") as late:
+        vm.touch({4}, write=False)
+    assert not isinstance(late.value, LinuxGuestDied | DeadlineExceeded)
+    clock.now = 90.0
+    with pytest.raises(InfraError, match="the check has no time left to wait for the Linux guest"):
+        vm.touch({4}, write=False)
+
+
+def test_a_panic_is_one_whatever_time_the_check_has_left(tmp_path: Path) -> None:
+    clock = Clock()
+    ram = f'qmp {{"return": "{RAM}", "id": @qmp}}'
+    vmm = FakeVmm([*BOOT, ram, *PANIC, "alarm @alarm", "alarm @alarm"])
+    vm = LinuxGuest.start(FakeShell(vmm), MACHINE, tmp_path, Deadline(100, clock))
+    clock.now = 78.0
+    with pytest.raises(LinuxGuestDied, match=r"panicked: .*; gave up waiting .* 7 s") as died:
+        vm.touch({4}, write=False)
+    assert died.value.kind == "guest-panic"
+
+
+def test_a_dirty_log_that_is_never_read_is_a_hang_of_the_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm, _, _ = boot(tmp_path, 'qmp {"return": {}, "id": @qmp}', *measured("measuring"))
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.0)
+    with pytest.raises(LinuxGuestDied, match="gave up waiting for QEMU to read") as died:
+        vm.flush()
+    assert died.value.kind == "guest-hang"

@@ -23,8 +23,8 @@ from harness.linux_guest.machine import INITRAMFS, KERNEL, VMM, GuestMachine, ar
 
 
 class Answers(UnaskedShell):
-    def __init__(self, status: int, stderr: str = "") -> None:
-        self.result = Result("", status, "", stderr)
+    def __init__(self, status: int, stdout: str = "", stderr: str = "") -> None:
+        self.result = Result("", status, stdout, stderr)
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         assert command == "qemu-system-aarch64 --version"
@@ -32,9 +32,10 @@ class Answers(UnaskedShell):
 
 
 def test_a_host_without_qemu_is_named_before_any_check() -> None:
-    require_vmm(Answers(0))
+    said = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)"
+    assert require_vmm(Answers(0, f"{said}\nCopyright (c) 2003-2022 ...\n")) == said
     with pytest.raises(InfraError, match=r"install qemu-system-arm\): sh: .* not found"):
-        require_vmm(Answers(127, "sh: qemu-system-aarch64: not found\n"))
+        require_vmm(Answers(127, stderr="sh: qemu-system-aarch64: not found\n"))
 
 
 def test_files_lie_where_the_arguments_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +44,8 @@ def test_files_lie_where_the_arguments_say(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(files, "guest_programs", lambda deadline: tmp_path)
     kernel = tmp_path / "Image"
     found = files.linux_guest_files(kernel, Deadline(20))
+    # A host's QEMU is its own affair, however it comes by one.
+    assert sorted(found) == sorted(path.lstrip("/") for path in (KERNEL, INITRAMFS, VMM))
     assert found[KERNEL.lstrip("/")] == kernel
     assert found[VMM.lstrip("/")] == tmp_path / "linux-guest-vmm"
     archive = found[INITRAMFS.lstrip("/")].read_bytes()

@@ -12,6 +12,7 @@ from harness.linux_guest.replies import (
     format_set,
     parse_fields,
     parse_frames,
+    parse_greeting,
     parse_hva,
     parse_line,
     parse_qmp,
@@ -114,3 +115,29 @@ def test_address_of_ram() -> None:
     assert parse_hva(said) == 0xFFFFA7FFF000
     with pytest.raises(InfraError, match="does not say where"):
         parse_hva("No memory is mapped at address 0x40000000\r\n")
+
+
+def greeting(**version: object) -> dict[str, object]:
+    return {"QMP": {"version": version, "capabilities": ["oob"]}}
+
+
+def test_version_of_qemu() -> None:
+    numbers = {"micro": 22, "minor": 2, "major": 7}
+    package = "Debian 1:7.2+dfsg-7+deb12u18+b3"
+    assert parse_greeting(greeting(qemu=numbers, package=package)) == f"7.2.22 ({package})"
+    assert parse_greeting(greeting(qemu=numbers, package="")) == "7.2.22"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"QMP": {}},
+        {"QMP": 7},
+        greeting(qemu={"major": 7, "minor": 2}, package=""),
+        greeting(qemu={"major": "x", "minor": 2, "micro": 1}, package=""),
+        greeting(qemu={"major": 7, "minor": 2, "micro": 1}, package="x" * 300),
+    ],
+)
+def test_a_greeting_without_a_version(message: dict[str, object]) -> None:
+    with pytest.raises(InfraError, match="does not name its version"):
+        parse_greeting(message)

@@ -7,7 +7,8 @@ A check is a pytest function. It may use the fixtures below, states what it expe
     AssertionError              fail       the kernel did not do what was expected
     Unproven                    unproven   what was expected could not be observed
     pytest.skip                 skip       it makes no sense in this cell
-    HostDied, Hung              decided by comparison with the base kernel (verdict.py)
+    HostDied, LinuxGuestDied,   decided by comparison with the base kernel (verdict.py)
+    Hung
     anything else               error      ours or the lab's
 """
 
@@ -31,7 +32,14 @@ from harness.checks.collect import Collector, evidence
 from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HarnessError, HostDied, Hung, InfraError
+from harness.errors import (
+    DeadlineExceeded,
+    HarnessError,
+    HostDied,
+    Hung,
+    InfraError,
+    LinuxGuestDied,
+)
 from harness.guest_replies import GuestDataLost
 from harness.guests import Guest
 from harness.hosts.console import Console
@@ -68,6 +76,7 @@ class CellPlugin:
         self._error: BaseException | None = None
         self._phase = ""
         self._seconds = 0.0
+        self._deadline = Deadline(spec.check_seconds)
         self._hung = 0
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
@@ -100,6 +109,11 @@ class CellPlugin:
         """Where the check states what it expects and observes, and keeps its evidence."""
         assert self._claim is not None
         return self._claim
+
+    @pytest.fixture
+    def deadline(self) -> Deadline:
+        """When the check is ended, whatever it waits for."""
+        return self._deadline
 
     @pytest.fixture
     def rng(self, request: pytest.FixtureRequest) -> random.Random:
@@ -154,6 +168,7 @@ class CellPlugin:
         self._error, self._phase, self._seconds = None, "", 0.0
         # Waits on the host have deadlines of their own; this one is for a check that loops.
         signal.signal(signal.SIGALRM, _too_long)
+        self._deadline = Deadline(self._spec.check_seconds)
         signal.setitimer(signal.ITIMER_REAL, self._spec.check_seconds)
         try:
             result = yield
@@ -224,7 +239,7 @@ class CellPlugin:
         assert self._claim is not None
         outcome, reason = self._outcome(item)
         error = self._error
-        death = error.kind if isinstance(error, HostDied) else None
+        death = error.kind if isinstance(error, HostDied | LinuxGuestDied) else None
         return Check(
             cell=self._spec.cell.id,
             name=item.name,

@@ -44,8 +44,8 @@ def require_af(host: QemuHost, shell: Shell) -> None:
         )
 
 
-def require_vmm(shell: Shell) -> None:
-    """InfraError unless the host has a QEMU that runs there, for Linux guests.
+def require_vmm(shell: Shell) -> str:
+    """What QEMU the host has for Linux guests, as it says; InfraError if none that runs there.
 
     That of an emulated host came with it; one of the lab has its distribution's own.
     """
@@ -55,6 +55,7 @@ def require_vmm(shell: Shell) -> None:
             f"the host has no {VMM} that runs, which --linux-guest needs "
             f"(Debian: apt-get install qemu-system-arm): {found.stderr.strip()[-200:]}"
         )
+    return found.stdout.partition("\n")[0].strip()[:200]
 
 
 @contextlib.contextmanager

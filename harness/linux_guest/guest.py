@@ -2,7 +2,8 @@
 """Drive a Linux guest on a host: QEMU, its monitor, and the guest's only process.
 
 docs/linux-guest.md says what each command does. How long the guest may take for an answer is
-watched on the host (`alarm`), so that a guest that hangs is told from a host that hangs.
+watched on the host (`alarm`), so that a guest that hangs is told from a host that hangs. All of
+that is within one deadline, the check's; if that ends a wait, nobody is said to hang.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
+from harness.errors import DeadlineExceeded, GuestEnd, HostDied, InfraError, LinuxGuestDied
 from harness.guest_replies import GuestDataLost
 from harness.hosts.protocols import Process, Shell
 from harness.linux_guest.machine import RAM_BASE, GuestMachine, arguments
@@ -27,6 +28,7 @@ from harness.linux_guest.replies import (
     format_set,
     parse_fields,
     parse_frames,
+    parse_greeting,
     parse_hva,
     parse_line,
     parse_qmp,
@@ -40,16 +42,13 @@ ANSWER_SECONDS = 20.0
 FLUSH_SECONDS = 20.0
 # Beyond what the guest may take: the host tells that its time is over well before.
 GRACE = 15.0
+# To end QEMU, whatever of the check's deadline is left: see harness.linux_guest.ENDING.
 END_SECONDS = 30.0
 # For a monitor that may hang with its guest to say where the vCPUs are.
 REGISTER_SECONDS = 5.0
-
-
-class LinuxGuestDied(Hung):
-    """The Linux guest panicked, ended, or hangs, while its host answers.
-
-    Judged as GuestHung is: by what the base kernel did with the same guest.
-    """
+# Lines of its console that are told with a guest's end.
+LAST_LINES = 3
+_BANNER = re.compile(r"Linux version (\S{1,80}(?: \(\S{1,80}\))?)")
 
 
 class LinuxGuest:
@@ -60,20 +59,31 @@ class LinuxGuest:
     """
 
     def __init__(
-        self, shell: Shell, process: Process, machine: GuestMachine, folder: Path, slowdown: float
+        self,
+        shell: Shell,
+        process: Process,
+        machine: GuestMachine,
+        folder: Path,
+        deadline: Deadline,
+        slowdown: float,
     ) -> None:
         self._shell = shell
         self._process = process
+        self._deadline = deadline
         self._slowdown = slowdown
         self._folder = folder
         self._follower = Follower()
-        self._last_line = "nothing at all"
+        self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._errors: list[str] = []
         self._said: deque[str] = deque()
         self._answers: deque[Mapping[str, object]] = deque()
         self._numbers = itertools.count(1)
         self._closed = False
         self.machine = machine
+        self.qemu = ""
+        """The version of QEMU that runs it, as its monitor says."""
+        self.kernel = ""
+        """Release and builder of the guest's kernel, as it says itself."""
         self._boot()
 
     @classmethod
@@ -82,14 +92,16 @@ class LinuxGuest:
         shell: Shell,
         machine: GuestMachine,
         folder: Path,
+        deadline: Deadline,
         *,
         cgroup: str | None = None,
         slowdown: float = 1.0,
     ) -> LinuxGuest:
-        """Start QEMU and wait until the guest's process answers.
+        """Start QEMU and wait until the guest's process answers; if it does not, QEMU is ended.
 
-        `folder` gets guest-console.log, as it comes. With `cgroup` all of QEMU's memory is charged
-        to that one. `slowdown` is a factor of every deadline.
+        `folder` gets guest-console.log, as it comes. `deadline` is of all that the guest is waited
+        for but its end. With `cgroup` all of QEMU's memory is charged to that one. `slowdown` is a
+        factor of every other limit.
         """
         # The last CPU of the host, which has nothing else to do where it is isolated.
         last = int(shell.run("nproc --all").stdout) - 1
@@ -100,20 +112,23 @@ class LinuxGuest:
         (folder / "guest-qemu.txt").write_text(shlex.join(argv) + "\n")
         process = shell.start(argv)
         try:
-            return cls(shell, process, machine, folder, slowdown)
-        except LinuxGuestDied:
-            # The host is well, so nothing of the guest may stay on it.
-            try:
-                process.wait(Deadline(END_SECONDS * slowdown))
-            finally:
-                process.close()
+            return cls(shell, process, machine, folder, deadline, slowdown)
+        except HostDied:
+            process.close()
             raise
         except BaseException:
-            process.close()
+            # Nothing of the guest may stay on a host that lives.
+            try:
+                _end(process, slowdown)
+            except (HostDied, DeadlineExceeded):
+                raise
+            except InfraError:
+                # Why it did not start is what there is to tell.
+                pass
             raise
 
     def _boot(self) -> None:
-        ready = self._take(Deadline(BOOT_SECONDS * self._slowdown))
+        ready = self._take(self._deadline.within(BOOT_SECONDS * self._slowdown))
         match = re.fullmatch("protocol=1 pid=([0-9]{1,10})", ready.text, re.ASCII)
         if ready.kind != "ready" or match is None:
             raise InfraError(f"linux-guest-vmm did not start: {ready}")
@@ -169,7 +184,9 @@ class LinuxGuest:
         self.monitor(
             "calc-dirty-rate", {"calc-time": 1, "mode": "dirty-bitmap"}, seconds=ANSWER_SECONDS
         )
-        deadline = Deadline(FLUSH_SECONDS * self._slowdown)
+        what = "QEMU to read the dirty log"
+        limit = self._time_for(what, FLUSH_SECONDS)
+        deadline = Deadline(limit)
         while True:
             told = self.monitor("query-dirty-rate", seconds=ANSWER_SECONDS)
             status = told.get("status") if isinstance(told, dict) else None
@@ -177,7 +194,8 @@ class LinuxGuest:
                 return
             if status != "measuring":
                 raise InfraError(f"QEMU does not measure the dirty rate: {told}")
-            deadline.check("QEMU to read the dirty log")
+            if deadline.expired():
+                raise self._late(what, limit, FLUSH_SECONDS)
             self._shell.run("sleep 0.2")
 
     def pin(self, host_cpus: int) -> tuple[int, ...]:
@@ -195,7 +213,7 @@ class LinuxGuest:
         self._send("console off")
         line = self._until(("end",), "to switch itself off", ANSWER_SECONDS)
         if self._follower.panic_line is not None or line.text != "status=0":
-            raise self._died(f"QEMU ended with {line.text}")
+            raise self._died("guest-gone", f"QEMU ended with {line.text}")
 
     def monitor(
         self, command: str, given: Mapping[str, object] | None = None, *, seconds: float
@@ -239,19 +257,38 @@ class LinuxGuest:
         self, kinds: tuple[str, ...], what: str, seconds: float, whose: str = "the Linux guest "
     ) -> Line:
         """The next line of one of those kinds that says something; LinuxGuestDied if time is up."""
+        what = f"{whose}{what}"
         number = next(self._numbers)
-        limit = seconds * self._slowdown
+        limit = self._time_for(what, seconds)
         self._send(f"alarm {number} {limit * 1000:.0f}")
-        deadline = Deadline(limit + GRACE * self._slowdown)
+        deadline = self._deadline.within(limit + GRACE * self._slowdown)
         while True:
             line = self._take(deadline)
             if line.kind in kinds and (line.kind == "end" or self._said or self._answers):
                 return line
             if line.kind == "end":
-                raise self._died(f"QEMU ended with {line.text} while waiting for {whose}{what}")
+                words = f"QEMU ended with {line.text} while waiting for {what}"
+                raise self._died("guest-gone", words)
             if line == Line("alarm", str(number)):
                 self._note_registers()
-                raise self._died(f"gave up waiting for {whose}{what} after {limit:.0f} s")
+                raise self._late(what, limit, seconds)
+
+    def _time_for(self, what: str, seconds: float) -> float:
+        """Seconds that the guest gets: as many as it is due, or as the check has left for it.
+
+        InfraError if it has none.
+        """
+        left = self._deadline.remaining() - GRACE * self._slowdown
+        if left <= 0:
+            raise InfraError(f"the check has no time left to wait for {what}")
+        return min(seconds * self._slowdown, left)
+
+    def _late(self, what: str, limit: float, seconds: float) -> InfraError:
+        """The error for a guest that got so much time; it hangs only if that is all it was due."""
+        words = f"gave up waiting for {what} after {limit:.0f} s"
+        if limit < seconds * self._slowdown and self._follower.panic_line is None:
+            return InfraError(f"{words}, when the check had no time left")
+        return self._died("guest-hang", words)
 
     def _send(self, line: str) -> None:
         """Send a line; if QEMU has ended meanwhile, what it said last is worth more than that."""
@@ -263,7 +300,7 @@ class LinuxGuest:
             deadline = Deadline(GRACE * self._slowdown)
             while (last := self._take(deadline)).kind != "end":
                 pass
-            raise self._died(f"QEMU ended with {last.text} unasked") from None
+            raise self._died("guest-gone", f"QEMU ended with {last.text} unasked") from None
 
     def _take(self, deadline: Deadline) -> Line:
         """The next line, kept where it belongs."""
@@ -276,6 +313,8 @@ class LinuxGuest:
             self._heard(line.text)
         elif line.kind == "qmp":
             message = parse_qmp(line.text)
+            if "QMP" in message:
+                self.qemu = parse_greeting(message)
             if "id" in message:
                 self._answers.append(message)
         elif line.kind == "stderr":
@@ -289,18 +328,23 @@ class LinuxGuest:
         with (self._folder / "guest-console.log").open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
         self._follower.feed(f"{text}\n".encode())
-        self._last_line = text.strip() or self._last_line
+        self._last_lines += [text.strip()] if text.strip() else []
+        if not self.kernel and (banner := _BANNER.search(text)):
+            self.kernel = banner[1]
         if text.startswith(f"{GUEST}fatal "):
-            raise self._died(f"its process gave up: {text.removeprefix(GUEST)}")
+            why = f"its process gave up: {text.removeprefix(GUEST)}"
+            raise self._died("guest-gone", why)
         if text.startswith(GUEST):
             self._said.append(text.removeprefix(GUEST))
 
-    def _died(self, why: str) -> LinuxGuestDied:
+    def _died(self, kind: GuestEnd, why: str) -> LinuxGuestDied:
         """The error for a guest that is of no use any more, with its last words and QEMU's."""
         if self._follower.panic_line is not None:
+            kind = "guest-panic"
             why = f"the Linux guest panicked: {self._follower.panic_line}; {why}"
+        lines = " / ".join(line[:200] for line in self._last_lines) or "nothing at all"
         words = f"; QEMU said: {' '.join(self._errors)[-300:]}" if self._errors else ""
-        return LinuxGuestDied(f"{why}; its last line was: {self._last_line[:200]}{words}")
+        return LinuxGuestDied(kind, f"{why}; the last on its console: {lines}{words}")
 
     def _note_registers(self) -> None:
         """Keep the registers of a guest that hangs, if QEMU still tells them."""
@@ -331,10 +375,7 @@ class LinuxGuest:
         if self._closed:
             return
         self._closed = True
-        try:
-            self._process.wait(Deadline(END_SECONDS * self._slowdown))
-        finally:
-            self._process.close()
+        _end(self._process, self._slowdown)
 
     def __enter__(self) -> LinuxGuest:
         return self
@@ -346,3 +387,11 @@ class LinuxGuest:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _end(process: Process, slowdown: float) -> None:
+    """End QEMU by way of what holds it, and wait until it and its VM are gone."""
+    try:
+        process.wait(Deadline(END_SECONDS * slowdown))
+    finally:
+        process.close()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import BaseModel, Field, ValidationError
+
 from harness.errors import InfraError
 from harness.linux_guest.machine import PAGE, RAM_BASE, GuestMachine
 
@@ -31,6 +33,21 @@ class Line:
 
     kind: Kind
     text: str
+
+
+class _Numbers(BaseModel):
+    major: int
+    minor: int
+    micro: int
+
+
+class _Version(BaseModel):
+    qemu: _Numbers
+    package: str = Field(max_length=200)
+
+
+class _Greeting(BaseModel):
+    version: _Version
 
 
 def parse_line(line: str) -> Line:
@@ -94,6 +111,20 @@ def parse_qmp(text: str) -> Mapping[str, object]:
     if not isinstance(message, dict):
         raise InfraError(f"QEMU's monitor said {text[:80]!r}")
     return message
+
+
+def parse_greeting(message: Mapping[str, object]) -> str:
+    """QEMU's version and package, as its monitor's first message has them.
+
+    For example "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)". InfraError if it does not say.
+    """
+    try:
+        version = _Greeting.model_validate(message["QMP"]).version
+    except ValidationError as exc:
+        raise InfraError(f"QEMU's monitor does not name its version: {str(message)[:80]}") from exc
+    numbers = version.qemu
+    words = f"{numbers.major}.{numbers.minor}.{numbers.micro}"
+    return f"{words} ({version.package})" if version.package else words
 
 
 def parse_hva(text: str) -> int:

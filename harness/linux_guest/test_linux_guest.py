@@ -17,14 +17,16 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import ACCESS_FAULT, situation
-from harness.checks.mglru import CGROUP, Memcg, zram_swap
+from harness.checks.mglru import CGROUP, zram_swap
 from harness.checks.pages import pick, shorten, show_set
-from harness.checks.undo import undone
 from harness.contract import Contract
+from harness.deadline import Deadline
 from harness.hosts.protocols import Shell
+from harness.linux_guest import ENDING
 from harness.linux_guest.guest import LinuxGuest
 from harness.linux_guest.host_pages import IdlePages, frames, on_lru
 from harness.linux_guest.machine import RAM_BASE, GuestMachine
+from harness.linux_guest.memcg import memcg
 from harness.observe import kvmstats, stage2
 from harness.observe.collect import dump_stage2
 from harness.observe.klog import Kind
@@ -42,16 +44,22 @@ Start = Callable[..., LinuxGuest]
 
 
 @pytest.fixture
-def linux_guest(shell: Shell, claim: Claim, cell: CellSpec) -> Iterator[Start]:
+def linux_guest(shell: Shell, claim: Claim, cell: CellSpec, deadline: Deadline) -> Iterator[Start]:
     """A function that boots a Linux guest of a GuestMachine; it ends with the check."""
     if not cell.linux_guest:
         raise Unproven("the host was not given what a Linux guest needs: --linux-guest")
+    within = deadline.within(deadline.remaining() - ENDING * cell.slowdown)
     with contextlib.ExitStack() as stack:
 
         def start(machine: GuestMachine, cgroup: str | None = None) -> LinuxGuest:
             folder = claim.path("guest-console.log").parent
-            vm = LinuxGuest.start(shell, machine, folder, cgroup=cgroup, slowdown=cell.slowdown)
-            return stack.enter_context(vm)
+            vm = stack.enter_context(
+                LinuxGuest.start(
+                    shell, machine, folder, within, cgroup=cgroup, slowdown=cell.slowdown
+                )
+            )
+            claim.observe(f"guest: Linux {vm.kernel}, QEMU {vm.qemu}")
+            return vm
 
         yield start
 
@@ -123,7 +131,7 @@ def test_linux_guest_mglru(
     everything = frozenset(range(PAGES))
     with (
         zram_swap(shell),
-        _memcg(shell) as memcg,
+        memcg(shell, cell.slowdown) as group,
         linux_guest(GuestMachine(pages=PAGES), CGROUP) as vm,
         tracing(shell, WANTED) as session,
     ):
@@ -131,7 +139,7 @@ def test_linux_guest_mglru(
         # Where no walk ages, the first eviction does: it finds all pages young and keeps them.
         for touched in (everything, pick(rng, PAGES)):
             name = f"{len(touched)}-touched"
-            memcg.leave_behind()
+            group.leave_behind()
             if walks:
                 _young(vm, shell, claim, frozenset(), f"walked-before-{name}")
             _flush(vm, shell, claim, session)
@@ -139,7 +147,7 @@ def test_linux_guest_mglru(
             _unmoved(vm)
             if walks:
                 _young(vm, shell, claim, touched, name)
-            memcg.evict(vm.machine.ram_pages)
+            group.evict(vm.machine.ram_pages)
             present = frames(shell, vm.pid, vm.hva, vm.pages)
             kept = frozenset(page for page in range(PAGES) if vm.pages[page] in present)
             claim.observe(f"{len(touched)} touched, {PAGES - len(kept)} of {PAGES} evicted")
@@ -237,11 +245,3 @@ def _in_place(vm: LinuxGuest, shell: Shell, pfns: dict[int, int]) -> None:
     _unmoved(vm)
     if frames(shell, vm.pid, vm.hva, vm.pages) != pfns:
         raise Unproven("the host has moved tested pages meanwhile")
-
-
-@contextlib.contextmanager
-def _memcg(shell: Shell) -> Iterator[Memcg]:
-    """A memcg for QEMU to start in. The guest must have ended when the block does."""
-    with undone(lambda: shell.run(f"rmdir {CGROUP}")):
-        shell.run(f"mkdir -p {CGROUP}")
-        yield Memcg(shell, files=False)
