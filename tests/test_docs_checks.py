@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""docs/checks.md: every check has its row, and the mutants in it are those of the table."""
+"""docs/checks.md: every check has its row, and the mutants in it are those of the table.
+
+And what docs tell of the ends of a Linux guest is what the code knows.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,24 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from harness import selection
+from harness.errors import GuestEnd
 from harness.mutants.table import TABLE, load
 
 ROOT = Path(__file__).parents[1]
+LINUX_GUEST = "With a Linux guest"
 MARKS = {"quick", "deep", "stress", "last", "linux_guest"}
 
 
 @cache
-def checks() -> dict[str, set[str]]:
+def checks(folder: str = "checks") -> dict[str, set[str]]:
     """Name of each check -> its marks, read from the source."""
     found = {}
-    for path in sorted((ROOT / "harness" / "checks").glob("test_*.py")):
+    for path in sorted((ROOT / "harness" / folder).glob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 words = " ".join(ast.unparse(one) for one in node.decorator_list)
@@ -29,10 +36,10 @@ def checks() -> dict[str, set[str]]:
 
 
 @cache
-def rows() -> dict[str, list[str]]:
+def rows(section: str = "All checks") -> dict[str, list[str]]:
     """Name of each check -> the cells of its row."""
     text = (ROOT / "docs" / "checks.md").read_text()
-    table = text.split("## All checks")[1].split("\n## ")[0]
+    table = text.split(f"\n## {section}\n")[1].split("\n## ")[0]
     found = {}
     for line in table.splitlines():
         if line.startswith("| `"):
@@ -49,9 +56,12 @@ def test_every_check_has_a_row_and_no_row_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", sorted(checks()))
 def test_row_says_all(name: str) -> None:
-    cells = rows()[name]
+    _says_all(rows()[name], checks()[name])
+
+
+def _says_all(cells: list[str], marks: set[str]) -> None:
     assert len(cells) == 8
-    assert set(re.findall(r"\w+", cells[1])) & MARKS == checks()[name], "marks"
+    assert set(re.findall(r"\w+", cells[1])) & MARKS == marks, "marks"
     assert re.fullmatch(r"\d+(, \d+)*", cells[2]), "claims"
     assert cells[3] and cells[6] and cells[7]
 
@@ -67,6 +77,32 @@ def test_mutants_of_a_row_are_those_that_name_the_check(name: str) -> None:
     assert shown <= must | provokes
     more = re.search(r"and (\w+) more", rows()[name][7])
     assert len(must) == len(shown & must) + (_number(more[1]) if more else 0)
+
+
+def test_every_check_with_a_linux_guest_has_a_row_with_its_variants() -> None:
+    """These run where they are asked for, so no mutant names one: each row says what was seen."""
+    assert set(rows(LINUX_GUEST)) == set(checks("linux_guest"))
+    named = [
+        name if variant == "" else f"{name}[{variant}]"
+        for name, cells in rows(LINUX_GUEST).items()
+        for variant in re.findall(r"\[(\w+)\]", cells[0]) or [""]
+    ]
+    assert tuple(named) == selection.checks(("-m", "linux_guest"), linux_guest=True)
+
+
+@pytest.mark.parametrize("name", sorted(checks("linux_guest")))
+def test_row_of_a_check_with_a_linux_guest_says_all(name: str) -> None:
+    cells = rows(LINUX_GUEST)[name]
+    _says_all(cells, checks("linux_guest")[name])
+    assert re.match(r"\d+", cells[5]), "seconds"
+    caught = set(re.findall(r"`([\w-]+)`", cells[7]))
+    assert caught and caught <= set(load(TABLE).mutants)
+
+
+@pytest.mark.parametrize("page", ["linux-guest.md", "summary.md"])
+def test_ends_of_a_linux_guest_are_those_of_the_code(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    assert set(re.findall(r"`(guest-\w+)`", text)) == set(get_args(GuestEnd))
 
 
 def _bare(check: str | None) -> str:
