@@ -101,6 +101,7 @@ def test_an_event_of_one_address_counts_for_its_page() -> None:
 def test_a_range_that_ends_inside_a_page_counts_for_it() -> None:
     event = trace.Event(0, 0, "x", 1, "kvm:kvm_age_hva", "", {"start": 0x2800, "end": 0x3001})
     assert trace.pages_by_hva([event], 0, 5) == (0, 0, 1, 1, 0)
+    assert trace.asked_pages([event, event], 0, 5) == {2, 3}
 
 
 @pytest.mark.parametrize("run", ["cortex-a57", "neoverse-n1"])

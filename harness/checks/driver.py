@@ -19,7 +19,7 @@ from harness.observe.trace import (
     Session,
     Wanted,
     address_range,
-    pages_by_hva,
+    asked_pages,
     pages_by_ipa,
 )
 from harness.observe.unproven import Unproven
@@ -166,8 +166,7 @@ def _check_pages(
     assert expectation.event is not None
     pages = vm.slot.pages
     events = counts.events(expectation.event)
-    times = pages_by_hva(events, vm.greeting.slot_hva, pages)
-    asked = frozenset(page for page, number in enumerate(times) if number)
+    asked = asked_pages(events, vm.greeting.slot_hva, pages)
     expected = present if expectation.reaches_kvm else frozenset()
     claim.observe(f"{expectation.event} for {len(asked)} of {len(present)} tested pages")
     missing = frozenset() if partly else expected - asked
@@ -177,7 +176,7 @@ def _check_pages(
     several = sum(
         address_range(event)[1] - address_range(event)[0] > PAGE_SIZE
         for event in events
-        if any(pages_by_hva([event], vm.greeting.slot_hva, pages))
+        if asked_pages([event], vm.greeting.slot_hva, pages)
     )
     assert not several, f"{several} events cover more than one page of 4 KiB"
 

@@ -32,7 +32,7 @@ from harness.guest_replies import PAGE_SIZE
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Event, Wanted, pages_by_hva, tracing
+from harness.observe.trace import Counts, Event, Wanted, asked_pages, tracing
 from harness.observe.unproven import Unproven
 
 TEST = "kvm:kvm_test_age_hva"
@@ -173,10 +173,7 @@ def _check_aged(
     pages, ipa = vm.slot.pages, vm.slot.ipa
     units = sorted(layout.unit(event.fields["start"]) for event in events)
     assert units == sampled, f"samples in {len(units)} units of memory, {len(sampled)} expected"
-    times = pages_by_hva(events, vm.greeting.slot_hva, pages)
-    asked = stage2.by_leaf(
-        aged, ipa, pages, frozenset(page for page, number in enumerate(times) if number)
-    )
+    asked = stage2.by_leaf(aged, ipa, pages, asked_pages(events, vm.greeting.slot_hva, pages))
     young = stage2.young(before, ipa, pages)
     if len(young) != pages:
         raise Unproven(f"{len(young)} of {pages} pages are young before any aging")
@@ -254,8 +251,7 @@ def test_hugetlb_off_lru(
         counts = session.stop()
         after = leaves(vm, shell, claim, "after")
     claim.save("trace.txt", counts.raw)
-    times = pages_by_hva(counts.events(AGE), vm.greeting.slot_hva, pages)
-    asked = frozenset(page for page, number in enumerate(times) if number)
+    asked = asked_pages(counts.events(AGE), vm.greeting.slot_hva, pages)
     claim.observe(f"page_idle passed over {len(mark.unmarked)}; KVM asked for {len(asked)}")
     assert len(mark.unmarked) == pages, f"page_idle marked {mark.marked} pages of hugetlb"
     assert not asked, f"KVM was asked for {len(asked)} pages that are on no list"

@@ -24,7 +24,7 @@ from harness.checks.pages import populated, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, pages_by_hva, tracing
+from harness.observe.trace import Wanted, asked_pages, tracing
 from harness.observe.unproven import Unproven
 
 BLOCKS = 16
@@ -69,8 +69,7 @@ def test_eviction_blocks(
             memcg.evict(PAGES)
             counts = session.stop()
             claim.save(f"trace-{len(young)}-touched.txt", counts.raw)
-            times = pages_by_hva(counts.events(AGE), vm.greeting.slot_hva, PAGES)
-            asked = _pages_by_block(page for page, number in enumerate(times) if number)
+            asked = _pages_by_block(asked_pages(counts.events(AGE), vm.greeting.slot_hva, PAGES))
             present = _pages_by_block(vm.pfns())
             claim.observe(
                 f"{len(young)} touched: asked for {len(asked)}, {BLOCKS - len(present)} evicted"

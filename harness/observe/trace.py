@@ -270,6 +270,11 @@ def pages_by_hva(events: Iterable[Event], hva: int, pages: int) -> tuple[int, ..
     return tuple(times)
 
 
+def asked_pages(events: Iterable[Event], hva: int, pages: int) -> frozenset[int]:
+    """Indices of the 4 KiB pages of a slot that any of the events was for, as pages_by_hva()."""
+    return frozenset(index for index, n in enumerate(pages_by_hva(events, hva, pages)) if n)
+
+
 # ---- text in, values out ------------------------------------------------------------------
 
 
