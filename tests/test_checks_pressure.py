@@ -14,6 +14,7 @@ import pytest
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
 from harness.checks.generations import Generations
+from harness.checks.mglru import Squeezed
 from harness.checks.notices import Notices
 from harness.checks.overlap import AGE
 from harness.checks.pressure import Reading, Regions
@@ -146,14 +147,28 @@ def test_swap_is_read_once_and_whole() -> None:
 
 def test_only_cold_pages_may_go(claim: Claim) -> None:
     some = frozenset(sorted(REGIONS.cold)[:700])
-    check_lost(claim, REGIONS, some)
+    check_lost(claim, REGIONS, some, 700)
     for region in (REGIONS.hot, REGIONS.warm):
         with pytest.raises(AssertionError, match=r"1 (hot|warm) pages were evicted, while 836"):
-            check_lost(claim, REGIONS, some | {min(region)})
+            check_lost(claim, REGIONS, some | {min(region)}, 700)
     with pytest.raises(AssertionError, match="all cold"):
-        check_lost(claim, REGIONS, REGIONS.cold)
-    with pytest.raises(Unproven):
-        check_lost(claim, REGIONS, frozenset())
+        check_lost(claim, REGIONS, REGIONS.cold, 700)
+
+
+def test_as_many_go_as_have_to(claim: Claim) -> None:
+    some = frozenset(sorted(REGIONS.cold)[:700])
+    with pytest.raises(AssertionError, match="700 tested pages are gone where 701 have to be"):
+        check_lost(claim, REGIONS, some, 701)
+    with pytest.raises(Unproven, match="need not have cost"):
+        check_lost(claim, REGIONS, some, 0)
+
+
+def test_what_is_charged_bounds_what_can_be_there() -> None:
+    now = changed(saved("start"), "stat", "kernel", 5 * 4096 - saved("start").stat["kernel"])
+    # 1,344 pages are charged at most, 5 of them the kernel's; and a batch came meanwhile.
+    assert pressure.least_lost(Squeezed(high=1344, used=1344), now, 2048) == 2048 + 5 - 1344 - 64
+    # Whatever other CPUs hold charged in advance: a limit that leaves room for all forces nothing.
+    assert pressure.least_lost(Squeezed(high=2112, used=2112), now, 2048) < 0
 
 
 def test_the_last_cold_page_goes_before_the_first_warm_one(claim: Claim) -> None:

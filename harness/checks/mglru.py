@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
@@ -22,6 +23,17 @@ ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
 # One moves young pages to the youngest generation, two more leave them behind.
 WALKS = 3
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """A limit that was set to a memcg, and what it used when the kernel had done its part.
+
+    Both are pages of 4 KiB.
+    """
+
+    high: int
+    used: int
 
 
 class Memcg:
@@ -81,18 +93,17 @@ class Memcg:
     def _pages(self, generation: lru_gen.Generation) -> int:
         return generation.anon + (generation.file if self._files else 0)
 
-    def squeeze(self, pages: int) -> int:
+    def squeeze(self, pages: int) -> Squeezed:
         """Reclaim so many pages at once, by a memory.high that is that far below what is in use.
 
-        The limit is lifted again, so that nothing goes later, when nobody looks. Returns how many
-        pages of 4 KiB too many were in use still; the kernel tries a while, then leaves it at that.
+        The limit is lifted again, so that nothing goes later, when nobody looks.
         """
         high = int(self._shell.read(f"{CGROUP}/memory.current")) // PAGE_SIZE - pages
         reclaim = (
             f"echo {high * PAGE_SIZE} > memory.high; cat memory.current; echo max > memory.high"
         )
         used = int(self._shell.run(f"cd {CGROUP} && {reclaim}").stdout) // PAGE_SIZE
-        return max(0, used - high)
+        return Squeezed(high, used)
 
     def _command(self, text: str) -> None:
         self._shell.write(lru_gen.DEBUGFS, f"{text}\n")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.checks.mglru import CGROUP
+from harness.checks.mglru import CGROUP, Squeezed
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
@@ -147,6 +147,18 @@ def read(shell: Shell, pid: int) -> Reading:
     """The counters now, of the host, the guest's memcg and its owner."""
     nonce = secrets.token_hex(16)
     return parse_reading(run_script(shell, reading_script(nonce, pid), None), nonce)
+
+
+def least_lost(done: Squeezed, now: Reading, pages: int) -> int:
+    """How many of so many tested pages cannot be in memory after a squeeze.
+
+    The kernel returns from the write to memory.high when no more is charged than that, whatever
+    CPUs had charged in advance before (mm/memcontrol.c, memory_high_write()). Meanwhile one thread
+    of the guest runs, and may charge a batch. What is charged has the tested pages in it that are
+    there, and what the kernel allocated for the guest; other memory of its owner, and what other
+    CPUs have charged in advance, only make it more.
+    """
+    return pages + now.stat["kernel"] // PAGE_SIZE - done.high - memcg.BATCH
 
 
 def disturbed(before: Reading, after: Reading) -> str:
