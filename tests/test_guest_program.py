@@ -238,6 +238,74 @@ def test_counts_of_drops_may_wrap(judge: Judge) -> None:
     assert judge(7, 0, 0, last, 0, 7) == NONE
 
 
+ROW_SHIM = (
+    '#include "row.h"\n'
+    "void extend(struct row *row, uint64_t number) { row_extend(row, number); }\n"
+    "int covers(struct row *row, uint64_t before, uint64_t ended)\n"
+    "{ return row_covers(row_read(row), before, ended); }\n"
+)
+
+
+class Row(ctypes.Structure):
+    """struct row."""
+
+    _fields_ = (("first", ctypes.c_uint64), ("last", ctypes.c_uint64))
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    library = build(tmp_path_factory.mktemp("row"), ROW_SHIM)
+    u64 = ctypes.c_uint64
+    library.extend.argtypes = [ctypes.POINTER(Row), u64]
+    library.covers.argtypes = [ctypes.POINTER(Row), u64, u64]
+    return library
+
+
+LEADER = ["away", "sample", "look"]
+ACCESSES = ["begin", "access", "end"] * 3
+
+
+def judged_rows(rows: ctypes.CDLL, reached: int) -> list[tuple[list[str], bool, bool]]:
+    """Each order of three accesses and a slot that goes, whether it is found good, and is.
+
+    The access of the number `reached` reaches the slot although it is gone.
+    """
+    results = []
+    for order in orders(LEADER, ACCESSES):
+        row, away, begun, ended, before = Row(), False, 0, 0, 0
+        good, after = True, set()
+        for step in order:
+            match step:
+                case "away":
+                    away = True
+                case "sample":
+                    before = begun
+                case "begin":
+                    begun += 1
+                case "access" if away and begun != reached:
+                    rows.extend(row, begun)
+                case "end":
+                    ended += 1
+                case "look":
+                    good, after = bool(rows.covers(row, before, ended)), {*range(before, ended)}
+        results.append((order, good, reached - 1 not in after))
+    return results
+
+
+def test_no_order_of_accesses_is_blamed_on_a_slot_that_is_gone(rows: ctypes.CDLL) -> None:
+    found = judged_rows(rows, 0)
+    assert len(found) == 220
+    assert all(good for _, good, _ in found)
+
+
+@pytest.mark.parametrize("reached", [1, 2, 3])
+def test_any_access_that_began_later_and_reached_the_slot_is_found(
+    rows: ctypes.CDLL, reached: int
+) -> None:
+    for order, good, is_good in judged_rows(rows, reached):
+        assert good == is_good, order
+
+
 LRU_GEN_SHIM = (
     '#include "lru_gen.c"\n'
     "unsigned int look_at(const char *path, char *text, unsigned long *found)\n"

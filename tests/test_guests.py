@@ -565,7 +565,7 @@ def test_a_race_that_ended_early_is_no_race() -> None:
             for word in ("stale", "lost", "wrong", "apart")
         ),
         "unlogged page=5",
-        "reached vcpu=1 page=5 accesses=9 exits=7",
+        "reached vcpu=1 page=5 writes=3-9 exits=4-9",
         "barred vcpu=1 exits=1",
     ],
 )

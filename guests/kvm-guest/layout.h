@@ -78,6 +78,12 @@ enum race_fault {
 	RACE_WRONG,		/* neither what was written nor zero */
 };
 
+/* How many accesses a vCPU has begun, and ended, since the race began. */
+struct accesses {
+	uint64_t begun;
+	uint64_t ended;
+};
+
 struct mailbox {
 	/* Written by the payload when it took an exception. */
 	uint64_t esr;
@@ -110,7 +116,8 @@ struct mailbox {
 	uint64_t seed;		/* not 0 */
 
 	/* Written by the payload. */
-	uint64_t writes;	/* touches that wrote; read by the VMM at any time */
+	struct accesses reads;	/* read by the VMM at any time, as are the writes */
+	struct accesses writes;
 	uint64_t dropped;	/* words that it found zero after a drop */
 	uint64_t fault;		/* enum race_fault; it parks at the first one */
 	uint64_t got;		/* what it read then */

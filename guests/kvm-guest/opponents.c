@@ -32,9 +32,27 @@ static const struct opponent opponents[] = {
 		.waits = true,
 		.copies = true,
 	},
-	{ .name = "slot-delete", .act = oppose_by_delete, .waits = true, .unruly = true },
-	{ .name = "slot-move", .act = oppose_by_move, .waits = true, .unruly = true },
-	{ .name = "slot-flags", .act = oppose_by_flags, .waits = true, .unruly = true },
+	{
+		.name = "slot-delete",
+		.act = oppose_by_delete,
+		.finish = oppose_by_slot_end,
+		.waits = true,
+		.unruly = true,
+	},
+	{
+		.name = "slot-move",
+		.act = oppose_by_move,
+		.finish = oppose_by_slot_end,
+		.waits = true,
+		.unruly = true,
+	},
+	{
+		.name = "slot-flags",
+		.act = oppose_by_flags,
+		.finish = oppose_by_slot_end,
+		.waits = true,
+		.unruly = true,
+	},
 	{ .name = "vms", .act = oppose_by_vm, .waits = true },
 };
 

@@ -13,46 +13,51 @@
 /* Touches that each vCPU makes while the slot is not there. */
 #define AWAY_TOUCHES 8
 
+/* How many accesses a vCPU had begun when the slot was surely gone. */
 struct tally {
-	uint64_t emulated;
-	uint64_t touches;
+	uint64_t reads;
 	uint64_t writes;
 };
 
-static uint64_t writes_of(const struct vcpu *vcpu)
+static uint64_t load_number(const uint64_t *number)
 {
-	return __atomic_load_n(&vcpu->mailbox->writes, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(number, __ATOMIC_ACQUIRE);
 }
 
-/* What was emulated is read first here, and last in check_one(): that counts in the kernel's favour. */
 static void tally_all(const struct race *race, struct tally *tallies)
 {
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
-		const struct vcpu *vcpu = &race->vm->vcpus[i];
+		const struct mailbox *mailbox = race->vm->vcpus[i].mailbox;
 
-		tallies[i].emulated = vcpu_emulated(vcpu);
-		tallies[i].touches = vcpu_touches(vcpu);
-		tallies[i].writes = writes_of(vcpu);
+		tallies[i].reads = load_number(&mailbox->reads.begun);
+		tallies[i].writes = load_number(&mailbox->writes.begun);
 	}
 }
 
-/* Of those that ended since, the first may have been made before. */
-static uint64_t surely_made(uint64_t ended)
+/*
+ * Each access that was begun later and has ended must have been made for the vCPU.
+ * What they were is read after it: that can only count in the kernel's favour.
+ */
+static int check_row(const struct vcpu *vcpu, const char *name, uint64_t before,
+		     const struct accesses *accesses, const struct row *row)
 {
-	return ended ? ended - 1 : 0;
+	uint64_t ended = load_number(&accesses->ended);
+	struct row made = row_read(row);
+
+	if (!row_covers(made, before, ended))
+		return reply_error("data", "reached vcpu=%u page=%lu %s=%lu-%lu exits=%lu-%lu",
+				   vcpu->id, vcpu->mailbox->page, name, before + 1, ended,
+				   made.first, made.last);
+	return 0;
 }
 
 static int check_one(const struct vcpu *vcpu, const struct tally *before, bool readable)
 {
-	uint64_t touches = vcpu_touches(vcpu) - before->touches;
-	uint64_t writes = writes_of(vcpu) - before->writes;
-	uint64_t emulated = vcpu_emulated(vcpu) - before->emulated;
-	uint64_t least = surely_made(writes) + (readable ? 0 : surely_made(touches));
+	const struct mailbox *mailbox = vcpu->mailbox;
 
-	if (emulated < least)
-		return reply_error("data", "reached vcpu=%u page=%lu accesses=%lu exits=%lu",
-				   vcpu->id, vcpu->mailbox->page, least, emulated);
-	return 0;
+	if (!readable && check_row(vcpu, "reads", before->reads, &mailbox->reads, &vcpu->read))
+		return -1;
+	return check_row(vcpu, "writes", before->writes, &mailbox->writes, &vcpu->written);
 }
 
 /* Lets the vCPUs touch pages that KVM must not let them touch, or not write to. */
@@ -81,6 +86,11 @@ static int check_there(struct race *race)
 	}
 	race->settled = false;
 	return 0;
+}
+
+int oppose_by_slot_end(struct race *race)
+{
+	return check_there(race);
 }
 
 /* After one touch, none is under way that began before the slot came back. */

@@ -325,7 +325,10 @@ static int reset(struct race *race)
 			return reply_errno("pthread_setaffinity_np");
 		memset(vm->vcpus[i].records, 0, vm->pages * sizeof(struct record));
 		vm->vcpus[i].mailbox->dropped = 0;
-		vm->vcpus[i].mailbox->writes = 0;
+		memset(&vm->vcpus[i].mailbox->reads, 0, sizeof(struct accesses));
+		memset(&vm->vcpus[i].mailbox->writes, 0, sizeof(struct accesses));
+		memset(&vm->vcpus[i].read, 0, sizeof(struct row));
+		memset(&vm->vcpus[i].written, 0, sizeof(struct row));
 		vm->vcpus[i].emulated = 0;
 	}
 	/* Starts from pages that hold nothing. */

@@ -105,9 +105,11 @@ static bool emulate(struct vcpu *vcpu)
 	if (run->mmio.is_write) {
 		memcpy(&value, run->mmio.data, sizeof(value));
 		__atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+		row_extend(&vcpu->written, vcpu->mailbox->writes.begun);
 	} else {
 		value = __atomic_load_n(at, __ATOMIC_SEQ_CST);
 		memcpy(run->mmio.data, &value, sizeof(value));
+		row_extend(&vcpu->read, vcpu->mailbox->reads.begun);
 	}
 	__atomic_add_fetch(&vcpu->emulated, 1, __ATOMIC_SEQ_CST);
 	return true;

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "layout.h"
+#include "row.h"
 #include "vcpu_stats.h"
 
 enum vcpu_state {
@@ -50,6 +51,8 @@ struct vcpu {
 	int error;			/* errno of KVM_RUN, 0 for a strange exit */
 
 	uint64_t emulated;	/* accesses to the tested slot that KVM_RUN ended with */
+	struct row read;	/* which reads these were, by their numbers in the race */
+	struct row written;
 
 	bool spinning;
 	bool spin_writes;

@@ -99,14 +99,30 @@ static uint64_t word_of(const struct mailbox *mailbox, uint32_t page)
 	return mailbox->slot + ((uint64_t)page << GUEST_PAGE_SHIFT) + mailbox->word;
 }
 
+/* Whoever sees an access happen also sees that it was begun. */
+static void begin(struct accesses *accesses)
+{
+	__atomic_store_n(&accesses->begun, accesses->begun + 1, __ATOMIC_RELAXED);
+	asm volatile("dmb ish" : : : "memory");
+}
+
+/* Whoever sees that an access has ended also sees what it did. */
+static void end(struct accesses *accesses)
+{
+	asm volatile("dmb ish" : : : "memory");
+	__atomic_store_n(&accesses->ended, accesses->ended + 1, __ATOMIC_RELAXED);
+}
+
 static void race_read(struct mailbox *mailbox, uint32_t page)
 {
 	struct drops *drops = drops_of(mailbox, page);
 	struct record *record = record_of(mailbox, page);
 	uint32_t done = load_count(&drops->done);
-	uint64_t got = load(word_of(mailbox, page));
+	uint64_t got;
 
-	asm volatile("dmb ish" : : : "memory");
+	begin(&mailbox->reads);
+	got = load(word_of(mailbox, page));
+	end(&mailbox->reads);
 	mailbox->got = got;
 	mailbox->fault = race_judge(record, done, load_count(&drops->begun), got);
 	if (!mailbox->fault && got != record->value) {
@@ -122,11 +138,10 @@ static void race_write(struct mailbox *mailbox, uint32_t page)
 
 	record->done = load_count(&drops->done);
 	record->value = (mailbox->value + mailbox->touches + 1) << 32 | page << 8 | mailbox->word;
-	asm volatile("dmb ish" : : : "memory");
+	begin(&mailbox->writes);
 	store(word_of(mailbox, page), record->value);
-	asm volatile("dmb ish" : : : "memory");
+	end(&mailbox->writes);
 	record->begun = load_count(&drops->begun);
-	__atomic_store_n(&mailbox->writes, mailbox->writes + 1, __ATOMIC_RELEASE);
 }
 
 static void count_touch(struct mailbox *mailbox)
