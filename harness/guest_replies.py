@@ -47,6 +47,10 @@ class GuestHung(Hung):
         self.touches = touches
 
 
+class GuestSlow(InfraError):
+    """A race was not over in time although every vCPU got on: a busy machine, not a hang."""
+
+
 class GuestDataLost(InfraError):
     """A tested page does not hold what the guest last wrote to it."""
 
@@ -316,6 +320,8 @@ def raise_error(reply: Reply) -> NoReturn:
         raise PagesMoved(message, reply.page_set("pages"))
     if kind == "data":
         raise GuestDataLost(message)
+    if kind == "slow":
+        raise GuestSlow(message)
     if kind in ("usage", "system", "guest", "fatal"):
         raise InfraError(message)
     reply.bad("no known kind of error")

@@ -406,8 +406,8 @@ class Guest:
         """All vCPUs touch random pages while agers age them and an opponent does its part.
 
         Raises GuestDataLost if a vCPU reads or does what it must not, or the dirty log misses a
-        page; GuestHung if one makes no progress. What the pages held before is dropped; at the
-        end each vCPU reads all of them, so that they are young.
+        page; GuestHung if one makes no progress; GuestSlow if all do, but not in time. What the
+        pages held before is dropped; at the end each vCPU reads all of them, so they are young.
         """
         reply = self._ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
         race = RaceReply(*(reply.number(name) for name in RACE))

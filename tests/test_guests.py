@@ -11,8 +11,15 @@ from fake_shell import UnaskedShell
 
 from harness import guests
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.guest_replies import GuestDataLost, GuestHung, PagesMoved, RaceReply, Slot
+from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
+from harness.guest_replies import (
+    GuestDataLost,
+    GuestHung,
+    GuestSlow,
+    PagesMoved,
+    RaceReply,
+    Slot,
+)
 from harness.guests import Guest
 from harness.hosts.protocols import Process
 
@@ -573,6 +580,14 @@ def test_what_must_not_be_seen_in_a_race_is_lost_data(text: str) -> None:
     guest, _ = start(f"error data {text}")
     with pytest.raises(GuestDataLost, match=text.split()[0]):
         guest.race(7, rounds=32, agers=2)
+
+
+def test_a_race_that_is_only_slow_is_no_hang() -> None:
+    guest, _ = start("error slow a race against vms was not over in 40 s, but no vCPU hung")
+    with pytest.raises(GuestSlow, match="no vCPU hung"):
+        guest.race(7, rounds=32, agers=2)
+    # Neither a death of the host nor data that is lost, for which a series would be blamed.
+    assert not issubclass(GuestSlow, Hung | DeadlineExceeded | GuestDataLost)
 
 
 def test_churn_counts_its_vms() -> None:

@@ -27,7 +27,13 @@
 #define MAX_CPUS 2
 /* Touches that each vCPU must make between two rounds. */
 #define PACE 4
-/* Seconds that a vCPU has to park at the end, even if time is up. */
+/*
+ * Parts of --timeout: a race that is not over then is slow, and a vCPU that makes no
+ * touch for so long is hung. What is left is for the others to park.
+ */
+#define RACE_TIME (2.0 / 3)
+#define PATIENCE (1.0 / 6)
+/* Seconds that a vCPU has to park when something has failed. */
 #define PARK_PATIENCE 2.0
 #define SMALL_RANGE 12
 /* About what a page takes an ager on an emulated host, in microseconds. */
@@ -185,34 +191,53 @@ static int act(struct race *race)
 	return result;
 }
 
-/* The first vCPU that is short of its goal, or NULL. */
-static struct vcpu *find_behind(const struct race *race, const uint64_t *goals)
+/* Time is up although all get on: no kernel is to blame for a slow machine. */
+static int reply_slow(const struct race *race)
 {
-	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
-		if (vcpu_touches(&race->vm->vcpus[i]) < goals[i])
-			return &race->vm->vcpus[i];
-	}
-	return NULL;
+	return reply_error("slow", "a race against %s was not over in %.0f s, but no vCPU hung",
+			   race->opponent->name, race->vm->timeout * RACE_TIME);
 }
 
 /*
- * Each vCPU must get on, whatever the others do. To look more often would stop
- * the vCPU that runs on this CPU: on an emulated host, an interruption costs it
- * more than a touch.
+ * Waits until a vCPU has made so many touches, or runs no longer. It is hung, and
+ * kicked out, if it makes none for too long. To look more often would stop the vCPU
+ * that runs on this CPU: on an emulated host, an interruption costs it more than a
+ * touch.
  */
-int race_wait_touches(struct race *race, uint64_t touches)
+static int wait_vcpu(const struct race *race, struct vcpu *vcpu, uint64_t goal)
 {
 	const struct timespec moment = { .tv_nsec = 2000000 };
+	uint64_t first = vcpu_touches(vcpu), seen = first, made;
+	double since = now();
+
+	while ((made = vcpu_touches(vcpu)) < goal && vcpu_is_running(vcpu)) {
+		if (made != seen)
+			since = now();
+		seen = made;
+		if (now() - since > race->patience)
+			return vcpu_wait_parked(vcpu, 0);
+		if (made != first && left(race) <= 0)
+			return reply_slow(race);
+		nanosleep(&moment, NULL);
+	}
+	return 0;
+}
+
+/* Each vCPU must get on, whatever the others do. */
+int race_wait_touches(struct race *race, uint64_t touches)
+{
 	uint64_t goals[MAX_VCPUS];
-	struct vcpu *behind;
 
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
 		goals[i] = vcpu_touches(&race->vm->vcpus[i]) + touches;
-	while ((behind = find_behind(race, goals))) {
-		if (vcpu_is_running(behind) && left(race) > 0)
-			nanosleep(&moment, NULL);
-		else if (vcpu_wait_touches(behind, goals[behind->id], 0))
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
+		struct vcpu *vcpu = &race->vm->vcpus[i];
+
+		if (wait_vcpu(race, vcpu, goals[i]))
 			return -1;
+		/* None parks of its own accord, unless it saw what it must not. */
+		if (vcpu_touches(vcpu) < goals[i])
+			return vcpu_wait_touches(vcpu, goals[i], 0);
 	}
 	return 0;
 }
@@ -222,6 +247,8 @@ static int run_rounds(struct race *race, uint32_t rounds)
 	for (uint32_t round = 0; round < rounds; round++) {
 		if (act(race) || race_wait_touches(race, PACE))
 			return -1;
+		if (left(race) <= 0)
+			return reply_slow(race);
 	}
 	return race->opponent->finish ? race->opponent->finish(race) : 0;
 }
@@ -239,23 +266,31 @@ static void start_vcpu(struct race *race, struct vcpu *vcpu, enum mailbox_comman
 	vcpu_go(vcpu, command, vm->pages, race->before[vcpu->id]);
 }
 
-/* Ends the vCPUs' command; -1 with the reply if one saw what it must not, or hangs. */
+static void stop_vcpus(const struct race *race)
+{
+	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
+		__atomic_store_n(&race->vm->vcpus[i].mailbox->stop, 1, __ATOMIC_RELEASE);
+}
+
+/*
+ * Waits for the vCPUs to end their command; -1 with the reply if one saw what it
+ * must not, hangs, or is not through in time. What has failed already is told,
+ * unless a vCPU hangs.
+ */
 static int end_vcpus(struct race *race, int failed)
 {
 	for (unsigned int i = 0; i < race->vm->vcpu_count; i++) {
 		struct vcpu *vcpu = &race->vm->vcpus[i];
 
-		if (vcpu_wait_parked(vcpu, left(race) + PARK_PATIENCE))
+		if (!failed && wait_vcpu(race, vcpu, UINT64_MAX)) {
+			failed = -1;
+			stop_vcpus(race);
+		}
+		if (vcpu_wait_parked(vcpu, failed ? PARK_PATIENCE : race->patience))
 			failed = -1;
 	}
 	/* It outranks a vCPU that made no progress, since it parks at once. */
 	return check_faults(race) ? -1 : failed;
-}
-
-static void stop_vcpus(const struct race *race)
-{
-	for (unsigned int i = 0; i < race->vm->vcpu_count; i++)
-		__atomic_store_n(&race->vm->vcpus[i].mailbox->stop, 1, __ATOMIC_RELEASE);
 }
 
 int race_pause(struct race *race)
@@ -410,7 +445,8 @@ int command_race(struct vm *vm, char **words)
 		.vm = vm,
 		.drops = (void *)(vm->payload + vm_drops_offset(vm)),
 		.cpus = online < MAX_CPUS ? online : MAX_CPUS,
-		.until = now() + vm->timeout,
+		.until = now() + vm->timeout * RACE_TIME,
+		.patience = vm->timeout * PATIENCE,
 		.opponent = opponent_find(words[4]),
 	};
 	uint32_t seed, rounds, agers;

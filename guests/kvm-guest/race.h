@@ -54,6 +54,7 @@ struct race {
 	unsigned int cpus;
 	uint64_t random;
 	double until;		/* of CLOCK_MONOTONIC, in seconds */
+	double patience;	/* seconds without a touch that make a vCPU hung */
 	int marker;		/* of the trace that records this, -1 if none does */
 	double begun;		/* when the act that is marked began */
 	uint64_t before[MAX_VCPUS];	/* touches that each vCPU made before it was let go last */

@@ -166,6 +166,8 @@ static void race(struct mailbox *mailbox)
 static void race_check(struct mailbox *mailbox)
 {
 	for (uint64_t page = 0; page < mailbox->count && !mailbox->fault; page++) {
+		if (told_to_stop(mailbox))
+			return;
 		mailbox->page = page;
 		race_read(mailbox, page);
 		count_touch(mailbox);
