@@ -365,6 +365,20 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
     assert "kvmh1_g g'" in plain
 
 
+def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:
+    wanted = trace.Wanted(returns={"f": "", "g": ""}, slowed={"f": 2})
+    script = trace.setup_script(wanted)
+    slow, plain = (script.index(f"r:kvm_harness/kvmhr0_f{end} f") for end in ("_slow", ""))
+    # Of two on one return the later one comes first, so its event is not late.
+    assert slow < plain
+    assert "s1=%x30:symstr" in script[slow:plain]
+    assert "symstr" not in script[plain:]
+    # In the ring buffer such an event damages what follows it.
+    assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow/filter" in script[slow:plain]
+    said = "absent slowed f(): refused\nok f()\nok g()\n"
+    assert trace.parse_setup(said, wanted) == {trace.slowed_return("f"): "refused"}
+
+
 HEADER = "# tracer: nop\n# entries-in-buffer/entries-written: 2/2   #P:2\n"
 MARKS = (
     "       kvm-guest-146     [000] .....    11.567114: tracing_mark_write: "

@@ -59,8 +59,11 @@ MARK = "mark"
 _MARK_IN_TRACE = "tracing_mark_write"
 
 # What a slowed probe fetches again and again: the caller's name. Each costs two searches of the
-# kernel's symbols. Linux 6.3 brought the type.
+# kernel's symbols. Linux 6.3 brought the type. Its event must be filtered out, as it then goes to a
+# page of its own first. Recorded on 6.12, it damaged the ring buffer, likely since the kernel
+# reserves room for the name, but takes it to be KSYM_NAME_LEN bytes and clears the last of these.
 _SLOWLY = "%x30:symstr"
+_NEVER = "common_pid < 0"
 # An event must fit a page, and each name takes up to 60 bytes of it.
 MOST_SLOWED = 48
 
@@ -96,9 +99,10 @@ class Wanted:
     `buffer_kib` is per CPU. `filters` gives an event of `events` a filter expression
     (Documentation/trace/events.rst, "Event filtering"). `returns` names functions whose returns
     are recorded as events, each with a filter on its returned value `ret`; "" records them all.
-    `slowed` are those of `functions` whose entry is to take long, to widen the window of a race,
-    with how often the time of looking up a symbol, up to MOST_SLOWED: 8 are a tenth of a
-    millisecond and more under emulation, if the kernel can.
+    `slowed` are those of `functions` whose entry, and those of `returns` whose return, is to take
+    long, to widen the window of a race, with how often the time of looking up a symbol, up to
+    MOST_SLOWED: 8 are a tenth of a millisecond and more under emulation, if the kernel can. The
+    event of a return stands where that time begins.
     """
 
     events: tuple[str, ...] = ()
@@ -130,6 +134,10 @@ class Wanted:
         plain = function.replace(".", "_")[:48]
         return f"kvmh{self.functions.index(function)}_{plain}"
 
+    def fetches(self, function: str) -> str:
+        """What a probe on a function fetches for no other reason than to take long."""
+        return "".join(f" s{index}={_SLOWLY}" for index in range(self.slowed.get(function, 0)))
+
     def return_probe(self, function: str) -> str:
         """The name of our kretprobe event on a function."""
         plain = function.replace(".", "_")[:48]
@@ -141,6 +149,11 @@ class Wanted:
         names = {event.partition(":")[2]: event for event in self.events}
         names[_MARK_IN_TRACE] = MARK
         return names | {self.return_probe(name): returned(name) for name in self.returns}
+
+
+def slowed_return(function: str) -> str:
+    """What `absent` has if the return of a function that is to take long cannot be made to."""
+    return f"slowed {function}()"
 
 
 def returned(function: str) -> str:
@@ -405,7 +418,10 @@ def parse_setup(text: str, wanted: Wanted) -> Mapping[str, str]:
     The set-up script prints one line "ok NAME" or "absent NAME: REASON" each.
     """
     absent: dict[str, str] = {}
-    names = [*wanted.events, *wanted.functions, *(returned(name) for name in wanted.returns)]
+    names = [*wanted.events, *wanted.functions]
+    for name in wanted.returns:
+        names += [slowed_return(name)] if name in wanted.slowed else []
+        names.append(returned(name))
     lines = whole_lines(text, "set-up of the trace")
     for number, line in enumerate(lines, 1):
         word, _, rest = line.partition(" ")
@@ -460,11 +476,14 @@ def setup_script(wanted: Wanted) -> str:
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
-        slowly = (f" s{index}={_SLOWLY}" for index in range(wanted.slowed.get(function, 0)))
-        fetches = tuple(dict.fromkeys(("".join(slowly), "")))
-        lines.append(_probe_script(function, function, probe, "p", fetches, "common_pid < 0"))
+        fetches = tuple(dict.fromkeys((wanted.fetches(function), "")))
+        lines.append(_probe_script(function, function, probe, "p", fetches, _NEVER))
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
+        if slowly := wanted.fetches(function):
+            # Of two probes on a return the one that was made last comes first.
+            name = slowed_return(function)
+            lines.append(_probe_script(name, function, f"{probe}_slow", "r", (slowly,), _NEVER))
         lines.append(
             _probe_script(returned(function), function, probe, "r", (" ret=$retval",), condition)
         )
