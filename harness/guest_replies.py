@@ -182,8 +182,9 @@ class RaceReply:
     `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
     found zero after a drop; `passes` are those of all agers. `acts` counts the opponent's system
     calls; `acts_us` is what they took together, `slowest_us` the slowest, in microseconds. Pages
-    were dropped, paged out, and named by the dirty log; `emulated` accesses ended KVM_RUN since
-    the slot was not there; `vms` shared the pages and ended; so many huge pages were `collapsed`.
+    were dropped, paged out (taken, not only asked for), and named by the dirty log; `emulated`
+    accesses ended KVM_RUN since the slot was not there; `vms` shared the pages and ended; so many
+    huge pages were `split`, and ranges `collapsed` to one again.
     """
 
     rounds: int
@@ -199,6 +200,7 @@ class RaceReply:
     logged: int
     emulated: int
     vms: int
+    split: int
     collapsed: int
 
 

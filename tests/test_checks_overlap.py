@@ -61,6 +61,13 @@ def test_a_short_window_before_a_long_one_does_not_end_the_search() -> None:
     assert meetings(spans, [age(4), age(50)]) == 1
 
 
+def test_where_an_event_has_no_address_its_time_alone_counts() -> None:
+    marked = Event(15, 0, "task", 2, "f()", "", {"ret": 0})
+    late = Event(25, 0, "task", 2, "f()", "", {"ret": 0})
+    assert meetings((window(10, 20),), [marked, late], Window.lasts) == 1
+    assert meetings((window(10, 20, pid=2),), [marked], Window.lasts) == 0
+
+
 def mark(begins: int, time: int, pid: int = 1, first: int = 0, pages: int = 8) -> Event:
     fields = {"begins": begins, "start": first * PAGE, "end": (first + pages) * PAGE}
     return Event(time, 0, "task", pid, MARK, "", fields)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import cast, get_args
 
 from harness.checks.racing import DRIVERS, Met, show
 from harness.guest_replies import RaceReply
-from harness.guests import Ager
+from harness.guests import Ager, Opponent
 
 
 def reply(**changed: int) -> RaceReply:
@@ -19,6 +19,22 @@ def test_what_met_adds_up() -> None:
     met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3)
     assert met == Met(15, 5, 1)
     assert met.words().startswith("1 of 15 agings of its pages began during one of the")
+
+
+def test_meetings_alone_do_not_prove_that_the_opponent_got_its_way() -> None:
+    met = Met(ages=10, acts=2, together=8)
+    for opponent, word in (
+        ("pageout", "paged out"),
+        ("split", "split"),
+        ("dirty-log", "marked dirty"),
+    ):
+        assert word in met.missing(cast(Opponent, opponent))
+    assert not met.missing("slot-move")
+    assert not (met + Met(paged_out=1)).missing("pageout", 8)
+    assert not (met + Met(split=1)).missing("split", 8)
+    assert (met + Met(marked=7)).missing("dirty-log", 8)
+    assert not (met + Met(marked=8)).missing("dirty-log", 8)
+    assert "did not meet" in Met(ages=10, acts=2).missing("slot-move")
 
 
 def test_a_race_without_acts_has_no_mean() -> None:

@@ -24,13 +24,20 @@ static const struct opponent opponents[] = {
 	{ .name = "unmap", .act = oppose_by_unmap },
 	{ .name = "dontneed", .act = oppose_by_drop },
 	{ .name = "pageout", .act = oppose_by_pageout },
-	{ .name = "split", .act = oppose_by_split, .waits = true, .backing = BACKING_THP },
+	{
+		.name = "split",
+		.act = oppose_by_split,
+		.waits = true,
+		.whole = true,
+		.backing = BACKING_THP,
+	},
 	{
 		.name = "dirty-log",
 		.act = oppose_by_log,
 		.finish = oppose_by_log_end,
 		.waits = true,
 		.copies = true,
+		.whole = true,
 	},
 	{
 		.name = "slot-delete",

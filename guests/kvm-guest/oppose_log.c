@@ -8,16 +8,18 @@
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <unistd.h>
 
 #include "race.h"
 #include "reply.h"
 
 #define WORD_BITS 64
-/* How often the log is read in a migration, on average. */
-#define READS 6
-/* So long the vCPUs write and the agers age between two reads, in nanoseconds. */
-#define MOMENT 1000000
+/* Of so many acts one ends the migration, on average. */
+#define ACTS 6
+/* How often the log is read in each of the others, while the agers go on. */
+#define READS 4
+/* At most so long the vCPUs write and the agers age between two reads, in microseconds. */
+#define MOMENT 2000
 
 static void copy_page(const struct race *race, uint32_t page)
 {
@@ -94,16 +96,16 @@ int oppose_by_log_end(struct race *race)
 
 int oppose_by_log(struct race *race, uint32_t first, uint32_t count)
 {
-	const struct timespec moment = { .tv_nsec = MOMENT };
-
 	(void)first;
 	(void)count;
 	if (!race->logging)
 		return begin(race);
-	if (!race_random(race, READS))
+	if (!race_random(race, ACTS))
 		return oppose_by_log_end(race);
-	if (copy_logged(race))
-		return -1;
-	nanosleep(&moment, NULL);
-	return copy_logged(race);
+	for (int i = 0; i < READS; i++) {
+		if (copy_logged(race))
+			return -1;
+		usleep(race_random(race, MOMENT));
+	}
+	return 0;
 }

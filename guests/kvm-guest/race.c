@@ -148,7 +148,7 @@ static uint32_t pick_count(struct race *race)
 	uint32_t kind = race_random(race, 8), pages = race->vm->pages;
 
 	if (kind == 7 || (kind > 3 && race->agers.kind != AGER_PAGE_IDLE) ||
-	    backing_is_huge(race->vm->backing))
+	    race->opponent->whole)
 		return pages;
 	return kind < 4 ? 1 : 1 + race_random(race, SMALL_RANGE < pages ? SMALL_RANGE : pages);
 }
@@ -417,7 +417,8 @@ static void reply_race(const struct race *race, uint32_t rounds, uint64_t touche
 	fprintf(reply, " dropped=%" PRIu64 " paged_out=%" PRIu64, counts->dropped,
 		counts->paged_out);
 	fprintf(reply, " logged=%" PRIu64 " emulated=%" PRIu64, counts->logged, emulated);
-	fprintf(reply, " vms=%" PRIu64 " collapsed=%" PRIu64, counts->vms, counts->collapsed);
+	fprintf(reply, " vms=%" PRIu64 " split=%" PRIu64, counts->vms, counts->split);
+	fprintf(reply, " collapsed=%" PRIu64, counts->collapsed);
 }
 
 static int run(struct race *race, enum ager_kind kind, uint32_t rounds, uint32_t agers)

@@ -24,6 +24,8 @@ struct opponent {
 	bool waits;
 	/* It needs race.copy. */
 	bool copies;
+	/* It is about all pages at once, so the agers are sent to all of them. */
+	bool whole;
 	/*
 	 * Does it once, while the agers are at @count pages from @first on and the vCPUs
 	 * run; returns 0, or -1 with the reply.
@@ -39,9 +41,10 @@ struct race_counts {
 	double seconds;		/* that these took together */
 	double slowest;
 	uint64_t dropped;	/* pages taken away by MADV_DONTNEED, with repetition */
-	uint64_t paged_out;	/* by MADV_PAGEOUT */
+	uint64_t paged_out;	/* that MADV_PAGEOUT took */
 	uint64_t logged;	/* pages that the dirty log named */
 	uint64_t vms;		/* that shared the pages, and ended */
+	uint64_t split;		/* huge pages */
 	uint64_t collapsed;	/* ranges that became huge pages again */
 };
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from harness.observe.trace import Event
@@ -12,6 +12,8 @@ AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
 # Entered between the load of a stage-2 entry and the store that makes it old.
 AGE_CALLBACK = "stage2_age_walker"
+# Puts a page into the dirty log; a write fault calls it when it has mapped the page.
+MARK_DIRTY = "mark_page_dirty_in_slot"
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Window:
     start_address: int
     end_address: int
 
+    def lasts(self, event: Event) -> bool:
+        """Whether another thread's event falls into it, for whatever address."""
+        return event.pid != self.pid and self.begin <= event.time <= self.end
+
     def holds(self, event: Event) -> bool:
         """Whether another thread's event for an address of the range falls into it."""
         return (
-            event.pid != self.pid
-            and self.begin <= event.time <= self.end
+            self.lasts(event)
             and event.fields["start"] < self.end_address
             and event.fields["end"] > self.start_address
         )
@@ -87,14 +92,18 @@ def in_guest(
     return tuple(found)
 
 
-def meetings(spans: Iterable[Window], events: Iterable[Event]) -> int:
-    """How many events began within a window, for an address of its range, in another thread."""
+def meetings(
+    spans: Iterable[Window],
+    events: Iterable[Event],
+    meets: Callable[[Window, Event], bool] = Window.holds,
+) -> int:
+    """How many events fall into a window: for an address of its range, in another thread."""
     open_at = sorted(spans, key=lambda window: window.begin)
     number = first = 0
     for event in sorted(events, key=lambda event: event.time):
         while first < len(open_at) and open_at[first].end < event.time:
             first += 1
-        number += any(window.holds(event) for window in _begun(open_at[first:], event.time))
+        number += any(meets(window, event) for window in _begun(open_at[first:], event.time))
     return number
 
 

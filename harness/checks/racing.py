@@ -2,8 +2,9 @@
 """Run a race between agers and an opponent, and tell how often they met.
 
 The guest program marks in the trace when its opponent acts (docs/guest-protocol.md, "A race"); KVM
-tells when an aging begins. A kprobe on the walk's callback makes the time between its load of an
-entry and its store longer, and with it the window.
+tells when an aging begins. Windows are made wider by kprobes: between the load of an entry and its
+store, on the walk's callback; and between what a write fault does before and after it puts its page
+into the dirty log, on the return of the function that does.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import pytest
 
@@ -19,7 +20,15 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.overlap import AGE, AGE_CALLBACK, acts, in_guest, meetings
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    MARK_DIRTY,
+    Window,
+    acts,
+    in_guest,
+    meetings,
+)
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.undo import undone
 from harness.contract import Contract, Driver
@@ -27,8 +36,7 @@ from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
-from harness.observe.trace import MARK, Counts, Session, Wanted, tracing
-from harness.observe.vmstat import parse_vmstat
+from harness.observe.trace import MARK, Counts, Session, Wanted, returned, tracing
 
 # More than the two CPUs that a race uses.
 VCPUS = 3
@@ -57,21 +65,44 @@ class Size:
 
 @dataclass(frozen=True)
 class Met:
-    """How often what should race did: agings that began while the opponent acted."""
+    """How often what should race did, and how often the opponent got its way.
+
+    `together` are agings that began while the opponent acted, `marked` faults that put a page into
+    the dirty log meanwhile; `paged_out` and `split` are pages and huge pages.
+    """
 
     ages: int = 0
     acts: int = 0
     together: int = 0
+    marked: int = 0
+    paged_out: int = 0
+    split: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return Met(self.ages + other.ages, self.acts + other.acts, self.together + other.together)
+        return Met(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def words(self) -> str:
         """The numbers in a sentence."""
-        return (
+        text = (
             f"{self.together} of {self.ages} agings of its pages began during one of the "
             f"opponent's {self.acts} acts"
         )
+        return text + (f", {self.marked} pages were marked dirty then" if self.marked else "")
+
+    def missing(self, opponent: Opponent, least: int = 1) -> str:
+        """What did not happen as often as it must for the race to prove anything, "" if all did.
+
+        A page-out and a split need to have come about once: that is up to who holds the pages.
+        """
+        if self.together < least:
+            return f"aging and its opponent did not meet: {self.words()}"
+        if opponent == "dirty-log" and self.marked < least:
+            return f"no page was marked dirty while the log was read: {self.words()}"
+        if opponent == "pageout" and not self.paged_out:
+            return "no page was paged out"
+        if opponent == "split" and not self.split:
+            return "no huge page was split"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -103,15 +134,23 @@ class Field:
                 opponent=self.opponent,
             ),
         )
-        return result, self._met(counts)
+        return result, self._met(result, counts)
 
-    def _met(self, counts: Counts) -> Met:
+    def _met(self, result: RaceReply, counts: Counts) -> Met:
         ages = counts.events(AGE)
         if self.opponent == "guest":
             spans = in_guest(counts.events(ENTER), counts.events(LEAVE), *tested(self.vm))
         else:
             spans = acts(counts.events(MARK))
-        return Met(len(ages), len(spans), meetings(spans, ages))
+        marks = counts.events(returned(MARK_DIRTY)) if self.opponent == "dirty-log" else ()
+        return Met(
+            ages=len(ages),
+            acts=len(spans),
+            together=meetings(spans, ages),
+            marked=meetings(spans, marks, Window.lasts),
+            paged_out=result.paged_out,
+            split=result.split,
+        )
 
 
 def kept(
@@ -130,14 +169,17 @@ def kept(
     return result, stopped[0]
 
 
-def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, *, huge: bool = False) -> None:
-    """Assert that what was through a race ages as exactly as anything else."""
+def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int = 1) -> None:
+    """Assert that what was through a race ages as exactly as anything else.
+
+    Touched are whole blocks of so many pages: one touch makes all of a huge page young.
+    """
     populated(vm)
     mark_idle(vm)
     old_pages(vm, shell, claim)
     vm.flush()
-    # One touch makes all of a block young.
-    touched = frozenset(range(vm.slot.pages)) if huge else pick(rng, vm.slot.pages)
+    firsts = pick(rng, vm.slot.pages // block)
+    touched = frozenset(page for at in firsts for page in range(at * block, (at + 1) * block))
     vm.touch(touched, write=True)
     young_pages(vm, shell, claim, touched)
     vm.verify(range(vm.slot.pages))
@@ -175,22 +217,20 @@ def field(
         # Ends before its swap does.
         stack.enter_context(vm)
         start, end = tested(vm)
+        # A fault stays for long where its page is marked: it must be mapped by then.
+        returns = {MARK_DIRTY: ""} if opponent == "dirty-log" else {}
         wanted = Wanted(
             events=(AGE, ENTER, LEAVE) if opponent == "guest" else (AGE,),
             functions=tuple(dict.fromkeys((AGE_CALLBACK, *fast))),
             # MGLRU's walk goes over all of the process.
             filters={AGE: f"start < {end:#x} && end > {start:#x}"},
-            slowed={AGE_CALLBACK: 8},
+            slowed=dict.fromkeys((AGE_CALLBACK, *returns), 8),
+            returns=returns,
         )
         session = stack.enter_context(tracing(shell, wanted))
         if ager != "page-idle":
             stack.enter_context(memcg_of(vm, shell))
         yield Field(vm, session, ager, opponent, size)
-
-
-def splits(shell: Shell) -> int:
-    """How many huge pages have been split since the host started."""
-    return parse_vmstat(shell.read("/proc/vmstat")).get("thp_split_page", 0)
 
 
 @contextlib.contextmanager
@@ -209,7 +249,7 @@ def show(result: RaceReply) -> str:
         f"{result.touches} touches, {result.least} at least by each vCPU; {result.passes} passes "
         f"of aging; {result.acts} acts took {mean:.0f} us each, the slowest {result.slowest_us} us"
     )
-    others = ("found", "dropped", "paged_out", "logged", "emulated", "vms", "collapsed")
+    others = ("found", "dropped", "paged_out", "logged", "emulated", "vms", "split", "collapsed")
     return text + "".join(
         f"; {getattr(result, name)} {name}" for name in others if getattr(result, name)
     )

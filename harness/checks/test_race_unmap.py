@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import pytest
 
@@ -99,24 +99,22 @@ class Met:
     unmaps: int = 0
     together: int = 0
     retries: int = 0
+    paged_out: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return Met(
-            self.ages + other.ages,
-            self.unmaps + other.unmaps,
-            self.together + other.together,
-            self.retries + other.retries,
-        )
+        return Met(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     def enough(self, cell: CellSpec) -> bool:
         """Whether the windows were hit that there are in a cell: no fault sets AF by hardware."""
-        return self.together > 0 and (self.retries > 0 or cell.cell.af_mode == "hardware")
+        retried = self.retries > 0 or cell.cell.af_mode == "hardware"
+        return self.together > 0 and self.paged_out > 0 and retried
 
     def words(self) -> str:
         """The numbers in a sentence."""
         return (
             f"{self.together} of {self.ages} agings began while the page was being unmapped "
-            f"({self.unmaps} unmaps); {self.retries} access faults found their entry gone"
+            f"({self.unmaps} unmaps); {self.retries} access faults found their entry gone; "
+            f"{self.paged_out} pages were swapped out"
         )
 
 
@@ -130,10 +128,10 @@ def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> M
     )
     claim.observe(
         f"race {seed}: {result.touches} touches, {result.least} at least by each vCPU; "
-        f"{result.dropped} pages dropped, {result.paged_out} to be swapped out, {result.found} "
+        f"{result.dropped} pages dropped, {result.paged_out} swapped out, {result.found} "
         f"words found dropped; {result.passes} passes of aging"
     )
     ages = counts.events(AGE)
     spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
     retries = len(counts.events(returned(MKYOUNG)))
-    return Met(len(ages), len(spans), meetings(spans, ages), retries)
+    return Met(len(ages), len(spans), meetings(spans, ages), retries, result.paged_out)
