@@ -30,6 +30,7 @@ _GREETING = (
     *("protocol", "pid", "vmfd", "page_size", "slot_ipa", "slot_hva", "pages"),
     *("payload_ipa", "payload_pages", "vcpus", "backing"),
 )
+_SECOND = ("second_vmfd", "second_ipa")
 
 
 class GuestHung(Hung):
@@ -73,7 +74,10 @@ class Slot:
 
 @dataclass(frozen=True)
 class Greeting:
-    """The machine that kvm-guest made; addresses in bytes, `payload_pages` of 4 KiB."""
+    """The machine that kvm-guest made; addresses in bytes, `payload_pages` of 4 KiB.
+
+    `second_vmfd` and `second_ipa` are None unless its pages are in two memslots, or VMs.
+    """
 
     pid: int
     vmfd: int
@@ -84,6 +88,8 @@ class Greeting:
     payload_pages: int
     vcpus: int
     backing: str
+    second_vmfd: int | None
+    second_ipa: int | None
 
 
 @dataclass(frozen=True)
@@ -288,10 +294,13 @@ def shorten(text: str, limit: int = 200) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
-def parse_greeting(command: str, text: str) -> Greeting:
-    """The first line of the program; InfraError for another protocol or page size."""
+def parse_greeting(command: str, text: str, *, second: bool) -> Greeting:
+    """The first line of the program; InfraError for another protocol or page size.
+
+    `second`: it was asked for a second memslot or VM, and tells of it.
+    """
     reply = Reply(command, text, 0)
-    reply.expect(("ready",), _GREETING)
+    reply.expect(("ready",), _GREETING + (_SECOND if second else ()))
     if reply.number("protocol") != PROTOCOL or reply.number("page_size") != PAGE_SIZE:
         reply.bad(f"only protocol {PROTOCOL} and pages of {PAGE_SIZE} bytes are known")
     return Greeting(
@@ -304,6 +313,8 @@ def parse_greeting(command: str, text: str) -> Greeting:
         payload_pages=reply.number("payload_pages"),
         vcpus=reply.number("vcpus"),
         backing=reply.word("backing"),
+        second_vmfd=reply.number("second_vmfd") if second else None,
+        second_ipa=reply.address("second_ipa") if second else None,
     )
 
 

@@ -48,6 +48,7 @@ GRACE = 10.0
 END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
+Second = Literal["slot", "vm"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
@@ -80,6 +81,7 @@ class Guest:
         pages: int,
         vcpus: int,
         backing: Backing,
+        second: Second | None,
         timeout: float,
         slowdown: float,
         transcript: Path | None,
@@ -96,7 +98,7 @@ class Guest:
         text = self._receive(greeting_command)
         if text.startswith("error "):
             raise_error(Reply(greeting_command, text, pages))
-        self.greeting = parse_greeting(greeting_command, text)
+        self.greeting = parse_greeting(greeting_command, text, second=second is not None)
         made = (self.greeting.pages, self.greeting.vcpus, self.greeting.backing)
         if made != (pages, vcpus, backing):
             Reply(greeting_command, text, pages).bad("not the machine that was asked for")
@@ -111,6 +113,8 @@ class Guest:
         file: str | None = None,
         skew: int = 0,
         ipa_skew: int = 0,
+        far: bool = False,
+        second: Second | None = None,
         vcpus: int = 1,
         timeout: float = 20.0,
         slowdown: float = 1.0,
@@ -122,7 +126,10 @@ class Guest:
         `file` is the path on the host that a backing of that name is made of: it must not exist
         or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
         with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
-        same, and then not at the ends. `timeout` is what one command may take, in seconds, on a
+        same, and then not at the ends. With `far` it lies across 512 GiB, half of it on each side,
+        where one of the first tables of stage 2 ends and another begins. With `second` vCPU 0 alone
+        has the pages by that slot: the others have them by a second memslot, or are of a second VM;
+        shared memory is mapped twice then. `timeout` is what one command may take, in seconds, on a
         kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
         Every line sent and received is appended to the file `transcript`.
         """
@@ -130,6 +137,8 @@ class Guest:
         argv += ["--file", file] if file else []
         argv += ["--skew", str(skew)] if skew else []
         argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
+        argv += ["--far"] if far else []
+        argv += ["--second", second] if second else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
         try:
@@ -139,6 +148,7 @@ class Guest:
                 pages=pages,
                 vcpus=vcpus,
                 backing=backing,
+                second=second,
                 timeout=timeout,
                 slowdown=slowdown,
                 transcript=transcript,
@@ -157,6 +167,20 @@ class Guest:
     def slot(self) -> Slot:
         """Where the tested pages lie in the guest."""
         return Slot(self.greeting.slot_ipa, self.greeting.pages)
+
+    @property
+    def second_dir(self) -> str:
+        """As vm_dir, of the VM that has the pages by the second way; ValueError without one."""
+        if self.greeting.second_vmfd is None:
+            raise ValueError("this guest has its pages in one memslot")
+        return f"{self.greeting.pid}-{self.greeting.second_vmfd}"
+
+    @property
+    def second_slot(self) -> Slot:
+        """As slot, by the second way; ValueError without one."""
+        if self.greeting.second_ipa is None:
+            raise ValueError("this guest has its pages in one memslot")
+        return Slot(self.greeting.second_ipa, self.greeting.pages)
 
     def populate(self) -> TouchReply:
         """Have vCPU 0 write to every tested page."""

@@ -104,6 +104,27 @@ def test_the_ipa_can_be_skewed_too_and_the_memory_a_file() -> None:
     )
 
 
+def test_the_slot_can_be_far_and_a_second_one_is_told_of() -> None:
+    shell = FakeShell(FakeProcess([f"{READY} second_vmfd=9 second_ipa=0x300000000"]))
+    guest = Guest.start(shell, vcpus=2, far=True, second="vm")
+    assert " ".join(shell.argv[1:]).startswith(
+        "--backing anon --pages 4096 --far --second vm --vcpus 2"
+    )
+    assert (guest.vm_dir, guest.second_dir) == ("54-4", "54-9")
+    assert guest.second_slot == Slot(ipa=0x300000000, pages=4096)
+
+
+def test_there_is_no_second_slot_unless_it_was_asked_for() -> None:
+    guest, _ = start()
+    for name in ("second_dir", "second_slot"):
+        with pytest.raises(ValueError, match="one memslot"):
+            getattr(guest, name)
+    with pytest.raises(InfraError, match="fields"):
+        Guest.start(FakeShell(FakeProcess([READY])), vcpus=2, second="slot")
+    with pytest.raises(InfraError, match="fields"):
+        start(greeting=f"{READY} second_vmfd=9 second_ipa=0x300000000")
+
+
 def test_a_slot_is_made_read_only_and_tells_what_it_refused() -> None:
     guest, process = start("ok", "ok count=3 pages=4-5,7", "ok")
     guest.readonly(True)

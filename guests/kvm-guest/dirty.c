@@ -20,7 +20,7 @@ int command_flush(struct vm *vm, char **words)
 	(void)words;
 	if (vm->dirty_log)
 		return reply_error("usage", "flush would lose the dirty log that is on");
-	if (vm_set_slot_flags(vm, KVM_MEM_LOG_DIRTY_PAGES) || vm_set_slot_flags(vm, 0))
+	if (vm_log_and_stop(vm))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	reply_ok("%s", "");
 	return 0;

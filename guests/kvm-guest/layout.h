@@ -13,17 +13,27 @@
 /* No memslot covers it: a store there ends KVM_RUN with KVM_EXIT_MMIO. */
 #define REPORT_IPA		0x10000000
 
-/* The tested pages, and nothing else. Aligned for blocks of 2 MiB, unless they are skewed. */
+/*
+ * The tested pages, and nothing else. Aligned for blocks of 2 MiB, unless they are skewed.
+ * With --far they lie half below and half from FAR_IPA on: there, with 40 bits of IPA, the
+ * second of two concatenated tables of level 1 begins.
+ */
 #define SLOT_IPA		0x80000000
+#define FAR_IPA			0x8000000000
 
 /* Where they are while they are somewhere else; no vCPU ever goes there. */
 #define OTHER_SLOT_IPA		0x200000000
 
+/* Where a second memslot has them too. */
+#define SECOND_SLOT_IPA		0x300000000
+
 /*
  * Code, stage-1 table, mailboxes and page lists. Above the tested slot, since
- * a stage-2 dump of Linux 6.12 never prints its last range.
+ * a stage-2 dump of Linux 6.12 never prints its last range. The guest's code runs
+ * at PAYLOAD_IPA in any case, wherever its memory is.
  */
 #define PAYLOAD_IPA		0x400000000
+#define FAR_PAYLOAD_IPA		0xc000000000
 
 /* Offsets in the payload's slot. The parts of each vCPU follow. */
 #define CODE_PAGES		4

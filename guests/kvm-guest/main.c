@@ -22,7 +22,8 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--vcpus N] [--timeout SECONDS]" \
+	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--second slot|vm] [--vcpus N] " \
+	"[--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -55,6 +56,15 @@ static double parse_timeout(const char *word)
 	return seconds;
 }
 
+static enum second parse_second(const char *word)
+{
+	if (!strcmp(word, "slot"))
+		return SECOND_SLOT;
+	if (!strcmp(word, "vm"))
+		return SECOND_VM;
+	usage("--second");
+}
+
 static void parse_options(struct vm *vm, const char **keeper, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -63,6 +73,8 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		{ "pages", required_argument, NULL, 'p' },
 		{ "skew", required_argument, NULL, 's' },
 		{ "ipa-skew", required_argument, NULL, 'i' },
+		{ "far", no_argument, NULL, 'r' },
+		{ "second", required_argument, NULL, '2' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "keeper", required_argument, NULL, 'k' },
@@ -90,6 +102,12 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 			vm->ipa_skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE,
 						    "--ipa-skew");
 			break;
+		case 'r':
+			vm->far = true;
+			break;
+		case '2':
+			vm->second = parse_second(optarg);
+			break;
 		case 'c':
 			vm->vcpu_count = parse_option(optarg, MAX_VCPUS + 1, "--vcpus");
 			break;
@@ -107,6 +125,8 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		usage("unexpected argument");
 	if (backing_is_file(vm->backing) != !!vm->file)
 		usage("--file and a backing that is a file belong together");
+	if (vm->second && vm->vcpu_count < 2)
+		usage("--second is what vCPUs but the first have");
 	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))
 		usage("--pages must be a multiple of 512 for huge pages");
 }
@@ -118,9 +138,12 @@ static void greet(const struct vm *vm)
 		GUEST_PAGE_SIZE);
 	fprintf(reply, " slot_ipa=0x%" PRIx64 " slot_hva=0x%" PRIxPTR " pages=%" PRIu32,
 		vm_slot_ipa(vm), (uintptr_t)vm->slot, vm->pages);
-	fprintf(reply, " payload_ipa=0x%" PRIx64 " payload_pages=%zu", (uint64_t)PAYLOAD_IPA,
+	fprintf(reply, " payload_ipa=0x%" PRIx64 " payload_pages=%zu", vm_payload_ipa(vm),
 		vm->payload_size / GUEST_PAGE_SIZE);
 	fprintf(reply, " vcpus=%u backing=%s", vm->vcpu_count, backing_name(vm->backing));
+	if (vm->second)
+		fprintf(reply, " second_vmfd=%d second_ipa=0x%" PRIx64,
+			vm->other ? vm->other->fd : vm->fd, vm_second_ipa(vm));
 	reply_send();
 }
 

@@ -13,8 +13,8 @@ int command_readonly(struct vm *vm, char **words)
 
 	if (!on && strcmp(words[0], "off"))
 		return reply_error("usage", "expected: readonly on|off");
-	if (vm->dirty_log)
-		return reply_error("usage", "the dirty log is on");
+	if (vm->dirty_log || vm->second)
+		return reply_error("usage", "the dirty log is on, or the pages are in two slots");
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		if (vcpu_check_idle(&vm->vcpus[i]))
 			return -1;

@@ -11,17 +11,22 @@
 #define DESC_PXN	(1UL << 53)
 #define DESC_UXN	(1UL << 54)
 
-static void map_gib(uint64_t *table, uint64_t address, uint64_t attributes)
-{
-	uint64_t index = address >> GIB_SHIFT;
+#define GIB (1UL << GIB_SHIFT)
 
-	table[index] = index << GIB_SHIFT | DESC_BLOCK | DESC_AF | DESC_UXN | attributes;
+static void map_gib(uint64_t *table, uint64_t address, uint64_t ipa, uint64_t attributes)
+{
+	table[address / GIB] = (ipa & -GIB) | DESC_BLOCK | DESC_AF | DESC_UXN | attributes;
 }
 
-void stage1_fill(uint64_t *table, uint64_t end)
+void stage1_map_report(uint64_t *table)
 {
-	map_gib(table, REPORT_IPA, DESC_DEVICE | DESC_PXN);
-	for (uint64_t at = SLOT_IPA; at < end; at += 1UL << GIB_SHIFT)
-		map_gib(table, at, DESC_NORMAL | DESC_INNER_SH | DESC_PXN);
-	map_gib(table, PAYLOAD_IPA, DESC_NORMAL | DESC_INNER_SH);
+	map_gib(table, REPORT_IPA, REPORT_IPA, DESC_DEVICE | DESC_PXN);
+}
+
+void stage1_map(uint64_t *table, uint64_t address, uint64_t ipa, uint64_t size, bool code)
+{
+	uint64_t attributes = DESC_NORMAL | DESC_INNER_SH | (code ? 0 : DESC_PXN);
+
+	for (uint64_t at = address & -GIB; at < address + size; at += GIB)
+		map_gib(table, at, ipa + (at - (address & -GIB)), attributes);
 }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The guest's own translation (stage 1): addresses map to themselves, in blocks
- * of 1 GiB, so that loads and stores are cacheable as they are in any real
- * guest. See the Arm Architecture Reference Manual (DDI 0487), D8 and D24.
+ * The guest's own translation (stage 1), in blocks of 1 GiB, so that loads and
+ * stores are cacheable as they are in any real guest. Addresses map to themselves,
+ * but with --far, where memory lies beyond the 39 bits that they have. See the Arm Architecture Reference Manual
+ * (DDI 0487), D8 and D24.
  */
 #ifndef STAGE1_H
 #define STAGE1_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Attribute 0 is Device-nGnRE, attribute 1 Normal write-back memory. */
@@ -21,7 +23,13 @@
 /* The bits that are RES1 without later extensions, and M, C, SA and I. */
 #define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)
 
-/* Fills the table: REPORT_IPA as Device, the tested pages up to @end and the payload as Normal. */
-void stage1_fill(uint64_t *table, uint64_t end);
+/* Maps REPORT_IPA as Device memory. */
+void stage1_map_report(uint64_t *table);
+
+/*
+ * Maps @size bytes from @address on as Normal memory at @ipa, and whatever else lies in the
+ * same GiBs. Both have the same offset in a GiB. Only the payload is for @code.
+ */
+void stage1_map(uint64_t *table, uint64_t address, uint64_t ipa, uint64_t size, bool code);
 
 #endif

@@ -197,7 +197,8 @@ static void setup_registers(const struct vcpu *vcpu)
 	set_register(vcpu, CORE_REG(regs.pstate), PSTATE_EL1H_DAIF);
 	set_register(vcpu, ARM64_SYS_REG(3, 0, 10, 2, 0), STAGE1_MAIR);
 	set_register(vcpu, ARM64_SYS_REG(3, 0, 2, 0, 2), STAGE1_TCR);
-	set_register(vcpu, ARM64_SYS_REG(3, 0, 2, 0, 0), PAYLOAD_IPA + STAGE1_OFFSET);
+	set_register(vcpu, ARM64_SYS_REG(3, 0, 2, 0, 0),
+		     vm_payload_ipa(vcpu->vm) + STAGE1_OFFSET);
 	set_register(vcpu, ARM64_SYS_REG(3, 0, 1, 0, 0), STAGE1_SCTLR);
 }
 
@@ -206,7 +207,7 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 	uint64_t offset = VCPUS_OFFSET + vcpu->id * vm_vcpu_part(vm->pages);
 
 	vcpu->mailbox = (void *)(vm->payload + offset);
-	vcpu->mailbox->slot = vm_slot_ipa(vm);
+	vcpu->mailbox->slot = vm_view_address(vm, vcpu->id);
 	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
 	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
 	vcpu->list_ipa = PAYLOAD_IPA + offset + LIST_OFFSET;

@@ -16,12 +16,14 @@
 
 /* KVM's default size of the guest's physical address space, in bits. */
 #define DEFAULT_IPA_BITS 40
-/* What PAYLOAD_IPA needs, its vCPUs' parts included. */
+/* What PAYLOAD_IPA needs, its vCPUs' parts included, and FAR_PAYLOAD_IPA. */
 #define MIN_IPA_BITS 36
+#define MIN_FAR_IPA_BITS 40
 
 enum slot {
 	SLOT_TESTED,
 	SLOT_PAYLOAD,
+	SLOT_SECOND,
 };
 
 static void open_kvm(struct vm *vm)
@@ -41,34 +43,17 @@ static void open_kvm(struct vm *vm)
 static void create_vm(struct vm *vm)
 {
 	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
+	int needed = vm->far ? MIN_FAR_IPA_BITS : MIN_IPA_BITS;
 
 	if (bits <= 0 || bits > DEFAULT_IPA_BITS)
 		bits = DEFAULT_IPA_BITS;
-	if (bits < MIN_IPA_BITS)
+	if (bits < needed)
 		die("this CPU gives guests %d bits of physical address; %d are needed", bits,
-		    MIN_IPA_BITS);
+		    needed);
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM,
 		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
 	if (vm->fd < 0)
 		die_errno("KVM_CREATE_VM");
-}
-
-uint64_t vm_slot_ipa(const struct vm *vm)
-{
-	return SLOT_IPA + ((uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT);
-}
-
-static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t flags)
-{
-	struct kvm_userspace_memory_region region = {
-		.slot = SLOT_TESTED,
-		.flags = flags | (vm->readonly ? KVM_MEM_READONLY : 0),
-		.guest_phys_addr = ipa,
-		.memory_size = size,
-		.userspace_addr = (uintptr_t)vm->slot,
-	};
-
-	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 static uint64_t slot_size(const struct vm *vm)
@@ -76,9 +61,72 @@ static uint64_t slot_size(const struct vm *vm)
 	return (uint64_t)vm->pages << GUEST_PAGE_SHIFT;
 }
 
+uint64_t vm_slot_ipa(const struct vm *vm)
+{
+	uint64_t skew = (uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT;
+
+	return skew + (vm->far ? FAR_IPA - slot_size(vm) / 2 : SLOT_IPA);
+}
+
+uint64_t vm_payload_ipa(const struct vm *vm)
+{
+	return vm->far ? FAR_PAYLOAD_IPA : PAYLOAD_IPA;
+}
+
+uint64_t vm_second_ipa(const struct vm *vm)
+{
+	return vm->second == SECOND_SLOT ? SECOND_SLOT_IPA : vm_slot_ipa(vm);
+}
+
+/* In the GiBs from SLOT_IPA on, wherever it really is. */
+static uint64_t slot_address(const struct vm *vm)
+{
+	return SLOT_IPA + (vm_slot_ipa(vm) & ((1UL << GIB_SHIFT) - 1));
+}
+
+uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu)
+{
+	return vcpu && vm->second == SECOND_SLOT ? SECOND_SLOT_IPA : slot_address(vm);
+}
+
+static int set_region(const struct vm *vm, enum slot number, uint64_t ipa, uint64_t size,
+		      const char *memory, uint32_t flags)
+{
+	struct kvm_userspace_memory_region region = {
+		.slot = number,
+		.flags = flags,
+		.guest_phys_addr = ipa,
+		.memory_size = size,
+		.userspace_addr = (uintptr_t)memory,
+	};
+
+	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t flags)
+{
+	return set_region(vm, SLOT_TESTED, ipa, size, vm->slot,
+			  flags | (vm->readonly ? KVM_MEM_READONLY : 0));
+}
+
+static int set_second_slot(const struct vm *vm, uint32_t flags)
+{
+	return set_region(vm, SLOT_SECOND, SECOND_SLOT_IPA, slot_size(vm), vm->second_slot, flags);
+}
+
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
 {
 	return set_slot(vm, vm_slot_ipa(vm), slot_size(vm), flags);
+}
+
+int vm_log_and_stop(const struct vm *vm)
+{
+	if (vm_set_slot_flags(vm, KVM_MEM_LOG_DIRTY_PAGES) || vm_set_slot_flags(vm, 0))
+		return -1;
+	if (vm->second == SECOND_SLOT)
+		return set_second_slot(vm, KVM_MEM_LOG_DIRTY_PAGES) || set_second_slot(vm, 0) ?
+		       -1 : 0;
+	return vm->other ? vm_log_and_stop(vm->other) : 0;
 }
 
 int vm_move_slot(const struct vm *vm, uint64_t ipa)
@@ -120,10 +168,7 @@ size_t vm_drops_offset(const struct vm *vm)
 
 static void create_payload(struct vm *vm)
 {
-	struct kvm_userspace_memory_region region = {
-		.slot = SLOT_PAYLOAD,
-		.guest_phys_addr = PAYLOAD_IPA,
-	};
+	uint64_t *stage1;
 
 	vm->payload_size = vm_drops_offset(vm) +
 			   whole_pages((size_t)vm->pages * sizeof(struct drops));
@@ -134,12 +179,14 @@ static void create_payload(struct vm *vm)
 	/* Only to keep huge pages out of the picture: a kernel without any refuses. */
 	madvise(vm->payload, vm->payload_size, MADV_NOHUGEPAGE);
 	memcpy(vm->payload, payload_start, payload_end - payload_start);
-	stage1_fill((void *)(vm->payload + STAGE1_OFFSET),
-		    vm_slot_ipa(vm) + ((uint64_t)vm->pages << GUEST_PAGE_SHIFT));
+	stage1 = (void *)(vm->payload + STAGE1_OFFSET);
+	stage1_map_report(stage1);
+	stage1_map(stage1, slot_address(vm), vm_slot_ipa(vm), slot_size(vm), false);
+	if (vm->second == SECOND_SLOT)
+		stage1_map(stage1, SECOND_SLOT_IPA, SECOND_SLOT_IPA, slot_size(vm), false);
+	stage1_map(stage1, PAYLOAD_IPA, vm_payload_ipa(vm), vm->payload_size, true);
 
-	region.memory_size = vm->payload_size;
-	region.userspace_addr = (uintptr_t)vm->payload;
-	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region))
+	if (set_region(vm, SLOT_PAYLOAD, vm_payload_ipa(vm), vm->payload_size, vm->payload, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the payload's slot");
 }
 
@@ -154,19 +201,59 @@ static char *map_slot(const struct vm *vm)
 	return (char *)backing_map(vm->backing, size, vm->file) + skew;
 }
 
+/* Another VM, yet without a vCPU, with the tested pages of @vm where @vm has them. */
+static void create_like(struct vm *other, const struct vm *vm, char *slot, unsigned int vcpus)
+{
+	*other = (struct vm){
+		.pages = vm->pages,
+		.ipa_skew = vm->ipa_skew,
+		.far = vm->far,
+		.vcpu_count = vcpus,
+		.kvm_fd = vm->kvm_fd,
+		.slot = slot,
+	};
+	create_vm(other);
+	if (vm_set_slot_flags(other, 0))
+		die_errno("KVM_SET_USER_MEMORY_REGION of a second VM's tested slot");
+	create_payload(other);
+}
+
 void vm_create_second(struct vm *second, const struct vm *vm)
 {
-	*second = (struct vm){
-		.pages = vm->pages,
-		.vcpu_count = 1,
-		.kvm_fd = vm->kvm_fd,
-		.slot = vm->slot,
-	};
-	create_vm(second);
-	if (vm_set_slot_flags(second, 0))
-		die_errno("KVM_SET_USER_MEMORY_REGION of a second VM's tested slot");
-	create_payload(second);
+	create_like(second, vm, vm->slot, 1);
 	vcpu_create(second, &second->vcpus[0], 0);
+}
+
+/*
+ * Shared memory is mapped again, so that whoever looks for all mappings of a page finds two; of
+ * private memory there can be no second one. An old size of 0 is what asks for that (mremap(2)).
+ */
+static char *map_again(const struct vm *vm)
+{
+	void *memory;
+
+	if (!backing_is_shared(vm->backing))
+		return vm->slot;
+	memory = mremap(vm->slot, 0, slot_size(vm), MREMAP_MAYMOVE);
+	if (memory == MAP_FAILED)
+		die_errno("mremap of the tested slot");
+	return memory;
+}
+
+static void create_second(struct vm *vm)
+{
+	static struct vm other;
+
+	if (vm->second == SECOND_NONE)
+		return;
+	vm->second_slot = map_again(vm);
+	if (vm->second == SECOND_VM) {
+		/* Of its vCPUs those are made that @vm does not have. */
+		create_like(&other, vm, vm->second_slot, vm->vcpu_count);
+		vm->other = &other;
+	} else if (set_second_slot(vm, 0)) {
+		die_errno("KVM_SET_USER_MEMORY_REGION of the second slot");
+	}
 }
 
 void vm_close_vcpus(struct vm *second)
@@ -194,12 +281,13 @@ void vm_create(struct vm *vm)
 	if (vm_set_slot_flags(vm, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the tested slot");
 	create_payload(vm);
+	create_second(vm);
 	/*
 	 * pKVM tells the hypervisor of a VM's vCPUs when the first of them runs. In
 	 * Linux 6.12, KVM_RUN of one made later never enters the guest nor returns.
 	 */
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
-		vcpu_create(vm, &vm->vcpus[i], i);
+		vcpu_create(i && vm->other ? vm->other : vm, &vm->vcpus[i], i);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		vcpu_start(&vm->vcpus[i]);
 		if (vcpu_wait_parked(&vm->vcpus[i], vm->timeout)) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The virtual machine: two memslots and its vCPUs. */
+/* The virtual machine: two memslots, or three, and its vCPUs. */
 #ifndef VM_H
 #define VM_H
 
@@ -13,6 +13,13 @@
 #define MAX_PAGES (1U << 20)
 #define MAX_VCPUS 16U
 
+/* By what other way vCPUs but the first have the tested pages. */
+enum second {
+	SECOND_NONE,
+	SECOND_SLOT,	/* another memslot */
+	SECOND_VM,	/* another VM, to which these vCPUs belong */
+};
+
 struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
@@ -20,12 +27,16 @@ struct vm {
 	uint32_t pages;
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	uint32_t ipa_skew;	/* the same of its IPA */
+	bool far;		/* see FAR_IPA */
+	enum second second;
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
 
 	int kvm_fd;
 	int fd;
 	char *slot;		/* the tested pages, as this process sees them */
+	char *second_slot;	/* those of the second memslot or VM: the same, or mapped again */
+	struct vm *other;	/* the second VM */
 	char *payload;
 	size_t payload_size;
 	struct vcpu vcpus[MAX_VCPUS];
@@ -46,8 +57,13 @@ size_t vm_vcpu_part(uint32_t pages);
 size_t vm_records_offset(uint32_t pages);
 size_t vm_drops_offset(const struct vm *vm);
 
-/* Where the tested slot begins in the guest. */
+/* Where the tested slot begins in the guest, and where the payload's. */
 uint64_t vm_slot_ipa(const struct vm *vm);
+uint64_t vm_payload_ipa(const struct vm *vm);
+/* The same of the tested pages as the vCPUs see them that have them by another way. */
+uint64_t vm_second_ipa(const struct vm *vm);
+/* The guest's address, before its own translation, of the tested pages as this vCPU has them. */
+uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu);
 
 /*
  * Makes another VM of one vCPU, without a thread, with the tested pages of @vm;
@@ -67,6 +83,8 @@ void vm_create(struct vm *vm);
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
 /* The same with the slot at @ipa. */
 int vm_move_slot(const struct vm *vm, uint64_t ipa);
+/* Sets and clears KVM_MEM_LOG_DIRTY_PAGES wherever the tested pages are; -1 with errno. */
+int vm_log_and_stop(const struct vm *vm);
 /* Deletes the tested slot; vm_set_slot_flags() makes it again. -1 with errno. */
 int vm_delete_slot(const struct vm *vm);
 

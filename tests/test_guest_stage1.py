@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The guest's own translation, filled in by kvm-guest built with the controller's compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from harness.paths import PROJECT
+
+GIB = 1 << 30
+BLOCK = 1
+PXN = 1 << 53
+OUTPUT = (1 << 40) - GIB
+
+# Address, IPA, size, for code -> GiB of the address: GiB of the IPA and whether it may execute.
+Map = Callable[[int, int, int, bool], dict[int, tuple[int, bool]]]
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no compiler for the controller")
+    target = tmp_path_factory.mktemp("guests") / "stage1.so"
+    source = PROJECT / "guests" / "kvm-guest" / "stage1.c"
+    options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", str(target), str(source)], check=True, timeout=60)
+    return ctypes.CDLL(str(target))
+
+
+@pytest.fixture
+def mapped(library: ctypes.CDLL) -> Map:
+    def call(address: int, ipa: int, size: int, code: bool) -> dict[int, tuple[int, bool]]:
+        table = (ctypes.c_uint64 * 512)()
+        numbers = (ctypes.c_uint64(number) for number in (address, ipa, size))
+        library.stage1_map(table, *numbers, ctypes.c_bool(code))
+        assert all(entry & 3 == BLOCK for entry in table if entry)
+        return {
+            index: ((entry & OUTPUT) // GIB, not entry & PXN)
+            for index, entry in enumerate(table)
+            if entry
+        }
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("address", "ipa", "size", "expected"),
+    [
+        (2 * GIB, 2 * GIB, 4096, {2: 2}),
+        (2 * GIB, 2 * GIB, GIB, {2: 2}),
+        (2 * GIB, 2 * GIB, GIB + 4096, {2: 2, 3: 3}),
+        (2 * GIB + 4096, 2 * GIB + 4096, GIB, {2: 2, 3: 3}),
+        # Half below 512 GiB, half above: the address goes on where the IPA does.
+        (3 * GIB - 8192, 512 * GIB - 8192, 16384, {2: 511, 3: 512}),
+        (16 * GIB, 768 * GIB, 4096, {16: 768}),
+    ],
+)
+@pytest.mark.parametrize("code", [False, True])
+def test_each_gib_of_a_part_is_mapped_and_no_other(
+    address: int, ipa: int, size: int, expected: dict[int, int], code: bool, mapped: Map
+) -> None:
+    found = mapped(address, ipa, size, code)
+    assert found == {index: (output, code) for index, output in expected.items()}
+
+
+def test_where_reports_go_is_mapped_to_itself(library: ctypes.CDLL) -> None:
+    table = (ctypes.c_uint64 * 512)()
+    library.stage1_map_report(table)
+    assert [index for index, entry in enumerate(table) if entry] == [0]
+    assert table[0] & OUTPUT == 0
+    assert table[0] & PXN
