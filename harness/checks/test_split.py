@@ -93,7 +93,29 @@ def test_range(
         if driver == "page_idle":
             one = rng.choice(heads)
             part = frozenset(page for page in range(PAGES) if heads[page] == one)
+            _one_young(vm, claim, rng, part, logging=not skew)
             _one_alone(vm, shell, claim, rng, part, skew)
+
+
+def _one_young(
+    vm: Guest, claim: Claim, rng: random.Random, part: frozenset[int], *, logging: bool
+) -> None:
+    """Assert that one young leaf makes its huge page young, wherever in the huge page it is.
+
+    Only the first, the last and another one are tried, of the leaves `part`.
+    """
+    for page in (min(part), max(part), rng.choice(sorted(part))):
+        if logging:
+            # Whatever was written is write-protected again, so no cached translation will do.
+            vm.dirty()
+        else:
+            vm.flush()
+        mark_idle(vm)
+        vm.touch({page}, write=logging)
+        idle = vm.idle_read()
+        expected = frozenset(range(PAGES)) - part
+        claim.observe(f"page {page} of {short(part)} young alone: {len(idle)} idle")
+        assert idle == expected, f"page {page} is young, but {short(idle)} are idle"
 
 
 def _one_alone(
