@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory at a large IPA, where one of the first tables of stage 2 ends and the next begins.
+
+With 40 bits of IPA and pages of 4 KiB, stage 2 begins with two tables side by side ("concatenated",
+Arm ARM, D8.2), of 512 GiB each. A walk of its own that knows one table only, or an address that is
+cut somewhere on its way to the walk, ages other pages than it was asked for, or none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.pages import mark_idle, old_pages, pick, populated, show_set, young_pages
+from harness.errors import InfraError
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+PAGES = {"anon": 512, "thp": 2048}
+BLOCK = {"anon": 1, "thp": 512}
+
+
+@pytest.mark.parametrize(
+    "backing",
+    [pytest.param("anon", marks=pytest.mark.quick), pytest.param("thp", marks=pytest.mark.deep)],
+)
+def test_far(
+    backing: str,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """Aging, touches and unmapping are exact on both sides of 512 GiB."""
+    pages, block = PAGES[backing], BLOCK[backing]
+    half = pages // 2
+    everything = frozenset(range(pages))
+    claim.expect(
+        f"{pages} pages ({backing}), half below and half above 512 GiB of IPA: all old after "
+        "aging by page_idle, then exactly the leaves that the guest touched young, in stage 2 and "
+        f"by page_idle; what is unmapped across the middle reads as zeroes (seed {cell.seed})"
+    )
+    vm = populated(_far_guest(guest, backing, pages))
+    mark_idle(vm)
+    aged = old_pages(vm, shell, claim)
+    if aged and block > 1 and len(stage2.blocks(aged, vm.slot.ipa, pages)) != pages:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
+    vm.flush()
+    touched = pick(rng, half, block) | {half + page for page in pick(rng, half, block)}
+    young = frozenset(
+        page for at in touched for page in range(at // block * block, (at // block + 1) * block)
+    )
+    vm.touch(touched, write=False)
+    young_pages(vm, shell, claim, young)
+    asked = everything - vm.idle_read()
+    claim.observe(f"page_idle: {show_set(young, asked)}")
+    assert asked == young, f"page_idle: {show_set(young, asked)}"
+
+    reach = block * rng.randint(1, half // block)
+    vm.advise("dontneed", range(half - reach, half + reach))
+    # Each load is held to what was last written, or to zero.
+    vm.touch(everything, write=False)
+    claim.observe(f"{2 * reach} pages around 512 GiB unmapped, and read as zeroes")
+    vm.verify(everything)
+
+
+def _far_guest(guest: Callable[..., Guest], backing: str, pages: int) -> Guest:
+    """A guest with memory up there; skips where the CPU has not the bits of address for it."""
+    try:
+        return guest(backing=backing, pages=pages, far=True)
+    except InfraError as exc:
+        if "bits of physical address" in str(exc):
+            pytest.skip("this CPU gives guests fewer than 40 bits of physical address")
+        raise
