@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Memory that guests have by two ways: each way is aged, and a touch by either makes it young.
+
+A page has one idle bit and one place on the LRU lists, but may have an access flag in two memslots
+of a VM (KVM goes over all of those that hold its host address), in two VMs of a process (each with
+an MMU notifier of its own), or behind two mappings (each found by the reverse map). At each of
+these steps the answers of all have to be put together, and nobody may be left out once a page was
+found young: what is left out stays young, or mapped when the page is gone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.pages import mark_idle, pick, populated, shorten, show_set
+from harness.guests import Advice, Backing, Guest, Second
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.collect import dump_stage2
+from harness.observe.unproven import Unproven
+
+PAGES = 512
+EVERYTHING = frozenset(range(PAGES))
+WAYS = ("first", "second")
+
+# Pages, by the first way and by the second.
+Both = tuple[frozenset[int], frozenset[int]]
+
+
+@pytest.mark.parametrize(
+    ("second", "backing"),
+    [
+        pytest.param("slot", "anon", marks=pytest.mark.quick),
+        pytest.param("slot", "memfd", marks=pytest.mark.deep),
+        pytest.param("vm", "anon", marks=pytest.mark.quick),
+    ],
+)
+def test_second(
+    second: Second,
+    backing: Backing,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """Both ways to a page are aged, asked and unmapped, whatever the first of them said."""
+    claim.expect(
+        f"{PAGES} pages ({backing}) by a second {second}: all old by both ways after aging by "
+        "page_idle, then young by each way exactly those that were touched by it, and not idle "
+        "those that were touched by any; old by both when aged again; what is unmapped is gone "
+        f"from both (seed {cell.seed})"
+    )
+    vm = populated(guest(backing=backing, pages=PAGES, vcpus=2, second=second))
+    vm.touch(EVERYTHING, write=False, vcpu=1)
+    mark_idle(vm)
+    _expect_young(vm, shell, claim, "aged", (frozenset(), frozenset()))
+    vm.flush()
+    touched = pick(rng, PAGES), pick(rng, PAGES)
+    for vcpu, pages in enumerate(touched):
+        vm.touch(pages, write=False, vcpu=vcpu)
+    _expect_young(vm, shell, claim, "touched", touched)
+    asked = EVERYTHING - vm.idle_read()
+    expected = touched[0] | touched[1]
+    claim.observe(f"page_idle: {show_set(expected, asked)}")
+    assert asked == expected, f"page_idle: {show_set(expected, asked)}"
+    # Of pages that are young by one way alone, by the other alone, by both.
+    mark_idle(vm)
+    _expect_young(vm, shell, claim, "aged again", (frozenset(), frozenset()))
+
+    vm.touch(pick(rng, PAGES), write=True, vcpu=1)
+    gone = pick(rng, PAGES)
+    away: Advice = "remove" if backing == "memfd" else "dontneed"
+    vm.advise(away, gone)
+    for way, mapped, _ in _seen(vm, shell, claim, "unmapped"):
+        left = mapped & gone
+        claim.observe(f"unmapped: {len(mapped)} pages by the {way} way")
+        assert not left, f"{len(left)} are mapped by the {way} way still: {shorten(left)}"
+        lost = EVERYTHING - gone - mapped
+        assert not lost, f"{len(lost)} others are mapped by the {way} way no more: {shorten(lost)}"
+    # Each load is held to what was last written by any way, or to zero.
+    for vcpu in range(len(WAYS)):
+        vm.touch(EVERYTHING, write=False, vcpu=vcpu)
+    vm.verify(EVERYTHING)
+
+
+def _seen(
+    vm: Guest, shell: Shell, claim: Claim, name: str
+) -> list[tuple[str, frozenset[int], frozenset[int]]]:
+    """For each way its name, the pages that stage 2 maps by it and those that are young."""
+    seen = []
+    places = ((vm.vm_dir, vm.slot), (vm.second_dir, vm.second_slot))
+    for way, (folder, slot) in zip(WAYS, places, strict=True):
+        dump = dump_stage2(shell, folder)
+        claim.save(f"stage2-{name.replace(' ', '-')}-{way}.txt", dump.raw)
+        where = dump.ranges, slot.ipa, slot.pages
+        seen.append((way, stage2.mapped(*where), stage2.young(*where)))
+    return seen
+
+
+def _expect_young(vm: Guest, shell: Shell, claim: Claim, name: str, expected: Both) -> None:
+    """Assert that exactly these pages are young by the first way and by the second."""
+    seen = _seen(vm, shell, claim, name)
+    for way, mapped, _ in seen:
+        if mapped != EVERYTHING:
+            raise Unproven(f"{len(mapped)} of {PAGES} pages are mapped by the {way} way")
+    for (way, _, young), pages in zip(seen, expected, strict=True):
+        words = f"{name}, by the {way} way: {show_set(pages, young)}"
+        claim.observe(words)
+        assert young == pages, words
