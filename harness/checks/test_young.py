@@ -16,7 +16,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import khugepaged
 from harness.checks.claim import Claim
-from harness.checks.driver import check_path, promised, wanted
+from harness.checks.counted import counted
+from harness.checks.driver import check_path, promised, situation, wanted
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten, show_set
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
@@ -64,9 +65,10 @@ def test_young(
     recorded = Wanted((*plain.events, khugepaged.SCAN), plain.functions)
     with tracing(shell, recorded) as session, khugepaged.busy(shell):
         vm.advise("hugepage", range(PAGES))
-        session.start()
-        khugepaged.wait_full_scans(shell, SCANS, cell.slowdown)
-        counts = session.stop()
+        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+            session.start()
+            khugepaged.wait_full_scans(shell, SCANS, cell.slowdown)
+            counts = session.stop()
         # As it is set otherwise, it would make a huge page of the range.
         after = leaves(vm, shell, claim, "after")
     claim.save("trace.txt", counts.raw)
