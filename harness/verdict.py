@@ -137,7 +137,14 @@ def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None
         return _judge_splats(check)
     if check.outcome == "fail" and twin is not None and twin.outcome == "fail":
         return check.model_copy(update={"also_on_base": True})
+    if check.outcome == "fail" and twin is not None and _same_error(check, twin):
+        return check.model_copy(update={"outcome": "error", "also_on_base": True})
     return check
+
+
+def _same_error(check: Check, twin: Check) -> bool:
+    """Whether what the series would be blamed for is the lab's: the base has it, as an error."""
+    return twin.outcome == "error" and twin.reason == check.reason
 
 
 def _judge_splats(check: Check) -> Check:

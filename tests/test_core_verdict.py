@@ -219,6 +219,30 @@ def test_a_failure_on_both_is_marked_and_stays_a_failure() -> None:
     assert [c.outcome for c in judged] == ["fail", "fail"]
 
 
+def told(of: Cell, outcome: Outcome, reason: str) -> Check:
+    return check(of, outcome).model_copy(update={"reason": reason})
+
+
+def test_a_failure_that_is_an_error_on_the_base_is_the_labs() -> None:
+    """A machine that is not what it is thought to be shows it with the series and without."""
+    base, patched = cell(), cell("patched")
+    checks = [told(base, "error", "software on CPU 0"), told(patched, "fail", "software on CPU 0")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [c.outcome for c in settled] == ["error", "error"]
+    assert [c.also_on_base for c in settled] == [False, True]
+    assert [c.outcome for c in judged] == ["error", "error"]
+
+
+@pytest.mark.parametrize(
+    ("on_base", "why"), [("error", "the lab is on fire"), ("unproven", "software on CPU 0")]
+)
+def test_a_failure_where_the_base_ended_otherwise_stays_one(on_base: Outcome, why: str) -> None:
+    base, patched = cell(), cell("patched")
+    checks = [told(base, on_base, why), told(patched, "fail", "software on CPU 0")]
+    _, settled = verdict.judge([base, patched], checks)
+    assert (settled[1].outcome, settled[1].also_on_base) == ("fail", False)
+
+
 def test_only_failures_are_marked() -> None:
     base, patched = cell(), cell("patched")
     _, settled = verdict.judge([base, patched], [check(base, "fail"), check(patched)])
