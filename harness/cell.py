@@ -18,6 +18,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from harness import splatlog
+from harness.checks.af_mode import record
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.deadline import Deadline
 from harness.errors import (
@@ -29,13 +30,18 @@ from harness.errors import (
 )
 from harness.hosts import proof, qemu
 from harness.hosts.image import HostImage
-from harness.hosts.preflight import quiet, require_af, require_vmm
+from harness.hosts.preflight import quiet, require_af, require_cpus, require_vmm
+from harness.hosts.protocols import Shell
 from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import QemuHost
+from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append
 from harness.results import Cell
 from harness.selftests.build import Selftests
+
+# What the host showed of its CPUs and of who manages the access flag there.
+CPUS = "cpus.txt"
 
 
 class KernelFiles(BaseModel):
@@ -140,12 +146,24 @@ def _prove_and_check(
         set(spec.seen_boot_ids),
     )
     facts |= {"build_id": shown.build_id, "boot_id": shown.boot_id, "kvm_line": shown.kvm_line}
+    expected = _expected_af(spec, shell)
+    facts["af_cpus"] = tuple(record(kind) for kind in expected)
+    require_cpus(spec.host, expected)
     if spec.cell.kernel == "base":
-        require_af(spec.host, shell)
+        require_af(spec.host, expected, shell)
     if spec.linux_guest:
         facts["vmm"] = require_vmm(shell)
     with quiet(shell):
-        _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell))
+        _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell, expected))
+
+
+def _expected_af(spec: CellSpec, shell: Shell) -> tuple[af.Expected, ...]:
+    """Who must set guests' access flag on each kind of CPU; what tells it is kept as cpus.txt."""
+    seen = collect.af_witnesses(shell)
+    (spec.folder / CPUS).write_text(seen.raw)
+    cell = spec.cell
+    cleared = cell.variant if (spec.host.af, cell.af_mode) == ("hardware", "software") else ""
+    return af.expect(seen, inventory=spec.host.af, mode=cell.kvm_mode, cleared_by=cleared)
 
 
 def _check(spec: CellSpec, facts: dict[str, object], plugin: CellPlugin) -> None:
@@ -153,6 +171,8 @@ def _check(spec: CellSpec, facts: dict[str, object], plugin: CellPlugin) -> None
     args = [*PYTEST_ARGS, "--rootdir", str(spec.folder), *spec.pytest_args]
     status = pytest.main(args, plugins=[plugin])
     facts["af_observed"] = plugin.af_observed
+    if plugin.af_cpus:
+        facts["af_cpus"] = plugin.af_cpus
     if plugin.death is not None:
         raise plugin.death
     if status == pytest.ExitCode.INTERRUPTED:

@@ -64,6 +64,22 @@ class Check(_Model):
     seconds: float = 0.0
 
 
+class CpuAf(_Model):
+    """The CPUs of one kind in a cell, and who sets guests' access flag there (stage 2)."""
+
+    cpus: str
+    """Their numbers, "0-3,7"."""
+    midr: str
+    """MIDR_EL1, "0x414fd0c1"."""
+    model: str
+    """The name of the CPU, "" for one that harness/observe/cpu_models.py lacks."""
+    expected: AfMode
+    why: str
+    """What that follows from, in words."""
+    observed: AfMode | None = None
+    """None if test_af_mode did not run or could not tell."""
+
+
 class Cell(_Model):
     """One kernel on one host in one KVM mode, and how all of its checks ended."""
 
@@ -75,6 +91,8 @@ class Cell(_Model):
     """Who must set the stage-2 access flag in this cell, by its CPU and boot variant."""
     af_observed: AfMode | None = None
     """Who was seen to set it, None if no check could tell."""
+    af_cpus: tuple[CpuAf, ...] = ()
+    """The same for each kind of CPU, by what CPU and kernel show of themselves."""
     variant: str = ""
     """The boot variant of the series' contract, "" for none."""
     outcome: Outcome

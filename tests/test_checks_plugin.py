@@ -348,3 +348,22 @@ def test_random_numbers_depend_on_seed_and_name(
     again, _ = run_checks(text, tmp_path / "2", monkeypatch)
     assert first["test_a"].observed == again["test_a"].observed
     assert first["test_a"].observed != first["test_b"].observed
+
+
+def test_what_a_check_saw_on_each_cpu_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+from harness.results import CpuAf
+
+def test_looks(claim, expected_af):
+    claim.observe(str(expected_af))
+    kind = CpuAf(cpus="0", midr="", model="", expected="software", why="", observed="hardware")
+    claim.af_cpus = (kind,)
+
+def test_does_not(claim):
+    claim.observe("seen")
+"""
+    checks, plugin = run_checks(text, tmp_path, monkeypatch)
+    assert [(kind.cpus, kind.observed) for kind in plugin.af_cpus] == [("0", "hardware")]
+    assert checks["test_looks"].observed == "()"

@@ -46,6 +46,8 @@ def test_main_job(tmp_path: Path) -> None:
     for cell in run.cells:
         wanted = "software" if "a57" in cell.id or "sw-af" in cell.id else "hardware"
         assert (cell.outcome, cell.af_mode, cell.af_observed) == ("pass", wanted, wanted)
+        (kind,) = cell.af_cpus
+        assert (kind.cpus, kind.expected) == ("0-1", wanted)
         assert cell.build_id == (base if cell.kernel == "base" else patched).build_id
     assert len({cell.boot_id for cell in run.cells}) == len(CELLS)
 

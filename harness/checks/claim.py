@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.inventory import AfMode
 from harness.observe.splats import Finding
+from harness.results import CpuAf
 
 
 class Claim:
@@ -22,6 +23,8 @@ class Claim:
         """The kernel's reports that the check fails by: those of the base kernel are told apart."""
         self.af_observed: AfMode | None = None
         """Who set the access flag of the tested pages, if this check can tell."""
+        self.af_cpus: tuple[CpuAf, ...] = ()
+        """The same for each kind of CPU, from the check that looks at each."""
 
     def expect(self, text: str) -> None:
         """State what is expected and why."""

@@ -15,6 +15,7 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
 from harness.observe.trace import (
+    ACCESS_FAULT,
     Counts,
     Session,
     Wanted,
@@ -23,8 +24,6 @@ from harness.observe.trace import (
     pages_by_ipa,
 )
 from harness.observe.unproven import Unproven
-
-ACCESS_FAULT = "kvm:kvm_access_fault"
 
 
 def wanted(expectation: Expectation) -> Wanted:

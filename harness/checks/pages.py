@@ -53,7 +53,9 @@ def mark_idle(vm: Guest) -> None:
         )
 
 
-def old_pages(vm: Guest, shell: Shell, claim: Claim) -> tuple[stage2.Range, ...]:
+def old_pages(
+    vm: Guest, shell: Shell, claim: Claim, name: str = "aged"
+) -> tuple[stage2.Range, ...]:
     """Assert that stage 2 maps every tested page, and all of them old; returns its ranges.
 
     Where the kernel does not show stage 2, page_idle alone tells, and there are no ranges. It
@@ -68,7 +70,7 @@ def old_pages(vm: Guest, shell: Shell, claim: Claim) -> tuple[stage2.Range, ...]
         claim.observe(f"after aging {len(found)} of {pages} young")
         assert not found, f"pages that are young after aging: {shorten(found)}"
         return ()
-    claim.save("stage2-aged.txt", dump.raw)
+    claim.save(f"stage2-{name}.txt", dump.raw)
     mapped = stage2.mapped(dump.ranges, vm.slot.ipa, pages)
     if len(mapped) != pages:
         raise Unproven(f"stage 2 maps {len(mapped)} of {pages} pages, so the others have no AF")
@@ -85,7 +87,9 @@ def leaves(vm: Guest, shell: Shell, claim: Claim, name: str) -> tuple[stage2.Ran
     return dump.ranges
 
 
-def young_pages(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int]) -> None:
+def young_pages(
+    vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int], name: str = "touched"
+) -> None:
     """Assert that in stage 2 exactly the pages `expected` are young, or by page_idle alone."""
     try:
         dump = dump_stage2(shell, vm.vm_dir)
@@ -94,7 +98,7 @@ def young_pages(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int])
         claim.observe(f"page_idle alone ({exc.reason}): {show_set(expected, found)}")
         assert found == expected, f"page_idle: {show_set(expected, found)}"
         return
-    claim.save("stage2-touched.txt", dump.raw)
+    claim.save(f"stage2-{name}.txt", dump.raw)
     seen = stage2.young(dump.ranges, vm.slot.ipa, vm.slot.pages)
     claim.observe(f"stage 2: {show_set(expected, seen)}")
     assert seen == expected, f"stage 2: {show_set(expected, seen)}"

@@ -45,9 +45,10 @@ from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
 from harness.inventory import AfMode
+from harness.observe.af import Expected
 from harness.observe.unproven import Unproven
 from harness.records import append
-from harness.results import Check, Outcome
+from harness.results import Check, CpuAf, Outcome
 
 if TYPE_CHECKING:
     from harness.cell import CellSpec
@@ -64,7 +65,14 @@ PYTEST_ARGS = ("-q", "-p", "no:cacheprovider", "-c", os.devnull, "--import-mode=
 class CellPlugin:
     """Fixtures and hooks for the checks of one cell on one booted host."""
 
-    def __init__(self, spec: CellSpec, shell: Shell, console: Console, probe: Shell) -> None:
+    def __init__(
+        self,
+        spec: CellSpec,
+        shell: Shell,
+        console: Console,
+        probe: Shell,
+        expected_af: tuple[Expected, ...] = (),
+    ) -> None:
         self._spec = spec
         self._shell = shell
         self._console = console
@@ -80,7 +88,9 @@ class CellPlugin:
         self._hung = 0
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
+        self._expected_af = expected_af
         self.af_observed: AfMode | None = None
+        self.af_cpus: tuple[CpuAf, ...] = ()
 
     # ---- fixtures ---------------------------------------------------------------------------
 
@@ -93,6 +103,11 @@ class CellPlugin:
     def contract(self) -> Contract:
         """What the series promises (series.yaml), or the base kernel's contract."""
         return self._contract
+
+    @pytest.fixture
+    def expected_af(self) -> tuple[Expected, ...]:
+        """Who must set guests' access flag on each kind of CPU, by what the host shows."""
+        return self._expected_af
 
     @pytest.fixture
     def shell(self) -> Shell:
@@ -176,6 +191,7 @@ class CellPlugin:
             signal.setitimer(signal.ITIMER_REAL, 0)
         append(self._records, self._check(item))
         self.af_observed = self._claim.af_observed or self.af_observed
+        self.af_cpus = self._claim.af_cpus or self.af_cpus
         self._claim = None
         return result
 

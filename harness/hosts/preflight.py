@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.errors import InfraError
 from harness.hosts.protocols import Shell
 from harness.inventory import QemuHost
-from harness.observe import collect, lru_gen
+from harness.observe import lru_gen
+from harness.observe.af import Expected
 
 # What moves or merges pages in the background; 0 turns it off, or (khugepaged) keeps it from making
 # room for itself. Tested memory of 4 KiB pages is beyond khugepaged anyway (MADV_NOHUGEPAGE).
@@ -24,24 +25,40 @@ BACKGROUND = (
 VMM = "qemu-system-aarch64"
 
 
-def require_af(host: QemuHost, shell: Shell) -> None:
-    """InfraError unless CPU and kernel agree with the inventory on FEAT_HAFDBS.
+def require_cpus(host: QemuHost, expected: Sequence[Expected]) -> None:
+    """InfraError if the inventory is wrong about FEAT_HAFDBS of a CPU.
+
+    Asked of any kernel, since none changes its CPU: what the checks of a patched one find in spite
+    of it would be blamed on the series.
+    """
+    for kind in expected:
+        if kind.hafdbs is not None and kind.hafdbs != (host.af == "hardware"):
+            has = "has" if kind.hafdbs else "lacks"
+            raise _inventory_wrong(host, f"{kind.name} {has} FEAT_HAFDBS: {kind.why}", expected)
+
+
+def require_af(host: QemuHost, expected: Sequence[Expected], shell: Shell) -> None:
+    """InfraError unless the kernel agrees with the inventory on who manages the access flag.
 
     Asked of the base kernel only: a patched one that lost it is what the checks are there for.
-    Two witnesses: MIDR_EL1 of each CPU that is known, and bit 0x2 of lru_gen/enabled, which the
-    kernel shows only where hardware manages AF at stage 1.
+    Two witnesses: what is expected at stage 2, and bit 0x2 of lru_gen/enabled, which the kernel
+    shows only where hardware manages AF at stage 1 on all CPUs.
     """
-    for number, midr in collect.cpus(shell).items():
-        model = midr.model
-        if model is not None and model.hafdbs != (host.af == "hardware"):
-            raise InfraError(
-                f"the inventory says af: {host.af}, but CPU {number} is a {model.name}"
-            )
+    for kind in expected:
+        if kind.af != host.af:
+            raise _inventory_wrong(host, f"on {kind.name} it is {kind.af}: {kind.why}", expected)
     enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
     if bool(enabled & lru_gen.Enabled.MM_WALK) != (host.af == "hardware"):
         raise InfraError(
             f"the inventory says af: {host.af}, but lru_gen/enabled is {int(enabled):#06x}"
         )
+
+
+def _inventory_wrong(host: QemuHost, but: str, expected: Sequence[Expected]) -> InfraError:
+    text = f"the inventory says af: {host.af}, but {but}"
+    if len({kind.af for kind in expected}) > 1:
+        text += "; CPUs that differ in it cannot be tested together: take those of a kind offline"
+    return InfraError(text)
 
 
 def require_vmm(shell: Shell) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import ACCESS_FAULT, situation
+from harness.checks.driver import situation
 from harness.checks.mglru import CGROUP, zram_swap
 from harness.checks.pages import pick, shorten, show_set
 from harness.contract import Contract
@@ -30,7 +30,7 @@ from harness.linux_guest.memcg import memcg
 from harness.observe import kvmstats, stage2
 from harness.observe.collect import dump_stage2
 from harness.observe.klog import Kind
-from harness.observe.trace import Counts, Session, Wanted, pages_by_ipa, tracing
+from harness.observe.trace import ACCESS_FAULT, Counts, Session, Wanted, pages_by_ipa, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512

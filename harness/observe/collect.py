@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from harness.deadline import Deadline
 from harness.hosts.protocols import Shell
-from harness.observe import af, cpu, kvmstats, lru_gen, stage2, vmstat
+from harness.observe import af, kvmstats, lru_gen, stage2, vmstat
 from harness.observe.errors import ObserveError, shown
 from harness.observe.text import run_script, sections
 from harness.observe.unproven import Unproven
@@ -106,8 +106,3 @@ def af_witnesses(shell: Shell, deadline: Deadline | None = None) -> af.Witnesses
     """What a host shows of its CPUs and of who manages the access flag of its guests."""
     nonce = secrets.token_hex(16)
     return af.parse(run_script(shell, af.script(nonce), deadline), nonce)
-
-
-def cpus(shell: Shell, deadline: Deadline | None = None) -> dict[int, cpu.Midr]:
-    """The MIDR of each CPU of a host."""
-    return cpu.parse(run_script(shell, cpu.SCRIPT, deadline))

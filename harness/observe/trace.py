@@ -54,6 +54,8 @@ _ENTRIES = re.compile(
 )
 _NOTE = re.compile(r"##### CPU [0-9]{1,5} buffer started ####|CPU:[0-9]{1,5} \[LOST .{0,30}\]")
 _HEX = r"(?:0x)?([0-9a-f]{1,16})"
+# An access to a page whose flag is clear at stage 2, where hardware does not set it.
+ACCESS_FAULT = "kvm:kvm_access_fault"
 # The name of the event for a line that a program wrote to trace_marker, and the kernel's for it.
 MARK = "mark"
 _MARK_IN_TRACE = "tracing_mark_write"
@@ -70,7 +72,7 @@ MOST_SLOWED = 48
 # What an event's text says, by the TP_printk of Linux 6.12 (arch/arm64/kvm/trace_arm.h and
 # include/trace/events/kvm.h). "%#016lx" pads with zeros to 16 columns, the 0x among them.
 FIELDS: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
-    "kvm:kvm_access_fault": (re.compile(f"IPA: {_HEX}"), ("ipa",)),
+    ACCESS_FAULT: (re.compile(f"IPA: {_HEX}"), ("ipa",)),
     "kvm:kvm_guest_fault": (
         re.compile(f"ipa {_HEX}, hsr {_HEX}, hxfar {_HEX}, pc {_HEX}"),
         ("ipa", "esr", "far", "pc"),

@@ -10,9 +10,8 @@ import contextlib
 from collections.abc import Iterator
 
 from harness.checks.claim import Claim
-from harness.checks.driver import ACCESS_FAULT
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Counts, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, tracing
 from harness.observe.unproven import Unproven
 from harness.selftests.table import Selftest
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A cell records who must set the access flag on its CPUs before anything can refuse its host."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_observe_af import SavedHost
+
+from harness import cell as cell_module
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.inventory import AfMode, QemuHost
+from harness.observe.af import Expected
+from harness.plan import PlannedCell
+from harness.results import CpuAf, KernelLabel
+
+
+class N1(SavedHost):
+    """Neoverse N1 with MGLRU's walk, if it may be asked."""
+
+    def __init__(self, asked: bool) -> None:
+        super().__init__("neoverse-n1")
+        self._asked = asked
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        assert self._asked, f"asked to read {path}"
+        return "0x0003\n"
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    kernel: KernelLabel,
+    inventory: AfMode = "hardware",
+    af_mode: AfMode = "hardware",
+    variant: str = "",
+) -> tuple[dict[str, Any], list[tuple[Expected, ...]]]:
+    """What became known of the cell, and what its checks were told; without checks."""
+    told: list[tuple[Expected, ...]] = []
+    shown = SimpleNamespace(build_id="b", boot_id="c", kvm_line="d")
+    monkeypatch.setattr("harness.hosts.proof.prove", lambda *args: shown)
+    monkeypatch.setattr(cell_module, "quiet", lambda shell: contextlib.nullcontext())
+    monkeypatch.setattr(cell_module, "CellPlugin", lambda *args: told.append(args[4]))
+    monkeypatch.setattr(cell_module, "_check", lambda *args: None)
+    spec: Any = SimpleNamespace(
+        kernel=SimpleNamespace(build_id="b", config_sha256="e"),
+        host=QemuHost(kind="qemu", cpu="some", af=inventory, kvm_modes=("vhe",)),
+        cell=PlannedCell("n1", kernel, "vhe", af_mode, variant),
+        seen_boot_ids=(),
+        linux_guest=False,
+        folder=folder,
+    )
+    host: Any = SimpleNamespace(console=None, shell=None)
+    shell: Any = N1(asked=kernel == "base")
+    facts: dict[str, Any] = {}
+    try:
+        cell_module._prove_and_check(spec, facts, shell, host)
+    except InfraError as exc:
+        facts["refused"] = str(exc)
+    return facts, told
+
+
+@pytest.mark.parametrize("kernel", ["base", "patched"])
+def test_what_is_expected_is_recorded_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelLabel
+) -> None:
+    facts, ((kind,),) = run(monkeypatch, tmp_path, kernel)
+    (record,) = facts["af_cpus"]
+    assert record == CpuAf(
+        cpus="0-1", midr="0x414fd0c1", model="Neoverse N1", expected="hardware", why=kind.why
+    )
+    assert "cpu1 0x00000000414fd0c1\n" in (tmp_path / "cpus.txt").read_text()
+
+
+@pytest.mark.parametrize("kernel", ["base", "patched"])
+def test_an_inventory_that_is_wrong_about_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelLabel
+) -> None:
+    """No series is to be blamed for it, so neither kernel's checks run; the record is there."""
+    facts, told = run(monkeypatch, tmp_path, kernel, inventory="software", af_mode="software")
+    assert "says af: software, but CPU 0-1 (Neoverse N1) has FEAT_HAFDBS" in facts["refused"]
+    assert not told
+    assert [kind.expected for kind in facts["af_cpus"]] == ["hardware"]
+
+
+def test_a_boot_variant_by_which_software_sets_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts, _ = run(monkeypatch, tmp_path, "patched", af_mode="software", variant="sw-af")
+    (record,) = facts["af_cpus"]
+    assert record.expected == "software"
+    assert "by the boot variant sw-af" in record.why
+
+
+def test_a_boot_variant_that_leaves_it_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    facts, _ = run(monkeypatch, tmp_path, "patched", variant="other")
+    assert [kind.expected for kind in facts["af_cpus"]] == ["hardware"]
