@@ -7,9 +7,17 @@ Unknown keys are refused, and every error names file, line and key.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from harness.errors import UsageError
 from harness.paths import PROJECT
@@ -19,10 +27,25 @@ KvmMode = Literal["vhe", "nvhe", "protected"]
 AfMode = Literal["hardware", "software"]
 
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,30}$")]
+Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9:._%-]{0,252}$")]
+"""A name, or an IPv4 or IPv6 address; neither whitespace nor what known_hosts(5) gives a meaning."""
+UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]{0,63}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=4096)]
+Argv = Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
+"""A command of the lab's own: a program and its arguments, run without a shell."""
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _each_mode_once(modes: tuple[KvmMode, ...]) -> tuple[KvmMode, ...]:
+    if len(set(modes)) != len(modes):
+        raise ValueError("a mode is named twice")
+    return modes
+
+
+KvmModes = Annotated[tuple[KvmMode, ...], Field(min_length=1), AfterValidator(_each_mode_once)]
 
 
 class QemuHost(_Model):
@@ -33,7 +56,7 @@ class QemuHost(_Model):
     """CPU model of `qemu-system-aarch64 -cpu help`."""
     af: AfMode
     """Who sets the stage-2 access flag on this CPU: hardware has FEAT_HAFDBS (Arm ARM D8.5)."""
-    kvm_modes: Annotated[tuple[KvmMode, ...], Field(min_length=1)]
+    kvm_modes: KvmModes
     """Modes of KVM that cells run in; vhe needs Armv8.1."""
     cpus: Annotated[int, Field(ge=2, le=16)] = 2
     """The last one is kept free of the tick (nohz_full) for a vCPU that never exits."""
@@ -41,12 +64,63 @@ class QemuHost(_Model):
     """More boot arguments for every kernel on this host."""
     memory_mib: Annotated[int, Field(ge=1024, le=65536)] = 2048
 
-    @field_validator("kvm_modes")
+
+class SshServer(_Model):
+    """Where an SSH server answers and how one logs in: by a key file, or by the user's agent."""
+
+    address: Address
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: UserName = "root"
+    key: Path | None = None
+    """The private key, absolute or from ~/ on; one with a passphrase is the agent's to hold."""
+    agent: bool = False
+    """Ask the ssh-agent of $SSH_AUTH_SOCK instead."""
+
+    @field_validator("key")
     @classmethod
-    def _each_once(cls, modes: tuple[KvmMode, ...]) -> tuple[KvmMode, ...]:
-        if len(set(modes)) != len(modes):
-            raise ValueError("a mode is named twice")
-        return modes
+    def _whole_path(cls, key: Path | None) -> Path | None:
+        if key is not None and not key.is_absolute() and key.parts[:1] != ("~",):
+            raise ValueError("a path is absolute or begins with ~/")
+        return key
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if (self.key is None) != self.agent:
+            raise ValueError("`key: FILE` or `agent: true`, one of them")
+        return self
+
+
+class PowerCommands(_Model):
+    """What switches a machine's power, by commands of the lab's own; each ends when it is done."""
+
+    on: Argv
+    off: Argv
+    reset: Argv
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_booleans(cls, data: object) -> object:
+        """YAML 1.1 takes the plain words on and off for true and false, as keys too."""
+        if not isinstance(data, dict):
+            return data
+        return {{True: "on", False: "off"}.get(key, key): value for key, value in data.items()}
+
+
+class SshHost(SshServer):
+    """A machine that answers SSH. A user other than root becomes root by `sudo -n`."""
+
+    kind: Literal["ssh"]
+    kvm_modes: KvmModes
+    af: AfMode | None = None
+    """Who sets the stage-2 access flag there, if that is known."""
+    jump: tuple[SshServer, ...] = ()
+    """SSH servers on the way to it, the one next to the controller first."""
+    power: PowerCommands | None = None
+    console: Argv | None = None
+    """Shows the machine's console on its output for as long as it runs."""
+
+
+Host = Annotated[QemuHost | SshHost, Field(discriminator="kind")]
 
 
 class Defaults(_Model):
@@ -61,13 +135,30 @@ class Inventory(_Model):
 
     schema_version: Literal[1] = Field(alias="schema")
     defaults: Defaults
-    hosts: Annotated[dict[HostName, QemuHost], Field(min_length=1)]
+    hosts: Annotated[dict[HostName, Host], Field(min_length=1)]
 
-    def host(self, name: str) -> QemuHost:
+    def host(self, name: str) -> QemuHost | SshHost:
         """The host of that name; UsageError names those that exist."""
         if name not in self.hosts:
             raise UsageError(f"no host {name!r} in the inventory; it has: {', '.join(self.hosts)}")
         return self.hosts[name]
+
+    def ssh(self, name: str) -> SshHost:
+        """The host of that name, which must be of kind ssh; UsageError for another one."""
+        host = self.host(name)
+        if not isinstance(host, SshHost):
+            raise UsageError(f"host {name!r} is of kind {host.kind}; this is for kind ssh")
+        return host
+
+    def bootable(self, name: str) -> QemuHost:
+        """The host of that name, if a kernel can be booted there; UsageError if it cannot yet."""
+        host = self.host(name)
+        if not isinstance(host, QemuHost):
+            raise UsageError(
+                f"host {name!r} is of kind {host.kind}: test kernels are not booted there yet, "
+                "so no cell can run on it; choose others with --host"
+            )
+        return host
 
 
 def load(path: Path | None = None) -> Inventory:

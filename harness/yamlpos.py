@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.errors import UsageError
 
@@ -44,7 +45,9 @@ def load_yaml_model(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as exc:
-        problems = [_problem(path, root, error["loc"], error["msg"]) for error in exc.errors()]
+        problems = [
+            _problem(path, root, _location(root, error), error["msg"]) for error in exc.errors()
+        ]
         raise UsageError("\n".join(problems)) from None
 
 
@@ -106,6 +109,28 @@ def _refuse_duplicates(path: Path, node: yaml.Node, location: tuple[int | str, .
                 raise UsageError(f"{path}:{line}: {_dotted(here)}: already given in line {first}")
             seen[str(key.value)] = line
             _refuse_duplicates(path, value, here)
+
+
+def _location(root: yaml.Node | None, error: ErrorDetails) -> Location:
+    """Where an error is, in keys and indices of the file.
+
+    pydantic puts the tag of a discriminated union into its path, where the file has no key, and
+    blames the whole for a tag that it does not know.
+    """
+    found: list[int | str] = []
+    node: Any = root
+    for at, part in enumerate(error["loc"]):
+        last = at == len(error["loc"]) - 1
+        if isinstance(node, yaml.MappingNode):
+            value = next((pair[1] for pair in node.value if pair[0].value == str(part)), None)
+            if value is None and not last:
+                continue
+            node = value
+        elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):
+            node = node.value[int(part)]
+        found.append(part)
+    discriminator = error.get("ctx", {}).get("discriminator")
+    return (*found, discriminator.strip("'")) if discriminator is not None else found
 
 
 def _problem(path: Path, root: yaml.Node | None, location: Location, message: str) -> str:
