@@ -13,9 +13,8 @@ from types import FrameType
 from typing import get_args
 
 from rich.console import Console
-from rich.table import Table
 
-from harness import __version__, bench, doctor, inventory
+from harness import __version__, bench, doctor
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
 from harness.errors import (
@@ -26,6 +25,7 @@ from harness.errors import (
     InfraError,
     UsageError,
 )
+from harness.hosts import command as hosts_command
 from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
 from harness.mutants.table import TABLE
@@ -124,9 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_mutants_options(wrong)
     wrong.set_defaults(command=_mutants)
 
-    hosts = commands.add_parser("hosts", help="list the hosts of the inventory")
-    hosts.add_argument("--inventory", type=Path, metavar="FILE")
-    hosts.set_defaults(command=_hosts)
+    hosts = commands.add_parser("hosts", help="list the hosts of the inventory, pin and check them")
+    hosts_command.add_parser(hosts)
 
     doctoring = commands.add_parser("doctor", help="say what this machine lacks and how to get it")
     doctoring.add_argument("--install", action="store_true", help="get it, by apt")
@@ -347,24 +346,6 @@ def _mutants(args: argparse.Namespace, console: Console) -> int:
         return EXIT_CODES["fail"] if run.verdict == "fail" else exc.exit_code
     finally:
         print(run.folder, flush=True)
-
-
-def _hosts(args: argparse.Namespace, console: Console) -> int:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("host", "kind", "CPU", "AF set by", "KVM modes", "CPUs", "memory"):
-        table.add_column(head)
-    for name, host in inventory.load(args.inventory).hosts.items():
-        table.add_row(
-            name,
-            "emulated (QEMU)",
-            host.cpu,
-            host.af,
-            " ".join(host.kvm_modes),
-            str(host.cpus),
-            f"{host.memory_mib} MiB",
-        )
-    console.print(table)
-    return 0
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> int:

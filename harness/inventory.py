@@ -28,7 +28,7 @@ AfMode = Literal["hardware", "software"]
 
 HostName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,30}$")]
 Address = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:][A-Za-z0-9:._%-]{0,252}$")]
-"""A name, or an IPv4 or IPv6 address; neither whitespace nor what known_hosts(5) gives a meaning."""
+"""A name, or an IPv4 or IPv6 address, with nothing that has a meaning in known_hosts(5)."""
 UserName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9._@-]{0,63}$")]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=4096)]
 Argv = Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]

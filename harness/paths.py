@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where things live on the controller: the project's tree and the XDG cache folder."""
+"""Where things live on the controller: the project's tree, XDG's folders for cache and state."""
 
 from __future__ import annotations
 
@@ -16,3 +16,10 @@ def cache_home() -> Path:
     path = root / "kvm-harness"
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def state_home() -> Path:
+    """$XDG_STATE_HOME/kvm-harness, not made if absent (XDG Base Directory Specification)."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
+    return root / "kvm-harness"

@@ -63,12 +63,12 @@ def plan(
 ) -> tuple[PlannedCell, ...]:
     """Every cell of the matrix, base before patched so that a comparison comes early.
 
-    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left. `cmdline` are
-    boot arguments of every cell.
+    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left, or for a host
+    where no kernel can be booted. `cmdline` are boot arguments of every cell.
     """
     cells: list[PlannedCell] = []
     for name in dict.fromkeys(hosts or inventory.hosts):
-        host = inventory.host(name)
+        host = inventory.bootable(name)
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:
                 continue

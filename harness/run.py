@@ -14,9 +14,11 @@ from harness.cell import CellSpec
 from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
-from harness.errors import UsageError
+from harness.errors import InfraError, UsageError
+from harness.hosts import command as hosts_command
 from harness.hosts import qemu
-from harness.inventory import Inventory, KvmMode
+from harness.hosts.fitness import lacking
+from harness.inventory import Inventory, KvmMode, SshHost
 from harness.kernel import lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
@@ -181,6 +183,7 @@ class Run:
         if series is not None:
             note = series_module.check_message_id(series, contract.message_id)
             self._notes += [note] if note else []
+        _check_machines(stock, options, self._progress)
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -280,7 +283,7 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        hosts = [stock.host(cell.host) for cell in cells]
+        hosts = [stock.bootable(cell.host) for cell in cells]
         jobs = self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
@@ -308,7 +311,7 @@ class Run:
         series = self._series if cell.kernel == "patched" else None
         return prepare.cell_spec(
             cell,
-            stock.host(cell.host),
+            stock.bootable(cell.host),
             prepared.kernels[cell.kernel],
             prepared.ground,
             run_folder=self.folder,
@@ -434,6 +437,20 @@ def _narrowing(options: Options) -> list[str]:
         "checks": " ".join([*options.pytest_args, *map(str, options.checks)]),
     }
     return [f"only some {name}: {text}" for name, text in parts.items() if text]
+
+
+def _check_machines(stock: Inventory, options: Options, progress: Progress) -> None:
+    """InfraError that names all that a machine of the lab lacks, before anything is built."""
+    for name in options.hosts or stock.hosts:
+        host = stock.host(name)
+        if isinstance(host, SshHost):
+            with progress.stage(f"looking at {name}"):
+                findings = hosts_command.examine(name, host)
+            for one in findings:
+                progress.say(f"{name}: {hosts_command.line(one)}")
+            if missing := lacking(findings):
+                words = "\n".join(f"{one.what}: {one.words}" for one in missing)
+                raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
 
 
 def _check_selection(options: Options) -> None:

@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import InfraError
+from harness.paths import state_home
 
 
 def runs_home() -> Path:
     """The folder that holds the runs of this user."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "state"
-    return root / "kvm-harness" / "runs"
+    return state_home() / "runs"
 
 
 def make_run_folder(parent: Path | None = None) -> Path:

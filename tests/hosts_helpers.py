@@ -12,18 +12,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
-from paramiko.sftp import SFTP_OK
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
 
 from harness.hosts.ssh import SshAddress
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 
 def make_key(path: Path) -> paramiko.Ed25519Key:
@@ -46,11 +41,11 @@ class Troubles:
     """What the server does wrong on purpose."""
 
     damage: bool = False
-    """Flip a bit of each piece of a file that is copied to it."""
+    """Flip a bit of each piece of input that comes to a program."""
     truncate: bool = False
     """Lose the last byte of each piece."""
-    stall_files: bool = False
-    """Take no more of a file."""
+    stall_input: bool = False
+    """Take no input for a program."""
     stall_exec: bool = False
     """Do not answer a request to run a command."""
     instead: str | None = None
@@ -58,14 +53,27 @@ class Troubles:
     go_on: threading.Event = field(default_factory=threading.Event)
     """Ends what stalls, so that no thread is left."""
 
+    def done_to(self, data: bytes) -> bytes:
+        if self.stall_input:
+            self.go_on.wait(20)
+        if self.damage:
+            data = bytes([data[0] ^ 1]) + data[1:]
+        return data[:-1] if self.truncate else data
+
 
 class Server:
     """Accepts connections until it is closed. `address` is what a client needs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, user: str = "root") -> None:
         self.folder = folder
+        self.user = user
+        self.kept_alive = threading.Event()
+        """Set once a client has asked whether the server is still there."""
+        self.forwarded: list[tuple[str, int]] = []
+        """Where clients went on to from here."""
         self.troubles = Troubles()
         self.host_key = make_key(folder / "host_key")
+        self.more_keys: list[paramiko.PKey] = []
         self.login_key = make_key(folder / "login_key")
         self._transports: list[paramiko.Transport] = []
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -77,7 +85,7 @@ class Server:
     def address(self) -> SshAddress:
         key = f"{self.host_key.get_name()} {self.host_key.get_base64()}"
         port = self._socket.getsockname()[1]
-        return SshAddress("127.0.0.1", port, "root", key, self.folder / "login_key")
+        return SshAddress("127.0.0.1", port, self.user, key, self.folder / "login_key")
 
     def _accept(self) -> None:
         while True:
@@ -87,11 +95,29 @@ class Server:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport = paramiko.Transport(sock)
-            transport.add_server_key(self.host_key)
-            transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files, self)
+            for key in (self.host_key, *self.more_keys):
+                transport.add_server_key(key)
             self._transports.append(transport)
+            session = Session(self)
             with contextlib.suppress(EOFError, OSError, paramiko.SSHException):
-                transport.start_server(server=Session(self))
+                transport.start_server(server=session)
+                threading.Thread(
+                    target=self._forward, args=(transport, session), daemon=True
+                ).start()
+
+    def _forward(self, transport: paramiko.Transport, session: Session) -> None:
+        """Serve the channels that lead on to another port."""
+        channels = []
+        while transport.is_active():
+            if (channel := transport.accept(0.1)) is None:
+                continue
+            # One that nobody holds is closed by paramiko.
+            channels.append(channel)
+            if channel.get_id() not in session.streams:
+                continue
+            stream = session.streams[channel.get_id()]
+            for source, sink in ((stream, channel), (channel, stream)):
+                threading.Thread(target=pump, args=(source, sink), daemon=True).start()
 
     def cut(self) -> None:
         """Break every connection."""
@@ -122,7 +148,7 @@ class Server:
             stderr=subprocess.PIPE,
             start_new_session=True,
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            env={"PATH": f"{self.folder}/bin:{os.environ['PATH']}", "LC_ALL": "C"},
         )
         self.processes.append(process)
         assert process.stdin is not None
@@ -133,7 +159,7 @@ class Server:
         def feed() -> None:
             with contextlib.suppress(OSError), stdin:
                 while data := channel.recv(1 << 16):
-                    stdin.write(data)
+                    stdin.write(self.troubles.done_to(data))
                     stdin.flush()
 
         def drain() -> None:
@@ -159,12 +185,29 @@ class Server:
 class Session(paramiko.ServerInterface):
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.streams: dict[int, socket.socket] = {}
+        """To where a channel leads on to, by its number."""
+
+    def check_global_request(self, kind: str, msg: paramiko.Message) -> bool:
+        if kind.startswith("keepalive@"):
+            self._server.kept_alive.set()
+        return False
+
+    def check_channel_direct_tcpip_request(
+        self, chanid: int, origin: tuple[str, int], destination: tuple[str, int]
+    ) -> int:
+        try:
+            self.streams[chanid] = socket.create_connection(destination)
+        except OSError:
+            return OPEN_FAILED_CONNECT_FAILED
+        self._server.forwarded.append(destination)
+        return OPEN_SUCCEEDED
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        right = username == "root" and key.asbytes() == self._server.login_key.asbytes()
+        right = username == self._server.user and key.asbytes() == self._server.login_key.asbytes()
         return AUTH_SUCCESSFUL if right else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
@@ -177,48 +220,36 @@ class Session(paramiko.ServerInterface):
         return True
 
 
-class File(paramiko.SFTPHandle):
-    def __init__(self, path: str, troubles: Troubles) -> None:
-        super().__init__()
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        self._troubles = troubles
-
-    def write(self, offset: int, data: Buffer) -> int:
-        piece = bytes(data)
-        if self._troubles.stall_files:
-            self._troubles.go_on.wait(20)
-        if self._troubles.damage:
-            piece = bytes([piece[0] ^ 1]) + piece[1:]
-        if self._troubles.truncate:
-            piece = piece[:-1]
-        os.pwrite(self._fd, piece, offset)
-        return SFTP_OK
-
-    def stat(self) -> paramiko.SFTPAttributes:
-        return paramiko.SFTPAttributes.from_stat(os.fstat(self._fd))
-
-    def close(self) -> None:
-        os.close(self._fd)
+Stream = socket.socket | paramiko.Channel
 
 
-class Files(paramiko.SFTPServerInterface):
-    def __init__(self, session: paramiko.ServerInterface, server: Server) -> None:
-        super().__init__(session)
-        self._server = server
+def pump(source: Stream, sink: Stream) -> None:
+    with contextlib.suppress(OSError, EOFError):
+        while data := source.recv(1 << 15):
+            sink.sendall(data)
+    for one in (source, sink):
+        with contextlib.suppress(OSError, EOFError):
+            one.close()
 
-    def open(
-        self, path: str, flags: int, attr: paramiko.SFTPAttributes
-    ) -> paramiko.SFTPHandle | int:
-        try:
-            return File(path, self._server.troubles)
-        except OSError as exc:
-            return paramiko.SFTPServer.convert_errno(exc.errno or 0)
 
-    def stat(self, path: str) -> paramiko.SFTPAttributes | int:
-        try:
-            return paramiko.SFTPAttributes.from_stat(Path(path).stat())
-        except OSError as exc:
-            return paramiko.SFTPServer.convert_errno(exc.errno or 0)
+SUDO = """\
+#!/bin/sh
+printf '%s ' "$@" >> {folder}/sudo.log
+[ -e {folder}/sudo.refuses ] && echo "sudo: a password is required" >&2 && exit 1
+[ "$1" = -n ] || exit 2
+shift
+[ "$1" = -- ] && shift
+exec "$@"
+"""
+
+
+def put_sudo(server: Server) -> Path:
+    """A sudo on the server that writes down what it is asked; returns where."""
+    program = server.folder / "bin" / "sudo"
+    program.parent.mkdir()
+    program.write_text(SUDO.format(folder=server.folder))
+    program.chmod(0o755)
+    return server.folder / "sudo.log"
 
 
 @contextlib.contextmanager

@@ -43,9 +43,9 @@ def load(tmp_path: Path, text: str) -> inventory.Inventory:
 def test_a_good_one(tmp_path: Path) -> None:
     stock = load(tmp_path, GOOD)
     assert list(stock.hosts) == ["n1", "a57"]
-    assert stock.host("n1").kvm_modes == ("vhe", "nvhe")
-    assert (stock.host("n1").cpus, stock.host("n1").memory_mib) == (2, 2048)
-    assert (stock.host("a57").cpus, stock.host("a57").memory_mib) == (4, 1024)
+    assert stock.bootable("n1").kvm_modes == ("vhe", "nvhe")
+    assert (stock.bootable("n1").cpus, stock.bootable("n1").memory_mib) == (2, 2048)
+    assert (stock.bootable("a57").cpus, stock.bootable("a57").memory_mib) == (4, 1024)
     assert stock.defaults.series == "stage2-sw-af"
 
 
@@ -125,4 +125,4 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_nothing_can_be_changed_afterwards(tmp_path: Path) -> None:
     stock = load(tmp_path, GOOD)
     with pytest.raises(ValueError, match="frozen"):
-        stock.host("n1").cpus = 3
+        stock.bootable("n1").cpus = 3

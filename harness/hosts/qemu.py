@@ -94,9 +94,10 @@ def arguments(
 
 @dataclass(frozen=True)
 class EmulatedHost:
-    """A booted emulated host: what it says, and a shell on it."""
+    """A booted emulated host: what it says, where it answers, and a shell on it."""
 
     console: Console
+    address: SshAddress
     shell: SshShell
 
 
@@ -194,7 +195,7 @@ def boot(
             raise console.hung(str(exc)) from exc
         shell = SshShell(connection, console.check, slowdown)
         stack.callback(shell.close)
-        yield EmulatedHost(console, shell)
+        yield EmulatedHost(console, address, shell)
 
 
 def space_for(base: Path, files: dict[str, Path]) -> int:

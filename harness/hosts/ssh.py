@@ -4,7 +4,7 @@
 One connection serves a host. Commands go to one persistent `sh` on one channel: a command costs
 one round trip instead of a channel and a process (2.6 ms against 21 ms on the emulated host).
 No call waits without a deadline, and every wait asks `alive` several times a second, so a panic
-ends it at once.
+ends it at once. Files go through a channel too and not by SFTP, whose server knows no sudo.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import paramiko
 from fabric import Config, Connection
@@ -29,12 +31,38 @@ from harness.errors import DeadlineExceeded, InfraError
 from harness.hosts.protocols import Result
 
 POLL = 0.2
+CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 PUT_SECONDS = 300.0
+# How much of a file is read at once.
+PIECE = 1 << 17
+# Takes a file from its input: $1 is its place, $2 its SHA-256, $3 its mode. What stands in that
+# place is whole: this one, or the one from before.
+RECEIVE = """\
+set -e; part=$1.part
+trap 'rm -f "$part"' EXIT; trap 'exit 1' HUP PIPE TERM
+cat > "$part"
+sum=$(sha256sum < "$part"); sum=${sum%% *}
+[ "$sum" = "$2" ] || { rm -f "$part"; echo "$sum"; exit 99; }
+chmod "$3" "$part"; mv -f "$part" "$1"
+"""
+DAMAGED = 99
 MAX_OUTPUT = 64 << 20
 # How much of a host's words goes into an error message, in characters.
 MAX_WORDS = 1000
 KEEPALIVE_SECONDS = 5
+# A peer that acknowledges nothing for so long is gone.
+LOST_SECONDS = 60
+
+T = TypeVar("T")
+
+
+class HostKeyChanged(InfraError):
+    """An SSH server shows another host key than the pinned one."""
+
+
+class _Gone(InfraError):
+    """What should take data has ended, or the connection to it."""
 
 
 @dataclass(frozen=True)
@@ -46,60 +74,75 @@ class SshAddress:
     user: str
     host_key: str
     """The one accepted host key, "TYPE BASE64" as in known_hosts(5)."""
-    login_key: Path
+    login_key: Path | None
+    """None is for the keys of the user's ssh-agent."""
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Used where a host has no console to tell of its death."""
 
 
-@contextlib.contextmanager
-def _guarded(
-    close: Callable[[], None], deadline: Deadline, alive: Callable[[], None]
-) -> Iterator[None]:
-    """Call `close` once time is up or `alive` raises, from a thread beside the caller's.
+def _bounded(
+    call: Callable[[], T],
+    give_up: Callable[[], None],
+    deadline: Deadline,
+    alive: Callable[[], None],
+) -> T:
+    """What `call` returns; TimeoutError once time is up, or what `alive` raises.
 
-    For the calls of paramiko that know no time limit: closing what they wait on ends them.
+    For the calls of paramiko that know no time limit: a name is looked up, an agent is asked. They
+    run in a thread beside the caller's, and `give_up` closes what they wait on, also if one that
+    was given up comes to an end at last.
     """
-    done = threading.Event()
+    outcome: Future[T] = Future()
+    given_up = threading.Event()
 
-    def watch() -> None:
-        while not done.wait(min(POLL, deadline.remaining())):
-            with contextlib.suppress(InfraError):
-                alive()
-                if not deadline.expired():
-                    continue
-            close()
-            return
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as exc:
+            outcome.set_exception(exc)
+        if given_up.is_set():
+            give_up()
 
-    watcher = threading.Thread(target=watch, name="ssh-guard", daemon=True)
-    watcher.start()
+    threading.Thread(target=work, name="ssh-call", daemon=True).start()
     try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+        while not wait([outcome], min(POLL, max(0.01, deadline.remaining()))).done:
+            alive()
+            if deadline.expired():
+                raise TimeoutError("timed out")
+    except BaseException:
+        given_up.set()
+        give_up()
+        raise
+    return outcome.result()
 
 
-def connect(address: SshAddress, deadline: Deadline, alive: Callable[[], None]) -> Connection:
+def connect(
+    address: SshAddress,
+    deadline: Deadline,
+    alive: Callable[[], None] = nothing,
+    via: Connection | None = None,
+) -> Connection:
     """Log in, trying again until the deadline while the server is not up yet.
 
-    A host key other than the pinned one is an InfraError at once and is never retried.
+    `via` is a connection to the SSH server next to it on the way. A host key other than the pinned
+    one is HostKeyChanged at once and is never retried.
     """
     while True:
         alive()
         try:
-            return _connect_once(address, deadline, alive)
+            return _connect_once(address, deadline, alive, via)
         except paramiko.BadHostKeyException as exc:
-            raise InfraError(
-                f"{address.host}:{address.port} shows the host key {_name(exc.key)}; "
-                f"pinned is {_name(exc.expected_key)}"
+            raise HostKeyChanged(
+                f"{address.host}:{address.port} shows the host key {describe(exc.key)}; "
+                f"pinned is {describe(exc.expected_key)}"
             ) from exc
         except paramiko.AuthenticationException as exc:
             alive()
             raise InfraError(
-                f"{address.user}@{address.host}:{address.port} refused the key "
-                f"{address.login_key}: {exc}"
+                f"{address.user}@{address.host}:{address.port} refused "
+                f"{_credentials(address)}: {exc}"
             ) from exc
         except (OSError, EOFError, paramiko.SSHException) as exc:
             if deadline.expired():
@@ -110,14 +153,50 @@ def connect(address: SshAddress, deadline: Deadline, alive: Callable[[], None]) 
             time.sleep(0.05)
 
 
-def _name(key: paramiko.PKey) -> str:
-    return f"{key.get_name()} {key.get_base64()}"
+def describe(key: paramiko.PKey) -> str:
+    """A key as a person compares it, in the form of ssh-keygen(1) -l: "ssh-ed25519 SHA256:..."."""
+    return f"{key.get_name()} {key.fingerprint}"
 
 
-def _connect_once(address: SshAddress, deadline: Deadline, alive: Callable[[], None]) -> Connection:
+def _credentials(address: SshAddress) -> str:
+    return f"the key {address.login_key}" if address.login_key else "every key of the agent"
+
+
+def open_stream(
+    host: str, port: int, deadline: Deadline, alive: Callable[[], None], via: Connection | None
+) -> socket.socket | paramiko.Channel:
+    """A connection to a port, from the controller or from the SSH server that `via` leads to.
+
+    OSError, EOFError or SSHException if there is none.
+    """
+    seconds = max(0.01, min(CONNECT_SECONDS, deadline.remaining()))
+    opened: list[socket.socket | paramiko.Channel] = []
+
+    def call() -> socket.socket | paramiko.Channel:
+        if via is None:
+            opened.append(socket.create_connection((host, port), seconds))
+        else:
+            place = (host, port)
+            channel = via.transport.open_channel("direct-tcpip", place, ("", 0), timeout=seconds)
+            opened.append(channel)
+        return opened[0]
+
+    stream = _bounded(call, lambda: _close_all(opened), deadline, alive)
+    if isinstance(stream, socket.socket):
+        # paramiko leaves Nagle's algorithm on; each command would wait for a delayed ACK.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The keep-alive is not answered by a peer that is gone; TCP itself waits a quarter hour.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
+    return stream
+
+
+def _connect_once(
+    address: SshAddress, deadline: Deadline, alive: Callable[[], None], via: Connection | None
+) -> Connection:
     # An empty configuration: neither ~/.ssh/config nor an agent may change what is tested.
     config = Config(overrides={"load_ssh_configs": False})
-    seconds = max(1.0, min(10.0, deadline.remaining()))
+    seconds = max(1.0, min(CONNECT_SECONDS, deadline.remaining()))
+    stream = open_stream(address.host, address.port, deadline, alive, via)
     connection = Connection(
         address.host,
         user=address.user,
@@ -125,9 +204,10 @@ def _connect_once(address: SshAddress, deadline: Deadline, alive: Callable[[], N
         config=config,
         connect_timeout=seconds,
         connect_kwargs={
-            "key_filename": str(address.login_key),
+            "sock": stream,
+            "key_filename": [str(address.login_key)] if address.login_key else [],
             "look_for_keys": False,
-            "allow_agent": False,
+            "allow_agent": address.login_key is None,
             "banner_timeout": seconds,
             "auth_timeout": seconds,
         },
@@ -143,37 +223,48 @@ def _connect_once(address: SshAddress, deadline: Deadline, alive: Callable[[], N
         raise InfraError(f"not a host key: {address.host_key!r}")
     for name in entry.hostnames:
         client.get_host_keys().add(name, entry.key.get_name(), entry.key)
+
+    def close() -> None:
+        client.close()
+        _close_all([stream])
+
     try:
-        with _guarded(client.close, deadline, alive):
-            connection.open()
+        _bounded(connection.open, close, deadline, alive)
     except BaseException as exc:
         lost = client.get_transport() is None or not client.get_transport().is_active()
-        client.close()
+        close()
         if lost and isinstance(exc, paramiko.AuthenticationException):
             # paramiko says so too when the connection breaks before the server has answered.
             raise EOFError("the connection ended during the login") from exc
         raise
-    transport = connection.transport
-    # paramiko leaves Nagle's algorithm on; each command would wait for a delayed ACK.
-    transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    transport.set_keepalive(KEEPALIVE_SECONDS)
+    connection.transport.set_keepalive(KEEPALIVE_SECONDS)
     return connection
+
+
+def disconnect(connection: Connection) -> None:
+    """Close a connection; never raises."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        connection.close()
 
 
 class SshShell:
     """The Shell protocol over one SSH connection.
 
     `alive` raises HostDied once the host's console shows that it is dead. `slowdown` is a factor of
-    the deadline of what is asked without one of its own.
+    the deadline of what is asked without one of its own. `sudo` is for a user who is not root.
     """
 
     def __init__(
         self,
         connection: Connection,
-        alive: Callable[[], None] = _nothing,
+        alive: Callable[[], None] = nothing,
         slowdown: float = 1.0,
+        *,
+        sudo: bool = False,
     ) -> None:
         self._connection = connection
+        # -n: one that asks for a password has nobody to ask.
+        self._become = "sudo -n -- " if sudo else ""
         self._alive = alive
         self._slowdown = slowdown
         self._sequence = itertools.count(1)
@@ -198,51 +289,54 @@ class SshShell:
 
     def put(self, local: Path, remote: str, *, mode: int = 0o644) -> None:
         """See Shell.put."""
-        self._alive()
         deadline = Deadline(PUT_SECONDS * self._slowdown)
-        digest = hashlib.sha256(local.read_bytes()).hexdigest()
-        quoted = shlex.quote(remote)
-        try:
-            with _guarded(self._connection.client.close, deadline, self._alive):
-                self._connection.sftp().put(str(local), remote)
-        except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError) as exc:
-            self._alive()
-            deadline.check(f"{local.name} to be copied to the host")
-            raise InfraError(f"copying {local.name} to the host failed: {exc}") from exc
-        found = self.run(f"chmod {mode:o} {quoted} && sha256sum {quoted}").stdout.split()
-        if found[:1] != [digest]:
-            raise InfraError(f"{remote} arrived damaged: SHA-256 {found[:1]}, sent {digest}")
+        name = f"the copy of {local.name} on the host"
+        with local.open("rb") as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            argv = ["sh", "-c", RECEIVE, "sh", remote, digest, f"{mode:o}"]
+            with contextlib.closing(self._start(argv, deadline, name)) as program:
+                source.seek(0)
+                program.feed(source, deadline)
+                status = program.wait(deadline)
+                if status == DAMAGED:
+                    found = program.receive(deadline)
+                    raise InfraError(f"{remote} arrived damaged: SHA-256 {found}, sent {digest}")
+                if status != 0:
+                    words = _last(program.stderr()) or "the connection ended"
+                    raise InfraError(f"copying {local.name} to the host failed: {words}")
 
     def start(self, argv: Sequence[str]) -> SshProcess:
         """See Shell.start."""
-        return SshProcess(
-            self._open(f"exec {shlex.join(argv)}", Deadline(COMMAND_SECONDS * self._slowdown)),
-            argv[0],
-            self._alive,
-        )
+        return self._start(argv, Deadline(COMMAND_SECONDS * self._slowdown), argv[0])
+
+    def _start(self, argv: Sequence[str], deadline: Deadline, name: str) -> SshProcess:
+        channel = self._open(f"exec {self._become}{shlex.join(argv)}", deadline)
+        return SshProcess(channel, name, self._alive)
 
     def close(self) -> None:
         """Close the connection; never raises."""
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._connection.close()
+        disconnect(self._connection)
 
     def _open(self, command: str, deadline: Deadline) -> paramiko.Channel:
         """A channel of its own for a command; one that does not come in time is given up."""
         self._alive()
         channels: list[paramiko.Channel] = []
+        # 0 would mean paramiko's own limit, which is an hour.
+        seconds = max(0.01, deadline.remaining())
+
+        def call() -> paramiko.Channel:
+            channel: paramiko.Channel = self._connection.transport.open_session(timeout=seconds)
+            channels.append(channel)
+            channel.exec_command(command)
+            return channel
+
         try:
-            # 0 would mean paramiko's own limit, which is an hour.
-            seconds = max(0.01, deadline.remaining())
-            with _guarded(lambda: _close_all(channels), deadline, self._alive):
-                channel: paramiko.Channel = self._connection.transport.open_session(timeout=seconds)
-                channels.append(channel)
-                channel.exec_command(command)
+            return _bounded(call, lambda: _close_all(channels), deadline, self._alive)
         except (OSError, EOFError, paramiko.SSHException) as exc:
             _close_all(channels)
             self._alive()
             deadline.check(f"the host to start `{_short(command)}`")
             raise InfraError(f"the host did not start `{_short(command)}`: {exc}") from exc
-        return channel
 
     def _exchange(self, command: str, deadline: Deadline) -> tuple[str, str, int]:
         """Send one command to the persistent shell and read up to its end marks.
@@ -252,7 +346,7 @@ class SshShell:
         """
         what = f"`{_short(command)}` on the host"
         if self._channel is None:
-            self._channel = self._open("exec sh", deadline)
+            self._channel = self._open(f"exec {self._become}sh", deadline)
         mark = f"--end-{next(self._sequence)}-{id(deadline):x}--"
         # A subshell, so that neither `cd` nor `exit` of one command reaches the next.
         script = f"(\n{command}\n) </dev/null\necho '\n'{mark} $?; echo '\n'{mark} >&2\n"
@@ -278,7 +372,7 @@ class SshShell:
         return text, err.split()[0], int(status)
 
 
-def _close_all(channels: Sequence[paramiko.Channel]) -> None:
+def _close_all(channels: Sequence[paramiko.Channel | socket.socket]) -> None:
     """Close channels; one whose connection is gone must not hide what went wrong before."""
     for channel in channels:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
@@ -325,7 +419,7 @@ def _send_all(
             continue
         except OSError as exc:
             alive()
-            raise InfraError(f"the connection broke before {what}: {exc}") from exc
+            raise _Gone(f"the connection broke before {what}: {exc}") from exc
         data = data[sent:]
         if data:
             alive()
@@ -385,6 +479,17 @@ class SshProcess:
         """See Process.send."""
         what = f"{self._name} to take a line"
         _send_all(self._channel, f"{line}\n".encode(), Deadline(COMMAND_SECONDS), what, self._alive)
+
+    def feed(self, source: BinaryIO, deadline: Deadline) -> None:
+        """Write all of a file to its standard input, and no more after it.
+
+        One that ends before it has read all tells why by its status and its errors.
+        """
+        what = f"{self._name} to take its input"
+        with contextlib.suppress(_Gone):
+            while piece := source.read(PIECE):
+                _send_all(self._channel, piece, deadline, what, self._alive)
+            self._channel.shutdown_write()
 
     def receive(self, deadline: Deadline) -> str:
         """See Process.receive."""

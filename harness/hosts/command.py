@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`kvm-harness hosts`: list them, pin their keys, say whether they are fit."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import inventory
+from harness.deadline import Deadline
+from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
+from harness.hosts import pins, probe
+from harness.hosts.fitness import Finding, judge, lacking
+from harness.hosts.route import open_shell
+from harness.hosts.trust import Offer, trust
+from harness.inventory import QemuHost, SshHost
+from harness.printable import printable
+
+CONTACT_SECONDS = 30.0
+# For a person who looks a fingerprint up.
+TRUST_SECONDS = 600.0
+
+
+def add_parser(parser: argparse.ArgumentParser) -> None:
+    """Options and commands of `kvm-harness hosts`."""
+    parser.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
+    parser.set_defaults(command=show)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, function, words in (
+        ("check", check, "say what a machine lacks for test kernels"),
+        ("trust", _trust, "show the host key of a machine and pin it"),
+        ("retrust", _retrust, "as trust, for a machine that was set up anew"),
+    ):
+        one = commands.add_parser(name, help=words, description=words)
+        one.add_argument("host", metavar="NAME", help="of the inventory, of kind ssh")
+        # SUPPRESS: the option's default here would undo what stands before the command.
+        one.add_argument("--inventory", type=Path, metavar="FILE", default=argparse.SUPPRESS)
+        if function is not check:
+            one.add_argument(
+                "--yes",
+                action="append",
+                default=[],
+                metavar="FINGERPRINT",
+                help="pin the key with this fingerprint (SHA256:...), no other, and ask nobody",
+            )
+        one.set_defaults(command=function)
+
+
+def show(args: argparse.Namespace, console: Console) -> int:
+    """List the hosts."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("host", "kind", "CPU", "AF set by", "KVM modes", "CPUs", "memory", "note"):
+        table.add_column(head)
+    for name, host in inventory.load(args.inventory).hosts.items():
+        table.add_row(name, *_row(host))
+    console.print(table)
+    return EXIT_PASS
+
+
+def _row(host: QemuHost | SshHost) -> Sequence[str]:
+    modes = " ".join(host.kvm_modes)
+    if isinstance(host, SshHost):
+        return ("SSH", "", host.af or "", modes, "", "", "never run on hardware")
+    return (
+        "emulated (QEMU)",
+        host.cpu,
+        host.af,
+        modes,
+        str(host.cpus),
+        f"{host.memory_mib} MiB",
+        "",
+    )
+
+
+def check(args: argparse.Namespace, console: Console) -> int:
+    """Say what the host lacks."""
+    findings = examine(args.host, inventory.load(args.inventory).ssh(args.host))
+    for one in findings:
+        print(line(one))
+    return EXIT_ERROR if lacking(findings) else EXIT_PASS
+
+
+def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
+    """Go there and look; errors as open_shell() and survey() raise them."""
+    deadline = Deadline(CONTACT_SECONDS)
+    known = pins.load(pins.pins_path())
+    with open_shell(name, host, known, deadline, root=False) as shell:
+        return judge(probe.survey(shell, deadline), host)
+
+
+def line(finding: Finding) -> str:
+    """A finding as it is shown; the host chose some of its words."""
+    return printable(f"{finding.mark:8} {finding.what}: {finding.words}")
+
+
+def _trust(args: argparse.Namespace, console: Console) -> int:
+    return _pin(args, replace=False)
+
+
+def _retrust(args: argparse.Namespace, console: Console) -> int:
+    return _pin(args, replace=True)
+
+
+def _pin(args: argparse.Namespace, *, replace: bool) -> int:
+    host = inventory.load(args.inventory).ssh(args.host)
+    accept = _only(args.yes) if args.yes else _ask
+    deadline = Deadline(TRUST_SECONDS)
+    trust(args.host, host, pins.pins_path(), accept, print, deadline, replace=replace)
+    return EXIT_PASS
+
+
+def _only(fingerprints: Sequence[str]) -> Callable[[Offer], bool]:
+    def accept(offer: Offer) -> bool:
+        if offer.seen.fingerprint not in fingerprints:
+            raise UsageError(f"--yes names another key: {offer}")
+        return True
+
+    return accept
+
+
+def _ask(offer: Offer) -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"nobody to ask: {offer}\nCompare that with the machine's own, then say "
+            f"--yes {offer.seen.fingerprint}"
+        )
+    print(offer)
+    return input("Pin this key? [y/N] ").strip().lower() in ("y", "yes")

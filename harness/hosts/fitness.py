@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Is a machine of the lab fit for test kernels? All that is missing at once, and how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.hosts.probe import TOOLS, Survey
+from harness.inventory import SshHost
+
+FREE_MIB = 1024
+CLOCK_SECONDS = 60.0
+# Whose packages and boot files are known, by os-release's ID or ID_LIKE.
+INSTALL = {"debian": "apt-get install", "fedora": "dnf install", "rhel": "dnf install"}
+
+Mark = Literal["ok", "missing", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. What is `missing` keeps the harness off; a `note` does not."""
+
+    mark: Mark
+    what: str
+    words: str
+
+
+def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
+    """What `seen` means for a host that the inventory describes as `host`."""
+    return (
+        *_machine(seen),
+        _root(seen, host),
+        _distribution(seen),
+        _disk(seen),
+        *_kexec(seen),
+        *_console(seen, host),
+        _power(host),
+        _clock(seen),
+        _tools(seen),
+    )
+
+
+def lacking(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """What of it keeps the harness off the machine."""
+    return tuple(one for one in findings if one.mark == "missing")
+
+
+def _either(fine: bool, what: str, good: str, bad: str) -> Finding:
+    return Finding("ok", what, good) if fine else Finding("missing", what, bad)
+
+
+def _machine(seen: Survey) -> Iterator[Finding]:
+    arm64 = seen.machine == "aarch64"
+    yield _either(arm64, "architecture", seen.machine, f"{seen.machine}, needed is aarch64")
+    yield _either(
+        seen.kvm,
+        "/dev/kvm",
+        f"Linux {seen.release} has it",
+        f"Linux {seen.release} has none that can be used",
+    )
+    words = {
+        "EL1": "the firmware starts Linux at EL1, so KVM is impossible; on EC2, take a .metal size",
+        "mixed": "the firmware starts the CPUs at different exception levels",
+        None: "no log says whether the firmware starts Linux at EL2",
+    }
+    # KVM for arm64 does not come up without EL2, whatever is left of the log.
+    if seen.level == "EL2" or (seen.kvm and arm64 and seen.level is None):
+        yield Finding("ok", "EL2", "Linux was started at EL2")
+    else:
+        yield Finding("missing", "EL2", words[seen.level])
+
+
+def _root(seen: Survey, host: SshHost) -> Finding:
+    if seen.root:
+        return Finding("ok", "root", "by login" if host.user == "root" else "by sudo -n")
+    why = f" ({seen.sudo_words})" if seen.sudo_words else ""
+    return Finding("missing", "root", f"`sudo -n` gives {host.user} none{why}; allow NOPASSWD")
+
+
+def _family(seen: Survey) -> str | None:
+    """The first of ID and ID_LIKE whose packages are known."""
+    names = [seen.os.get("ID", ""), *seen.os.get("ID_LIKE", "").split()]
+    return next((name for name in names if name in INSTALL), None)
+
+
+def _distribution(seen: Survey) -> Finding:
+    name = seen.os.get("PRETTY_NAME") or seen.os.get("ID") or "unknown"
+    known = ", ".join(INSTALL)
+    return _either(
+        _family(seen) is not None,
+        "distribution",
+        name,
+        f"{name} is none like {known}",
+    )
+
+
+def _disk(seen: Survey) -> Finding:
+    if seen.free_kib is None:
+        return Finding("missing", "disk", "df does not say how much is free")
+    free = seen.free_kib >> 10
+    return _either(
+        free >= FREE_MIB, "disk", f"{free} MiB free", f"{free} MiB free, {FREE_MIB} needed"
+    )
+
+
+def _kexec(seen: Survey) -> Iterator[Finding]:
+    family = _family(seen)
+    how = f": {INSTALL[family]} kexec-tools" if family else ""
+    yield _either(seen.kexec, "kexec program", "kexec-tools", f"no kexec on PATH{how}")
+    config = seen.config or frozenset()
+    if seen.kexec_disabled:
+        problem = "switched off until the next boot (/proc/sys/kernel/kexec_load_disabled)"
+    elif seen.lockdown:
+        problem = "the kernel is locked down (Secure Boot, mostly): it takes no unsigned kernel"
+    elif not seen.kexec_syscall and not config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
+        problem = f"Linux {seen.release} has neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE"
+    else:
+        yield Finding("ok", "kexec", f"Linux {seen.release} has it")
+        return
+    yield Finding("missing", "kexec", problem)
+
+
+def _console(seen: Survey, host: SshHost) -> Iterator[Finding]:
+    """In /proc/consoles, tty and a number is a screen; every other one leads out of the machine."""
+    lines = [one for one in seen.consoles if not one.removeprefix("tty").isdigit()]
+    if host.console is None:
+        yield Finding("note", "console", "the inventory has no command for it: panics stay unseen")
+    elif not lines:
+        have = " ".join(seen.consoles) or "none"
+        yield Finding(
+            "missing",
+            "console",
+            f"the kernel writes to no line that the inventory's command could show ({have}); "
+            "boot with console=ttyAMA0 or what the machine has",
+        )
+    else:
+        yield Finding("ok", "console", f"{' '.join(lines)}, shown by {host.console[0]}")
+
+
+def _power(host: SshHost) -> Finding:
+    if host.power is None:
+        words = "the inventory has no commands for it: a machine that hangs waits for its watchdog"
+        return Finding("note", "power", words)
+    return Finding("ok", "power", f"switched by {host.power.reset[0]}")
+
+
+def _clock(seen: Survey) -> Finding:
+    off = seen.clock.off
+    way = "ahead of" if off > 0 else "behind"
+    words = f"{abs(off):.0f} s {way} the controller's" if off else "as the controller's"
+    bad = f"{words}; set it (chrony, systemd-timesyncd)"
+    return _either(abs(off) <= CLOCK_SECONDS, "clock", words, bad)
+
+
+def _tools(seen: Survey) -> Finding:
+    absent = [tool for tool in TOOLS if tool not in seen.tools]
+    return _either(not absent, "tools", f"all {len(TOOLS)}", f"no {' '.join(absent)}")

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a machine of the lab is and has, before anything is done to it: one script, one answer.
+
+The script changes nothing and works for a user without root as well, so that all that is missing
+can be told at once. What it prints is data of a stranger: parse() takes it apart within bounds.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.deadline import Deadline
+from harness.hosts.protocols import Shell
+from harness.observe.errors import ObserveError, shown
+from harness.observe.text import sections, unsigned, whole_lines
+
+SOURCE = "the host's answer to what it is"
+LIMIT = 1 << 18
+# What the harness calls on a host (a test host's own are in its image).
+TOOLS = ("base64", "cat", "chmod", "dmesg", "grep", "mv", "rm", "sha256sum")
+
+Level = Literal["EL1", "EL2", "mixed"]
+# What arch/arm64/kernel/smp.c:hyp_mode_check() prints.
+_LEVELS: dict[str, Level] = {
+    "CPU: All CPU(s) started at EL1": "EL1",
+    "CPU: All CPU(s) started at EL2": "EL2",
+    "CPU: CPUs started in inconsistent modes": "mixed",
+}
+
+# $S is how root is had, and empty where it is not. A log that has lost its beginning may be whole
+# in systemd's journal.
+_SCRIPT = r"""
+part() { printf '%s %s\n' NONCE "$1"; }
+S=; [ "$(id -u)" = 0 ] || { sudo -n true 2>/dev/null && S='sudo -n'; }
+part machine; uname -m
+part release; uname -r
+part uid; $S id -u
+part sudo; [ "$(id -u)" = 0 ] || sudo -n true 2>&1 | head -n 3
+part os; cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release 2>/dev/null
+part kvm; $S test -c /dev/kvm && $S test -r /dev/kvm && $S test -w /dev/kvm && echo yes
+part level
+started() { grep -o 'CPU: All CPU(s) started at EL[12]\|CPU: CPUs started in inconsistent modes'; }
+$S dmesg 2>/dev/null | started || $S journalctl -q -k -b --no-pager 2>/dev/null | started
+part disk; d=/var; [ -d $d ] || d=/; df -Pk $d 2>/dev/null
+part config
+r=$(uname -r)
+for f in "/boot/config-$r" "/lib/modules/$r/config"; do [ -r "$f" ] && cat "$f" && break
+done | grep '^CONFIG_' || zcat /proc/config.gz 2>/dev/null | grep '^CONFIG_'
+part files
+for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled /sys/kernel/security/lockdown
+do $S test -r "$f" && printf '%s ' "$f" && $S cat "$f"; done
+part kexec; $S sh -c 'command -v kexec'
+part consoles; cat /proc/consoles 2>/dev/null
+part tools; for t in TOOLS; do $S sh -c "command -v $t" > /dev/null && echo "$t"; done
+part clock; date -u +%s
+part end
+"""
+_CONFIG = re.compile(r"(CONFIG_\w+)=([ym])", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The host's clock between two looks at the controller's, in seconds since 1970."""
+
+    before: float
+    host: int
+    after: float
+
+    @property
+    def off(self) -> float:
+        """By how many seconds the host is ahead (behind: negative) at least; 0 if it may be right.
+
+        The host tells whole seconds.
+        """
+        if self.host > self.after:
+            return self.host - self.after
+        return min(0.0, self.host + 1 - self.before)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a machine said of itself. None is for what it did not say."""
+
+    machine: str
+    release: str
+    root: bool
+    sudo_words: str
+    """What sudo said where it gave no root."""
+    os: dict[str, str]
+    """os-release(5)."""
+    kvm: bool
+    level: Level | None
+    """The exception level that its firmware starts Linux at."""
+    free_kib: int | None
+    config: frozenset[str] | None
+    """Options of its kernel that are set, if its configuration can be read."""
+    kexec_syscall: bool
+    """Whether the running kernel shows that it has kexec (/sys/kernel/kexec_loaded)."""
+    kexec_disabled: bool
+    lockdown: bool
+    """The kernel is locked down (kernel_lockdown(7)): it takes no unsigned kernel by kexec."""
+    kexec: bool
+    """The program is there."""
+    consoles: tuple[str, ...]
+    tools: frozenset[str]
+    clock: Clock
+
+
+def survey(shell: Shell, deadline: Deadline | None = None) -> Survey:
+    """Ask a machine what it is; InfraError if what it answers makes no sense."""
+    nonce = secrets.token_hex(16)
+    before = time.time()
+    answer = shell.run(script(nonce), deadline, check=False).stdout
+    return parse(answer, nonce, before, time.time())
+
+
+def script(nonce: str) -> str:
+    """What is run on the machine, by a POSIX sh."""
+    return _SCRIPT.replace("NONCE", nonce).replace("TOOLS", " ".join(TOOLS))
+
+
+def parse(text: str, nonce: str, before: float, after: float) -> Survey:
+    """What the script printed; `before` and `after` are the controller's time around it.
+
+    ObserveError for an answer that is cut off, too long, or is none to the questions asked.
+    """
+    if len(text) > LIMIT:
+        raise ObserveError(SOURCE, 0, f"longer than {LIMIT} characters ({len(text)})")
+    parts = sections(text, nonce, SOURCE)
+    bodies = {name: _lines(name, body) for name, body in parts}
+    if [name for name, _ in parts] != _names():
+        raise ObserveError(SOURCE, 0, f"other parts than were asked for: {shown(' '.join(bodies))}")
+    files = dict(_split(line) for line in bodies["files"])
+    config = frozenset(found[1] for one in bodies["config"] if (found := _CONFIG.fullmatch(one)))
+    return Survey(
+        machine=_word("machine", bodies),
+        release=_word("release", bodies),
+        root=bodies["uid"] == ["0"],
+        sudo_words=" ".join(bodies["sudo"])[:200],
+        os={key: value.strip("\"'") for key, _, value in (o.partition("=") for o in bodies["os"])},
+        kvm=bodies["kvm"] == ["yes"],
+        level=_level(bodies["level"]),
+        free_kib=_free(bodies["disk"]),
+        config=config or None,
+        kexec_syscall="/sys/kernel/kexec_loaded" in files,
+        kexec_disabled=files.get("/proc/sys/kernel/kexec_load_disabled", "0") != "0",
+        lockdown="[none]" not in files.get("/sys/kernel/security/lockdown", "[none]"),
+        kexec=bool(bodies["kexec"]),
+        consoles=tuple(line.split()[0] for line in bodies["consoles"] if line.strip()),
+        tools=frozenset(bodies["tools"]) & frozenset(TOOLS),
+        clock=Clock(before, unsigned(_word("clock", bodies), SOURCE, 0), after),
+    )
+
+
+def _names() -> list[str]:
+    return re.findall(r"^part (?!end)(\w+)", _SCRIPT, re.MULTILINE)
+
+
+def _lines(name: str, body: str) -> list[str]:
+    return whole_lines(body, f"{SOURCE} ({name})", LIMIT)
+
+
+def _split(line: str) -> tuple[str, str]:
+    path, _, value = line.partition(" ")
+    return path, value
+
+
+def _word(name: str, bodies: dict[str, list[str]]) -> str:
+    """The one word that a part must be."""
+    lines = bodies[name]
+    if len(lines) != 1 or not re.fullmatch(r"[!-~]{1,100}", lines[0]):
+        raise ObserveError(SOURCE, 0, f"no {name} in {shown(' '.join(lines))}")
+    return lines[0]
+
+
+def _level(lines: list[str]) -> Level | None:
+    """The last one counts: a log may hold more than one boot."""
+    return _LEVELS.get(lines[-1]) if lines else None
+
+
+def _free(lines: list[str]) -> int | None:
+    """KiB available, of `df -Pk` (POSIX: the fourth column of the second line)."""
+    fields = lines[1].split() if len(lines) == 2 else []
+    return unsigned(fields[3], SOURCE, 0) if len(fields) > 4 else None
