@@ -16,7 +16,13 @@ from pathlib import Path
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_SUCCEEDED,
+    cMSG_CHANNEL_SUCCESS,
+)
 
 from harness.hosts.ssh import SshAddress
 
@@ -94,7 +100,7 @@ class Server:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport = paramiko.Transport(sock)
+            transport = Transport(sock)
             for key in (self.host_key, *self.more_keys):
                 transport.add_server_key(key)
             self._transports.append(transport)
@@ -139,8 +145,8 @@ class Server:
             process.wait(5)
         self._thread.join(5)
 
-    def run(self, channel: paramiko.Channel, command: str) -> None:
-        """Serve a channel by a real shell."""
+    def run(self, channel: paramiko.Channel, command: str, granted: threading.Event) -> None:
+        """Serve a channel by a real shell; its end is told after the request was granted."""
         process = subprocess.Popen(
             ["sh", "-c", self.troubles.instead or command],
             stdin=subprocess.PIPE,
@@ -175,11 +181,23 @@ class Server:
                 while data := os.read(out.fileno(), 1 << 16):
                     channel.sendall(data)
                 errors.join()
+                granted.wait(20)
                 channel.send_exit_status(process.wait() & 0xFF)
             with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
                 channel.close()
 
         threading.Thread(target=serve, daemon=True).start()
+
+
+class Transport(paramiko.Transport):
+    """Tells when a request was granted: a program may have come to its end before that."""
+
+    granted = threading.Event()
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)  # type: ignore[misc]
+        if data.asbytes()[:1] == cMSG_CHANNEL_SUCCESS:
+            self.granted.set()
 
 
 class Session(paramiko.ServerInterface):
@@ -216,7 +234,10 @@ class Session(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._server.troubles.stall_exec:
             self._server.troubles.go_on.wait(20)
-        self._server.run(channel, command.decode())
+        transport = channel.get_transport()
+        assert isinstance(transport, Transport)
+        transport.granted = threading.Event()
+        self._server.run(channel, command.decode(), transport.granted)
         return True
 
 
