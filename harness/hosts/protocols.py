@@ -67,3 +67,33 @@ class Shell(Protocol):
 
     def start(self, argv: Sequence[str]) -> Process:
         """Start a program that stays until it is closed."""
+
+
+class Power(Protocol):
+    """A host's power switch, which works whatever its kernel does.
+
+    Each call returns once the switch has obeyed, which says nothing of the kernel: whether a host
+    was booted anew is for its boot_id to say. DeadlineExceeded, or InfraError if the switch fails.
+    """
+
+    def on(self, deadline: Deadline) -> None:
+        """Give power; nothing changes for a host that has it."""
+
+    def off(self, deadline: Deadline) -> None:
+        """Take power away at once, without asking the kernel."""
+
+    def reset(self, deadline: Deadline) -> None:
+        """Start again from the firmware, without asking the kernel."""
+
+
+class Console(Protocol):
+    """What a host shows on its console, from before its boot until after its end."""
+
+    def text(self) -> str:
+        """All that it has shown so far."""
+
+    def check(self) -> None:
+        """HostDied if it shows a panic, or the host is gone; InfraError if nothing is recorded."""
+
+    def wait_for(self, text: str, deadline: Deadline) -> None:
+        """Wait until it shows `text`; errors as check() raises them, HostDied for a hang."""

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Record a machine's console by a command of the lab's own, such as `ipmitool ... sol activate`.
+
+The command gets a terminal, since most such programs end at once without one or hold lines back;
+nothing is ever typed into it. What it prints is in the file before anything else looks at it. It is
+started again if it ends: a management controller drops its sessions when the power is switched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import threading
+import time
+import tty
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from harness import proc
+from harness.errors import HarnessError, InfraError
+from harness.hosts.console import LIMIT, Console
+
+POLL = 0.1
+PAUSE_SECONDS = 1.0
+# So many ends in a row, each so soon after its start, and the console is given up.
+ATTEMPTS = 5
+SOON_SECONDS = 10.0
+GRACE_SECONDS = 2.0
+
+
+@contextlib.contextmanager
+def recorded(argv: Sequence[str], log: Path) -> Iterator[Console]:
+    """Append to `log` what the command prints, and follow it, until the end of the block.
+
+    Console.check() raises InfraError once the command has been given up. LOG.err has its error
+    output, and after how many bytes of the log it ended.
+    """
+    recording = _Recording(argv, log)
+    thread = threading.Thread(target=recording.run, name="console-command", daemon=True)
+    log.touch()
+    thread.start()
+    try:
+        with Console(log, recording.ended) as console:
+            yield console
+    finally:
+        recording.stop.set()
+        thread.join()
+
+
+class _Recording:
+    """The thread that starts the command, and lives as long (see proc.spawn())."""
+
+    def __init__(self, argv: Sequence[str], log: Path) -> None:
+        self._argv = argv
+        self._log = log
+        self._errors = log.with_name(f"{log.name}.err")
+        self._failure = ""
+        self.stop = threading.Event()
+
+    def ended(self) -> InfraError | None:
+        """Why nothing is recorded any more, if that is so."""
+        return InfraError(self._failure) if self._failure else None
+
+    def run(self) -> None:
+        """Record until `stop` is set, or for as long as there is hope."""
+        try:
+            with self._log.open("ab", buffering=0) as log, self._errors.open("ab") as errors:
+                in_a_row = 0
+                while not self.stop.is_set():
+                    started = time.monotonic()
+                    status = self._once(log.fileno(), errors.fileno())
+                    if self.stop.is_set():
+                        return
+                    soon = time.monotonic() - started < SOON_SECONDS
+                    in_a_row = in_a_row + 1 if soon else 1
+                    if in_a_row >= ATTEMPTS:
+                        raise InfraError(f"it ended {in_a_row} times in a row, with {status}")
+                    size = os.fstat(log.fileno()).st_size
+                    errors.write(f"[ended with {status} after {size} bytes]\n".encode())
+                    errors.flush()
+                    self.stop.wait(PAUSE_SECONDS)
+        except (OSError, HarnessError) as exc:
+            self._failure = f"no console by `{self._argv[0]}`: {exc}{self._last_words()}"
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            words = self._errors.read_text(errors="replace").strip()
+            return f"\n{words[-500:]}" if words else ""
+        return ""
+
+    def _once(self, log: int, errors: int) -> int:
+        """Run the command to its end, or until `stop` is set; returns its exit status."""
+        ours, theirs = os.openpty()
+        try:
+            # As it comes: no echo, and no carriage return that the machine did not send.
+            tty.setraw(theirs)
+            process = proc.spawn(self._argv, stdin=theirs, stdout=theirs, stderr=errors)
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        try:
+            self._copy(ours, log, process)
+        finally:
+            proc.end(process)
+            os.close(ours)
+        return process.returncode
+
+    def _copy(self, source: int, log: int, process: subprocess.Popen[bytes]) -> None:
+        while not self.stop.is_set():
+            ended = process.poll() is not None
+            if not select.select([source], [], [], 0 if ended else POLL)[0]:
+                if ended:
+                    return
+                continue
+            try:
+                data = os.read(source, 1 << 16)
+            except OSError:  # EIO: nobody has the terminal open any more.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
+                return
+            if os.fstat(log).st_size + len(data) > LIMIT:
+                raise InfraError(f"it wrote more than {LIMIT >> 20} MiB")
+            while data:
+                data = data[os.write(log, data) :]
