@@ -120,10 +120,10 @@ def _location(root: yaml.Node | None, error: ErrorDetails) -> Location:
     found: list[int | str] = []
     node: Any = root
     for at, part in enumerate(error["loc"]):
-        last = at == len(error["loc"]) - 1
+        absent = error["type"] == "missing" and at == len(error["loc"]) - 1
         if isinstance(node, yaml.MappingNode):
             value = next((pair[1] for pair in node.value if pair[0].value == str(part)), None)
-            if value is None and not last:
+            if value is None and not absent:
                 continue
             node = value
         elif isinstance(node, yaml.SequenceNode) and part in range(len(node.value)):

@@ -126,3 +126,90 @@ def test_nothing_can_be_changed_afterwards(tmp_path: Path) -> None:
     stock = load(tmp_path, GOOD)
     with pytest.raises(ValueError, match="frozen"):
         stock.bootable("n1").cpus = 3
+
+
+# ---- machines that answer SSH ---------------------------------------------------------------
+
+SSH = """\
+schema: 1
+defaults:
+  source: debian:linux-source-6.12
+  series: stage2-sw-af
+hosts:
+  altra:
+    kind: ssh
+    address: 10.0.0.5
+    user: admin
+    key: ~/.ssh/lab
+    kvm_modes: [vhe, protected]
+    jump:
+      - address: gate.example
+        port: 2222
+        agent: true
+    power:
+      on: [ipmitool, power, "on"]
+      off: [ipmitool, power, "off"]
+      reset: [ipmitool, power, reset]
+    console: [ipmitool, sol, activate]
+  n1:
+    kind: qemu
+    cpu: neoverse-n1
+    af: hardware
+    kvm_modes: [vhe]
+"""
+
+
+def test_a_machine_of_the_lab(tmp_path: Path) -> None:
+    altra = load(tmp_path, SSH).ssh("altra")
+    assert (altra.address, altra.port, altra.user, altra.af) == ("10.0.0.5", 22, "admin", None)
+    assert altra.key == Path("~/.ssh/lab")
+    assert [(one.address, one.port, one.user, one.agent) for one in altra.jump] == [
+        ("gate.example", 2222, "root", True)
+    ]
+    assert altra.power is not None
+    assert altra.power.on == ("ipmitool", "power", "on")
+    assert altra.console == ("ipmitool", "sol", "activate")
+
+
+def test_no_kernel_boots_on_a_machine_of_the_lab_yet(tmp_path: Path) -> None:
+    stock = load(tmp_path, SSH)
+    assert stock.bootable("n1").cpu == "neoverse-n1"
+    with pytest.raises(UsageError, match=r"host 'altra' is of kind ssh: .* not booted there yet"):
+        stock.bootable("altra")
+    with pytest.raises(UsageError, match="host 'n1' is of kind qemu; this is for kind ssh"):
+        stock.ssh("n1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "words"),
+    [
+        ("    address: 10.0.0.5\n", "", 6, "hosts.altra.address", "required"),
+        ("10.0.0.5", "-oProxyCommand=x", 8, "hosts.altra.address", "pattern"),
+        ("10.0.0.5", "a,b", 8, "hosts.altra.address", "pattern"),
+        ("    user: admin", "    user: 'a b'", 9, "hosts.altra.user", "pattern"),
+        ("    user: admin", "    sudo: true", 9, "hosts.altra.sudo", "not permitted"),
+        ("~/.ssh/lab", "lab", 10, "hosts.altra.key", "absolute or begins with ~/"),
+        ("~/.ssh/lab", "~lab/key", 10, "hosts.altra.key", "absolute or begins with ~/"),
+        ("    key: ~/.ssh/lab", "    agent: false", 6, "hosts.altra", "one of them"),
+        ("        agent: true", "        key: /a\n        agent: true", 13, ".jump[0]", "one of"),
+        ("2222", "0", 14, "hosts.altra.jump[0].port", "greater"),
+        ("gate.example", "{}", 13, "hosts.altra.jump[0].address", "string"),
+        ("      off: ", "      of: ", 16, "hosts.altra.power.off", "required"),
+        ("[ipmitool, power, reset]", "[]", 19, "hosts.altra.power.reset", "at least 1"),
+        ("[ipmitool, power, reset]", "ipmitool", 19, "hosts.altra.power.reset", "tuple"),
+        ("[ipmitool, sol, activate]", '["a\\0b"]', 20, "hosts.altra.console[0]", "pattern"),
+        ("kind: ssh", "kind: bmc", 7, "hosts.altra.kind", "'bmc'"),
+        ("    kind: ssh\n", "", 6, "hosts.altra.kind", "kind"),
+    ],
+)
+def test_what_is_wrong_with_it_is_named(
+    tmp_path: Path, old: str, new: str, line: int, key: str, words: str
+) -> None:
+    assert SSH.count(old) == 1
+    with pytest.raises(UsageError) as caught:
+        load(tmp_path, SSH.replace(old, new))
+    assert re.search(
+        rf"^\S+/inventory\.yaml:{line}: \S*{re.escape(key)}: .*{re.escape(words)}",
+        str(caught.value),
+        re.M,
+    )

@@ -130,4 +130,5 @@ def _ask(offer: Offer) -> bool:
             f"--yes {offer.seen.fingerprint}"
         )
     print(offer)
-    return input("Pin this key? [y/N] ").strip().lower() in ("y", "yes")
+    print("Pin this key? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

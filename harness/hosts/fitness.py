@@ -109,12 +109,11 @@ def _kexec(seen: Survey) -> Iterator[Finding]:
     family = _family(seen)
     how = f": {INSTALL[family]} kexec-tools" if family else ""
     yield _either(seen.kexec, "kexec program", "kexec-tools", f"no kexec on PATH{how}")
-    config = seen.config or frozenset()
     if seen.kexec_disabled:
         problem = "switched off until the next boot (/proc/sys/kernel/kexec_load_disabled)"
     elif seen.lockdown:
         problem = "the kernel is locked down (Secure Boot, mostly): it takes no unsigned kernel"
-    elif not seen.kexec_syscall and not config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
+    elif not seen.kexec_syscall and not seen.config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
         problem = f"Linux {seen.release} has neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE"
     else:
         yield Finding("ok", "kexec", f"Linux {seen.release} has it")

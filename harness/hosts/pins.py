@@ -53,7 +53,9 @@ def parse(text: str, path: Path) -> dict[str, str]:
 
 def _is_key(text: str) -> bool:
     try:
-        return to_key(text) is not None
+        key = to_key(text)
+        # paramiko takes one that is cut short.
+        return key is not None and text_of(key) == text
     except (InvalidHostKey, paramiko.SSHException, ValueError):
         return False
 

@@ -47,9 +47,11 @@ started() { grep -o 'CPU: All CPU(s) started at EL[12]\|CPU: CPUs started in inc
 $S dmesg 2>/dev/null | started || $S journalctl -q -k -b --no-pager 2>/dev/null | started
 part disk; d=/var; [ -d $d ] || d=/; df -Pk $d 2>/dev/null
 part config
+options() { grep '^CONFIG_KEXEC=\|^CONFIG_KEXEC_FILE='; }
+zcat /proc/config.gz 2>/dev/null | options || {
 r=$(uname -r)
-for f in "/boot/config-$r" "/lib/modules/$r/config"; do [ -r "$f" ] && cat "$f" && break
-done | grep '^CONFIG_' || zcat /proc/config.gz 2>/dev/null | grep '^CONFIG_'
+for f in "/boot/config-$r" "/lib/modules/$r/config"; do [ -r "$f" ] && cat "$f" && break; done
+} | options
 part files
 for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled /sys/kernel/security/lockdown
 do $S test -r "$f" && printf '%s ' "$f" && $S cat "$f"; done
@@ -96,8 +98,8 @@ class Survey:
     level: Level | None
     """The exception level that its firmware starts Linux at."""
     free_kib: int | None
-    config: frozenset[str] | None
-    """Options of its kernel that are set, if its configuration can be read."""
+    config: frozenset[str]
+    """Those of kexec's options that its kernel's configuration, if it can be read, has set."""
     kexec_syscall: bool
     """Whether the running kernel shows that it has kexec (/sys/kernel/kexec_loaded)."""
     kexec_disabled: bool
@@ -145,7 +147,7 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         kvm=bodies["kvm"] == ["yes"],
         level=_level(bodies["level"]),
         free_kib=_free(bodies["disk"]),
-        config=config or None,
+        config=config,
         kexec_syscall="/sys/kernel/kexec_loaded" in files,
         kexec_disabled=files.get("/proc/sys/kernel/kexec_load_disabled", "0") != "0",
         lockdown="[none]" not in files.get("/sys/kernel/security/lockdown", "[none]"),

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What machines answer when they are asked what they are, and what that means.
+
+The answers in data/probe are real ones: of the emulated host, and of a Debian of another
+architecture (its kernel renamed). A machine that has all is made of the second, by what Debian's
+kernel says on arm64.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from fake_shell import UnaskedShell
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts import probe
+from harness.hosts.fitness import Finding, judge, lacking
+from harness.hosts.probe import Clock, Survey
+from harness.hosts.protocols import Result
+from harness.inventory import PowerCommands, SshHost
+
+DATA = Path(__file__).parent / "data" / "probe"
+NONCE = "n0nce"
+DEBIAN = (DATA / "debian-12-amd64.txt").read_text()
+NOW = 1795393491.0
+HOST = SshHost(
+    kind="ssh",
+    address="lab",
+    agent=True,
+    kvm_modes=("vhe",),
+    console=("ipmitool", "sol", "activate"),
+    power=PowerCommands(on=("p",), off=("p",), reset=("pdu", "reset")),
+)
+ADMIN = HOST.model_copy(update={"user": "admin"})
+
+
+def with_part(text: str, name: str, body: str) -> str:
+    """An answer with another body in a part."""
+    pattern = rf"({NONCE} {name}\n).*?(?={NONCE} )"
+    changed, count = re.subn(pattern, lambda found: found[1] + body, text, count=1, flags=re.DOTALL)
+    assert count == 1
+    return changed
+
+
+def answer(**parts: str) -> str:
+    """That of a machine that has all, with other bodies in these parts."""
+    text = DEBIAN
+    whole = {
+        "machine": "aarch64\n",
+        "release": "6.12.41+deb13-arm64\n",
+        "level": "CPU: All CPU(s) started at EL2\n",
+        "config": "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
+        "files": "/sys/kernel/kexec_loaded 0\n/proc/sys/kernel/kexec_load_disabled 0\n"
+        "/sys/kernel/security/lockdown [none] integrity confidentiality\n",
+        "kexec": "/usr/sbin/kexec\n",
+        "consoles": "ttyAMA0              -W- (EC  a)  204:64\ntty0    -WU (E     )    4:1\n",
+    }
+    for name, body in (whole | parts).items():
+        text = with_part(text, name, body)
+    return text
+
+
+def parse(text: str) -> Survey:
+    return probe.parse(text, NONCE, NOW, NOW + 0.5)
+
+
+def found(parts: dict[str, str] | None = None, host: SshHost = HOST) -> tuple[Finding, ...]:
+    return judge(parse(answer(**parts or {})), host)
+
+
+def words(findings: Sequence[Finding]) -> dict[str, str]:
+    return {one.what: one.words for one in findings}
+
+
+def missing(parts: dict[str, str], host: SshHost = HOST) -> dict[str, str]:
+    return words(lacking(found(parts, host)))
+
+
+# ---- what is said -----------------------------------------------------------------------------
+
+
+def test_a_machine_that_has_all() -> None:
+    findings = found()
+    assert {one.mark for one in findings} == {"ok"}
+    assert words(findings)["distribution"] == "Debian GNU/Linux 12 (bookworm)"
+    assert words(findings)["console"] == "ttyAMA0, shown by ipmitool"
+    assert words(findings)["power"] == "switched by pdu"
+    assert words(findings)["disk"] == "40650 MiB free"
+
+
+def test_the_debian_that_answered() -> None:
+    seen = parse(DEBIAN)
+    assert (seen.machine, seen.root, seen.kvm, seen.level) == ("x86_64", True, True, None)
+    assert seen.os["ID"] == "debian"
+    assert seen.free_kib == 41625696
+    assert seen.consoles == ("ttyS0",)
+    assert seen.tools == frozenset(probe.TOOLS)
+    assert set(words(lacking(judge(seen, HOST)))) == {
+        "architecture",
+        "EL2",
+        "kexec program",
+        "kexec",
+    }
+
+
+def test_the_emulated_host() -> None:
+    seen = parse((DATA / "emulated.txt").read_text())
+    assert (seen.machine, seen.root, seen.kvm, seen.level) == ("aarch64", True, True, "EL2")
+    assert set(words(lacking(judge(seen, HOST)))) >= {"distribution", "kexec program"}
+
+
+def test_all_that_is_missing_is_told_at_once() -> None:
+    parts = dict.fromkeys(("os", "kvm", "disk", "config", "files", "kexec", "consoles"), "")
+    parts |= {
+        "machine": "armv7l\n",
+        "level": "CPU: All CPU(s) started at EL1\n",
+        "uid": "1000\n",
+        "sudo": "sudo: a password is required\n",
+        "tools": "",
+        "clock": "1795390000\n",
+    }
+    lacks = missing(parts, ADMIN)
+    assert list(lacks) == [
+        "architecture",
+        "/dev/kvm",
+        "EL2",
+        "root",
+        "distribution",
+        "disk",
+        "kexec program",
+        "kexec",
+        "console",
+        "clock",
+        "tools",
+    ]
+    assert "a password is required" in lacks["root"]
+    assert lacks["tools"] == f"no {' '.join(probe.TOOLS)}"
+
+
+@pytest.mark.parametrize(
+    ("parts", "what", "said"),
+    [
+        ({"kvm": "", "level": "CPU: All CPU(s) started at EL1\n"}, "EL2", r"\.metal"),
+        ({"kvm": "", "level": ""}, "EL2", "no log says"),
+        ({"level": "CPU: CPUs started in inconsistent modes\n"}, "EL2", "different exception"),
+        ({"kvm": ""}, "/dev/kvm", "has none"),
+        ({"os": 'ID=alpine\nPRETTY_NAME="Alpine 3"\n'}, "distribution", "Alpine 3 is none like"),
+        ({"disk": "Filesystem\n/dev/sda 1 1 1048575 1% /\n"}, "disk", "1023 MiB free, 1024 needed"),
+        ({"disk": "df: /var: No such file\n"}, "disk", "does not say"),
+        ({"kexec": ""}, "kexec program", "apt-get install kexec-tools"),
+        ({"kexec": "", "os": "ID=rocky\nID_LIKE='rhel fedora'\n"}, "kexec program", "dnf install"),
+        ({"config": "", "files": ""}, "kexec", "neither CONFIG_KEXEC nor"),
+        ({"files": "/proc/sys/kernel/kexec_load_disabled 1\n"}, "kexec", "switched off until"),
+        (
+            {"files": "/sys/kernel/security/lockdown none [integrity] confidentiality\n"},
+            "kexec",
+            "Secure Boot",
+        ),
+        ({"consoles": "tty0  -WU (EC p  )    4:1\n"}, "console", r"\(tty0\)"),
+        ({"clock": f"{int(NOW) + 62}\n"}, "clock", "62 s ahead"),
+        ({"clock": f"{int(NOW) - 62}\n"}, "clock", "61 s behind"),
+        ({"tools": "base64\n"}, "tools", "no cat chmod"),
+    ],
+)
+def test_one_thing_is_missing(parts: dict[str, str], what: str, said: str) -> None:
+    lacks = missing(parts)
+    assert re.search(said, lacks[what])
+    assert set(lacks) <= {what, "/dev/kvm"}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        # A log that has lost its beginning: KVM is proof enough of EL2.
+        {"level": ""},
+        {"config": ""},
+        {"files": ""},
+        {"consoles": "ttyS0 -W- (EC p a) 4:64\n"},
+        {"clock": f"{int(NOW) + 59}\n"},
+        {"os": "ID=rocky\nID_LIKE='rhel centos fedora'\n"},
+        {"level": "CPU: All CPU(s) started at EL1\nCPU: All CPU(s) started at EL2\n"},
+    ],
+)
+def test_nothing_is_missing(parts: dict[str, str]) -> None:
+    assert missing(parts) == {}
+
+
+def test_no_console_and_no_power_are_noted_and_keep_nobody_off() -> None:
+    bare = HOST.model_copy(update={"console": None, "power": None})
+    findings = found(host=bare)
+    assert not lacking(findings)
+    assert {one.what for one in findings if one.mark == "note"} == {"console", "power"}
+
+
+@pytest.mark.parametrize(
+    ("host", "off"), [(9, -90.0), (99, 0.0), (100, 0.0), (103, 0.0), (104, 0.5), (200, 96.5)]
+)
+def test_the_clock_is_off_by_no_less(host: int, off: float) -> None:
+    assert Clock(100.0, host, 103.5).off == off
+
+
+# ---- what makes no sense ----------------------------------------------------------------------
+
+
+def test_an_answer_that_is_cut_off() -> None:
+    for cut in range(len(DEBIAN)):
+        with pytest.raises(InfraError, match="the host's answer to what it is"):
+            parse(DEBIAN[:cut])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hello\n",
+        f"{NONCE} end\n",
+        "Welcome to lab!\n" + DEBIAN,
+        DEBIAN + "bye\n",
+        DEBIAN + DEBIAN,
+        DEBIAN.replace(NONCE, "other"),
+        DEBIAN.replace(f"{NONCE} kvm", f"{NONCE} kvn"),
+        DEBIAN.replace(f"{NONCE} kvm\n", f"{NONCE} kvm\nyes\n{NONCE} kvm\n"),
+        with_part(DEBIAN, "machine", ""),
+        with_part(DEBIAN, "machine", "aarch64\naarch64\n"),
+        with_part(DEBIAN, "machine", "aarch64 \x1b[2J\n"),
+        with_part(DEBIAN, "release", "x" * 101 + "\n"),
+        with_part(DEBIAN, "clock", "soon\n"),
+        with_part(DEBIAN, "clock", "-5\n"),
+        with_part(DEBIAN, "clock", "9" * 30 + "\n"),
+        with_part(DEBIAN, "clock", "\N{ARABIC-INDIC DIGIT FIVE}\n"),
+        with_part(DEBIAN, "disk", "Filesystem\n/dev/sda 1 1 lots 1% /\n"),
+        with_part(DEBIAN, "os", "ID=\0debian\n"),
+        with_part(DEBIAN, "os", "x" * probe.LIMIT),
+        "\0" * 100,
+        "\N{REPLACEMENT CHARACTER}" * 100,
+    ],
+)
+def test_nonsense(text: str) -> None:
+    with pytest.raises(InfraError, match="the host's answer to what it is"):
+        parse(text)
+
+
+def test_a_machine_that_lies_about_a_part_does_not_pass_for_another() -> None:
+    """It does not know the nonce before it is asked; an old one is text like any other."""
+    seen = parse(answer(os=f"ID=debian\nold-{NONCE[:-1]} machine\nx86_64\n"))
+    assert seen.machine == "aarch64"
+
+
+# ---- the script -------------------------------------------------------------------------------
+
+
+class Local(UnaskedShell):
+    """A shell of this machine."""
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+        return Result(command, done.returncode, done.stdout, done.stderr)
+
+
+def test_the_script_runs_here() -> None:
+    """Whatever this machine lacks, its answer makes sense."""
+    seen = probe.survey(Local())
+    assert seen.machine == platform.machine()
+    assert {"cat", "grep"} <= seen.tools
+    assert abs(seen.clock.off) <= 1
