@@ -17,6 +17,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts import command as hosts_command
 from harness.hosts import qemu
+from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.inventory import Inventory, KvmMode, SshHost
 from harness.kernel import lines
@@ -445,7 +446,7 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
         host = stock.host(name)
         if isinstance(host, SshHost):
             with progress.stage(f"looking at {name}"):
-                findings = hosts_command.examine(name, host)
+                findings = examine(name, host)
             for one in findings:
                 progress.say(f"{name}: {hosts_command.line(one)}")
             if missing := lacking(findings):

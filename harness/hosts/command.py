@@ -14,14 +14,13 @@ from rich.table import Table
 from harness import inventory
 from harness.deadline import Deadline
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
-from harness.hosts import pins, probe
-from harness.hosts.fitness import Finding, judge, lacking
-from harness.hosts.route import open_shell
+from harness.hosts import pins
+from harness.hosts.examine import examine
+from harness.hosts.fitness import Finding, lacking
 from harness.hosts.trust import Offer, trust
 from harness.inventory import QemuHost, SshHost
 from harness.printable import printable
 
-CONTACT_SECONDS = 30.0
 # For a person who looks a fingerprint up.
 TRUST_SECONDS = 600.0
 
@@ -83,14 +82,6 @@ def check(args: argparse.Namespace, console: Console) -> int:
     for one in findings:
         print(line(one))
     return EXIT_ERROR if lacking(findings) else EXIT_PASS
-
-
-def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
-    """Go there and look; errors as open_shell() and survey() raise them."""
-    deadline = Deadline(CONTACT_SECONDS)
-    known = pins.load(pins.pins_path())
-    with open_shell(name, host, known, deadline, root=False) as shell:
-        return judge(probe.survey(shell, deadline), host)
 
 
 def line(finding: Finding) -> str:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Does the console command show the machine's own console?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_shell import UnaskedShell
+
+from harness.deadline import Deadline
+from harness.hosts import console_command, examine
+from harness.hosts.protocols import Result
+
+PANIC = Path(__file__).parent / "data/observe/klog/panic.console"
+
+
+class Kernel(UnaskedShell):
+    """Logs to a file what is written to /dev/kmsg."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        text, _, place = command.removeprefix("echo ").partition(" > ")
+        assert place == "/dev/kmsg"
+        with self._log.open("a") as log:
+            log.write(f"[   99.000000] {text.strip(chr(39))[3:]}\n")
+        return Result(command, 0, "", "")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console_command, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(examine, "CONSOLE_SECONDS", 20.0)
+
+
+def show(path: Path) -> list[str]:
+    return ["tail", "-c", "+1", "-f", str(path)]
+
+
+def test_its_own_console(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    finding = examine.console_shows(Kernel(log), show(log))
+    assert (finding.mark, finding.words) == ("ok", "tail shows what the kernel logs")
+
+
+def test_the_console_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine, "CONSOLE_SECONDS", 0.3)
+    other = tmp_path / "other"
+    other.write_text("other login:\n")
+    finding = examine.console_shows(Kernel(tmp_path / "log"), show(other))
+    assert finding.mark == "missing"
+    assert "tail does not show what the kernel logs: " in finding.words
+    assert "its last line was: other login:" in finding.words
+
+
+def test_a_command_that_fails(tmp_path: Path) -> None:
+    argv = ["sh", "-c", "echo 'SOL is busy' >&2; exit 1"]
+    finding = examine.console_shows(Kernel(tmp_path / "log"), argv)
+    assert finding.mark == "missing"
+    assert "SOL is busy" in finding.words
+
+
+def test_a_console_that_still_shows_a_panic(tmp_path: Path) -> None:
+    finding = examine.console_shows(Kernel(tmp_path / "log"), show(PANIC))
+    assert finding.mark == "missing"
+    assert "Kernel panic" in finding.words
