@@ -185,10 +185,10 @@ def test_no_login_key(server: Server, tmp_path: Path, text: str | None, words: s
 
 
 class Agent:
-    """An ssh-agent with one key (draft-miller-ssh-agent)."""
+    """An ssh-agent (draft-miller-ssh-agent)."""
 
-    def __init__(self, path: Path, key: paramiko.PKey) -> None:
-        self._key = key
+    def __init__(self, path: Path, *keys: paramiko.PKey) -> None:
+        self._keys = keys
         self.asked: list[int] = []
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
@@ -210,15 +210,17 @@ class Agent:
                 answer = paramiko.Message()
                 if kind == 11:
                     answer.add_byte(b"\x0c")
-                    answer.add_int(1)
-                    answer.add_string(self._key.asbytes())
-                    answer.add_string("a test's")
+                    answer.add_int(len(self._keys))
+                    for key in self._keys:
+                        answer.add_string(key.asbytes())
+                        answer.add_string("a test's")
                 else:
-                    request.get_binary()
+                    blob, data = request.get_binary(), request.get_binary()
+                    (key,) = [one for one in self._keys if one.asbytes() == blob]
                     answer.add_byte(b"\x0e")
-                    answer.add_string(self._key.sign_ssh_data(request.get_binary()).asbytes())
-                data = answer.asbytes()
-                sock.sendall(struct.pack(">I", len(data)) + data)
+                    answer.add_string(key.sign_ssh_data(data).asbytes())
+                reply = answer.asbytes()
+                sock.sendall(struct.pack(">I", len(reply)) + reply)
 
     def close(self) -> None:
         self._socket.close()
@@ -236,6 +238,23 @@ def test_an_agent_is_asked_only_if_the_inventory_says_so(
         with open_shell("lab", by_agent, known(host, server), Deadline(20)) as shell:
             assert shell.run("echo there").stdout == "there\n"
         assert 13 in agent.asked
+
+
+def test_an_agent_without_the_key(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = host_at(server).model_copy(update={"key": None, "agent": True})
+    other = make_key(tmp_path / "other")
+    for number, (keys, words) in enumerate(
+        [((), "the ssh-agent holds no key"), ((other,), "refused every key of the agent")]
+    ):
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / f"agent{number}"))
+        with (
+            contextlib.closing(Agent(tmp_path / f"agent{number}", *keys)),
+            pytest.raises(InfraError, match=words),
+            open_shell("lab", host, known(host, server), Deadline(20)),
+        ):
+            pass
 
 
 def test_no_agent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,8 @@ MAX_WORDS = 1000
 KEEPALIVE_SECONDS = 5
 # A peer that acknowledges nothing for so long is gone.
 LOST_SECONDS = 60
+# What paramiko says, in no class of its own, where there is nothing to log in with.
+NO_KEYS = "No authentication methods available"
 
 T = TypeVar("T")
 
@@ -145,6 +147,8 @@ def connect(
                 f"{_credentials(address)}: {exc}"
             ) from exc
         except (OSError, EOFError, paramiko.SSHException) as exc:
+            if str(exc) == NO_KEYS:
+                raise InfraError(f"the ssh-agent holds no key for {address.host}") from exc
             if deadline.expired():
                 raise DeadlineExceeded(
                     f"no SSH login to {address.host}:{address.port} "
