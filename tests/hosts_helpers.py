@@ -27,19 +27,21 @@ from paramiko.common import (
 from harness.hosts.ssh import SshAddress
 
 
-def make_key(path: Path) -> paramiko.Ed25519Key:
+def make_key(path: Path, passphrase: str = "") -> paramiko.Ed25519Key:
     """A new key, its private half in a file."""
     text = (
         Ed25519PrivateKey.generate()
         .private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(passphrase.encode())
+            if passphrase
+            else serialization.NoEncryption(),
         )
         .decode()
     )
     path.write_text(text)
-    return paramiko.Ed25519Key.from_private_key(io.StringIO(text))
+    return paramiko.Ed25519Key.from_private_key(io.StringIO(text), passphrase or None)
 
 
 @dataclass

@@ -184,6 +184,16 @@ def test_no_login_key(server: Server, tmp_path: Path, text: str | None, words: s
         pass
 
 
+def test_a_login_key_with_a_passphrase(server: Server, tmp_path: Path) -> None:
+    make_key(tmp_path / "key", "secret")
+    host = host_at(server).model_copy(update={"key": tmp_path / "key"})
+    with (
+        pytest.raises(UsageError, match="it has a passphrase: let an ssh-agent hold it"),
+        open_shell("lab", host, known(host, server), Deadline(20)),
+    ):
+        pass
+
+
 class Agent:
     """An ssh-agent (draft-miller-ssh-agent)."""
 

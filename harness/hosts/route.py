@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from fabric import Connection
+from paramiko.pkey import UnknownKeyType
 
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
@@ -82,7 +84,7 @@ def require_login_key(name: str, server: SshServer) -> None:
         problem = "it has a passphrase: let an ssh-agent hold it, and say `agent: true`"
     except OSError as exc:
         problem = str(exc.strerror)
-    except (ValueError, paramiko.SSHException) as exc:
+    except (ValueError, paramiko.SSHException, UnknownKeyType, UnsupportedAlgorithm) as exc:
         problem = f"not a private key: {exc}"
     else:
         return

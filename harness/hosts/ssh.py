@@ -51,8 +51,9 @@ MAX_OUTPUT = 64 << 20
 # How much of a host's words goes into an error message, in characters.
 MAX_WORDS = 1000
 KEEPALIVE_SECONDS = 5
-# A peer that acknowledges nothing for so long is gone.
-LOST_SECONDS = 60
+# A peer that acknowledges nothing for so long, or takes nothing, is gone. No less than a host that
+# is only slow is given for a command.
+LOST_SECONDS = 300
 # What paramiko says, in no class of its own, where there is nothing to log in with.
 NO_KEYS = "No authentication methods available"
 
@@ -197,7 +198,7 @@ def open_stream(
 def _connect_once(
     address: SshAddress, deadline: Deadline, alive: Callable[[], None], via: Connection | None
 ) -> Connection:
-    # An empty configuration: neither ~/.ssh/config nor an agent may change what is tested.
+    # An empty configuration: ~/.ssh/config may not change what is tested.
     config = Config(overrides={"load_ssh_configs": False})
     seconds = max(1.0, min(CONNECT_SECONDS, deadline.remaining()))
     stream = open_stream(address.host, address.port, deadline, alive, via)
