@@ -241,9 +241,14 @@ def test_an_agent_is_asked_only_if_the_inventory_says_so(
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
     with contextlib.closing(Agent(tmp_path / "agent", server.login_key)) as agent:
-        host = host_at(server)
-        with open_shell("lab", host, known(host, server), Deadline(20)):
-            assert agent.asked == []
+        make_key(tmp_path / "other")
+        host = host_at(server).model_copy(update={"key": tmp_path / "other"})
+        with (
+            pytest.raises(InfraError, match=f"refused the key {tmp_path}/other"),
+            open_shell("lab", host, known(host, server), Deadline(20)),
+        ):
+            pass
+        assert agent.asked == []
         by_agent = host.model_copy(update={"key": None, "agent": True})
         with open_shell("lab", by_agent, known(host, server), Deadline(20)) as shell:
             assert shell.run("echo there").stdout == "there\n"
