@@ -50,7 +50,7 @@ def stock(folder: Path, host: qemu.EmulatedHost) -> Path:
         f"    port: {host.address.port}\n"
         f"    key: {host.address.login_key}\n"
         "    kvm_modes: [vhe]\n"
-        f"    console: [tail, -c, +1, -f, {host.console.path}]\n"
+        f"    console: [tail, -c, '+1', -f, {host.console.path}]\n"
     )
     return path
 
