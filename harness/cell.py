@@ -36,12 +36,24 @@ from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import QemuHost
 from harness.observe import af, collect
 from harness.plan import PlannedCell
-from harness.records import append
+from harness.records import append, write_atomically
 from harness.results import Cell
 from harness.selftests.build import Selftests
 
 # What the host showed of its CPUs and of who manages the access flag there.
 CPUS = "cpus.txt"
+BOOTED = "booted.json"
+
+
+class Booted(BaseModel):
+    """booted.json: what a boot has proven, on disk before the first check begins."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    build_id: str
+    boot_id: str
+    kvm_line: str
+    boot_seconds: float
 
 
 class KernelFiles(BaseModel):
@@ -128,24 +140,36 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         ) as host,
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):
-        facts["boot_seconds"] = round(time.monotonic() - started, 3)
+        boot_seconds = facts["boot_seconds"] = round(time.monotonic() - started, 3)
         try:
-            _prove_and_check(spec, facts, RecordedShell(host.shell, journal), host)
+            shell = RecordedShell(host.shell, journal)
+            booted = _prove(spec, shell, boot_seconds)
+            facts |= booted.model_dump()
+            write_atomically(spec.folder / BOOTED, booted)
+            _prepare_and_check(spec, facts, shell, host)
         except DeadlineExceeded as exc:
             # It had answered before: a kernel that stops to do so has hung.
             raise host.console.hung(str(exc)) from exc
 
 
-def _prove_and_check(
-    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: qemu.EmulatedHost
-) -> None:
+def _prove(spec: CellSpec, shell: RecordedShell, boot_seconds: float) -> Booted:
     shown = proof.prove(
         shell,
         proof.Expected(spec.kernel.build_id, spec.kernel.config_sha256),
         spec.cell.kvm_mode,
         set(spec.seen_boot_ids),
     )
-    facts |= {"build_id": shown.build_id, "boot_id": shown.boot_id, "kvm_line": shown.kvm_line}
+    return Booted(
+        build_id=shown.build_id,
+        boot_id=shown.boot_id,
+        kvm_line=shown.kvm_line,
+        boot_seconds=boot_seconds,
+    )
+
+
+def _prepare_and_check(
+    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: qemu.EmulatedHost
+) -> None:
     expected = _expected_af(spec, shell)
     facts["af_cpus"] = tuple(record(kind) for kind in expected)
     require_cpus(spec.host, expected)

@@ -33,6 +33,7 @@ from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
 from harness.run import Options, Run
+from harness.runinput import InputChanged
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
 
 PLAIN_WIDTH = 120
@@ -112,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         "--bisect",
         action="store_true",
         help="exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot be told",
+    )
+    run.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run that was killed: its folder or its name; its options are its own",
     )
     run.set_defaults(command=_run)
 
@@ -291,15 +297,29 @@ def _options(args: argparse.Namespace) -> Options:
     )
 
 
+def _resumed(args: argparse.Namespace, console: Console) -> Run:
+    """The run to go on with; UsageError for an option that would make it another run."""
+    plain = vars(_parser().parse_args(["run"]))
+    ours = {"resume", "jobs", "junitxml", "bisect"}
+    other = [name for name, value in vars(args).items() if value != plain[name]]
+    if more := sorted(set(other) - ours):
+        raise UsageError(f"--resume takes a run's options from the run: leave out {more}")
+    junitxml = args.junitxml.absolute() if args.junitxml else None
+    return Run.resumed(args.resume, Progress(console), jobs=args.jobs, junitxml=junitxml)
+
+
 def _run(args: argparse.Namespace, console: Console) -> int:
-    if args.each_patch:
+    if args.each_patch and not args.resume:
         return _each_patch(args, console)
-    one = Run(_options(args), Progress(console))
+    one = _resumed(args, console) if args.resume else Run(_options(args), Progress(console))
     try:
         summary = one.execute()
-        if args.bisect and not args.base_only:
+        if args.bisect and summary.series:
             return EXIT_CODES[of_patched(summary.cells, summary.checks)]
         return EXIT_CODES[summary.verdict]
+    except InputChanged:
+        # Nothing was done, so what was found before is no outcome of this.
+        raise
     except HarnessError as exc:
         _say_error(exc)
         # A failure that was proven before the trouble began stays one.

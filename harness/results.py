@@ -61,6 +61,8 @@ class Check(_Model):
     """A failure that the base kernel shows as well, in the same place."""
     splats: tuple[Splat, ...] = ()
     """The kernel's reports that it fails by."""
+    af_observed: AfMode | None = None
+    """Who was seen to set the stage-2 access flag, None if this check cannot tell."""
     seconds: float = 0.0
 
 
@@ -140,6 +142,8 @@ class Summary(_Model):
     seed: int
     started: str
     """UTC, ISO 8601."""
+    resumed: tuple[str, ...] = ()
+    """When the run went on after a kill, each time; UTC, ISO 8601."""
     seconds: float
     emulated: bool
     debug: bool = False

@@ -3,13 +3,25 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import __version__, decode, inventory, prepare, selection, verdict
+from pydantic import TypeAdapter
+
+from harness import (
+    __version__,
+    decode,
+    inputs,
+    inventory,
+    prepare,
+    resume,
+    runinput,
+    selection,
+    verdict,
+)
 from harness.cell import CellSpec
 from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
@@ -30,16 +42,19 @@ from harness.kernel.source import Source
 from harness.plan import PlannedCell, plan
 from harness.prepare import Checks, Ground
 from harness.progress import Progress
-from harness.records import write_atomically
+from harness.records import append, read, write_atomically
 from harness.report.junit import junit
 from harness.report.text import text_report
 from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
+from harness.runinput import InputChanged, RunInput
 from harness.scheduler import run_cells
 from harness.selftests.build import Selftests
 from harness.without_kvm import build_without_kvm
 
+# Run-wide checks, beside those of the cells.
+RECORDS = "records.jsonl"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
 
 
@@ -110,24 +125,78 @@ class Step:
     base_folder: Path
 
 
-class Run:
-    """A run and its folder. After every cell summary.json says what is known so far."""
+_OPTIONS = TypeAdapter(Options)
 
-    def __init__(self, options: Options, progress: Progress, step: Step | None = None) -> None:
+
+class Run:
+    """A run and its folder. After every cell summary.json says what is known so far.
+
+    run.json says what it is made from, so that resumed() can take it up again; a step of a walk
+    along a series has none, since it is made from another run as well.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        progress: Progress,
+        step: Step | None = None,
+        earlier: tuple[Path, RunInput] | None = None,
+    ) -> None:
         self._options = options
         self._step = step
         self._flavor = DEBUG if options.debug else PLAIN
         self._progress = progress
         self._clock = time.monotonic()
-        self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._cells: list[Cell] = list(_cells_elsewhere(step)) if step else []
         self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
         self._series_checks: tuple[Check, ...] = ()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
         self._notes: list[str] = []
-        self.folder = make_run_folder(options.output)
+        self._names: tuple[str, ...] = ()
+        self._goes_on = earlier is not None
+        if earlier is not None:
+            self.folder, self._input = earlier
+        else:
+            self.folder = make_run_folder(options.output)
+            self._input = runinput.begin(_OPTIONS.dump_python(options, mode="json"))
+            self._agree({})
         self.specs: tuple[CellSpec, ...] = ()
+
+    @classmethod
+    def resumed(cls, name: str, progress: Progress, *, jobs: int, junitxml: Path | None) -> Run:
+        """The run of that name or folder, to go on where it was killed.
+
+        Paths among its options are relative to where it was started, so the process goes there.
+        UsageError if there is no such run or no such place any more.
+        """
+        folder, found = runinput.load(name)
+        # Before all else: another version may have other options.
+        found.agreed({"harness": runinput.harness()})
+        options = _OPTIONS.validate_python(found.options)
+        options = replace(options, junitxml=junitxml, jobs=jobs or options.jobs)
+        try:
+            os.chdir(found.cwd)
+        except OSError as exc:
+            raise UsageError(f"the run was started in {found.cwd}: {exc.strerror}") from exc
+        return cls(options, progress, earlier=(folder, found))
+
+    def _take_up(self) -> None:
+        """Take the records of a run that was killed for what has been done of this one."""
+        again = {"resumed": (*self._input.resumed, runinput.now())}
+        self._input = self._input.model_copy(update=again)
+        self._agree({})
+        for folder in sorted((self.folder / "cells").iterdir()):
+            cell, checks = resume.recorded(folder)
+            if cell is not None:
+                self._cells.append(cell)
+                self._checks += checks
+
+    def _agree(self, found: Mapping[str, str]) -> None:
+        """Write down what the run is made from; InputChanged if that is not what it was."""
+        self._input = self._input.agreed(found)
+        if self._step is None:
+            runinput.save(self.folder, self._input)
 
     @property
     def stages(self) -> Mapping[str, float]:
@@ -150,10 +219,19 @@ class Run:
         Errors that end a run early are recorded before they are raised.
         """
         self._progress.say(f"run folder: {self.folder}")
+        with runinput.alone(self.folder):
+            if self._goes_on:
+                self._take_up()
+            return self._execute_alone(show)
+
+    def _execute_alone(self, show: bool) -> Summary:
         try:
             summary = self._execute()
         except KeyboardInterrupt:
             self._write("interrupted")
+            raise
+        except InputChanged:
+            # What the run has found so far stays as it stands.
             raise
         except Exception as exc:
             self._write(str(exc) or type(exc).__name__)
@@ -185,6 +263,8 @@ class Run:
             note = series_module.check_message_id(series, contract.message_id)
             self._notes += [note] if note else []
         _check_machines(stock, options, self._progress)
+        emulator = qemu.check_qemu()
+        self._agree(inputs.chosen(stock, series, options.checks, emulator))
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -195,11 +275,12 @@ class Run:
         )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
-        self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
+        self._notes.append(f"hosts are emulated by QEMU {emulator}")
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += _narrowing(options)
-        _check_selection(options)
+        self._names = _check_selection(options)
         prepared = self._prepare(stock, series, contract)
+        self._agree(_made(prepared))
         self._write("the cells have not all run yet")
         self._run_cells(stock, cells, prepared)
         self._decode(prepared)
@@ -249,7 +330,11 @@ class Run:
         return prepare.kernel("Linux guest", source, None, self._progress)
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
-        """What is asked of the series as such, and of no cell."""
+        """What is asked of the series as such, and of no cell; once for a run."""
+        done = [one for one in read(self.folder / RECORDS) if isinstance(one, Check)]
+        if done:
+            self._series_checks = tuple(done)
+            return
         with self._progress.stage("kernel without KVM"):
             check = build_without_kvm(
                 source,
@@ -258,6 +343,7 @@ class Run:
                 deadline=Deadline(prepare.BUILD_SECONDS),
                 progress=lambda at: self._progress.now(prepare.describe("without KVM", at)),
             )
+        append(self.folder / RECORDS, check)
         self._series_checks = (check,)
         self._progress.say(f"{check.name}: {check.outcome}: {check.observed}")
 
@@ -288,7 +374,9 @@ class Run:
         jobs = self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
-        before = len(self._cells)
+        recorded = {cell.id for cell in self._cells}
+        left = [spec for spec in self.specs if spec.cell.id not in recorded]
+        before = len(self._cells) - (total - len(left))
 
         def finished(_: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
             self._cells.append(cell)
@@ -304,8 +392,18 @@ class Run:
             done = f"{len(self._cells) - before}/{total}"
             self._progress.now(f"cells: {done} done, running: {waits}")
 
-        with self._progress.stage(f"{total} cells, {min(jobs, total)} at a time"):
-            run_cells(self.specs, jobs=jobs, finished=finished, tick=tick)
+        if self._goes_on:
+            for spec in tuple(left):
+                cell, checks = resume.take_up(spec, self._names)
+                if cell is not None:
+                    left.remove(spec)
+                    finished(spec, cell, checks)
+                elif checks:
+                    self._progress.say(f"{spec.cell.id} goes on after {len(checks)} checks")
+            self._progress.say(f"resumed: {total - len(left)} of {total} cells had ended before")
+        seen = resume.boot_ids(self.folder)
+        with self._progress.stage(f"{len(left)} cells, {min(jobs, len(left))} at a time"):
+            run_cells(left, jobs=jobs, finished=finished, tick=tick, seen_boot_ids=seen)
 
     def _spec(self, cell: PlannedCell, stock: Inventory, prepared: Prepared) -> CellSpec:
         options = self._options
@@ -374,7 +472,8 @@ class Run:
             series=self._series.name if self._series else "",
             series_digest=self._series.digest if self._series else "",
             seed=self._options.seed,
-            started=self._started,
+            started=self._input.started,
+            resumed=self._input.resumed,
             seconds=round(time.monotonic() - self._clock, 3),
             emulated=True,
             debug=self._options.debug,
@@ -454,9 +553,23 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
                 raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
 
 
-def _check_selection(options: Options) -> None:
-    """Refuse what would be refused in each cell, or at the end, before anything is built."""
-    selection.checks(
+def _made(prepared: Prepared) -> dict[str, str]:
+    built = [one for tests in (prepared.selftests or {}).values() for one in tests]
+    files = [
+        *prepared.ground.programs.values(),
+        *(prepared.linux_guest or {}).values(),
+        *(path for tests in built for path in tests.programs.values()),
+    ]
+    build_ids = {label: kernel.build_id for label, kernel in prepared.kernels.items()}
+    return inputs.made(build_ids, prepared.ground.image.digest, files)
+
+
+def _check_selection(options: Options) -> tuple[str, ...]:
+    """The names of all checks of a cell.
+
+    What would be refused in each cell, or at the end, is refused before anything is built.
+    """
+    names = selection.checks(
         options.selection,
         options.checks,
         selftests=options.selftests,
@@ -464,3 +577,4 @@ def _check_selection(options: Options) -> None:
     )
     if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
         raise UsageError(f"--junitxml {options.junitxml}: no such folder")
+    return names

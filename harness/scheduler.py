@@ -38,14 +38,15 @@ def run_cells(
     jobs: int,
     finished: Callable[[CellSpec, Cell, tuple[Check, ...]], None],
     tick: Callable[[Sequence[str]], None],
+    seen_boot_ids: frozenset[str] = frozenset(),
 ) -> None:
     """Run every cell, `jobs` at a time and in order; a cell gets as long as its spec says.
 
     `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
-    by Ctrl-C say, ends every process that is still there.
+    by Ctrl-C say, ends every process that is still there. `seen_boot_ids` are of boots before.
     """
     waiting = list(specs)
-    boot_ids: set[str] = set()
+    boot_ids = set(seen_boot_ids)
     running: list[_Running] = []
     try:
         while waiting or running:
@@ -69,7 +70,8 @@ def run_cells(
 
 
 def _start(spec: CellSpec) -> _Running:
-    spec.folder.mkdir(parents=True)
+    # A cell that was cut off by a kill has its folder, with its records.
+    spec.folder.mkdir(parents=True, exist_ok=True)
     path = spec.folder / "spec.json"
     write_atomically(path, spec)
     log = spec.folder / "checks.log"

@@ -16,14 +16,23 @@ MAX_FINDINGS = 32
 MAX_TITLE = 300
 # What the check of the kernel log keeps of dmesg(1), which has what the console does not show.
 _DMESG = "*/dmesg-whole.txt"
+# Folders, one for each boot of the cell that was cut off by a kill (harness/resume.py).
+CUT = "cut-*"
 
 
 def findings(folder: Path) -> tuple[Finding, ...]:
-    """The distinct reports in a cell's console and, where a check kept it, its dmesg."""
+    """The distinct reports in a cell's consoles and, where a check kept it, its dmesg."""
+    texts = [_read(path) for path in (folder / "console.log", *sorted(folder.glob(_DMESG)))]
     found: tuple[Finding, ...] = ()
-    for path in (folder / "console.log", *sorted(folder.glob(_DMESG))):
-        found = merge(found, distinct(klog.splats(_read(path))))
+    for text in (*earlier_consoles(folder).values(), *texts):
+        found = merge(found, distinct(klog.splats(text)))
     return found[:MAX_FINDINGS]
+
+
+def earlier_consoles(folder: Path) -> dict[str, str]:
+    """The consoles of a cell's boots that were cut off, by the names of their folders."""
+    paths = sorted(folder.glob(f"{CUT}/console.log"))
+    return {path.parent.name: _read(path) for path in paths}
 
 
 def records(found: Iterable[Finding]) -> tuple[Splat, ...]:

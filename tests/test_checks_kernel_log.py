@@ -40,7 +40,7 @@ class Host(UnaskedShell):
 
 def judge(tmp_path: Path, log: str, stats: str | None) -> Claim:
     claim = Claim(tmp_path, "")
-    cell: Any = SimpleNamespace(debug=stats is not None)
+    cell: Any = SimpleNamespace(debug=stats is not None, folder=tmp_path)
     check(Host(log, stats), lambda: log, claim, cell)
     return claim
 
@@ -61,3 +61,16 @@ def test_a_report_is_a_failure_whether_or_not_lockdep_went_off_with_it(tmp_path:
     for stats in (WATCHING, OFF):
         with pytest.raises(AssertionError, match="circular locking"):
             judge(tmp_path, CLEAN + splat, stats)
+
+
+def test_a_boot_that_was_cut_off_is_judged_with_the_one_that_went_on(tmp_path: Path) -> None:
+    """Nothing else does, and its console may end anywhere."""
+    cut = tmp_path / "cut-1"
+    cut.mkdir()
+    (cut / "console.log").write_text("")
+    judge(tmp_path, CLEAN, None)
+    splat = (DATA / "klog/lockdep-circular.console").read_text()
+    (cut / "console.log").write_text(CLEAN + splat)
+    with pytest.raises(AssertionError, match="circular locking"):
+        judge(tmp_path, CLEAN, None)
+    assert (tmp_path / "console-cut-1.txt").read_text() == CLEAN + splat

@@ -12,7 +12,7 @@ from harness.checks import plugin as plugin_module
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.contract import BASE
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.records import read
+from harness.records import append, read
 from harness.results import Check
 
 HEAD = """
@@ -69,7 +69,11 @@ class Host:
 
 
 def run_checks(
-    text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, host: Host | None = None
+    text: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    host: Host | None = None,
+    earlier: Check | None = None,
 ) -> tuple[dict[str, Check], CellPlugin]:
     monkeypatch.setattr(plugin_module, "Collector", NoCollector)
     monkeypatch.setattr(plugin_module, "evidence", lambda before, after: {"dmesg.txt": "log\n"})
@@ -77,6 +81,8 @@ def run_checks(
     path.write_text(HEAD + text)
     machine: Any = host or Host()
     spec: Any = Spec(folder)
+    if earlier is not None:
+        append(spec.folder / "records.jsonl", earlier)
     plugin = CellPlugin(spec, machine, machine, machine)
     pytest.main([*PYTEST_ARGS, "--rootdir", str(folder), str(path)], plugins=[plugin])
     records = read(spec.folder / "records.jsonl")
@@ -367,3 +373,47 @@ def test_does_not(claim):
     checks, plugin = run_checks(text, tmp_path, monkeypatch)
     assert [(kind.cpus, kind.observed) for kind in plugin.af_cpus] == [("0", "hardware")]
     assert checks["test_looks"].observed == "()"
+
+
+GOES_ON = """
+import pytest
+
+@pytest.mark.last
+def test_whole(claim):
+    claim.observe("seen")
+
+@pytest.mark.parametrize("way", ["done", "left"])
+def test_some(claim, way):
+    claim.observe("seen anew")
+"""
+
+
+def test_a_cell_that_was_cut_off_goes_on_from_its_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = Check(
+        cell="n1-vhe-base",
+        name="test_some[done]",
+        outcome="fail",
+        expected="e",
+        observed="seen once",
+        af_observed="hardware",
+    )
+    checks, plugin = run_checks(GOES_ON, tmp_path, monkeypatch, earlier=done)
+    assert list(checks) == ["test_some[done]", "test_some[left]", "test_whole"]
+    assert checks["test_some[done]"] == done
+    assert plugin.af_observed == "hardware"
+
+
+def test_a_hang_before_the_cut_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hung = Check(
+        cell="n1-vhe-base",
+        name="test_earlier",
+        outcome="error",
+        expected="e",
+        observed="o",
+        death="livelock",
+    )
+    checks, plugin = run_checks(HANGS, tmp_path, monkeypatch, earlier=hung)
+    assert list(checks) == ["test_earlier", "test_first"]
+    assert plugin.death is not None

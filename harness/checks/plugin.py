@@ -47,7 +47,7 @@ from harness.hosts.protocols import Shell
 from harness.inventory import AfMode
 from harness.observe.af import Expected
 from harness.observe.unproven import Unproven
-from harness.records import append
+from harness.records import append, read
 from harness.results import Check, CpuAf, Outcome
 
 if TYPE_CHECKING:
@@ -79,18 +79,22 @@ class CellPlugin:
         self._probe = probe
         self._contract = load_contract(spec.contract, spec.base_contract)
         self._records = spec.folder / "records.jsonl"
+        # A cell that was cut off by a kill goes on from its records (harness/resume.py).
+        self._earlier = [one for one in read(self._records) if isinstance(one, Check)]
         self._collector = Collector(shell)
         self._claim: Claim | None = None
         self._error: BaseException | None = None
         self._phase = ""
         self._seconds = 0.0
         self._deadline = Deadline(spec.check_seconds)
-        self._hung = 0
+        self._hung = sum(check.death == "livelock" for check in self._earlier)
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
         self._expected_af = expected_af
         self.af_observed: AfMode | None = None
         self.af_cpus: tuple[CpuAf, ...] = ()
+        for check in self._earlier:
+            self.af_observed = check.af_observed or self.af_observed
 
     # ---- fixtures ---------------------------------------------------------------------------
 
@@ -162,8 +166,13 @@ class CellPlugin:
     # ---- hooks ------------------------------------------------------------------------------
 
     @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Put what judges the whole boot at its end."""
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        """Put what judges the whole boot at its end, and leave out what has a record already."""
+        done = {check.name for check in self._earlier}
+        config.hook.pytest_deselected(items=[item for item in items if item.name in done])
+        items[:] = [item for item in items if item.name not in done]
         items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
     def pytest_configure(self, config: pytest.Config) -> None:
@@ -178,7 +187,7 @@ class CellPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """One check from set-up to tear-down: a record of it is on disk before the next begins."""
-        folder = self._spec.folder / re.sub(r"[^A-Za-z0-9_.-]", "_", item.name)
+        folder = self._spec.folder / check_folder(item.name)
         self._claim = Claim(folder, expected=_first_line(item))
         self._error, self._phase, self._seconds = None, "", 0.0
         # Waits on the host have deadlines of their own; this one is for a check that loops.
@@ -268,6 +277,7 @@ class CellPlugin:
             reason=reason,
             death="livelock" if isinstance(error, Hung) else death,
             splats=splatlog.records(self._claim.splats),
+            af_observed=self._claim.af_observed,
             seconds=round(self._seconds, 3),
         )
 
@@ -293,6 +303,11 @@ class CellPlugin:
     def _keep_trace(self, error: BaseException) -> None:
         assert self._claim is not None
         self._claim.save("error.txt", "".join(traceback.format_exception(error)))
+
+
+def check_folder(name: str) -> str:
+    """The folder of a check's evidence in that of its cell."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def _first_line(item: pytest.Item) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from harness import splatlog
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
@@ -27,8 +28,11 @@ def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim, cell
     lines = {name: klog.kernel_lines(text) for name, text in texts.items()}
     if not all(lines.values()):
         raise Unproven(f"a log without a line of the kernel's: {lines}")
+    # A cell that was cut off has had other boots, and nothing else judges what they said.
+    earlier = splatlog.earlier_consoles(cell.folder)
+    claim.save_all({f"console-{name}.txt": text for name, text in earlier.items()})
     found: tuple[Finding, ...] = ()
-    for text in texts.values():
+    for text in (*earlier.values(), *texts.values()):
         found = merge(found, distinct(klog.splats(text)))
     claim.splats = found
     if found:
