@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run as checks on the emulated host: a lease by that machine's own sh, clocks and file system."""
+"""Run as checks on the emulated host: a lease and a look at its health by that machine's own sh."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 import pytest
 
 from harness.checks.claim import Claim
+from harness.guests import Guest
+from harness.hosts.health import examine, left_behind
 from harness.hosts.lease import Lease, Place, replace_command
 from harness.hosts.leasing import Busy, look, take
 from harness.hosts.protocols import Shell
@@ -56,3 +59,18 @@ def test_many_takers(shell: Shell, claim: Claim) -> None:
     claim.observe(f"{answers.count('won')} of {len(answers)} got it")
     assert sorted(answers) == ["lost"] * (TAKERS - 1) + ["won"]
     assert look(shell, place).left > 0
+
+
+def test_health(shell: Shell, claim: Claim, guest: Callable[..., Guest]) -> None:
+    """A VM is seen while a process holds it, and with the name of that process."""
+    before = examine(shell)
+    vm = guest()
+    during = examine(shell)
+    vm.close()
+    after = examine(shell)
+    claim.observe(f"VMs: {[str(vm) for vm in during.vms]}; {before}")
+    assert [vm.name for vm in during.vms] == ["kvm-guest"]
+    assert before.vms == after.vms == ()
+    (told,) = left_behind(before, during)
+    assert told == f"VMs run: {during.vms[0]}"
+    assert before.tainted == int(shell.read("/proc/sys/kernel/tainted"))

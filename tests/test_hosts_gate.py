@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A sick machine is kept out until it is put back, one in use only while it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_shell import UnaskedShell
+
+from harness.errors import InfraError
+from harness.hosts import aside, gate
+from harness.hosts.health import Health, Vm
+from harness.hosts.protocols import Shell
+
+WELL = Health(0, 1 << 40, 1 << 36, 1 << 36, 0.0, 4, (), ())
+FULL = replace(WELL, disk_free=0)
+USED = replace(WELL, vms=(Vm(7, "qemu"),))
+
+
+class Machine:
+    """Is as it is said to be; the script that asks and what reads it have tests of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder))
+        monkeypatch.setattr(gate, "examine", self._examine)
+        self.health = WELL
+
+    def _examine(self, shell: Shell) -> Health:
+        return self.health
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
+    return Machine(monkeypatch, tmp_path)
+
+
+def test_a_machine_that_is_well_is_admitted(machine: Machine) -> None:
+    assert gate.admit("altra", UnaskedShell()) == WELL
+    assert gate.dismiss("altra", UnaskedShell(), WELL) == ()
+
+
+def test_a_sick_machine_is_out_until_it_is_put_back(machine: Machine) -> None:
+    machine.health = replace(FULL, vms=USED.vms)
+    with pytest.raises(InfraError, match=r"disk has 0 MiB free.*; it runs VMs"):
+        gate.admit("altra", UnaskedShell())
+    machine.health = WELL
+    with pytest.raises(InfraError, match=r"set aside since .* disk has 0 MiB free"):
+        gate.admit("altra", UnaskedShell())
+    found = aside.find("altra")
+    assert found is not None
+    assert len(found.reasons) == 1, "that somebody uses it is no illness"
+
+
+def test_a_machine_in_use_is_out_while_it_is(machine: Machine) -> None:
+    machine.health = USED
+    with pytest.raises(InfraError, match="altra is not fit for tests: it runs VMs: qemu"):
+        gate.admit("altra", UnaskedShell())
+    machine.health = WELL
+    gate.admit("altra", UnaskedShell())
+
+
+def test_a_machine_that_a_run_made_sick_is_set_aside(machine: Machine) -> None:
+    machine.health = FULL
+    (left,) = gate.dismiss("altra", UnaskedShell(), WELL)
+    assert "of disk are gone" in left
+    with pytest.raises(InfraError, match="set aside"):
+        aside.require_in_use("altra")
+
+
+def test_what_is_left_on_a_machine_that_is_well_is_told(machine: Machine) -> None:
+    machine.health = replace(WELL, tainted=1 << 9)
+    assert gate.dismiss("altra", UnaskedShell(), WELL) == ("new taints: kernel issued warning",)
+    aside.require_in_use("altra")
