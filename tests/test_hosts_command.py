@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from command import Ended
 from hosts_helpers import Server, make_key
 
 from harness import cli
-from harness.hosts import pins
+from harness.hosts import gate, pins
+from harness.hosts.health import Health
 
 
 class Keyboard(io.StringIO):
@@ -151,3 +153,30 @@ def test_somebody_is_asked(
     assert done.returncode == code, done.stderr
     assert f"shows             ssh-ed25519 {server.host_key.fingerprint}" in done.stdout
     assert known_hosts(stock).exists() == (code == 0)
+
+
+def test_a_sick_machine_is_shown_until_it_is_put_back(
+    command: Command, stock: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What makes a machine sick is tested elsewhere; this one is the tests' own."""
+    pins.pin(known_hosts(stock), f"[127.0.0.1]:{server.address.port}", server.host_key)
+    well = Health(1 << 9, 1 << 40, 1 << 36, 1 << 36, 0.0, 4, (), ())
+    monkeypatch.setattr(gate, "examine", lambda shell: well)
+    done = command("hosts", "health", "lab")
+    assert done.returncode == 0
+    assert done.stdout.startswith("lease: ")
+    assert done.stdout.endswith("note: its kernel is tainted: kernel issued warning\nlab is well\n")
+
+    monkeypatch.setattr(gate, "examine", lambda shell: replace(well, disk_free=0))
+    sick = command("hosts", "health", "lab")
+    assert sick.returncode == 3
+    assert "not fit for tests: its disk has 0 MiB free" in sick.stderr
+    assert "lab was set aside since 20" in command("hosts").stdout
+
+    monkeypatch.setattr(gate, "examine", lambda shell: well)
+    assert "kvm-harness hosts put-back lab" in command("hosts", "health", "lab").stderr
+    assert "disk has 0 MiB free" in command("hosts", "put-back", "lab").stdout
+    assert command("hosts", "health", "lab").returncode == 0
+    assert "set aside" not in command("hosts").stdout
+    again = command("hosts", "put-back", "lab")
+    assert (again.returncode, again.stdout) == (2, "")

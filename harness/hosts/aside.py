@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import InfraError
+from harness.errors import InfraError, UsageError
 from harness.records import write_atomically
 from harness.runfolder import runs_home
 from harness.runinput import now
@@ -52,11 +52,20 @@ def find(host: str) -> Aside | None:
         raise InfraError(f"{path} is damaged; remove it to put {host} back") from exc
 
 
+def put_back(host: str) -> Aside:
+    """Let a host be used again; why it was not is returned. UsageError if it is not set aside."""
+    found = find(host)
+    if found is None:
+        raise UsageError(f"{host} is not set aside")
+    _path(host).unlink()
+    return found
+
+
 def require_in_use(host: str) -> None:
     """InfraError if a host is set aside."""
     found = find(host)
     if found is not None:
-        raise InfraError(f"{host} was {found}; once it is well, remove {_path(host)}")
+        raise InfraError(f"{host} was {found}; once it is well: kvm-harness hosts put-back {host}")
 
 
 def _path(host: str) -> Path:

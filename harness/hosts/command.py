@@ -14,7 +14,7 @@ from rich.table import Table
 from harness import inventory
 from harness.deadline import Deadline
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
-from harness.hosts import pins
+from harness.hosts import aside, health_command, pins
 from harness.hosts.examine import examine
 from harness.hosts.fitness import Finding, lacking
 from harness.hosts.trust import Offer, trust
@@ -34,12 +34,14 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         ("check", check, "say what a machine lacks for test kernels"),
         ("trust", _trust, "show the host key of a machine and pin it"),
         ("retrust", _retrust, "as trust, for a machine that was set up anew"),
+        ("health", health_command.health, "say whose a machine is, and whether it is well"),
+        ("put-back", health_command.put_back, "use a machine again that was set aside"),
     ):
         one = commands.add_parser(name, help=words, description=words)
         one.add_argument("host", metavar="NAME", help="of the inventory, of kind ssh")
         # SUPPRESS: the option's default here would undo what stands before the command.
         one.add_argument("--inventory", type=Path, metavar="FILE", default=argparse.SUPPRESS)
-        if function is not check:
+        if function in (_trust, _retrust):
             one.add_argument(
                 "--yes",
                 action="append",
@@ -51,13 +53,17 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
 
 
 def show(args: argparse.Namespace, console: Console) -> int:
-    """List the hosts."""
+    """List the hosts, and why any are set aside."""
+    hosts = inventory.load(args.inventory).hosts
     table = Table(box=None, pad_edge=False, header_style="bold")
     for head in ("host", "kind", "CPU", "AF set by", "KVM modes", "CPUs", "memory", "note"):
         table.add_column(head)
-    for name, host in inventory.load(args.inventory).hosts.items():
+    for name, host in hosts.items():
         table.add_row(name, *_row(host))
     console.print(table)
+    for name in hosts:
+        if out := aside.find(name):
+            print(printable(f"{name} was {out}"))
     return EXIT_PASS
 
 
