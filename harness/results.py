@@ -43,6 +43,22 @@ class Splat(_Model):
     """Its innermost functions with file and line, where they could be told."""
 
 
+class CpuAf(_Model):
+    """The CPUs of one kind in a cell, and who sets guests' access flag there (stage 2)."""
+
+    cpus: str
+    """Their numbers, "0-3,7"."""
+    midr: str
+    """MIDR_EL1, "0x414fd0c1"."""
+    model: str
+    """The name of the CPU, "" for one that harness/observe/cpu_models.py lacks."""
+    expected: AfMode
+    why: str
+    """What that follows from, in words."""
+    observed: AfMode | None = None
+    """None if test_af_mode did not run or could not tell."""
+
+
 class Check(_Model):
     """One check in one cell: what was expected and why, what was observed, what shows it."""
 
@@ -63,23 +79,9 @@ class Check(_Model):
     """The kernel's reports that it fails by."""
     af_observed: AfMode | None = None
     """Who was seen to set the stage-2 access flag, None if this check cannot tell."""
+    af_cpus: tuple[CpuAf, ...] = ()
+    """The same for each kind of CPU, of the check that looks at each."""
     seconds: float = 0.0
-
-
-class CpuAf(_Model):
-    """The CPUs of one kind in a cell, and who sets guests' access flag there (stage 2)."""
-
-    cpus: str
-    """Their numbers, "0-3,7"."""
-    midr: str
-    """MIDR_EL1, "0x414fd0c1"."""
-    model: str
-    """The name of the CPU, "" for one that harness/observe/cpu_models.py lacks."""
-    expected: AfMode
-    why: str
-    """What that follows from, in words."""
-    observed: AfMode | None = None
-    """None if test_af_mode did not run or could not tell."""
 
 
 class Cell(_Model):

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import get_args
 
 from harness import splatlog
 from harness.cell import BOOTED, Booted, CellSpec
 from harness.checks.plugin import HUNG_LIMIT, check_folder
+from harness.errors import GuestEnd
 from harness.records import append, read
 from harness.results import Cell, Check
 
 RECORDS = "records.jsonl"
+# Deaths during a check after which the cell goes on: one hang of a part, the end of a Linux guest.
+_GOES_ON = (None, "livelock", *get_args(GuestEnd))
 
 
 def recorded(folder: Path) -> tuple[Cell | None, tuple[Check, ...]]:
@@ -37,7 +41,7 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
     """
     booted = _booted(spec.folder)
     # A check that was proven wrong before its host died has the failure, and its cell goes on.
-    died = next((check for check in checks if check.death not in (None, "livelock")), None)
+    died = next((check for check in checks if check.death not in _GOES_ON), None)
     hung = sum(check.death == "livelock" for check in checks)
     failed = any(check.outcome in ("fail", "error") for check in checks)
     if died is not None:
@@ -55,6 +59,7 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
             **(booted.model_dump() if booted else {}),
             **end,
             "af_observed": observed[-1] if observed else None,
+            "af_cpus": next((check.af_cpus for check in checks if check.af_cpus), ()),
             "splats": splatlog.records(splatlog.findings(spec.folder)),
             "seconds": round(took, 3),
         }

@@ -42,16 +42,12 @@ def run(
 ) -> tuple[dict[str, Any], list[tuple[Expected, ...]]]:
     """What became known of the cell, and what its checks were told; without checks."""
     told: list[tuple[Expected, ...]] = []
-    shown = SimpleNamespace(build_id="b", boot_id="c", kvm_line="d")
-    monkeypatch.setattr("harness.hosts.proof.prove", lambda *args: shown)
     monkeypatch.setattr(cell_module, "quiet", lambda shell: contextlib.nullcontext())
     monkeypatch.setattr(cell_module, "CellPlugin", lambda *args: told.append(args[4]))
     monkeypatch.setattr(cell_module, "_check", lambda *args: None)
     spec: Any = SimpleNamespace(
-        kernel=SimpleNamespace(build_id="b", config_sha256="e"),
         host=QemuHost(kind="qemu", cpu="some", af=inventory, kvm_modes=("vhe",)),
         cell=PlannedCell("n1", kernel, "vhe", af_mode, variant),
-        seen_boot_ids=(),
         linux_guest=False,
         folder=folder,
     )
@@ -59,7 +55,7 @@ def run(
     shell: Any = N1(asked=kernel == "base")
     facts: dict[str, Any] = {}
     try:
-        cell_module._prove_and_check(spec, facts, shell, host)
+        cell_module._prepare_and_check(spec, facts, shell, host)
     except InfraError as exc:
         facts["refused"] = str(exc)
     return facts, told

@@ -9,16 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness import resume, splatlog
 from harness.cell import BOOTED, Booted
+from harness.errors import GuestEnd
 from harness.paths import PROJECT
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
-from harness.results import Cell, Check
+from harness.results import Cell, Check, CpuAf
 
 PLANNED = PlannedCell("n1", "base", "vhe", "hardware")
 NAMES = ("test_a[x y]", "test_b", "test_kernel_log")
@@ -96,7 +97,8 @@ def test_what_a_boot_that_was_cut_off_reported_is_not_lost(tmp_path: Path) -> No
 def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     boot(spec.folder, console=SPLAT)
-    check(spec.folder, NAMES[0], af_observed="software")
+    kind = CpuAf(cpus="0", midr="", model="", expected="software", why="", observed="software")
+    check(spec.folder, NAMES[0], af_observed="software", af_cpus=(kind,))
     check(spec.folder, NAMES[1], outcome="fail")
     check(spec.folder, NAMES[2])
     cell, checks = resume.take_up(spec, NAMES)
@@ -104,6 +106,7 @@ def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     assert (cell.outcome, cell.af_observed, cell.death) == ("pass", "software", None)
     assert (cell.build_id, cell.boot_id, cell.kvm_line) == ("ab", f"{UUID}1", "kvm")
     assert (cell.boot_seconds, cell.seconds) == (2.0, 6.5)
+    assert cell.af_cpus == (kind,)
     assert len(cell.splats) == 1
     assert len(checks) == 3
     assert resume.recorded(spec.folder) == (cell, checks)
@@ -117,6 +120,16 @@ def test_a_host_that_died_in_a_check_is_not_booted_again(tmp_path: Path) -> None
     cell, _ = resume.take_up(spec, NAMES)
     assert cell is not None
     assert (cell.outcome, cell.death, cell.reason) == ("error", "panic", "Kernel panic: x")
+
+
+@pytest.mark.parametrize("death", get_args(GuestEnd))
+def test_a_cell_goes_on_after_the_end_of_a_linux_guest(tmp_path: Path, death: GuestEnd) -> None:
+    spec = spec_of(tmp_path)
+    boot(spec.folder)
+    check(spec.folder, NAMES[0], outcome="error", death=death, reason="the Linux guest is gone")
+    cell, checks = resume.take_up(spec, NAMES)
+    assert cell is None
+    assert [one.death for one in checks] == [death]
 
 
 @pytest.mark.parametrize("hung, over", [(1, False), (2, True)])

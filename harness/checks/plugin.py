@@ -95,6 +95,7 @@ class CellPlugin:
         self.af_cpus: tuple[CpuAf, ...] = ()
         for check in self._earlier:
             self.af_observed = check.af_observed or self.af_observed
+            self.af_cpus = check.af_cpus or self.af_cpus
 
     # ---- fixtures ---------------------------------------------------------------------------
 
@@ -278,6 +279,7 @@ class CellPlugin:
             death="livelock" if isinstance(error, Hung) else death,
             splats=splatlog.records(self._claim.splats),
             af_observed=self._claim.af_observed,
+            af_cpus=self._claim.af_cpus,
             seconds=round(self._seconds, 3),
         )
 

@@ -15,12 +15,12 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import ACCESS_FAULT, check_faults, situation
+from harness.checks.driver import check_faults, situation
 from harness.checks.pages import mark_idle, pick, populated, young_pages
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
 from harness.ranges import parse_ranges
 
 PAGES = 256
