@@ -11,8 +11,8 @@ from kill_points import kill, resume
 pytestmark = pytest.mark.integration
 
 CELL = "n1-vhe-base"
-CHOICE = ["-m", "quick", "-k", "test_page_idle or test_readonly or test_kernel_log"]
-CHECKS = {"test_page_idle", "test_readonly[anon-page_idle]", "test_kernel_log"}
+CHOICE = ["-m", "quick", "-k", "test_page_idle or test_referenced or test_kernel_log"]
+CHECKS = {"test_page_idle", "test_referenced", "test_kernel_log"}
 
 
 def has(path: Path, text: str) -> bool:

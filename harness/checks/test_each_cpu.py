@@ -28,7 +28,7 @@ VCPUS = 2
 ONLINE = "/sys/devices/system/cpu/online"
 
 
-@pytest.mark.quick
+@pytest.mark.deep
 def test_each_cpu(
     guest: Callable[..., Guest],
     shell: Shell,

@@ -26,10 +26,8 @@ PAGES = {"anon": 512, "thp": 2048}
 BLOCK = {"anon": 1, "thp": 512}
 
 
-@pytest.mark.parametrize(
-    "backing",
-    [pytest.param("anon", marks=pytest.mark.quick), pytest.param("thp", marks=pytest.mark.deep)],
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("backing", ["anon", "thp"])
 def test_far(
     backing: str,
     guest: Callable[..., Guest],

@@ -26,7 +26,7 @@ BLOCK = {"anon": 1, "thp": 512}
     ("backing", "driver"),
     [
         pytest.param("anon", "page_idle", marks=pytest.mark.quick),
-        pytest.param("thp", "page_idle", marks=pytest.mark.quick),
+        pytest.param("thp", "page_idle", marks=pytest.mark.deep),
         pytest.param("anon", "mglru_walk", marks=pytest.mark.deep),
     ],
 )

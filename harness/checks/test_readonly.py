@@ -27,15 +27,9 @@ PAGES = {"anon": 512, "thp": 1024}
 BLOCK = {"anon": 1, "thp": 512}
 
 
-@pytest.mark.parametrize(
-    ("backing", "driver"),
-    [
-        pytest.param("anon", "page_idle", marks=pytest.mark.quick),
-        pytest.param("thp", "page_idle", marks=pytest.mark.deep),
-        pytest.param("anon", "mglru_walk", marks=pytest.mark.deep),
-        pytest.param("thp", "mglru_walk", marks=pytest.mark.deep),
-    ],
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("driver", ["page_idle", "mglru_walk"])
+@pytest.mark.parametrize("backing", PAGES)
 def test_readonly(
     backing: str,
     driver: Ager,

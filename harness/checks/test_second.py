@@ -32,13 +32,9 @@ WAYS = ("first", "second")
 Both = tuple[frozenset[int], frozenset[int]]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
-    ("second", "backing"),
-    [
-        pytest.param("slot", "anon", marks=pytest.mark.quick),
-        pytest.param("slot", "memfd", marks=pytest.mark.deep),
-        pytest.param("vm", "anon", marks=pytest.mark.quick),
-    ],
+    ("second", "backing"), [("slot", "anon"), ("slot", "memfd"), ("vm", "anon")]
 )
 def test_second(
     second: Second,
