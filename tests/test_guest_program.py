@@ -377,12 +377,12 @@ def test_an_ager_finds_the_newest_generation_of_its_own_memcg(
 @pytest.mark.parametrize(
     ("size", "nodes", "found"),
     [
-        # There is room for 65,535 bytes, and one must be left to know that it was all.
-        (65534, 2, 2),
-        (65535, 2, -errno.EOVERFLOW),
-        (100_000, 2, -errno.EOVERFLOW),
-        (1024, 8, 8),
-        (1024, 9, -errno.EOVERFLOW),
+        # There is room for a byte less, and one must be left to know that it was all.
+        ((1 << 20) - 2, 2, 2),
+        ((1 << 20) - 1, 2, -errno.EOVERFLOW),
+        (2_000_000, 2, -errno.EOVERFLOW),
+        (8192, 64, 64),
+        (8192, 65, -errno.EOVERFLOW),
         (1024, 0, -errno.ENOENT),
     ],
 )

@@ -5,14 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define FILE_NAME "/sys/kernel/debug/lru_gen"
 #define OWN_CGROUP "/proc/self/cgroup"
 #define UNIFIED "0::"
-#define MAX_TEXT 65536
-#define MAX_NODES 8
+/* A line for each generation of each memcg and node: enough for some thousand of them. */
+#define MAX_TEXT (1 << 20)
+#define MAX_NODES 64
 /* Behind the two youngest, where aging leaves what is not used. */
 #define OLD_ENOUGH 2
 
@@ -115,16 +117,21 @@ static unsigned int parse(const char *path, char *text, struct lruvec *lruvecs)
 
 static int look(const struct lru_gen *lru_gen, struct lruvec *lruvecs)
 {
-	char text[MAX_TEXT];
-	unsigned int count;
+	char *text = malloc(MAX_TEXT);
+	unsigned int count = 0;
+	int result = -1;
 
-	if (read_all(lru_gen->fd, text, sizeof(text)))
+	if (!text)
 		return -1;
-	count = parse(lru_gen->memcg, text, lruvecs);
-	if (count && count <= MAX_NODES)
-		return count;
-	errno = count ? EOVERFLOW : ENOENT;
-	return -1;
+	if (!read_all(lru_gen->fd, text, MAX_TEXT)) {
+		count = parse(lru_gen->memcg, text, lruvecs);
+		if (count && count <= MAX_NODES)
+			result = count;
+		else
+			errno = count ? EOVERFLOW : ENOENT;
+	}
+	free(text);
+	return result;
 }
 
 static int command(const struct lru_gen *lru_gen, char sign, const struct lruvec *lruvec,
