@@ -85,6 +85,12 @@ def test_an_act_with_one_end_is_none() -> None:
     assert acts([mark(1, 10, pid=1), mark(0, 20, pid=2), mark(0, 30, pid=1)]) == (window(10, 30),)
 
 
+def test_reads_of_the_dirty_log_are_told_from_other_acts() -> None:
+    marks = [mark(1, 10), mark(0, 20), mark(2, 30), mark(0, 40), mark(2, 50)]
+    assert acts(marks) == (window(10, 20), window(30, 40))
+    assert acts(marks, log_reads=True) == (window(30, 40),)
+
+
 def test_a_vcpu_is_in_the_guest_from_entry_to_exit_of_its_thread() -> None:
     entries = [event("kvm:kvm_entry", time, pid) for time, pid in ((10, 1), (12, 3), (40, 1))]
     exits = [event("kvm:kvm_exit", time, pid) for time, pid in ((5, 1), (20, 1), (30, 3))]

@@ -26,15 +26,17 @@ def test_meetings_alone_do_not_prove_that_the_opponent_got_its_way() -> None:
     for opponent, word in (
         ("pageout", "paged out"),
         ("split", "split"),
-        ("dirty-log", "marked dirty"),
+        ("dirty-log", "no write fault came"),
     ):
-        assert word in met.missing(cast(Opponent, opponent))
-    assert not met.missing("slot-move")
-    assert not (met + Met(paged_out=1)).missing("pageout", 8)
-    assert not (met + Met(split=1)).missing("split", 8)
-    assert (met + Met(marked=7)).missing("dirty-log", 8)
-    assert not (met + Met(marked=8)).missing("dirty-log", 8)
-    assert "did not meet" in Met(ages=10, acts=2).missing("slot-move")
+        assert word in met.missing("page-idle", cast(Opponent, opponent))
+    assert not met.missing("page-idle", "slot-move")
+    assert not (met + Met(paged_out=1)).missing("page-idle", "pageout", 8)
+    # What agers evict is not the opponent's doing, so it is not asked for there.
+    assert not met.missing("eviction", "pageout", 8)
+    assert not (met + Met(split=1)).missing("page-idle", "split", 8)
+    assert (met + Met(marked=7)).missing("page-idle", "dirty-log", 8)
+    assert not (met + Met(marked=8)).missing("page-idle", "dirty-log", 8)
+    assert "did not meet" in Met(ages=10, acts=2).missing("page-idle", "slot-move")
 
 
 def test_a_race_without_acts_has_no_mean() -> None:

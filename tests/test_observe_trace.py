@@ -368,13 +368,13 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:
     wanted = trace.Wanted(returns={"f": "", "g": ""}, slowed={"f": 2})
     script = trace.setup_script(wanted)
-    slow, plain = (script.index(f"r:kvm_harness/kvmhr0_f{end} f") for end in ("_slow", ""))
-    # Of two on one return the later one comes first, so its event is not late.
-    assert slow < plain
-    assert "s1=%x30:symstr" in script[slow:plain]
-    assert "symstr" not in script[plain:]
+    plain, slow = (script.index(f"r:kvm_harness/kvmhr0_f{end} f") for end in ("", "_slow"))
+    # Of two on one return the earlier one comes first, so its event is not late.
+    assert plain < slow
+    assert "symstr" not in script[plain:slow]
+    assert "s1=%x30:symstr" in script[slow:]
     # In the ring buffer such an event damages what follows it.
-    assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow/filter" in script[slow:plain]
+    assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow/filter" in script[slow:]
     said = "absent slowed f(): refused\nok f()\nok g()\n"
     assert trace.parse_setup(said, wanted) == {trace.slowed_return("f"): "refused"}
 

@@ -32,7 +32,7 @@ static int switch_log(struct race *race, bool on)
 {
 	int result;
 
-	race_begin(race, 0, race->vm->pages);
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
 	result = vm_set_slot_flags(race->vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 	race_end(race, 0, race->vm->pages);
 	race->logging = on;
@@ -56,7 +56,7 @@ static int copy_logged(struct race *race)
 
 	if (!bitmap)
 		die("out of memory");
-	race_begin(race, 0, pages);
+	race_begin(race, RACE_READ_LOG, 0, pages);
 	result = vm_get_dirty_log(race->vm, bitmap);
 	race_end(race, 0, pages);
 	for (uint32_t page = 0; !result && page < pages; page++) {

@@ -51,7 +51,7 @@ int oppose_by_pageout(struct race *race, uint32_t first, uint32_t count)
 	uint64_t *before = pagemap_read(race->vm);
 	int result;
 
-	race_begin(race, first, fewer);
+	race_begin(race, RACE_ACT, first, fewer);
 	result = madvise(start, (size_t)fewer << GUEST_PAGE_SHIFT, MADV_PAGEOUT);
 	race_end(race, first, fewer);
 	race->counts.paged_out += count_gone(before, pagemap_read(race->vm), first, fewer);
@@ -109,7 +109,7 @@ static int split(struct race *race)
 
 	if (fd < 0)
 		return reply_errno("open of " SPLIT);
-	race_begin(race, 0, race->vm->pages);
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
 	result = write(fd, text, size);
 	race_end(race, 0, race->vm->pages);
 	close(fd);

@@ -108,7 +108,7 @@ static int take_away(struct race *race, bool by_move)
 {
 	int result;
 
-	race_begin(race, 0, race->vm->pages);
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
 	result = by_move ? vm_move_slot(race->vm, OTHER_SLOT_IPA) : vm_delete_slot(race->vm);
 	race_end(race, 0, race->vm->pages);
 	return result ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;
@@ -149,7 +149,7 @@ static int set_flags(struct race *race, uint32_t flags)
 {
 	int result;
 
-	race_begin(race, 0, race->vm->pages);
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
 	result = vm_set_slot_flags(race->vm, flags);
 	race_end(race, 0, race->vm->pages);
 	return result ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;

@@ -34,7 +34,7 @@ int oppose_by_vm(struct race *race, uint32_t first, uint32_t count)
 	result = look_at_all(&other);
 	vm_close_vcpus(&other);
 	/* The last that holds it. */
-	race_begin(race, 0, race->vm->pages);
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
 	vm_close(&other);
 	race_end(race, 0, race->vm->pages);
 	race->counts.vms++;

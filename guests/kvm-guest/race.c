@@ -90,20 +90,20 @@ static int check_faults(const struct race *race)
 }
 
 /* Without a trace that records, nobody wants to know. */
-static void mark(const struct race *race, bool begins, uint32_t first, uint32_t count)
+static void mark(const struct race *race, enum race_mark what, uint32_t first, uint32_t count)
 {
 	uintptr_t start = (uintptr_t)race->vm->slot + ((uintptr_t)first << GUEST_PAGE_SHIFT);
 	char text[64];
-	int size = snprintf(text, sizeof(text), "kvm-guest: %d 0x%lx 0x%lx\n", begins, start,
+	int size = snprintf(text, sizeof(text), "kvm-guest: %d 0x%lx 0x%lx\n", what, start,
 			    start + ((uintptr_t)count << GUEST_PAGE_SHIFT));
 
 	if (race->marker >= 0 && write(race->marker, text, size) < 0 && errno != EBADF)
 		die_errno("write to " MARKER);
 }
 
-void race_begin(struct race *race, uint32_t first, uint32_t count)
+void race_begin(struct race *race, enum race_mark what, uint32_t first, uint32_t count)
 {
-	mark(race, true, first, count);
+	mark(race, what, first, count);
 	race->begun = now();
 }
 
@@ -112,7 +112,7 @@ void race_end(struct race *race, uint32_t first, uint32_t count)
 	int error = errno;	/* of the call that has just been made */
 	double seconds = now() - race->begun;
 
-	mark(race, false, first, count);
+	mark(race, RACE_END, first, count);
 	race->counts.acts++;
 	race->counts.seconds += seconds;
 	if (seconds > race->counts.slowest)
@@ -127,7 +127,7 @@ void race_drop(struct race *race, uint32_t first, uint32_t count, bool marked)
 	for (uint32_t page = first; page < first + count; page++)
 		__atomic_add_fetch(&race->drops[page].begun, 1, __ATOMIC_SEQ_CST);
 	if (marked)
-		race_begin(race, first, count);
+		race_begin(race, RACE_ACT, first, count);
 	if (madvise(start, (size_t)count << GUEST_PAGE_SHIFT, MADV_DONTNEED))
 		die_errno("madvise(MADV_DONTNEED)");
 	if (marked)

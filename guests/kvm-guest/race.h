@@ -81,8 +81,11 @@ const struct opponent *opponent_find(const char *name);
 
 uint32_t race_random(struct race *race, uint32_t limit);
 
+/* What a mark in the trace says; reads of the dirty log are told from other acts. */
+enum race_mark { RACE_END, RACE_ACT, RACE_READ_LOG };
+
 /* Stand around a system call whose overlap with aging counts: both mark it in the trace. */
-void race_begin(struct race *race, uint32_t first, uint32_t count);
+void race_begin(struct race *race, enum race_mark what, uint32_t first, uint32_t count);
 void race_end(struct race *race, uint32_t first, uint32_t count);
 
 /* Drops pages' content, and lets the vCPUs know. Marked if it is what the race is about. */

@@ -12,6 +12,8 @@ AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
 # Entered between the load of a stage-2 entry and the store that makes it old.
 AGE_CALLBACK = "stage2_age_walker"
+# How a mark says that what begins is a read of the dirty log (docs/guest-protocol.md).
+READ_LOG = 2
 # Puts a page into the dirty log; a write fault calls it when it has mapped the page.
 MARK_DIRTY = "mark_page_dirty_in_slot"
 
@@ -59,17 +61,18 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
     return tuple(found)
 
 
-def acts(marks: Iterable[Event]) -> tuple[Window, ...]:
+def acts(marks: Iterable[Event], *, log_reads: bool = False) -> tuple[Window, ...]:
     """What a race's opponent did, from the marks that it wrote into the trace, in order of time.
 
     A mark that begins something is followed by the same thread's mark that ends it; an act that
-    the trace has only one end of is none.
+    the trace has only one end of is none. With `log_reads` its reads of the dirty log alone.
     """
     begun: dict[int, Event] = {}
     found: list[Window] = []
     for mark in marks:
-        if mark.fields["begins"]:
-            begun[mark.pid] = mark
+        if begins := mark.fields["begins"]:
+            if begins == READ_LOG or not log_reads:
+                begun[mark.pid] = mark
         elif first := begun.pop(mark.pid, None):
             start, end = first.fields["start"], first.fields["end"]
             found.append(Window(mark.pid, first.time, mark.time, start, end))

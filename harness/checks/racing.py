@@ -30,12 +30,12 @@ from harness.checks.overlap import (
     meetings,
 )
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.checks.pressure import lru
 from harness.checks.undo import undone
 from harness.contract import Contract, Driver
 from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe import lru_gen
 from harness.observe.trace import MARK, Counts, Session, Wanted, returned, tracing
 
 # More than the two CPUs that a race uses.
@@ -51,7 +51,6 @@ DRIVERS: Mapping[Ager, Driver] = {
     "walk": "mglru_walk",
     "eviction": "eviction",
 }
-SWAPPING: tuple[Opponent, ...] = ("pageout", "unmap")
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Size:
 class Met:
     """How often what should race did, and how often the opponent got its way.
 
-    `together` are agings that began while the opponent acted, `marked` faults that put a page into
-    the dirty log meanwhile; `paged_out` and `split` are pages and huge pages.
+    `together` are agings that began while the opponent acted, `marked` write faults that came to
+    the dirty log while it was read; `paged_out` and `split` are pages and huge pages.
     """
 
     ages: int = 0
@@ -87,9 +86,10 @@ class Met:
             f"{self.together} of {self.ages} agings of its pages began during one of the "
             f"opponent's {self.acts} acts"
         )
-        return text + (f", {self.marked} pages were marked dirty then" if self.marked else "")
+        log = f", {self.marked} write faults came to the dirty log while it was read"
+        return text + (log if self.marked else "")
 
-    def missing(self, opponent: Opponent, least: int = 1) -> str:
+    def missing(self, ager: Ager, opponent: Opponent, least: int = 1) -> str:
         """What did not happen as often as it must for the race to prove anything, "" if all did.
 
         A page-out and a split need to have come about once: that is up to who holds the pages.
@@ -97,8 +97,8 @@ class Met:
         if self.together < least:
             return f"aging and its opponent did not meet: {self.words()}"
         if opponent == "dirty-log" and self.marked < least:
-            return f"no page was marked dirty while the log was read: {self.words()}"
-        if opponent == "pageout" and not self.paged_out:
+            return f"no write fault came to the log while it was read: {self.words()}"
+        if opponent == "pageout" and ager != "eviction" and not self.paged_out:
             return "no page was paged out"
         if opponent == "split" and not self.split:
             return "no huge page was split"
@@ -142,13 +142,18 @@ class Field:
             spans = in_guest(counts.events(ENTER), counts.events(LEAVE), *tested(self.vm))
         else:
             spans = acts(counts.events(MARK))
-        marks = counts.events(returned(MARK_DIRTY)) if self.opponent == "dirty-log" else ()
+        marked = 0
+        if self.opponent == "dirty-log":
+            # Switching the log on waits for faults under way, which is no race for it.
+            reads = acts(counts.events(MARK), log_reads=True)
+            marked = meetings(reads, counts.events(returned(MARK_DIRTY)), Window.lasts)
         return Met(
             ages=len(ages),
             acts=len(spans),
             together=meetings(spans, ages),
-            marked=meetings(spans, marks, Window.lasts),
-            paged_out=result.paged_out,
+            marked=marked,
+            # Of pages that agers evict nothing tells who took them.
+            paged_out=0 if self.ager == "eviction" else result.paged_out,
             split=result.split,
         )
 
@@ -210,8 +215,9 @@ def field(
     fast = contract.fast_path.functions if contract.fast_path else ()
     with contextlib.ExitStack() as stack:
         if ager == "eviction":
-            stack.enter_context(_without_walk(shell))
-        if ager == "eviction" or opponent in SWAPPING:
+            # Then eviction alone asks KVM.
+            stack.enter_context(lru(shell, "no_walk"))
+        if ager == "eviction" or opponent == "pageout":
             stack.enter_context(zram_swap(shell))
         vm = guest(backing=size.backing, pages=size.pages, vcpus=VCPUS, timeout=SECONDS)
         # Ends before its swap does.
@@ -231,15 +237,6 @@ def field(
         if ager != "page-idle":
             stack.enter_context(memcg_of(vm, shell))
         yield Field(vm, session, ager, opponent, size)
-
-
-@contextlib.contextmanager
-def _without_walk(shell: Shell) -> Iterator[None]:
-    """MGLRU without its walk, so that eviction alone asks KVM."""
-    enabled = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
-    with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(enabled)}\n")):
-        shell.write(lru_gen.ENABLED, f"{int(enabled) & ~int(lru_gen.Enabled.MM_WALK)}\n")
-        yield
 
 
 def show(result: RaceReply) -> str:

@@ -86,14 +86,14 @@ def test_race(
             claim.observe(f"race {seed}: {show(result)}; {more.words()}")
             met += more
             all_young(raced.vm, shell, claim)
-            if not met.missing(opponent, MEETINGS) or limit.expired():
+            if not met.missing(ager, opponent, MEETINGS) or limit.expired():
                 break
         exact(raced.vm, shell, claim, rng, BLOCK if size is HUGE else 1)
         absent = raced.session.absent
     for name in absent.keys() & {AGE_CALLBACK, slowed_return(MARK_DIRTY)}:
         claim.observe(f"the window was not widened at {name}: {absent[name]}")
     assert_none_new(shell, claim, before)
-    if missing := met.missing(opponent):
+    if missing := met.missing(ager, opponent):
         raise Unproven(missing)
 
 

@@ -482,13 +482,15 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(_probe_script(function, function, probe, "p", fetches, _NEVER))
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
-        if slowly := wanted.fetches(function):
-            # Of two probes on a return the one that was made last comes first.
-            name = slowed_return(function)
-            lines.append(_probe_script(name, function, f"{probe}_slow", "r", (slowly,), _NEVER))
         lines.append(
             _probe_script(returned(function), function, probe, "r", (" ret=$retval",), condition)
         )
+        if slowly := wanted.fetches(function):
+            # Of two probes on a return the one that was made first comes first: the last one is
+            # at the head of the probe's list, so it is entered first, and what was entered first
+            # returns last (kernel/kprobes.c).
+            name = slowed_return(function)
+            lines.append(_probe_script(name, function, f"{probe}_slow", "r", (slowly,), _NEVER))
     return "\n".join(lines)
 
 
