@@ -103,14 +103,20 @@ def test_what_grows_with_every_event_is_found() -> None:
     readings = tuple(
         caches(kmalloc_64=at * 192 + 7, kmalloc_96=500 + at, vmap_area=at * 200) for at in range(3)
     )
-    assert slab.grown(readings, 192) == {"kmalloc-64": (192, 192)}
+    assert slab.grown(readings, 192, 2) == {"kmalloc-64": (192, 192)}
 
 
 def test_a_cache_that_grew_once_is_not_blamed() -> None:
     readings = (caches(kmalloc_64=64), caches(kmalloc_64=264), caches(kmalloc_64=264))
-    assert not slab.grown(readings, 192)
+    assert not slab.grown(readings, 192, 2)
+
+
+def test_a_cache_that_may_grow_by_a_slab_for_each_cpu_says_nothing() -> None:
+    readings = tuple(caches(kmalloc_64=at * 1024) for at in range(2))
+    assert slab.grown(readings, 1024, 15)
+    assert not slab.grown(readings, 1024, 16)
 
 
 def test_a_cache_of_large_slabs_says_nothing() -> None:
     readings = tuple(caches(kmalloc_64=at * 100) for at in range(3))
-    assert not slab.grown(readings, 100)
+    assert not slab.grown(readings, 100, 2)

@@ -143,7 +143,8 @@ def keeps_no_objects(
     if quarantined(shell):
         claim.observe("objects not judged: KASAN keeps freed ones for a while")
         return
-    grown = slab.grown(tuple(reading.caches for reading in readings), count)
+    cpus = int(shell.run("nproc --all").stdout)
+    grown = slab.grown(tuple(reading.caches for reading in readings), count, cpus)
     words = ", ".join(f"{name} {rises}" for name, rises in grown.items())
     claim.observe(f"caches that grow with each {each}: {words or 'none'}")
     assert not grown, f"each {each} leaves an object behind: {words}"

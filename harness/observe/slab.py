@@ -48,16 +48,19 @@ def parse(text: str, source: str = PATH) -> Mapping[str, Cache]:
     return caches
 
 
-def grown(readings: tuple[Mapping[str, Cache], ...], count: int) -> Mapping[str, tuple[int, ...]]:
+def grown(
+    readings: tuple[Mapping[str, Cache], ...], count: int, cpus: int
+) -> Mapping[str, tuple[int, ...]]:
     """Caches of kmalloc() that grew by an object for each of `count` events, between all readings.
 
     A reading counts in whole slabs, so growth may show as up to a slab less; caches whose slabs
-    hold more than a third of `count` objects say nothing and are left out. So are caches of one
-    kind of object, some of which are freed in bulk long after (vmap_area).
+    hold more than a third of `count` objects say nothing and are left out. So are those that grow
+    as much where each of `cpus` CPUs takes one more slab to work with, and caches of one kind of
+    object, some of which are freed in bulk long after (vmap_area).
     """
     found: dict[str, tuple[int, ...]] = {}
     for name, last in readings[-1].items():
-        if not name.startswith("kmalloc") or 3 * last.per_slab > count:
+        if not name.startswith("kmalloc") or max(3, cpus + 1) * last.per_slab > count:
             continue
         if not all(name in reading for reading in readings):
             continue
