@@ -11,6 +11,7 @@ and its store longer, and with it the window.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
@@ -39,19 +40,28 @@ RACES = 6
 RACES_SECONDS = 40.0
 
 MKYOUNG = "kvm_pgtable_stage2_mkyoung"
+# Of the kernels seen the last in which that returns the entry, 0 where there is none any more. In
+# 7.3 it returns nothing, so what stands in the register says nothing.
+LAST_WITH_ENTRY = (6, 12)
 UNMAP_WALK = "kvm_unmap_gfn_range"
 # Entered for each page while the MMU lock is held for writing.
 UNMAP_CALLBACK = "stage2_unmap_walker"
 
 
-def recorded(contract: Contract) -> Wanted:
-    """What shows that the window was hit."""
+def returns_entry(release: str) -> bool:
+    """Whether MKYOUNG of a kernel of that release ("6.12.117") is known to return the entry."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", release, re.ASCII)
+    return found is not None and (int(found[1]), int(found[2])) <= LAST_WITH_ENTRY
+
+
+def recorded(contract: Contract, *, misses: bool) -> Wanted:
+    """What shows that the window was hit; `misses` are access faults that find no entry."""
     fast = contract.fast_path.functions if contract.fast_path else ()
     return Wanted(
         events=(AGE, UNMAP),
         functions=tuple(dict.fromkeys((AGE_CALLBACK, UNMAP_CALLBACK, *fast))),
         slowed={AGE_CALLBACK: 8},
-        returns={MKYOUNG: "ret == 0", UNMAP_WALK: ""},
+        returns={UNMAP_WALK: ""} | ({MKYOUNG: "ret == 0"} if misses else {}),
     )
 
 
@@ -72,7 +82,8 @@ def test_race_unmap(
     )
     before = splats(shell)
     met = Met()
-    with zram_swap(shell), tracing(shell, recorded(contract)) as session:
+    misses = returns_entry(shell.run("uname -r").stdout)
+    with zram_swap(shell), tracing(shell, recorded(contract, misses=misses)) as session:
         vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
         limit = Deadline(RACES_SECONDS * cell.slowdown)
         for number in range(RACES):
@@ -87,6 +98,8 @@ def test_race_unmap(
     if AGE_CALLBACK in session.absent:
         claim.observe(f"the window was not widened: {session.absent[AGE_CALLBACK]}")
     assert_none_new(shell, claim, before)
+    if not misses and cell.cell.af_mode == "software":
+        raise Unproven(f"{MKYOUNG} of this kernel does not tell which faults found no entry")
     if not met.enough(cell):
         raise Unproven(f"what should race did not meet: {met.words()}")
 
