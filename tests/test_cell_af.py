@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_observe_af import SavedHost
+from test_observe_af import NONCE, SavedHost
 
 from harness import cell as cell_module
 from harness.deadline import Deadline
@@ -39,6 +39,7 @@ def run(
     inventory: AfMode = "hardware",
     af_mode: AfMode = "hardware",
     variant: str = "",
+    shell: SavedHost | None = None,
 ) -> tuple[dict[str, Any], list[tuple[Expected, ...]]]:
     """What became known of the cell, and what its checks were told; without checks."""
     told: list[tuple[Expected, ...]] = []
@@ -52,10 +53,10 @@ def run(
         folder=folder,
     )
     host: Any = SimpleNamespace(console=None, shell=None)
-    shell: Any = N1(asked=kernel == "base")
+    asked: Any = shell or N1(asked=kernel == "base")
     facts: dict[str, Any] = {}
     try:
-        cell_module._prepare_and_check(spec, facts, shell, host)
+        cell_module._prepare_and_check(spec, facts, asked, host)
     except InfraError as exc:
         facts["refused"] = str(exc)
     return facts, told
@@ -98,3 +99,25 @@ def test_a_boot_variant_that_leaves_it_as_it_is(
 ) -> None:
     facts, _ = run(monkeypatch, tmp_path, "patched", variant="other")
     assert [kind.expected for kind in facts["af_cpus"]] == ["hardware"]
+
+
+class Boaster(SavedHost):
+    """Cortex-A57 under a kernel that says that these CPUs manage dirty state, as none can."""
+
+    def __init__(self) -> None:
+        super().__init__("cortex-a57")
+        line = "[    0.100000] CPU features: detected: Hardware dirty bit management on CPU0-1"
+        self._text = self._text.replace(f"{NONCE} log\n", f"{NONCE} log\n{line}\n")
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        return "0x0001\n"
+
+
+@pytest.mark.parametrize(("kernel", "refused"), [("base", True), ("patched", False)])
+def test_what_a_patched_kernel_says_of_its_cpus_is_no_witness(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kernel: KernelLabel, refused: bool
+) -> None:
+    """A series that breaks the detection must not have the inventory blamed for it."""
+    words: dict[str, AfMode] = {"inventory": "software", "af_mode": "software"}
+    facts, _ = run(monkeypatch, tmp_path, kernel, **words, shell=Boaster())
+    assert ("refused" in facts) == refused
