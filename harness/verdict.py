@@ -131,7 +131,7 @@ def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None
         if _lived(base) and (twin is None or (twin.death is None and twin.outcome != "error")):
             why = f"{check.reason} The base kernel lived through this check."
             return check.model_copy(update={"outcome": "fail", "reason": why})
-        also = twin is not None and twin.death is not None
+        also = twin is not None and twin.death == check.death
         return check.model_copy(update={"outcome": "error", "also_on_base": also})
     if check.outcome == "fail" and check.splats:
         return _judge_splats(check)

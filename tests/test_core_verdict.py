@@ -204,6 +204,13 @@ def test_livelock_without_a_base_that_lived_is_an_error(reference: Cell | None) 
     assert settled[0].outcome == "error"
 
 
+def test_another_death_on_base_settles_nothing_and_is_not_the_same() -> None:
+    base, patched = cell(), cell("patched")
+    checks = [check(base, "error", "guest-hang"), check(patched, "error", "guest-panic")]
+    _, settled = verdict.judge([base, patched], checks)
+    assert (settled[1].outcome, settled[1].also_on_base) == ("error", False)
+
+
 def test_livelock_on_base_alone_is_an_error() -> None:
     base, patched = cell(), cell("patched")
     checks = [check(base, "error", "livelock"), check(patched)]

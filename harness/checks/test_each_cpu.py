@@ -3,7 +3,7 @@
 
 Hardware sets it where VTCR_EL2.HA says so, a register that each CPU has for itself and that KVM
 loads whenever a vCPU runs there. Where it is not set, guests fault instead: aging is exact all the
-same, so only the faults tell. The other checks see to one CPU.
+same, so only the faults tell. test_af_mode looks at each kind of CPU with one vCPU.
 """
 
 from __future__ import annotations

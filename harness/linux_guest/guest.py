@@ -351,10 +351,10 @@ class LinuxGuest:
         number = next(self._numbers)
         ask = {"command-line": "info registers -a"}
         message = {"execute": "human-monitor-command", "arguments": ask, "id": number}
-        self._process.send(f"qmp {json.dumps(message)}")
+        self._send(f"qmp {json.dumps(message)}")
         alarm = next(self._numbers)
         limit = REGISTER_SECONDS * self._slowdown
-        self._process.send(f"alarm {alarm} {limit * 1000:.0f}")
+        self._send(f"alarm {alarm} {limit * 1000:.0f}")
         text = "QEMU's monitor does not answer"
         while (line := self._take(Deadline(limit + GRACE * self._slowdown))).kind != "end":
             if line == Line("alarm", str(alarm)):
