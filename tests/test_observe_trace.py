@@ -375,7 +375,7 @@ def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> Non
     assert "s1=%x30:symstr" in script[slow:]
     # In the ring buffer such an event damages what follows it.
     assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow/filter" in script[slow:]
-    said = "absent slowed f(): refused\nok f()\nok g()\n"
+    said = "ok f()\nabsent slowed f(): refused\nok g()\n"
     assert trace.parse_setup(said, wanted) == {trace.slowed_return("f"): "refused"}
 
 

@@ -422,8 +422,8 @@ def parse_setup(text: str, wanted: Wanted) -> Mapping[str, str]:
     absent: dict[str, str] = {}
     names = [*wanted.events, *wanted.functions]
     for name in wanted.returns:
-        names += [slowed_return(name)] if name in wanted.slowed else []
         names.append(returned(name))
+        names += [slowed_return(name)] if name in wanted.slowed else []
     lines = whole_lines(text, "set-up of the trace")
     for number, line in enumerate(lines, 1):
         word, _, rest = line.partition(" ")
