@@ -38,6 +38,9 @@ ALONE_ROUNDS = 8
 MEETINGS = 8
 RACES = 3
 RACES_SECONDS = 30.0
+# A page that the log misses is seen by one race in two or three (4 of 6 seen, with two kernels that
+# miss some), so each of them is run.
+ALL_RACES: tuple[Opponent, ...] = ("dirty-log",)
 
 # The writer whose wait for the agers is measured (CLAIMS.md, 11), against the same without agers.
 TIMED: Opponent = "dontneed"
@@ -86,7 +89,8 @@ def test_race(
             claim.observe(f"race {seed}: {show(result)}; {more.words()}")
             met += more
             all_young(raced.vm, shell, claim)
-            if not met.missing(ager, opponent, MEETINGS) or limit.expired():
+            enough = not met.missing(ager, opponent, MEETINGS) and opponent not in ALL_RACES
+            if enough or limit.expired():
                 break
         exact(raced.vm, shell, claim, rng, BLOCK if size is HUGE else 1)
         absent = raced.session.absent
