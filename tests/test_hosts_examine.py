@@ -46,6 +46,13 @@ def test_its_own_console(tmp_path: Path) -> None:
     assert (finding.mark, finding.words) == ("ok", "tail shows what the kernel logs")
 
 
+def test_a_console_that_connects_late_and_replays_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    late = ["sh", "-c", f"sleep 0.5; exec tail -n 0 -f {log}"]
+    assert examine.console_shows(Kernel(log), late).mark == "ok"
+
+
 def test_the_console_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(examine, "CONSOLE_SECONDS", 0.3)
     other = tmp_path / "other"

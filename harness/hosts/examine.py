@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import pins, probe
+from harness.hosts.console import Console
 from harness.hosts.console_command import recorded
 from harness.hosts.fitness import Finding, judge
 from harness.hosts.protocols import Shell
@@ -19,6 +22,9 @@ from harness.inventory import SshHost
 
 CONTACT_SECONDS = 30.0
 CONSOLE_SECONDS = 15.0
+# Serial over LAN takes seconds to connect and shows nothing of before: so it is said again.
+AGAIN_SECONDS = 1.0
+POLL = 0.05
 # Critical, so that a console which is told to be quiet shows it as well (kernel-parameters.txt).
 _MARK = "echo '<2>kvm-harness: is this the console? {nonce}' > /dev/kmsg"
 
@@ -42,14 +48,40 @@ def console_shows(shell: Shell, argv: Sequence[str]) -> Finding:
     One that shows another machine, or the right one too late, is worse than none.
     """
     what, nonce = "console command", secrets.token_hex(8)
-    with (
-        tempfile.TemporaryDirectory(prefix="kvm-harness-") as folder,
-        recorded(argv, Path(folder) / "console.log") as console,
-    ):
-        shell.run(_MARK.format(nonce=nonce))
-        try:
-            console.wait_for(nonce, Deadline(CONSOLE_SECONDS))
-        except InfraError as exc:
-            words = f"{argv[0]} does not show what the kernel logs: {exc}"
-            return Finding("missing", what, words)
+    with tempfile.TemporaryDirectory(prefix="kvm-harness-") as folder:
+        log = Path(folder) / "console.log"
+        with recorded(argv, log) as console:
+            try:
+                _say_until_seen(shell, console, nonce)
+            except _Unseen as exc:
+                said = _last_words(log.with_name(f"{log.name}.err"))
+                words = f"{argv[0]} does not show what the kernel logs: {exc}{said}"
+                return Finding("missing", what, words)
     return Finding("ok", what, f"{argv[0]} shows what the kernel logs")
+
+
+class _Unseen(InfraError):
+    """The console does not show what the kernel was given to log."""
+
+
+def _say_until_seen(shell: Shell, console: Console, nonce: str) -> None:
+    """An error of `shell` is raised as it is: it is none of the console's."""
+    deadline, again = Deadline(CONSOLE_SECONDS), Deadline(0)
+    while nonce not in console.text():
+        try:
+            console.check()
+        except InfraError as exc:
+            raise _Unseen(str(exc)) from exc
+        if deadline.expired():
+            raise _Unseen(str(console.hung(f"no {nonce!r} within {deadline.budget:.0f} s")))
+        if again.expired():
+            shell.run(_MARK.format(nonce=nonce))
+            again = Deadline(AGAIN_SECONDS)
+        time.sleep(POLL)
+
+
+def _last_words(errors: Path) -> str:
+    with contextlib.suppress(OSError):
+        words = errors.read_text(errors="replace").strip()
+        return f"; it said: {words[-500:]}" if words else ""
+    return ""
