@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from typing import Any
 
 import paramiko
 import pytest
-from hosts_helpers import Server, make_key, silent_server
+from hosts_helpers import Server, make_key, pump, silent_server
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
@@ -274,6 +276,101 @@ def test_put_while_the_host_dies(shell: SshShell, server: Server, host: Host) ->
     with pytest.raises(HostDied):
         shell.put(local, str(server.folder / "remote"))
     assert time.monotonic() - start < 1.5
+
+
+class Relay:
+    """Passes a connection on to a server, and in the end takes nothing more of the client."""
+
+    def __init__(self, server: Server) -> None:
+        self.takes = 1 << 40
+        """So many bytes more it passes on to the server."""
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        # Inherited by what is accepted.
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        self.address = replace(server.address, port=self._listening.getsockname()[1])
+        self._place = ("127.0.0.1", server.address.port)
+        self._ends: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        client, _ = self._listening.accept()
+        server = socket.create_connection(self._place)
+        self._ends += [client, server]
+        threading.Thread(target=pump, args=(server, client), daemon=True).start()
+        with contextlib.suppress(OSError):
+            while self.takes > 0 and (data := client.recv(1 << 12)):
+                server.sendall(data)
+                self.takes -= len(data)
+
+    def close(self) -> None:
+        for end in (self._listening, *self._ends):
+            end.close()
+
+
+@pytest.fixture
+def relay(server: Server) -> Iterator[Relay]:
+    with contextlib.closing(Relay(server)) as one:
+        yield one
+
+
+@pytest.fixture
+def relayed(relay: Relay, host: Host) -> Iterator[SshShell]:
+    connection = connect(relay.address, Deadline(20), host.alive)
+    connection.transport.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 12)
+    with contextlib.closing(SshShell(connection, host.alive)) as one:
+        yield one
+
+
+def threads_that_send() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name == "ssh-call"}
+
+
+def test_put_to_a_peer_that_takes_nothing(
+    relayed: SshShell, relay: Relay, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket is full long before the window of the channel, of which alone paramiko knows."""
+    monkeypatch.setattr(ssh, "PUT_SECONDS", 1.0)
+    before = threads_that_send()
+    local = server.folder / "local"
+    local.write_bytes(os.urandom(1 << 20))
+    relay.takes = 1 << 15
+    with pytest.raises(DeadlineExceeded, match="the copy of local on the host"):
+        relayed.put(local, str(server.folder / "remote"))
+    for thread in threads_that_send() - before:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_panic_ends_a_write_to_a_peer_that_takes_nothing(
+    relayed: SshShell, relay: Relay, host: Host
+) -> None:
+    program = relayed.start(["cat"])
+    relay.takes = 1 << 15
+    host.dies_in(0.3)
+    with pytest.raises(HostDied):
+        program.send("x" * (1 << 20))
+    program.close()
+
+
+def test_input_ends_although_the_peer_takes_nothing(relayed: SshShell, relay: Relay) -> None:
+    program = relayed.start(["cat"])
+    transport = program._channel.get_transport()
+    relay.takes = 0
+    flood = threading.Thread(target=fill, args=(transport,), daemon=True)
+    flood.start()
+    flood.join(0.5)
+    assert flood.is_alive(), "a full socket is what this is about"
+    program.close()
+    assert not transport.is_active()
+    flood.join(20)
+    assert not flood.is_alive()
+
+
+def fill(transport: paramiko.Transport) -> None:
+    """Write to the connection beside its channels until it is closed."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        while transport.is_active():
+            transport.send_ignore(1 << 14)
 
 
 # ---- login ----------------------------------------------------------------------------------

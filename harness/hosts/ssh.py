@@ -34,6 +34,8 @@ POLL = 0.2
 CONNECT_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
 PUT_SECONDS = 300.0
+# For a few bytes that end something.
+HANG_UP_SECONDS = 2.0
 # How much of a file is read at once.
 PIECE = 1 << 17
 # Takes a file from its input: $1 is its place, $2 its SHA-256, $3 its mode. What stands in that
@@ -93,7 +95,8 @@ def _bounded(
 ) -> T:
     """What `call` returns; TimeoutError once time is up, or what `alive` raises.
 
-    For the calls of paramiko that know no time limit: a name is looked up, an agent is asked. They
+    For the calls of paramiko that know no time limit, or do not keep to it: a name is looked up, an
+    agent is asked, a socket is full. They
     run in a thread beside the caller's, and `give_up` closes what they wait on, also if one that
     was given up comes to an end at last.
     """
@@ -380,8 +383,33 @@ class SshShell:
 def _close_all(channels: Sequence[paramiko.Channel | socket.socket]) -> None:
     """Close channels; one whose connection is gone must not hide what went wrong before."""
     for channel in channels:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            channel.close()
+        if isinstance(channel, paramiko.Channel):
+            _hang_up(channel, channel.close)
+        else:
+            with contextlib.suppress(OSError):
+                channel.close()
+
+
+def _hang_up(channel: paramiko.Channel, call: Callable[[], None]) -> None:
+    """End a channel, or its input, by `call`. It never raises.
+
+    The peer is told of it: one that takes no data any more loses its connection instead.
+    """
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        _bounded(call, lambda: _cut(channel), Deadline(HANG_UP_SECONDS), nothing)
+
+
+def _cut(channel: paramiko.Channel) -> None:
+    """Close a channel's connection without a word to the peer.
+
+    That ends a write to a full socket, which paramiko tries again for as long as the connection is
+    open, whatever time limit its channel has. A connection by way of a jump host's is a channel of
+    that one, which comes first therefore; it leads nowhere else.
+    """
+    transport = channel.get_transport()
+    if isinstance(transport.sock, paramiko.Channel):
+        _cut(transport.sock)
+    transport.close()
 
 
 def _last(text: str) -> str:
@@ -414,21 +442,31 @@ class _Stream:
 def _send_all(
     channel: paramiko.Channel, data: bytes, deadline: Deadline, what: str, alive: Callable[[], None]
 ) -> None:
-    while data:
-        channel.settimeout(min(POLL, max(0.01, deadline.remaining())))
+    """Send all of it. One whose window stays full costs the channel, a full socket all of them."""
+    given_up, ended = threading.Event(), threading.Event()
+
+    def call() -> None:
+        left = data
+        channel.settimeout(POLL)
         try:
-            sent = channel.send(data)
-        except TimeoutError:
-            alive()
-            deadline.check(what)
-            continue
-        except OSError as exc:
-            alive()
-            raise _Gone(f"the connection broke before {what}: {exc}") from exc
-        data = data[sent:]
-        if data:
-            alive()
-            deadline.check(what)
+            while left and not given_up.is_set():
+                with contextlib.suppress(TimeoutError):
+                    left = left[channel.send(left) :]
+        finally:
+            ended.set()
+
+    def give_up() -> None:
+        given_up.set()
+        if not ended.wait(2 * POLL):
+            _cut(channel)
+
+    try:
+        _bounded(call, give_up, deadline, alive)
+    except TimeoutError as exc:
+        raise deadline.exceeded(what) from exc
+    except (OSError, EOFError, paramiko.SSHException) as exc:
+        alive()
+        raise _Gone(f"the connection broke before {what}: {exc}") from exc
 
 
 def _pump(
@@ -494,7 +532,7 @@ class SshProcess:
         with contextlib.suppress(_Gone):
             while piece := source.read(PIECE):
                 _send_all(self._channel, piece, deadline, what, self._alive)
-            self._channel.shutdown_write()
+            _hang_up(self._channel, self._channel.shutdown_write)
 
     def receive(self, deadline: Deadline) -> str:
         """See Process.receive."""
@@ -533,8 +571,7 @@ class SshProcess:
 
     def wait(self, deadline: Deadline) -> int:
         """See Process.wait. The server tells the status once it has reaped the program."""
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._channel.shutdown_write()
+        _hang_up(self._channel, self._channel.shutdown_write)
         while not self._channel.status_event.wait(min(POLL, max(0.01, deadline.remaining()))):
             self._alive()
             deadline.check(f"{self._name} to end")
@@ -542,6 +579,5 @@ class SshProcess:
 
     def close(self) -> None:
         """See Process.close."""
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._channel.shutdown_write()
-            self._channel.close()
+        _hang_up(self._channel, self._channel.shutdown_write)
+        _hang_up(self._channel, self._channel.close)
