@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from local_shell import LocalShell
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import leasing
-from harness.hosts.lease import LONGEST, Clock, Lease, Place, Seen, parse, replace_command
+from harness.hosts.lease import LATEST, LONGEST, Clock, Lease, Place, Seen, parse, replace_command
 from harness.hosts.leasing import Busy, Held, LeaseLost, look, take
-from harness.hosts.protocols import Result
+from harness.hosts.protocols import Result, Shell
 
 SHELL = LocalShell()
 TOKEN = "0" * 32
@@ -254,7 +255,16 @@ def test_no_lease_is_for_ever(seconds: int) -> None:
         lease(seconds=seconds)
 
 
-@pytest.mark.parametrize("answer", ["", "--\n", "lease.000000000001\n{}\n", "--\nno\n1.0 1\n7\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "--\n",
+        "lease.000000000001\n{}\n",
+        "--\nno\n1.0 1\n7\n",
+        f"--\n{'0' * 36}\n1.0 1\n{LATEST}\n",
+    ],
+)
 def test_a_host_that_answers_nonsense_is_an_error(answer: str) -> None:
     with pytest.raises(InfraError, match="nonsense"):
         parse(answer, Place())
@@ -264,6 +274,58 @@ def test_a_folder_that_cannot_be_written_is_an_error(machine: Machine) -> None:
     (machine.folder / "var").write_text("")
     with pytest.raises(InfraError, match="exited 1"):
         machine.take()
+
+
+def test_a_motd_that_cannot_be_written_costs_no_lease(machine: Machine) -> None:
+    (machine.folder / "run").write_text("")
+    held = machine.take()
+    held.renew(SHELL)
+    held.release(SHELL)
+    assert machine.look().left == 0
+
+
+def test_a_host_that_shows_no_lease_and_gives_none(machine: Machine) -> None:
+    class Never(LocalShell):
+        def run(
+            self, command: str, deadline: Deadline | None = None, *, check: bool = True
+        ) -> Result:
+            if "ln" in command.split():
+                return Result(command, 0, "lost\n", "")
+            return super().run(command, deadline, check=check)
+
+    with pytest.raises(Busy, match="not to be had: nobody has it, or ever had"):
+        take(Never(), "run-1", place=machine.place)
+
+
+class Late(LocalShell):
+    """Between a look and a renewal, an earlier renewal by `held`'s holder arrives."""
+
+    def __init__(self, machine: Machine) -> None:
+        before = machine.look()
+        assert before.lease is not None
+        self._late = [replace_command(machine.place, before, before.lease)]
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        if "ln" in command.split() and self._late:
+            assert super().run(self._late.pop()).stdout == "won\n"
+        return super().run(command, deadline, check=check)
+
+
+def test_a_late_renewal_of_our_own_is_no_strangers(machine: Machine) -> None:
+    held = machine.take()
+    shell = Late(machine)
+    with pytest.raises(InfraError, match="another one of our own") as caught:
+        held.renew(shell)
+    assert not isinstance(caught.value, LeaseLost)
+    held.check()
+    held.renew(shell)
+    held.check()
+
+
+def test_renewals_that_meet_share_no_draft(machine: Machine) -> None:
+    before = machine.look()
+    one, two = (replace_command(machine.place, before, lease()) for _ in range(2))
+    assert one != two
 
 
 def test_the_holder_counts_for_himself(machine: Machine) -> None:
@@ -292,29 +354,55 @@ def test_a_thread_renews_while_the_body_runs(machine: Machine) -> None:
                 renewed.set()
             return done
 
-    with held.renewing(Watched(), every=0.01):
+    with held.renewing(lambda deadline: nullcontext(Watched()), every=0.01):
         assert renewed.wait(20)
     at = machine.look().number
     assert at > 2
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]
 
 
-def test_a_renewal_that_fails_is_tried_again(machine: Machine) -> None:
+def test_a_renewal_that_fails_is_tried_again_over_a_new_connection(machine: Machine) -> None:
     held = machine.take()
-    failures = [InfraError("cut"), InfraError("cut")]
+    opened: list[Deadline] = []
     renewed = threading.Event()
 
     class Cut(LocalShell):
+        """One whose connection breaks never works again."""
+
+        def __init__(self, works: bool) -> None:
+            self._works = works
+
         def run(
             self, command: str, deadline: Deadline | None = None, *, check: bool = True
         ) -> Result:
-            if failures:
-                raise failures.pop()
+            assert deadline is opened[-1]
+            if not self._works:
+                raise InfraError("cut")
             done = super().run(command, deadline, check=check)
             if "won" in done.stdout:
                 renewed.set()
             return done
 
-    with held.renewing(Cut(), every=0.01):
+    def connect(deadline: Deadline) -> AbstractContextManager[Shell]:
+        opened.append(deadline)
+        return nullcontext(Cut(len(opened) > 2))
+
+    with held.renewing(connect, every=0.01):
         assert renewed.wait(20)
     held.check()
+    assert {deadline.budget for deadline in opened} == {leasing.TRY_SECONDS}
+
+
+def test_a_mistake_in_renewing_does_not_stay_unsaid(machine: Machine) -> None:
+    held = machine.take()
+
+    def connect(deadline: Deadline) -> AbstractContextManager[Shell]:
+        raise ValueError("a mistake")
+
+    with held.renewing(connect, every=0.01):
+        for thread in threading.enumerate():
+            if thread.name == "lease":
+                thread.join(20)
+        with pytest.raises(InfraError, match="broke") as caught:
+            held.check()
+    assert str(caught.value.__cause__) == "a mistake"

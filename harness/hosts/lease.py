@@ -24,6 +24,7 @@ login is in /run: pam_motd(8) shows /run/motd.d where it has no options that say
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ from harness.errors import InfraError
 
 # Seconds. A longer one is what a boot of a test kernel needs, during which nobody renews it.
 LONGEST = 6 * 3600
+# Of the wall clock: the year 4147. Later ones are no dates that could be shown.
+LATEST = 1 << 36
 # Of a lease's file, in bytes: what a host says is not trusted.
 MAX_FILE = 4096
 
@@ -73,7 +76,7 @@ class Lease(BaseModel):
     owner: Word
     """user@controller"""
     run: Word
-    since: Annotated[int, Field(ge=0, lt=1 << 36)]
+    since: Annotated[int, Field(ge=0, lt=LATEST)]
     """When it was taken, by the machine's wall clock."""
     boot_id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
     up: Annotated[float, Field(ge=0, lt=1e12)]
@@ -164,7 +167,7 @@ def parse(text: str, place: Place) -> Seen:
     found = re.fullmatch(
         r"([0-9a-f-]{36})\n([0-9]{1,9}\.[0-9]{1,9}) [0-9.]+\n([0-9]{1,11})\n", clocks, re.ASCII
     )
-    if not mark or not found:
+    if not mark or not found or int(found[3]) >= LATEST:
         raise InfraError(f"the host answered nonsense when asked for its lease: {text[-200:]!r}")
     clock = Clock(found[1], float(found[2]), int(found[3]))
     if not file:
@@ -190,7 +193,8 @@ def _unreadable(place: Place, name: str, why: str) -> InfraError:
 def replace_command(place: Place, before: Seen, lease: Lease) -> str:
     """Prints "won" if `lease` took the place of what was seen before, "lost" if another did."""
     number = before.number + 1
-    name, draft = f"lease.{number:012}", f"draft.{number:012}.{lease.token}"
+    # Two renewals by one holder may meet, if the answer to the first never came.
+    name, draft = f"lease.{number:012}", f"draft.{number:012}.{lease.token}.{secrets.token_hex(8)}"
     body = lease.model_dump_json()
     if lease.seconds:
         text = motd(lease, before.clock)
@@ -211,7 +215,8 @@ if [ $linked = 0 ] && [ "$last" = {name} ]; then
 		at=${{old#*.}}
 		[ "${{at%%.*}}" -lt {before.number} ] 2>/dev/null && rm -f "$old"
 	done
-	{show} || exit 1
+	# A courtesy: the machine is taken, whether people are told or not.
+	{show} || :
 	echo won
 elif [ "$last" = {f"lease.{before.number:012}" if before.number else "'lease.*'"} ]; then
 	# Nobody was faster, so it failed for another reason, which was said above.

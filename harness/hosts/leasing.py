@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
@@ -21,6 +22,8 @@ from harness.hosts.protocols import Shell
 LEASE_SECONDS = 120
 # A renewal may fail two times before the third is too late.
 RENEW_SECONDS = 30.0
+# For one renewal, from opening a shell on.
+TRY_SECONDS = 10.0
 # Of those who wait for it.
 POLL_SECONDS = 2.0
 MACHINE = Place()
@@ -44,9 +47,9 @@ def owner() -> str:
     return re.sub(r"[^A-Za-z0-9._+@:-]", "_", f"{getpass.getuser()}@{socket.gethostname()}")[:128]
 
 
-def look(shell: Shell, place: Place = MACHINE) -> Seen:
+def look(shell: Shell, place: Place = MACHINE, deadline: Deadline | None = None) -> Seen:
     """The lease and the clocks of a machine; InfraError if they make no sense."""
-    return parse(shell.run(read_command(place)).stdout, place)
+    return parse(shell.run(read_command(place), deadline).stdout, place)
 
 
 def take(
@@ -81,18 +84,20 @@ def take(
             )
             if _replace(shell, place, seen, lease):
                 return Held(lease, asked + seconds, place, seen.abandoned)
-        elif deadline.expired():
-            raise Busy(f"the host is in use: {seen.words()}")
-        else:
-            time.sleep(min(POLL_SECONDS, seen.left, deadline.remaining()))
+            # Another was faster, so there is a lease now.
+            seen = look(shell, place)
+        if deadline.expired():
+            state = "in use" if seen.left else "not to be had"
+            raise Busy(f"the host is {state}: {seen.words()}")
+        time.sleep(min(POLL_SECONDS, seen.left or POLL_SECONDS, deadline.remaining()))
 
 
 class Held:
     """A lease that is ours until check() says otherwise.
 
     Each call is given a shell, since the connection that the lease was taken over is gone after a
-    boot. `until` is by the controller's clock, and counted from before the machine was asked: so
-    it is over here before it is over there.
+    boot, and renewing() what opens one. `until` is by the controller's clock, and counted from
+    before the machine was asked: so it is over here before it is over there.
     """
 
     def __init__(
@@ -108,31 +113,43 @@ class Held:
         self._place = place
         self._clock = clock
         self._lost: LeaseLost | None = None
+        self._broken: Exception | None = None
         self._lock = threading.Lock()
         self.took_over = took_over
         """The lease that was there before, if it ran out: its run left the machine as it is."""
 
     def check(self) -> None:
-        """Raise LeaseLost unless the machine is still ours: ask before whatever changes it."""
+        """Raise LeaseLost unless the machine is still ours: ask before whatever changes it.
+
+        InfraError if nobody renews it any more, because of a mistake in the harness.
+        """
         if self._lost is not None:
             raise self._lost
+        if self._broken is not None:
+            raise InfraError("renewing the lease broke") from self._broken
         if self._clock() >= self._until:
             raise LeaseLost("the lease on the host ran out before it could be renewed")
 
-    def renew(self, shell: Shell, seconds: int = LEASE_SECONDS) -> None:
+    def renew(
+        self, shell: Shell, seconds: int = LEASE_SECONDS, deadline: Deadline | None = None
+    ) -> None:
         """Hold the machine for `seconds` from now on; LeaseLost if it is another's.
 
+        After any other InfraError it may be tried again.
         Before a boot it is given the time until somebody can renew it again.
         """
         with self._lock:
             asked = self._clock()
-            seen = look(shell, self._place)
+            seen = look(shell, self._place, deadline)
             if self._ours(seen) and _replace(
-                shell, self._place, seen, _renewed(self._lease, seen.clock, seconds)
+                shell, self._place, seen, _renewed(self._lease, seen.clock, seconds), deadline
             ):
                 self._until = asked + seconds
                 return
-            now = look(shell, self._place)
+            now = look(shell, self._place, deadline)
+            if self._ours(now):
+                # An earlier renewal, whose answer never came, got there first.
+                raise InfraError("a renewal of the lease overtook another one of our own")
             self._lost = LeaseLost(f"the lease on the host is lost: {now.words()}")
             raise self._lost
 
@@ -145,18 +162,27 @@ class Held:
             self._lost = LeaseLost("the lease on the host was given back")
 
     @contextlib.contextmanager
-    def renewing(self, shell: Shell, every: float = RENEW_SECONDS) -> Iterator[None]:
-        """Renew it from a thread while the body runs; `shell` is that thread's alone.
+    def renewing(
+        self,
+        connect: Callable[[Deadline], AbstractContextManager[Shell]],
+        every: float = RENEW_SECONDS,
+    ) -> Iterator[None]:
+        """Renew it from a thread while the body runs.
 
-        A renewal that fails is tried again; whether the machine is still ours says check().
+        `connect` opens a shell, all of whose waits end with the deadline, and closes it: that of
+        the last time may be cut by now. A renewal that fails is tried again; whether the machine
+        is still ours says check(). At the end of the body one that has begun is waited for.
         """
         stop = threading.Event()
 
         def keep() -> None:
-            while not stop.wait(every):
-                with contextlib.suppress(InfraError):
-                    self.renew(shell)
-                if self._lost is not None:
+            while self._lost is None and not stop.wait(every):
+                deadline = Deadline(TRY_SECONDS)
+                try:
+                    with contextlib.suppress(InfraError), connect(deadline) as shell:
+                        self.renew(shell, deadline=deadline)
+                except Exception as exc:
+                    self._broken = exc
                     return
 
         thread = threading.Thread(target=keep, name="lease", daemon=True)
@@ -165,7 +191,6 @@ class Held:
             yield
         finally:
             stop.set()
-            # The shell's own deadlines end it; its caller is going to use that shell again.
             thread.join()
 
     def _ours(self, seen: Seen) -> bool:
@@ -177,8 +202,10 @@ def _renewed(lease: Lease, clock: Clock, seconds: int) -> Lease:
     return Lease.model_validate({**lease.model_dump(), **now})
 
 
-def _replace(shell: Shell, place: Place, seen: Seen, lease: Lease) -> bool:
-    answer = shell.run(replace_command(place, seen, lease)).stdout.strip()
+def _replace(
+    shell: Shell, place: Place, seen: Seen, lease: Lease, deadline: Deadline | None = None
+) -> bool:
+    answer = shell.run(replace_command(place, seen, lease), deadline).stdout.strip()
     if answer not in ("won", "lost"):
         raise InfraError(f"the host answered nonsense when given a lease: {answer[:200]!r}")
     return answer == "won"
