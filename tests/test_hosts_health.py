@@ -98,6 +98,7 @@ def test_every_answer_that_is_cut_off_is_refused() -> None:
         ("== cpus\n4", "== cpus\n\N{ARABIC-INDIC DIGIT FOUR}"),
         ("== load", "== cpus"),
         ("\n== taint", "hello\n== taint"),
+        ("== fds\n", "== fds\nlrwx------ 1 root root 64 Nov 22 23:00 3 -> anon_inode:kvm-vm\n"),
     ],
 )
 def test_nonsense_is_refused(good: str, bad: str) -> None:

@@ -128,7 +128,7 @@ def parse(text: str) -> Health:
         memory_available=available,
         load=_part("load", parts, lambda body: float(_match(r"(\d{1,6}\.\d\d) .*", body))),
         cpus=_part("cpus", parts, _number),
-        vms=_vms(parts["fds"], parts["names"]),
+        vms=_part("fds", parts, lambda body: _vms(body, parts["names"])),
         failed_units=tuple(re.findall(r"^([\w@.\\:-]{1,255}) ", parts["units"], re.M | re.A)),
     )
 
@@ -168,11 +168,14 @@ def _free(body: str) -> int:
 
 def _vms(fds: str, names: str) -> tuple[Vm, ...]:
     comm = dict(re.findall(r"^/proc/(\d+)/comm:(.{1,64})$", names, re.M | re.A))
+    pid = ""
     holders: list[str] = []
     for line in fds.splitlines():
         if found := re.match(r"/proc/(\d{1,9})/fd:$", line, re.ASCII):
             pid = found[1]
         elif line.endswith(f"-> {_VM}") and pid not in holders:
+            if not pid:
+                raise ValueError(line)
             holders.append(pid)
     return tuple(Vm(int(pid), comm.get(pid, "?")) for pid in holders)
 
