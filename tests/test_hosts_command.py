@@ -15,7 +15,7 @@ from command import Ended
 from hosts_helpers import Server, make_key
 
 from harness import cli
-from harness.hosts import gate, pins
+from harness.hosts import health_command, pins
 from harness.hosts.health import Health
 
 
@@ -161,19 +161,22 @@ def test_a_sick_machine_is_shown_until_it_is_put_back(
     """What makes a machine sick is tested elsewhere; this one is the tests' own."""
     pins.pin(known_hosts(stock), f"[127.0.0.1]:{server.address.port}", server.host_key)
     well = Health(1 << 9, 1 << 40, 1 << 36, 1 << 36, 0.0, 4, (), ())
-    monkeypatch.setattr(gate, "examine", lambda shell: well)
+    monkeypatch.setattr(health_command, "examine", lambda shell: well)
     done = command("hosts", "health", "lab")
     assert done.returncode == 0
     assert done.stdout.startswith("lease: ")
     assert done.stdout.endswith("note: its kernel is tainted: kernel issued warning\nlab is well\n")
 
-    monkeypatch.setattr(gate, "examine", lambda shell: replace(well, disk_free=0))
+    monkeypatch.setattr(health_command, "examine", lambda shell: replace(well, disk_free=0))
     sick = command("hosts", "health", "lab")
     assert sick.returncode == 3
     assert "not fit for tests: its disk has 0 MiB free" in sick.stderr
     assert "lab was set aside since 20" in command("hosts").stdout
 
-    monkeypatch.setattr(gate, "examine", lambda shell: well)
+    again = command("hosts", "health", "lab")
+    assert "problem: its disk has 0 MiB free" in again.stdout
+    assert "lab was set aside since 20" in again.stderr
+    monkeypatch.setattr(health_command, "examine", lambda shell: well)
     assert "kvm-harness hosts put-back lab" in command("hosts", "health", "lab").stderr
     assert "disk has 0 MiB free" in command("hosts", "put-back", "lab").stdout
     assert command("hosts", "health", "lab").returncode == 0

@@ -135,7 +135,7 @@ def test_what_makes_a_machine_sick(change: dict[str, object], why: str) -> None:
     "change, why",
     [
         ({"vms": (Vm(7, "qemu"),)}, "runs VMs: qemu (pid 7)"),
-        ({"load": 2.1}, "busy: load 2.10 on 4 CPUs"),
+        ({"load": 1.6, "cpus": 80}, "busy: load 1.60"),
     ],
 )
 def test_a_machine_that_is_in_use_is_not_sick(change: dict[str, object], why: str) -> None:
@@ -146,15 +146,24 @@ def test_a_machine_that_is_in_use_is_not_sick(change: dict[str, object], why: st
 
 
 def test_a_machine_at_each_limit_is_fit() -> None:
-    limit = replace(FIT, load=2.0, disk_free=NEED_DISK, memory_available=NEED_MEMORY)
+    limit = replace(FIT, load=1.5, disk_free=NEED_DISK, memory_available=NEED_MEMORY)
     for found in (FIT, limit):
         assert sick(found) == in_use(found) == remarks(found) == ()
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
     bad = replace(FIT, tainted=1 << 4, disk_free=0, memory_available=0, vms=(Vm(1, "a"),), load=9)
-    assert len(sick(bad)) == 3
-    assert len(in_use(bad)) == 2
+    assert len(sick(bad)) == 2
+    assert len(in_use(bad)) == 3
+
+
+def test_little_memory_is_no_illness_while_vms_run() -> None:
+    found = replace(FIT, memory_available=0, vms=(Vm(7, "qemu"),))
+    assert sick(found) == ()
+    assert in_use(found) == (
+        "it runs VMs: qemu (pid 7)",
+        "it has 0 MiB of memory left, 2048 MiB are needed",
+    )
 
 
 def test_what_is_no_fault_is_a_remark() -> None:
@@ -189,6 +198,12 @@ def test_what_a_run_left_behind(change: dict[str, object], what: str) -> None:
     assert left_behind(after, after) == ()
 
 
-def test_a_log_that_grew_and_a_lighter_load_are_no_change() -> None:
-    after = replace(FIT, disk_free=FIT.disk_free - (60 << 20), load=0.0, memory_available=58 * GIB)
+def test_a_log_that_grew_and_what_differs_between_boots_are_no_change() -> None:
+    after = replace(
+        FIT,
+        disk_free=FIT.disk_free - (60 << 20),
+        load=0.0,
+        memory=FIT.memory - (15 << 20),
+        memory_available=58 * GIB,
+    )
     assert left_behind(FIT, after) == ()

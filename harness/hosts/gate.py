@@ -10,18 +10,23 @@ from harness.hosts.protocols import Shell
 
 
 def admit(name: str, shell: Shell) -> Health:
-    """How the machine is, if tests may run on it; InfraError says all that speaks against it.
+    """How the machine is, if tests may run on it; InfraError as of require_fit()."""
+    aside.require_in_use(name)
+    health = examine(shell)
+    require_fit(name, health)
+    return health
+
+
+def require_fit(name: str, health: Health) -> None:
+    """InfraError says all that speaks against tests on the machine.
 
     A sick one is set aside. One that somebody uses is not: it may be free in an hour.
     """
-    aside.require_in_use(name)
-    health = examine(shell)
     illness, use = sick(health), in_use(health)
     if illness:
         aside.set_aside(name, illness)
     if illness or use:
         raise InfraError(f"{name} is not fit for tests: {'; '.join((*illness, *use))}")
-    return health
 
 
 def dismiss(name: str, shell: Shell, before: Health) -> tuple[str, ...]:

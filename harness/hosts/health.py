@@ -48,8 +48,11 @@ NEED_MEMORY = 2 << 30
 DISK_SLACK = 64 << 20
 # And so much of its memory may be in use that was not, as a part of all.
 MEMORY_SLACK = 0.05
-# Runnable tasks for each CPU, over a minute, from which on somebody is at work on the machine.
-BUSY = 0.5
+# MemTotal is not the same in each boot; in bytes.
+TOTAL_SLACK = 16 << 20
+# Runnable tasks over a minute, from which on somebody is at work on the machine: one may be what
+# asks. A build on a few of many CPUs disturbs as well, so it does not grow with their number.
+BUSY = 1.5
 
 # What the fd of a VM is called in /proc/PID/fd (virt/kvm/kvm_main.c, kvm_dev_ioctl_create_vm()).
 _VM = "anon_inode:kvm-vm"
@@ -190,11 +193,8 @@ def sick(health: Health) -> tuple[str, ...]:
         reasons.append(f"its kernel is tainted: {', '.join(bad)}")
     if health.disk_free < NEED_DISK:
         reasons.append(f"its disk has {_mib(health.disk_free)} free, {_mib(NEED_DISK)} are needed")
-    if health.memory_available < NEED_MEMORY:
-        needed = _mib(NEED_MEMORY)
-        reasons.append(
-            f"it has {_mib(health.memory_available)} of memory left, {needed} are needed"
-        )
+    if not health.vms:
+        reasons += _little_memory(health)
     return tuple(reasons)
 
 
@@ -203,9 +203,18 @@ def in_use(health: Health) -> tuple[str, ...]:
     reasons = []
     if health.vms:
         reasons.append(f"it runs VMs: {', '.join(map(str, health.vms))}")
-    if health.load > BUSY * health.cpus:
-        reasons.append(f"it is busy: load {health.load:.2f} on {health.cpus} CPUs")
+        # Theirs, most likely: it comes back with their end.
+        reasons += _little_memory(health)
+    if health.load > BUSY:
+        reasons.append(f"it is busy: load {health.load:.2f}")
     return tuple(reasons)
+
+
+def _little_memory(health: Health) -> list[str]:
+    if health.memory_available >= NEED_MEMORY:
+        return []
+    left, needed = _mib(health.memory_available), _mib(NEED_MEMORY)
+    return [f"it has {left} of memory left, {needed} are needed"]
 
 
 def remarks(health: Health) -> tuple[str, ...]:
@@ -224,7 +233,7 @@ def left_behind(before: Health, after: Health) -> tuple[str, ...]:
         found.append(f"new taints: {', '.join(new)}")
     if after.disk_free < before.disk_free - DISK_SLACK:
         found.append(f"{_mib(before.disk_free - after.disk_free)} of disk are gone")
-    if after.memory < before.memory:
+    if after.memory < before.memory - TOTAL_SLACK:
         found.append(f"{_mib(before.memory - after.memory)} of memory are not there any more")
     used = before.memory_available - after.memory_available
     if used > MEMORY_SLACK * before.memory:
