@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from fake_shell import UnaskedShell
+from local_shell import LocalShell
 
 from harness.deadline import Deadline
 from harness.hosts import console_command, examine
+from harness.hosts.lease import Place
+from harness.hosts.leasing import take
 from harness.hosts.protocols import Result
 
 PANIC = Path(__file__).parent / "data/observe/klog/panic.console"
@@ -74,3 +77,27 @@ def test_a_console_that_still_shows_a_panic(tmp_path: Path) -> None:
     finding = examine.console_shows(Kernel(tmp_path / "log"), show(PANIC))
     assert finding.mark == "missing"
     assert "Kernel panic" in finding.words
+
+
+def test_a_machine_that_another_tests_on_is_left_alone(tmp_path: Path) -> None:
+    place, log = Place(str(tmp_path / "lease"), str(tmp_path / "motd")), tmp_path / "log"
+    argv = ["sh", "-c", f"touch {tmp_path}/started; exec tail -n 0 -f {log}"]
+
+    class Machine(LocalShell):
+        def run(
+            self, command: str, deadline: Deadline | None = None, *, check: bool = True
+        ) -> Result:
+            if "/dev/kmsg" in command:
+                return Kernel(log).run(command)
+            return super().run(command, deadline, check=check)
+
+    log.touch()
+    held = take(Machine(), "run-1", place=place)
+    finding = examine.console_of(Machine(), argv, place)
+    assert finding.mark == "note"
+    assert "not tried: " in finding.words
+    assert "has it for the run run-1" in finding.words
+    assert log.read_text() == ""
+    assert not (tmp_path / "started").exists()
+    held.release(Machine())
+    assert examine.console_of(Machine(), argv, place).mark == "ok"
