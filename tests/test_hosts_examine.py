@@ -66,7 +66,13 @@ def test_the_console_of_another_machine(tmp_path: Path, monkeypatch: pytest.Monk
     assert "its last line was: other login:" in finding.words
 
 
-def test_a_command_that_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("give_up", [0.0, 120.0])
+def test_a_command_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, give_up: float
+) -> None:
+    """Whether it is given up before time is over or not, its words are told."""
+    monkeypatch.setattr(console_command, "GIVE_UP_SECONDS", give_up)
+    monkeypatch.setattr(examine, "CONSOLE_SECONDS", 1.0)
     argv = ["sh", "-c", "echo 'SOL is busy' >&2; exit 1"]
     finding = examine.console_shows(Kernel(tmp_path / "log"), argv)
     assert finding.mark == "missing"

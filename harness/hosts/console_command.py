@@ -17,15 +17,19 @@ import time
 import tty
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from harness import proc
 from harness.errors import HarnessError, InfraError
 from harness.hosts.console import LIMIT, Console
 
 POLL = 0.1
+# Before it is started again; twice as long after each end that came soon, up to the second.
 PAUSE_SECONDS = 1.0
-# So many ends in a row, each so soon after its start, and the console is given up.
-ATTEMPTS = 5
+LONGEST_PAUSE = 16.0
+# Nothing but ends soon after a start, for so long, and the console is given up: no less than a
+# management controller that was reset itself takes to answer again.
+GIVE_UP_SECONDS = 120.0
 SOON_SECONDS = 10.0
 GRACE_SECONDS = 2.0
 
@@ -34,8 +38,8 @@ GRACE_SECONDS = 2.0
 def recorded(argv: Sequence[str], log: Path) -> Iterator[Console]:
     """Append to `log` what the command prints, and follow it, until the end of the block.
 
-    Console.check() raises InfraError once the command has been given up. LOG.err has its error
-    output, and after how many bytes of the log it ended.
+    Console.check() raises InfraError once the command has been given up, or recording has failed in
+    any other way. LOG.err has its error output, and after how many bytes of the log it ended.
     """
     recording = _Recording(argv, log)
     thread = threading.Thread(target=recording.run, name="console-command", daemon=True)
@@ -49,13 +53,24 @@ def recorded(argv: Sequence[str], log: Path) -> Iterator[Console]:
         thread.join()
 
 
+def last_words(log: Path) -> str:
+    """What the command that is recorded there wrote to its error output last, if anything."""
+    with contextlib.suppress(OSError):
+        return _errors_of(log).read_text(errors="replace").strip()[-500:]
+    return ""
+
+
+def _errors_of(log: Path) -> Path:
+    return log.with_name(f"{log.name}.err")
+
+
 class _Recording:
     """The thread that starts the command, and lives as long (see proc.spawn())."""
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._argv = argv
         self._log = log
-        self._errors = log.with_name(f"{log.name}.err")
+        self._errors = _errors_of(log)
         self._failure = ""
         self.stop = threading.Event()
 
@@ -67,28 +82,35 @@ class _Recording:
         """Record until `stop` is set, or for as long as there is hope."""
         try:
             with self._log.open("ab", buffering=0) as log, self._errors.open("ab") as errors:
-                in_a_row = 0
-                while not self.stop.is_set():
-                    started = time.monotonic()
-                    status = self._once(log.fileno(), errors.fileno())
-                    if self.stop.is_set():
-                        return
-                    soon = time.monotonic() - started < SOON_SECONDS
-                    in_a_row = in_a_row + 1 if soon else 1
-                    if in_a_row >= ATTEMPTS:
-                        raise InfraError(f"it ended {in_a_row} times in a row, with {status}")
-                    size = os.fstat(log.fileno()).st_size
-                    errors.write(f"[ended with {status} after {size} bytes]\n".encode())
-                    errors.flush()
-                    self.stop.wait(PAUSE_SECONDS)
-        except (OSError, HarnessError) as exc:
-            self._failure = f"no console by `{self._argv[0]}`: {exc}{self._last_words()}"
+                self._again_and_again(log.fileno(), errors)
+        except Exception as exc:
+            # A mistake of ours as well: nobody would notice that nothing is recorded any more.
+            why = str(exc) if isinstance(exc, OSError | HarnessError) else repr(exc)
+            words = last_words(self._log)
+            said = f"\n{words}" if words else ""
+            self._failure = f"no console by `{self._argv[0]}`: {why}{said}"
 
-    def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            words = self._errors.read_text(errors="replace").strip()
-            return f"\n{words[-500:]}" if words else ""
-        return ""
+    def _again_and_again(self, log: int, errors: BinaryIO) -> None:
+        in_a_row, first = 0, 0.0
+        while not self.stop.is_set():
+            started = time.monotonic()
+            status = self._once(log, errors.fileno())
+            if self.stop.is_set():
+                return
+            ended = time.monotonic()
+            in_a_row = in_a_row + 1 if ended - started < SOON_SECONDS else 0
+            if in_a_row == 1:
+                first = started
+            if in_a_row and ended - first >= GIVE_UP_SECONDS:
+                raise InfraError(
+                    f"it ended {in_a_row} times in a row in {ended - first:.0f} s, with {status}"
+                )
+            size = os.fstat(log).st_size
+            errors.write(f"[ended with {status} after {size} bytes]\n".encode())
+            errors.flush()
+            # No more than the longest pause needs: a float has an end.
+            doubled = min(max(in_a_row - 1, 0), 16)
+            self.stop.wait(min(PAUSE_SECONDS * 2**doubled, LONGEST_PAUSE))
 
     def _once(self, log: int, errors: int) -> int:
         """Run the command to its end, or until `stop` is set; returns its exit status."""

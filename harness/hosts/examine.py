@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import tempfile
 import time
@@ -14,7 +13,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import pins, probe
 from harness.hosts.console import Console
-from harness.hosts.console_command import recorded
+from harness.hosts.console_command import last_words, recorded
 from harness.hosts.fitness import Finding, judge
 from harness.hosts.lease import Place
 from harness.hosts.leasing import MACHINE, look
@@ -62,15 +61,15 @@ def console_shows(shell: Shell, argv: Sequence[str]) -> Finding:
     One that shows another machine, or the right one too late, is worse than none.
     """
     nonce = secrets.token_hex(8)
-    with tempfile.TemporaryDirectory(prefix="kvm-harness-") as folder:
-        log = Path(folder) / "console.log"
-        with recorded(argv, log) as console:
-            try:
-                _say_until_seen(shell, console, nonce)
-            except _Unseen as exc:
-                said = _last_words(log.with_name(f"{log.name}.err"))
-                words = f"{argv[0]} does not show what the kernel logs: {exc}{said}"
-                return Finding("missing", CONSOLE, words)
+    with (
+        tempfile.TemporaryDirectory(prefix="kvm-harness-") as folder,
+        recorded(argv, Path(folder) / "console.log") as console,
+    ):
+        try:
+            _say_until_seen(shell, console, nonce)
+        except _Unseen as exc:
+            words = f"{argv[0]} does not show what the kernel logs: {exc}"
+            return Finding("missing", CONSOLE, words)
     return Finding("ok", CONSOLE, f"{argv[0]} shows what the kernel logs")
 
 
@@ -87,15 +86,10 @@ def _say_until_seen(shell: Shell, console: Console, nonce: str) -> None:
         except InfraError as exc:
             raise _Unseen(str(exc)) from exc
         if deadline.expired():
-            raise _Unseen(str(console.hung(f"no {nonce!r} within {deadline.budget:.0f} s")))
+            why = console.hung(f"no {nonce!r} within {deadline.budget:.0f} s")
+            words = last_words(console.path)
+            raise _Unseen(f"{why}; it said: {words}" if words else str(why))
         if again.expired():
             shell.run(_MARK.format(nonce=nonce))
             again = Deadline(AGAIN_SECONDS)
         time.sleep(POLL)
-
-
-def _last_words(errors: Path) -> str:
-    with contextlib.suppress(OSError):
-        words = errors.read_text(errors="replace").strip()
-        return f"; it said: {words[-500:]}" if words else ""
-    return ""
