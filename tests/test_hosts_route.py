@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hosts_helpers import Server, make_key, put_sudo, silent_server
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, InfraError, UsageError
 from harness.hosts import pins, ssh
+from harness.hosts import trust as trust_module
 from harness.hosts.route import open_shell, way_to
 from harness.hosts.ssh import HostKeyChanged
 from harness.hosts.trust import Offer, trust
@@ -375,7 +377,7 @@ class Person:
 
     def ask(self, host: SshHost, path: Path, *, replace: bool = False) -> None:
         say = self.told.append
-        trust("lab", host, path, self.accept, say, Deadline(20), replace=replace)
+        trust("lab", host, path, self.accept, say, replace=replace)
 
 
 def test_what_is_agreed_to_is_pinned(server: Server, jump: Server, tmp_path: Path) -> None:
@@ -389,6 +391,25 @@ def test_what_is_agreed_to_is_pinned(server: Server, jump: Server, tmp_path: Pat
     again.ask(host, path)
     assert again.offers == []
     assert [server.host_key.fingerprint in told for told in again.told] == [False, True]
+
+
+def test_time_to_think_is_no_servers(
+    server: Server, jump: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thought = [0.0]
+
+    class Slow(Person):
+        def accept(self, offer: Offer) -> bool:
+            thought[0] += 3600
+            return super().accept(offer)
+
+    def clock() -> float:
+        return time.monotonic() + thought[0]
+
+    monkeypatch.setattr(trust_module, "Deadline", lambda seconds: Deadline(seconds, clock))
+    host, path = host_at(server, jump), tmp_path / "known_hosts"
+    Slow().ask(host, path)
+    assert pins.load(path) == known(host, jump, server)
 
 
 def test_what_is_not_agreed_to_is_not_pinned_nor_gone_beyond(
@@ -434,4 +455,4 @@ def test_nobody_shows_a_key(tmp_path: Path) -> None:
     with silent_server() as port:
         nobody = SshHost(kind="ssh", kvm_modes=("vhe",), address="127.0.0.1", port=port, agent=True)
         with pytest.raises(DeadlineExceeded, match="to show its host key"):
-            trust("lab", nobody, tmp_path / "x", Person().accept, print, Deadline(0.3))
+            trust("lab", nobody, tmp_path / "x", Person().accept, print, seconds=0.3)

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import inventory
-from harness.deadline import Deadline
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
 from harness.hosts import aside, health_command, pins
 from harness.hosts.examine import examine
@@ -20,9 +19,6 @@ from harness.hosts.fitness import Finding, lacking
 from harness.hosts.trust import Offer, trust
 from harness.inventory import QemuHost, SshHost
 from harness.printable import printable
-
-# For a person who looks a fingerprint up.
-TRUST_SECONDS = 600.0
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:
@@ -106,8 +102,7 @@ def _retrust(args: argparse.Namespace, console: Console) -> int:
 def _pin(args: argparse.Namespace, *, replace: bool) -> int:
     host = inventory.load(args.inventory).ssh(args.host)
     accept = _only(args.yes) if args.yes else _ask
-    deadline = Deadline(TRUST_SECONDS)
-    trust(args.host, host, pins.pins_path(), accept, print, deadline, replace=replace)
+    trust(args.host, host, pins.pins_path(), accept, print, replace=replace)
     return EXIT_PASS
 
 

@@ -18,6 +18,8 @@ from harness.hosts.route import address_of, require_login_key, shown_key, way_to
 from harness.hosts.ssh import HostKeyChanged
 from harness.inventory import SshHost
 
+SERVER_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -38,14 +40,16 @@ def trust(
     path: Path,
     accept: Callable[[Offer], bool],
     say: Callable[[str], None],
-    deadline: Deadline,
     *,
     replace: bool = False,
+    seconds: float = SERVER_SECONDS,
 ) -> None:
     """Pin what `accept` agrees to, in the file `path`, from the controller's end of the way on.
 
     `replace` is for machines that were set up anew: without it, another key than the pinned one is
     HostKeyChanged. UsageError if `accept` does not agree; what is behind that server is not asked.
+    Each server has `seconds` to show its key, and as many to let us through: however long a person
+    thinks before is no fault of its.
     """
     way = way_to(host)
     with contextlib.ExitStack() as stack:
@@ -53,7 +57,7 @@ def trust(
         for at, server in enumerate(way, 1):
             label = pins.pin_name(way[:at])
             pinned = pins.load(path).get(label)
-            seen = shown_key(server, deadline, via=via, pinned=pinned)
+            seen = shown_key(server, Deadline(seconds), via=via, pinned=pinned)
             offer = Offer(f"{server.address}:{server.port}", seen, pins.to_key(pinned))
             if offer.pinned == seen:
                 say(f"{offer.place}: {ssh.describe(seen)} is pinned already")
@@ -70,5 +74,6 @@ def trust(
                 say(f"{offer.place}: pinned {ssh.describe(seen)}")
             if server is not host:
                 require_login_key(name, server)
-                via = ssh.connect(address_of(server, pins.text_of(seen)), deadline, via=via)
+                address = address_of(server, pins.text_of(seen))
+                via = ssh.connect(address, Deadline(seconds), via=via)
                 stack.callback(ssh.disconnect, via)
