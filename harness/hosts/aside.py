@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import InfraError, UsageError
+from harness.paths import state_home
 from harness.records import write_atomically
-from harness.runfolder import runs_home
 from harness.runinput import now
 
 
@@ -69,4 +69,4 @@ def require_in_use(host: str) -> None:
 
 
 def _path(host: str) -> Path:
-    return runs_home().parent / "hosts" / f"{host}.json"
+    return state_home() / "hosts" / f"{host}.json"
