@@ -142,7 +142,7 @@ def _power(host: SshHost) -> Finding:
     if host.power is None:
         words = "the inventory has no commands for it: a machine that hangs waits for its watchdog"
         return Finding("note", "power", words)
-    return Finding("ok", "power", f"switched by {host.power.reset[0]}")
+    return Finding("ok", "power", f"switched by {host.power.reset[0]}; not tried")
 
 
 def _clock(seen: Survey) -> Finding:
