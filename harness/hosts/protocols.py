@@ -84,16 +84,3 @@ class Power(Protocol):
 
     def reset(self, deadline: Deadline) -> None:
         """Start again from the firmware, without asking the kernel."""
-
-
-class Console(Protocol):
-    """What a host shows on its console, from before its boot until after its end."""
-
-    def text(self) -> str:
-        """All that it has shown so far."""
-
-    def check(self) -> None:
-        """HostDied if it shows a panic, or the host is gone; InfraError if nothing is recorded."""
-
-    def wait_for(self, text: str, deadline: Deadline) -> None:
-        """Wait until it shows `text`; errors as check() raises them, HostDied for a hang."""
