@@ -322,6 +322,12 @@ def test_a_late_renewal_of_our_own_is_no_strangers(machine: Machine) -> None:
     held.check()
 
 
+def test_a_late_renewal_of_our_own_keeps_no_machine_that_was_given_back(machine: Machine) -> None:
+    held = machine.take()
+    held.release(Late(machine))
+    assert machine.look().left == 0
+
+
 def test_renewals_that_meet_share_no_draft(machine: Machine) -> None:
     before = machine.look()
     one, two = (replace_command(machine.place, before, lease()) for _ in range(2))

@@ -24,6 +24,8 @@ LEASE_SECONDS = 120
 RENEW_SECONDS = 30.0
 # For one renewal, from opening a shell on.
 TRY_SECONDS = 10.0
+# A renewal whose answer never came may get in between; if more do, the lease runs out by itself.
+RELEASE_TRIES = 3
 # Of those who wait for it.
 POLL_SECONDS = 2.0
 MACHINE = Place()
@@ -156,9 +158,12 @@ class Held:
     def release(self, shell: Shell) -> None:
         """Give the machine back; nothing happens if it is another's by now."""
         with self._lock:
-            seen = look(shell, self._place)
-            if self._ours(seen):
-                _replace(shell, self._place, seen, _renewed(self._lease, seen.clock, 0))
+            for _ in range(RELEASE_TRIES):
+                seen = look(shell, self._place)
+                if not self._ours(seen) or _replace(
+                    shell, self._place, seen, _renewed(self._lease, seen.clock, 0)
+                ):
+                    break
             self._lost = LeaseLost("the lease on the host was given back")
 
     @contextlib.contextmanager
