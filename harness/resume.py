@@ -20,11 +20,21 @@ from harness.cell import BOOTED, Booted, CellSpec
 from harness.checks.plugin import HUNG_LIMIT, check_folder
 from harness.errors import GuestEnd
 from harness.records import append, read
-from harness.results import Cell, Check
+from harness.results import Cell, Check, Summary
 
 RECORDS = "records.jsonl"
+SUMMARY = "summary.json"
 # Deaths during a check after which the cell goes on: one hang of a part, the end of a Linux guest.
 _GOES_ON = (None, "livelock", *get_args(GuestEnd))
+
+
+def ended(folder: Path) -> Summary | None:
+    """The summary of a run that came to its end, None for one that was cut off or had an error."""
+    path = folder / SUMMARY
+    if not path.exists():
+        return None
+    summary = Summary.model_validate_json(path.read_text(encoding="utf-8"))
+    return None if summary.reason else summary
 
 
 def recorded(folder: Path) -> tuple[Cell | None, tuple[Check, ...]]:

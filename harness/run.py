@@ -48,7 +48,7 @@ from harness.report.text import text_report
 from harness.results import Cell, Check, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
-from harness.runinput import InputChanged, RunInput
+from harness.runinput import RunInput
 from harness.scheduler import run_cells
 from harness.selftests.build import Selftests
 from harness.without_kvm import build_without_kvm
@@ -110,6 +110,12 @@ class Prepared:
     linux_guest: dict[str, Path] | None
     """As well."""
 
+    @property
+    def patched(self) -> PatchedTree | None:
+        """The tree with the series, None without one."""
+        tree = self.trees.get("patched")
+        return tree if isinstance(tree, PatchedTree) else None
+
 
 @dataclass(frozen=True)
 class Step:
@@ -155,6 +161,8 @@ class Run:
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._goes_on = earlier is not None
+        # A run that is resumed is left as it was until it is known to go on.
+        self._untouched = self._goes_on
         if earlier is not None:
             self.folder, self._input = earlier
         else:
@@ -182,20 +190,26 @@ class Run:
         return cls(options, progress, earlier=(folder, found))
 
     def _take_up(self) -> None:
-        """Take the records of a run that was killed for what has been done of this one."""
-        again = {"resumed": (*self._input.resumed, runinput.now())}
-        self._input = self._input.model_copy(update=again)
-        self._agree({})
+        """Take the records of a run that was killed for what has been done of this one.
+
+        The first that is written to its folder: all that could be refused has been by now.
+        """
         for folder in sorted((self.folder / "cells").iterdir()):
             cell, checks = resume.recorded(folder)
             if cell is not None:
                 self._cells.append(cell)
                 self._checks += checks
+        of_series = read(self.folder / RECORDS)
+        self._series_checks = tuple(one for one in of_series if isinstance(one, Check))
+        again = {"resumed": (*self._input.resumed, runinput.now())}
+        self._input = self._input.model_copy(update=again)
+        self._untouched = False
+        self._agree({})
 
     def _agree(self, found: Mapping[str, str]) -> None:
         """Write down what the run is made from; InputChanged if that is not what it was."""
         self._input = self._input.agreed(found)
-        if self._step is None:
+        if self._step is None and not self._untouched:
             runinput.save(self.folder, self._input)
 
     @property
@@ -216,32 +230,28 @@ class Run:
     def execute(self, *, show: bool = True) -> Summary:
         """Do all of it and show the report, unless that is not wanted.
 
-        Errors that end a run early are recorded before they are raised.
+        Errors that end a run early are recorded before they are raised. A run that had ended is
+        shown as it stands.
         """
         self._progress.say(f"run folder: {self.folder}")
         with runinput.alone(self.folder):
-            if self._goes_on:
-                self._take_up()
-            return self._execute_alone(show)
-
-    def _execute_alone(self, show: bool) -> Summary:
-        try:
-            summary = self._execute()
-        except KeyboardInterrupt:
-            self._write("interrupted")
-            raise
-        except InputChanged:
-            # What the run has found so far stays as it stands.
-            raise
-        except Exception as exc:
-            self._write(str(exc) or type(exc).__name__)
-            raise
+            ended = resume.ended(self.folder) if self._goes_on else None
+            summary = ended or self._execute_recorded()
         if show:
             self._progress.console.print()
             self._progress.console.print(text_report(summary))
         if self._options.junitxml is not None:
             self._copy_junit(self._options.junitxml, summary)
         return summary
+
+    def _execute_recorded(self) -> Summary:
+        try:
+            return self._execute()
+        except (KeyboardInterrupt, Exception) as exc:
+            if not self._untouched:
+                early = isinstance(exc, KeyboardInterrupt)
+                self._write("interrupted" if early else str(exc) or type(exc).__name__)
+            raise
 
     def _copy_junit(self, target: Path, summary: Summary) -> None:
         try:
@@ -281,6 +291,10 @@ class Run:
         self._names = _check_selection(options)
         prepared = self._prepare(stock, series, contract)
         self._agree(_made(prepared))
+        if self._goes_on:
+            self._take_up()
+        if prepared.patched is not None and not options.narrowed:
+            self._check_series(prepared.ground.source, prepared.patched)
         self._write("the cells have not all run yet")
         self._run_cells(stock, cells, prepared)
         self._decode(prepared)
@@ -319,8 +333,6 @@ class Run:
         kernels: dict[KernelLabel, Kernel] = {"base": base}
         if patched is not None:
             kernels["patched"] = self._build("patched", patched, base)
-            if not self._options.narrowed:
-                self._check_series(source, patched)
         return kernels
 
     def _guest_kernel(self, source: Source, kernels: dict[KernelLabel, Kernel]) -> Kernel:
@@ -331,9 +343,7 @@ class Run:
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
         """What is asked of the series as such, and of no cell; once for a run."""
-        done = [one for one in read(self.folder / RECORDS) if isinstance(one, Check)]
-        if done:
-            self._series_checks = tuple(done)
+        if self._series_checks:
             return
         with self._progress.stage("kernel without KVM"):
             check = build_without_kvm(
@@ -482,7 +492,7 @@ class Run:
             cells=cells,
             checks=(*self._series_checks, *checks),
         )
-        write_atomically(self.folder / "summary.json", summary)
+        write_atomically(self.folder / resume.SUMMARY, summary)
         (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
         return summary
 

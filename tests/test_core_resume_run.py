@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What `run --resume` does to a run's folder: nothing, until it is certain that the run goes on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from harness import prepare, resume, runinput
+from harness import run as run_module
+from harness.errors import InfraError
+from harness.hosts import qemu
+from harness.kernel.apply import PatchedTree
+from harness.kernel.source import Source
+from harness.paths import PROJECT
+from harness.plan import PlannedCell
+from harness.progress import Progress
+from harness.records import append, write_atomically
+from harness.results import SERIES, Cell, Check, Summary
+from harness.run import Options, Run
+from harness.runinput import InputChanged
+
+OPTIONS = TypeAdapter(Options)
+BASE, PATCHED = (PlannedCell("n1", label, "vhe", "hardware") for label in ("base", "patched"))
+NAME = "build_without_kvm"
+SERIES_OPTIONS = Options(
+    series=(str(PROJECT / "tests/mutants/access-fault-sets-nothing.patch"),),
+    hosts=("n1",),
+    kvm_modes=("vhe",),
+)
+
+
+def check(cell: str, name: str) -> Check:
+    return Check(cell=cell, name=name, outcome="pass", expected="e", observed="o", seconds=0.1)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Case:
+    """A run that was cut off, and machinery that makes kernels and boots no host."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.out = io.StringIO()
+        self.build_id = "ab"
+        self.ran: list[str] = []
+        self.of_series = 0
+        self.emulator: Callable[[], str] = lambda: "8.0"
+        source = Source(dir=folder, digest="d", version="6.12.117", description="a tree")
+        patched = PatchedTree(
+            dir=folder, digest="p", source_digest="d", version="6.12.117",
+            description="a tree and a patch", touched=("mm/vmscan.c",),
+        )  # fmt: skip
+        ground = SimpleNamespace(programs={}, image=SimpleNamespace(digest="i"), source=source)
+        monkeypatch.setattr(qemu, "check_qemu", lambda: self.emulator())
+        monkeypatch.setattr(prepare, "ground", lambda *_, **__: ground)
+        monkeypatch.setattr(prepare, "patched_tree", lambda *_: patched)
+        monkeypatch.setattr(prepare, "kernel", self._kernel)
+        monkeypatch.setattr(run_module, "_check_selection", lambda _: ("test_a",))
+        monkeypatch.setattr(run_module, "build_without_kvm", self._without_kvm)
+        monkeypatch.setattr(prepare, "cell_spec", self._spec)
+        monkeypatch.setattr(run_module, "run_cells", self._run_cells)
+
+    def _kernel(self, label: str, *_: Any) -> Any:
+        return SimpleNamespace(
+            release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
+            seconds=0.0,
+        )  # fmt: skip
+
+    def _without_kvm(self, *_: Any, **__: Any) -> Check:
+        self.of_series += 1
+        return check(SERIES, NAME)
+
+    def _spec(self, cell: PlannedCell, *_: Any, **__: Any) -> Any:
+        folder = self.folder / "cells" / cell.id
+        return SimpleNamespace(cell=cell, folder=folder, pytest_args=())
+
+    def _run_cells(self, specs: Any, *, finished: Any, **_: Any) -> None:
+        for spec in specs:
+            self.ran.append(spec.cell.id)
+            finished(spec, spec.cell.record("pass"), (check(spec.cell.id, "test_a"),))
+
+    def cut_off(self, inputs: dict[str, str], options: Options = SERIES_OPTIONS) -> None:
+        """Leave what a run leaves that was killed after its first cell."""
+        cell = self.folder / "cells" / BASE.id
+        cell.mkdir(parents=True)
+        append(cell / resume.RECORDS, check(BASE.id, "test_a"))
+        append(cell / resume.RECORDS, BASE.record("pass"))
+        begun = runinput.begin(OPTIONS.dump_python(options, mode="json")).agreed(inputs)
+        runinput.save(self.folder, begun)
+        self.summarize("the cells have not all run yet", BASE.record("pass"))
+
+    def summarize(self, reason: str, *cells: Cell) -> None:
+        summary = Summary(
+            schema=1, harness="0", verdict="fail", reason=reason, series="", seed=1,
+            started=runinput.now(), seconds=61.5, emulated=True, cells=cells,
+        )  # fmt: skip
+        write_atomically(self.folder / resume.SUMMARY, summary)
+
+    def resumed(self, junitxml: Path | None = None) -> Summary:
+        progress = Progress(Console(file=self.out, width=200))
+        return Run.resumed(str(self.folder), progress, jobs=1, junitxml=junitxml).execute()
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    (tmp_path / "run").mkdir()
+    return Case(tmp_path / "run", monkeypatch)
+
+
+def test_a_run_that_was_cut_off_goes_on(case: Case) -> None:
+    case.cut_off({})
+    summary = case.resumed()
+    assert case.ran == [PATCHED.id]
+    assert [cell.id for cell in summary.cells] == [BASE.id, PATCHED.id]
+    assert (summary.verdict, summary.reason, len(summary.resumed)) == ("pass", "", 1)
+    assert runinput.load(str(case.folder))[1].resumed == summary.resumed
+    assert [one.name for one in summary.checks] == [NAME, "test_a", "test_a"]
+    assert case.of_series == 1
+
+
+def test_a_check_of_the_series_is_not_made_twice(case: Case) -> None:
+    case.cut_off({})
+    append(case.folder / run_module.RECORDS, check(SERIES, NAME))
+    assert [one.name for one in case.resumed().checks] == [NAME, "test_a", "test_a"]
+    assert case.of_series == 0
+
+
+def test_a_run_that_had_ended_is_shown_and_left_alone(case: Case) -> None:
+    case.cut_off({})
+    case.summarize("", BASE.record("fail"))
+    before = files(case.folder)
+    summary = case.resumed()
+    assert (summary.verdict, summary.seconds) == ("fail", 61.5)
+    assert "verdict: FAIL" in case.out.getvalue()
+    assert files(case.folder) == before
+    assert (case.ran, case.of_series) == ([], 0)
+
+
+def test_nothing_is_touched_where_the_emulator_is_another(case: Case) -> None:
+    case.cut_off({"QEMU": "7.2"})
+    before = files(case.folder)
+    with pytest.raises(InputChanged, match=r"QEMU: 7.2 then, 8.0 now"):
+        case.resumed()
+    assert files(case.folder) == before
+
+
+def test_nothing_is_touched_where_a_kernel_is_another(case: Case) -> None:
+    """Nor is a check of the series made before that is known."""
+    case.cut_off({"patched kernel": "xy"})
+    before = files(case.folder)
+    with pytest.raises(InputChanged, match=r"patched kernel: xy then, ab-patched now"):
+        case.resumed()
+    assert files(case.folder) == before
+    assert case.of_series == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InfraError("QEMU is missing")])
+def test_an_error_before_a_run_goes_on_is_none_of_the_run(
+    case: Case, error: BaseException | type[BaseException]
+) -> None:
+    def broken() -> str:
+        raise error
+
+    case.cut_off({})
+    case.emulator = broken
+    before = files(case.folder)
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        case.resumed()
+    assert files(case.folder) == before
+
+
+def test_a_record_that_cannot_be_read_changes_nothing(case: Case) -> None:
+    case.cut_off({})
+    (case.folder / "cells" / BASE.id / resume.RECORDS).write_text("no record\n")
+    before = files(case.folder)
+    with pytest.raises(InfraError, match="not a record"):
+        case.resumed()
+    assert files(case.folder) == before
