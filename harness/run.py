@@ -182,7 +182,7 @@ class Run:
         # Before all else: another version may have other options.
         found.agreed({"harness": runinput.harness()})
         options = _OPTIONS.validate_python(found.options)
-        options = replace(options, junitxml=junitxml, jobs=jobs or options.jobs)
+        options = replace(options, junitxml=junitxml or options.junitxml, jobs=jobs or options.jobs)
         try:
             os.chdir(found.cwd)
         except OSError as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -186,3 +187,14 @@ def test_a_record_that_cannot_be_read_changes_nothing(case: Case) -> None:
     with pytest.raises(InfraError, match="not a record"):
         case.resumed()
     assert files(case.folder) == before
+
+
+@pytest.mark.parametrize("asked", [None, "another.xml"])
+def test_the_copy_of_junit_xml_that_the_run_was_asked_for_is_made(
+    case: Case, tmp_path: Path, asked: str | None
+) -> None:
+    case.cut_off({}, replace(SERIES_OPTIONS, junitxml=tmp_path / "its.xml"))
+    case.resumed(tmp_path / asked if asked else None)
+    assert [path.name for path in tmp_path.glob("*.xml")] == [asked or "its.xml"]
+    junit = (case.folder / "junit.xml").read_bytes()
+    assert (tmp_path / (asked or "its.xml")).read_bytes() == junit
