@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.contract import Contract
 from harness.errors import UsageError
-from harness.inventory import AfMode, Inventory, KvmMode
+from harness.inventory import AfMode, Inventory, KvmMode, QemuHost
 from harness.results import Cell, KernelLabel, Outcome
 
 
@@ -63,11 +63,12 @@ def plan(
 ) -> tuple[PlannedCell, ...]:
     """Every cell of the matrix, base before patched so that a comparison comes early.
 
-    `hosts` and `kvm_modes` narrow it; empty means all. UsageError if nothing is left, or for a host
-    where no kernel can be booted. `cmdline` are boot arguments of every cell.
+    `hosts` and `kvm_modes` narrow it; empty means all that kernels can be booted on. UsageError if
+    nothing is left, or for a host in `hosts` that is none of these. `cmdline` are boot arguments of
+    every cell.
     """
     cells: list[PlannedCell] = []
-    for name in dict.fromkeys(hosts or inventory.hosts):
+    for name in dict.fromkeys(hosts or _bootable(inventory)):
         host = inventory.bootable(name)
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:
@@ -88,9 +89,27 @@ def plan(
                 )
                 for variant in (contract.variants if contract else ())
             ]
+    if not hosts and not _bootable(inventory):
+        raise UsageError(f"no host for a cell: {'; '.join(not_used(inventory, ()))}")
     if not cells:
         raise UsageError(
             f"no host has a KVM mode of {', '.join(kvm_modes)}; "
             "`kvm-harness hosts` lists what each can do"
         )
     return tuple(cells)
+
+
+def not_used(inventory: Inventory, hosts: Sequence[str]) -> tuple[str, ...]:
+    """Notes on hosts that a run which was asked for no hosts by name leaves out."""
+    if hosts:
+        return ()
+    bootable = _bootable(inventory)
+    return tuple(
+        f"not used: {name} (kind {host.kind}: no cell runs there yet)"
+        for name, host in inventory.hosts.items()
+        if name not in bootable
+    )
+
+
+def _bootable(inventory: Inventory) -> tuple[str, ...]:
+    return tuple(name for name, host in inventory.hosts.items() if isinstance(host, QemuHost))

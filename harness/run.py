@@ -39,7 +39,7 @@ from harness.kernel.build import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN
 from harness.kernel.series import Series
 from harness.kernel.source import Source
-from harness.plan import PlannedCell, plan
+from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
 from harness.progress import Progress
 from harness.records import append, read, write_atomically
@@ -286,6 +286,7 @@ class Run:
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
         self._notes.append(f"hosts are emulated by QEMU {emulator}")
+        self._notes += not_used(stock, options.hosts)
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += _narrowing(options)
         self._names = _check_selection(options)
@@ -551,7 +552,7 @@ def _narrowing(options: Options) -> list[str]:
 
 def _check_machines(stock: Inventory, options: Options, progress: Progress) -> None:
     """InfraError that names all that a machine of the lab lacks, before anything is built."""
-    for name in options.hosts or stock.hosts:
+    for name in options.hosts:
         host = stock.host(name)
         if isinstance(host, SshHost):
             with progress.stage(f"looking at {name}"):

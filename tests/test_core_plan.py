@@ -11,7 +11,7 @@ from harness import contract as contract_module
 from harness.contract import Contract, Variant
 from harness.errors import UsageError
 from harness.inventory import Inventory
-from harness.plan import PlannedCell, plan
+from harness.plan import PlannedCell, not_used, plan
 
 STOCK = Inventory.model_validate(
     {
@@ -122,3 +122,28 @@ def test_a_record_before_anything_is_proven(contract: Contract) -> None:
             cell.variant,
         )
         assert (record.build_id, record.boot_id, record.af_observed) == ("", "", None)
+
+
+LAB = {"kind": "ssh", "address": "10.0.0.5", "agent": True, "kvm_modes": ["vhe"]}
+
+
+def with_lab(*others: str) -> Inventory:
+    """An inventory with a machine of the lab, and those of the others that are named."""
+    plain = STOCK.model_dump(by_alias=True)
+    hosts = {"lab1": LAB, **{name: plain["hosts"][name] for name in others}}
+    return Inventory.model_validate({**plain, "hosts": hosts})
+
+
+def test_a_machine_where_no_cell_can_run_is_left_out_and_named(contract: Contract) -> None:
+    both = with_lab(*STOCK.hosts)
+    assert plan(both, contract) == plan(STOCK, contract)
+    assert not_used(both, ()) == ("not used: lab1 (kind ssh: no cell runs there yet)",)
+    assert not_used(both, ("n1",)) == ()
+    assert not_used(STOCK, ()) == ()
+
+
+def test_a_machine_where_no_cell_can_run_is_refused_if_it_is_asked_for() -> None:
+    with pytest.raises(UsageError, match="not booted there yet"):
+        plan(with_lab("n1"), None, hosts=("lab1",))
+    with pytest.raises(UsageError, match="no host for a cell: not used: lab1"):
+        plan(with_lab(), None)

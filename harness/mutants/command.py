@@ -24,7 +24,7 @@ from harness.mutants import judge, table
 from harness.mutants.report import markdown, text_report
 from harness.mutants.results import Build, Matrix, Ran, Result
 from harness.mutants.table import Mutant, Place
-from harness.plan import PlannedCell, plan
+from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
 from harness.progress import Progress
 from harness.records import write_atomically
@@ -234,6 +234,7 @@ class Mutants:
         if not self._subjects:
             raise UsageError("no selected mutant can show in the selected cells")
         self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
+        self._notes += not_used(stock, request.hosts)
         self._notes += self._narrowing()
         self._ground = prepare.ground(request.source or stock.defaults.source, self._progress)
         for subject in self._subjects:
