@@ -234,7 +234,7 @@ class Run:
         shown as it stands.
         """
         self._progress.say(f"run folder: {self.folder}")
-        with runinput.alone(self.folder):
+        with runinput.alone(self.folder) as self._lock:
             ended = resume.ended(self.folder) if self._goes_on else None
             summary = ended or self._execute_recorded()
         if show:
@@ -414,7 +414,15 @@ class Run:
             self._progress.say(f"resumed: {total - len(left)} of {total} cells had ended before")
         seen = resume.boot_ids(self.folder)
         with self._progress.stage(f"{len(left)} cells, {min(jobs, len(left))} at a time"):
-            run_cells(left, jobs=jobs, finished=finished, tick=tick, seen_boot_ids=seen)
+            run_cells(
+                left,
+                jobs=jobs,
+                finished=finished,
+                tick=tick,
+                seen_boot_ids=seen,
+                # A cell that outlives this process by a moment keeps others out for that long.
+                pass_fds=(self._lock,),
+            )
 
     def _spec(self, cell: PlannedCell, stock: Inventory, prepared: Prepared) -> CellSpec:
         options = self._options

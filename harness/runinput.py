@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from harness import __version__
+from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.paths import PROJECT
 from harness.records import write_atomically
@@ -26,6 +28,8 @@ from harness.runfolder import runs_home
 
 SCHEMA = 1
 NAME = "run.json"
+# The cells of a run that was killed get SIGKILL when it is gone: they may be there for a moment.
+ENDING_SECONDS = 5.0
 
 
 class InputChanged(UsageError):
@@ -91,17 +95,29 @@ def save(folder: Path, value: RunInput) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a run's folder to one process; UsageError if another works in it."""
+def alone(folder: Path) -> Iterator[int]:
+    """Keep a run's folder to one process and those that it gives the lock's descriptor to.
+
+    UsageError if others still work in it after ENDING_SECONDS.
+    """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"the run in {folder} has not ended: it is still at work") from None
-        yield
+        deadline = Deadline(ENDING_SECONDS)
+        while not _locked(handle):
+            if deadline.expired():
+                raise UsageError(f"the run in {folder} has not ended: it is still at work")
+            time.sleep(0.05)
+        yield handle
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def harness() -> str:

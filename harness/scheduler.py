@@ -39,11 +39,13 @@ def run_cells(
     finished: Callable[[CellSpec, Cell, tuple[Check, ...]], None],
     tick: Callable[[Sequence[str]], None],
     seen_boot_ids: frozenset[str] = frozenset(),
+    pass_fds: tuple[int, ...] = (),
 ) -> None:
     """Run every cell, `jobs` at a time and in order; a cell gets as long as its spec says.
 
     `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
     by Ctrl-C say, ends every process that is still there. `seen_boot_ids` are of boots before.
+    Each cell holds the descriptors `pass_fds` for as long as it lives.
     """
     waiting = list(specs)
     boot_ids = set(seen_boot_ids)
@@ -52,7 +54,7 @@ def run_cells(
         while waiting or running:
             while waiting and len(running) < jobs:
                 seen = {"seen_boot_ids": frozenset(boot_ids)}
-                running.append(_start(waiting.pop(0).model_copy(update=seen)))
+                running.append(_start(waiting.pop(0).model_copy(update=seen), pass_fds))
             for cell in [c for c in running if _over(c)]:
                 running.remove(cell)
                 record, checks = _result(cell)
@@ -69,7 +71,7 @@ def run_cells(
             proc.end(cell.process, grace=END_SECONDS)
 
 
-def _start(spec: CellSpec) -> _Running:
+def _start(spec: CellSpec, pass_fds: tuple[int, ...]) -> _Running:
     # A cell that was cut off by a kill has its folder, with its records.
     spec.folder.mkdir(parents=True, exist_ok=True)
     path = spec.folder / "spec.json"
@@ -81,6 +83,7 @@ def _start(spec: CellSpec) -> _Running:
             env=cell_environment(),
             stdout=out,
             stderr=out,
+            pass_fds=pass_fds,
         )
     return _Running(spec, process, Deadline(spec.cell_seconds), log)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,9 @@ class Case:
         folder = self.folder / "cells" / cell.id
         return SimpleNamespace(cell=cell, folder=folder, pytest_args=())
 
-    def _run_cells(self, specs: Any, *, finished: Any, **_: Any) -> None:
+    def _run_cells(self, specs: Any, *, finished: Any, pass_fds: tuple[int, ...], **_: Any) -> None:
+        # The lock of the run, which is on its folder.
+        assert [os.fstat(one).st_ino for one in pass_fds] == [self.folder.stat().st_ino]
         for spec in specs:
             self.ran.append(spec.cell.id)
             finished(spec, spec.cell.record("pass"), (check(spec.cell.id, "test_a"),))

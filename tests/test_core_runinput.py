@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +73,10 @@ def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         runinput.load("20261122-1")
 
 
-def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
+def test_one_process_at_a_time_works_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runinput, "ENDING_SECONDS", 0.0)
     hold = (
         "import sys, pathlib; from harness import runinput\n"
         "with runinput.alone(pathlib.Path(sys.argv[1])):\n"
@@ -88,6 +93,50 @@ def test_one_process_at_a_time_works_in_a_run(tmp_path: Path) -> None:
     holder.communicate()
     with runinput.alone(tmp_path):
         pass
+
+
+def test_a_run_is_at_work_until_its_cells_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real scheduler in a process that is killed; its cell outlives it until it is told."""
+    monkeypatch.setattr(runinput, "ENDING_SECONDS", 0.0)
+    hold = (
+        "import pathlib, subprocess, sys; from types import SimpleNamespace as N\n"
+        "from harness import proc, runinput, scheduler\n"
+        "def spawn(argv, *, env, stdout, stderr, pass_fds):\n"
+        " life = ['sh', '-c', 'echo cell; read x']\n"
+        " return subprocess.Popen(life, stdin=0, pass_fds=pass_fds)\n"
+        "proc.spawn, scheduler.write_atomically = spawn, lambda *_: None\n"
+        "spec = N(folder=pathlib.Path(sys.argv[1], 'cell'), cell_seconds=60, cell=N(id='c'))\n"
+        "spec.model_copy = lambda update: spec\n"
+        "with runinput.alone(pathlib.Path(sys.argv[1])) as lock:\n"
+        " scheduler.run_cells([spec], jobs=1, finished=print, tick=id, pass_fds=(lock,))"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline().startswith(b"cell")
+    holder.kill()
+    holder.wait()
+    with pytest.raises(UsageError, match="still at work"), runinput.alone(tmp_path):
+        pass
+    holder.stdin.close()
+    monkeypatch.undo()
+    holder.stdout.close()
+    with runinput.alone(tmp_path):
+        pass
+
+
+def test_a_lock_that_is_given_back_soon_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as first:
+        first.enter_context(runinput.alone(tmp_path))
+        monkeypatch.setattr(time, "sleep", lambda _: first.close())
+        with runinput.alone(tmp_path):
+            pass
 
 
 def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
