@@ -361,7 +361,9 @@ class SshShell:
         channel = self._channel
         out, err = _Stream(f"\n{mark} "), _Stream(f"\n{mark}\n")
         try:
-            _send_all(channel, script.encode(), deadline, what, self._alive)
+            # A shell that has ended, as sudo's does that wants a password, has said why.
+            with contextlib.suppress(_Gone):
+                _send_all(channel, script.encode(), deadline, what, self._alive)
             _pump(channel, out, err, deadline, what, self._alive)
             while not (out.ended(tail=True) and err.ended()):
                 # Also while output comes: a command may write a little now and then for ever.
