@@ -53,9 +53,14 @@ def _parse(line: bytes) -> Cell | Check:
 
 def write_atomically(path: Path, model: BaseModel) -> None:
     """Replace a JSON file so that a reader or a crash never meets half of it."""
+    write_text_atomically(path, model.model_dump_json(indent=2, by_alias=True) + "\n")
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """The same for any text, in UTF-8."""
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w", encoding="utf-8") as out:
-        out.write(model.model_dump_json(indent=2, by_alias=True) + "\n")
+        out.write(text)
         out.flush()
         os.fsync(out.fileno())
     temporary.rename(path)

@@ -7,9 +7,8 @@ private address behind two jump hosts is two machines.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import paramiko
@@ -20,6 +19,7 @@ from harness.errors import InfraError, UsageError
 from harness.inventory import SshServer
 from harness.kernel.cache import locked
 from harness.paths import state_home
+from harness.records import write_text_atomically
 
 LOCK_SECONDS = 20.0
 
@@ -87,15 +87,5 @@ def pin(path: Path, name: str, key: paramiko.PKey) -> None:
     """Pin a key, in place of another one if there is one. Several may do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f"{path.name}.lock"), Deadline(LOCK_SECONDS), "pinned host keys"):
-        _save(path, load(path) | {name: text_of(key)})
-
-
-def _save(path: Path, pins: Mapping[str, str]) -> None:
-    """Replace the file, so that a reader or a crash never meets half of it."""
-    text = "".join(f"{name} {key}\n" for name, key in sorted(pins.items()))
-    new = path.with_name(f".{path.name}.new")
-    with new.open("w", encoding="ascii") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    new.replace(path)
+        pins = load(path) | {name: text_of(key)}
+        write_text_atomically(path, "".join(f"{name} {pins[name]}\n" for name in sorted(pins)))
