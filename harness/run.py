@@ -27,7 +27,6 @@ from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
-from harness.hosts import command as hosts_command
 from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
@@ -566,7 +565,7 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
             with progress.stage(f"looking at {name}"):
                 findings = examine(name, host)
             for one in findings:
-                progress.say(f"{name}: {hosts_command.line(one)}")
+                progress.say(f"{name}: {one}")
             if missing := lacking(findings):
                 words = "\n".join(f"{one.what}: {one.words}" for one in missing)
                 raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")

@@ -15,7 +15,7 @@ from harness import inventory
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
 from harness.hosts import aside, health_command, pins
 from harness.hosts.examine import examine
-from harness.hosts.fitness import Finding, lacking
+from harness.hosts.fitness import lacking
 from harness.hosts.trust import Offer, trust
 from harness.inventory import QemuHost, SshHost
 from harness.printable import printable
@@ -82,13 +82,8 @@ def check(args: argparse.Namespace, console: Console) -> int:
     """Say what the host lacks."""
     findings = examine(args.host, inventory.load(args.inventory).ssh(args.host))
     for one in findings:
-        print(line(one))
+        print(one)
     return EXIT_ERROR if lacking(findings) else EXIT_PASS
-
-
-def line(finding: Finding) -> str:
-    """A finding as it is shown; the host chose some of its words."""
-    return printable(f"{finding.mark:8} {finding.what}: {finding.words}")
 
 
 def _trust(args: argparse.Namespace, console: Console) -> int:

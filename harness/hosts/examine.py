@@ -18,11 +18,10 @@ from harness.hosts.fitness import Finding, judge
 from harness.hosts.lease import Place
 from harness.hosts.leasing import MACHINE, look
 from harness.hosts.protocols import Shell
-from harness.hosts.route import open_shell
+from harness.hosts.route import CONTACT_SECONDS, open_shell
 from harness.inventory import SshHost
 
 CONSOLE = "console command"
-CONTACT_SECONDS = 30.0
 CONSOLE_SECONDS = 15.0
 # Serial over LAN takes seconds to connect and shows nothing of before: so it is said again.
 AGAIN_SECONDS = 1.0

@@ -9,6 +9,7 @@ from typing import Literal
 
 from harness.hosts.probe import TOOLS, Survey
 from harness.inventory import SshHost
+from harness.printable import printable
 
 FREE_MIB = 1024
 CLOCK_SECONDS = 60.0
@@ -25,6 +26,10 @@ class Finding:
     mark: Mark
     what: str
     words: str
+
+    def __str__(self) -> str:
+        """As it is shown; the host chose some of its words."""
+        return printable(f"{self.mark:8} {self.what}: {self.words}")
 
 
 def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:

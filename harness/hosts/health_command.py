@@ -13,10 +13,8 @@ from harness.errors import EXIT_PASS
 from harness.hosts import aside, gate, pins
 from harness.hosts.health import examine, in_use, remarks, sick
 from harness.hosts.leasing import look
-from harness.hosts.route import open_shell
+from harness.hosts.route import CONTACT_SECONDS, open_shell
 from harness.printable import printable
-
-CONTACT_SECONDS = 30.0
 
 
 def health(args: argparse.Namespace, console: Console) -> int:

@@ -20,6 +20,8 @@ from harness.hosts.ssh import HostKeyChanged, SshAddress, SshShell
 from harness.inventory import SshHost, SshServer
 
 Alive = Callable[[], None]
+# For a first look at a machine: to log in, and for what is asked then.
+CONTACT_SECONDS = 30.0
 
 
 def way_to(host: SshHost) -> tuple[SshServer, ...]:
