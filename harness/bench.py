@@ -19,6 +19,7 @@ from harness.deadline import Deadline
 from harness.errors import EXIT_PASS, InfraError
 from harness.hosts import qemu
 from harness.kernel import cache
+from harness.options import Options
 from harness.progress import Progress
 from harness.replay import (
     CMDLINE,
@@ -29,7 +30,7 @@ from harness.replay import (
     read_journal,
 )
 from harness.results import Cell, Summary
-from harness.run import Options, Run
+from harness.run import Run
 from harness.verdict import EXIT_CODES
 
 BARE_SECONDS = 300.0

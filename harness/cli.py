@@ -29,10 +29,11 @@ from harness.hosts import command as hosts_command
 from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
 from harness.mutants.table import TABLE
+from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
-from harness.run import Options, Run
+from harness.run import Run
 from harness.runinput import InputChanged
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
 

@@ -14,12 +14,13 @@ from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN, HarnessError, Us
 from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
 from harness.kernel.series import Series, prefix
+from harness.options import Options
 from harness.progress import Progress
 from harness.records import write_atomically
 from harness.report.each_patch import each_patch_report
 from harness.report.text import text_report
 from harness.results import EachPatch, Finding, PatchRecord, Summary
-from harness.run import Options, Run, Step, load_series
+from harness.run import Run, Step, load_series
 from harness.runfolder import make_run_folder
 from harness.verdict import Verdict
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import HarnessError, UsageError
+from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
 from harness.records import write_atomically
 from harness.results import Summary
-from harness.run import Options, Run
+from harness.run import Run
 from harness.runfolder import make_run_folder
 from harness.verdict import EXIT_CODES, Verdict, worst
 

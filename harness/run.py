@@ -30,7 +30,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
-from harness.inventory import Inventory, KvmMode, SshHost
+from harness.inventory import Inventory, SshHost
 from harness.kernel import lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
@@ -38,6 +38,7 @@ from harness.kernel.build import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN
 from harness.kernel.series import Series
 from harness.kernel.source import Source
+from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
 from harness.progress import Progress
@@ -55,46 +56,6 @@ from harness.without_kvm import build_without_kvm
 # Run-wide checks, beside those of the cells.
 RECORDS = "records.jsonl"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asked for; None and () mean the inventory's or the whole."""
-
-    inventory: Path | None = None
-    source: str | None = None
-    series: tuple[str, ...] = ()
-    mbox: Path | None = None
-    hosts: tuple[str, ...] = ()
-    kvm_modes: tuple[KvmMode, ...] = ()
-    base_only: bool = False
-    debug: bool = False
-    lines: bool = True
-    allow_other_base: bool = False
-    selftests: bool = False
-    linux_guest: bool = False
-    checks: tuple[Path, ...] = ()
-    pytest_args: tuple[str, ...] = ()
-    junitxml: Path | None = None
-    seed: int = 1
-    jobs: int = 0
-    output: Path | None = None
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether only some checks were asked for, or others than those of the harness."""
-        return bool({"-k", "-m"} & set(self.pytest_args) or self.checks)
-
-    @property
-    def selection(self) -> tuple[str, ...]:
-        """What pytest is told: without -k and --checks, a stress check runs only if -m names it."""
-        given = self.pytest_args
-        if "-m" not in given:
-            return given if self.narrowed else (*given, *prepare.EVERYDAY)
-        at = given.index("-m") + 1
-        if "stress" in given[at]:
-            return given
-        return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
 
 
 @dataclass(frozen=True)
@@ -287,7 +248,7 @@ class Run:
         self._notes.append(f"hosts are emulated by QEMU {emulator}")
         self._notes += not_used(stock, options.hosts)
         self._notes += [DEBUG_NOTE] if options.debug else []
-        self._notes += _narrowing(options)
+        self._notes += options.narrowing
         self._names = _check_selection(options)
         prepared = self._prepare(stock, series, contract)
         self._agree(_made(prepared))
@@ -545,16 +506,6 @@ def _contract_notes(source: Source, series: Series | None, contract: Contract) -
         if not one.applies_to(source.version)
     ]
     return notes + ([f"the series was posted against {contract.base}"] if contract.base else [])
-
-
-def _narrowing(options: Options) -> list[str]:
-    """What makes this less than a whole run, for whoever reads its verdict."""
-    parts = {
-        "hosts": " ".join(options.hosts),
-        "KVM modes": " ".join(options.kvm_modes),
-        "checks": " ".join([*options.pytest_args, *map(str, options.checks)]),
-    }
-    return [f"only some {name}: {text}" for name, text in parts.items() if text]
 
 
 def _check_machines(stock: Inventory, options: Options, progress: Progress) -> None:

@@ -21,12 +21,13 @@ from harness.errors import InfraError
 from harness.hosts import qemu
 from harness.kernel.apply import PatchedTree
 from harness.kernel.source import Source
+from harness.options import Options
 from harness.paths import PROJECT
 from harness.plan import PlannedCell
 from harness.progress import Progress
 from harness.records import append, write_atomically
 from harness.results import SERIES, Cell, Check, Summary
-from harness.run import Options, Run
+from harness.run import Run
 from harness.runinput import InputChanged
 
 OPTIONS = TypeAdapter(Options)

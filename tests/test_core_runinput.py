@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from harness import inputs, inventory, runinput
 from harness.cli import main
 from harness.errors import UsageError
-from harness.run import Options
+from harness.options import Options
 from harness.runinput import InputChanged
 
 OPTIONS = TypeAdapter(Options)

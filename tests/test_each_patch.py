@@ -20,9 +20,10 @@ from harness.errors import InfraError, UsageError
 from harness.kernel import series
 from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
+from harness.options import Options
 from harness.progress import Progress
 from harness.results import Cell, Check, EachPatch, Outcome, Summary
-from harness.run import Options, Step
+from harness.run import Step
 from harness.verdict import Verdict, worst
 
 End = Outcome | BaseException

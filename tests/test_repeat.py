@@ -14,10 +14,10 @@ from rich.console import Console
 
 from harness import repeat
 from harness.errors import InfraError, UsageError
+from harness.options import Options
 from harness.progress import Progress
 from harness.records import write_atomically
 from harness.results import Cell, Check, Outcome, Summary
-from harness.run import Options
 from harness.verdict import worst
 
 PASS: dict[str, Outcome] = {"test_a": "pass", "test_b": "pass"}

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a run is asked for, by the command line or by whatever makes runs of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import prepare
+from harness.inventory import KvmMode
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for; None and () mean the inventory's or the whole."""
+
+    inventory: Path | None = None
+    source: str | None = None
+    series: tuple[str, ...] = ()
+    mbox: Path | None = None
+    hosts: tuple[str, ...] = ()
+    kvm_modes: tuple[KvmMode, ...] = ()
+    base_only: bool = False
+    debug: bool = False
+    lines: bool = True
+    allow_other_base: bool = False
+    selftests: bool = False
+    linux_guest: bool = False
+    checks: tuple[Path, ...] = ()
+    pytest_args: tuple[str, ...] = ()
+    junitxml: Path | None = None
+    seed: int = 1
+    jobs: int = 0
+    output: Path | None = None
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether only some checks were asked for, or others than those of the harness."""
+        return bool({"-k", "-m"} & set(self.pytest_args) or self.checks)
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """What pytest is told: without -k and --checks, a stress check runs only if -m names it."""
+        given = self.pytest_args
+        if "-m" not in given:
+            return given if self.narrowed else (*given, *prepare.EVERYDAY)
+        at = given.index("-m") + 1
+        if "stress" in given[at]:
+            return given
+        return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
+
+    @property
+    def narrowing(self) -> list[str]:
+        """What makes this less than a whole run, for whoever reads its verdict."""
+        parts = {
+            "hosts": " ".join(self.hosts),
+            "KVM modes": " ".join(self.kvm_modes),
+            "checks": " ".join([*self.pytest_args, *map(str, self.checks)]),
+        }
+        return [f"only some {name}: {text}" for name, text in parts.items() if text]
