@@ -38,7 +38,7 @@ from harness.inventory import QemuHost
 from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
-from harness.results import Cell
+from harness.results import Cell, af_seen
 from harness.selftests.build import Selftests
 
 # What the host showed of its CPUs and of who manages the access flag there.
@@ -198,9 +198,7 @@ def _check(spec: CellSpec, facts: dict[str, object], plugin: CellPlugin) -> None
     """Run pytest over the checks; the plugin records each of them."""
     args = [*PYTEST_ARGS, "--rootdir", str(spec.folder), *spec.pytest_args]
     status = pytest.main(args, plugins=[plugin])
-    facts["af_observed"] = plugin.af_observed
-    if plugin.af_cpus:
-        facts["af_cpus"] = plugin.af_cpus
+    facts |= af_seen(plugin.checks)
     if plugin.death is not None:
         raise plugin.death
     if status == pytest.ExitCode.INTERRUPTED:

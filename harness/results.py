@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -116,6 +117,18 @@ class Cell(_Model):
     """The whole text of each, with file and line; relative to the run folder, "" for none."""
     boot_seconds: float = 0.0
     seconds: float = 0.0
+
+
+def af_seen(checks: Iterable[Check]) -> dict[str, object]:
+    """What a cell's record has of who was seen to set the access flag: the last that was seen.
+
+    Without `af_cpus` where no check looked at each kind of CPU: what is expected stays then.
+    """
+    seen: dict[str, object] = {"af_observed": None}
+    for check in checks:
+        seen |= {"af_observed": check.af_observed} if check.af_observed else {}
+        seen |= {"af_cpus": check.af_cpus} if check.af_cpus else {}
+    return seen
 
 
 class Kernel(_Model):

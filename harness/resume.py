@@ -20,7 +20,7 @@ from harness.cell import BOOTED, Booted, CellSpec
 from harness.checks.plugin import HUNG_LIMIT, check_folder
 from harness.errors import GuestEnd
 from harness.records import append, read
-from harness.results import Cell, Check, Summary
+from harness.results import Cell, Check, Summary, af_seen
 
 RECORDS = "records.jsonl"
 SUMMARY = "summary.json"
@@ -62,14 +62,12 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
         end = {"outcome": "pass"}
     else:
         return None
-    observed = [check.af_observed for check in checks if check.af_observed]
     took = (booted.boot_seconds if booted else 0.0) + sum(check.seconds for check in checks)
     return spec.cell.record().model_copy(
         update={
             **(booted.model_dump() if booted else {}),
             **end,
-            "af_observed": observed[-1] if observed else None,
-            "af_cpus": next((check.af_cpus for check in checks if check.af_cpus), ()),
+            **af_seen(checks),
             "splats": splatlog.records(splatlog.findings(spec.folder)),
             "seconds": round(took, 3),
         }

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,7 +13,7 @@ from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.contract import BASE
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.records import append, read
-from harness.results import Check
+from harness.results import Check, CpuAf, af_seen
 
 HEAD = """
 import pytest
@@ -371,7 +371,8 @@ def test_does_not(claim):
     claim.observe("seen")
 """
     checks, plugin = run_checks(text, tmp_path, monkeypatch)
-    assert [(kind.cpus, kind.observed) for kind in plugin.af_cpus] == [("0", "hardware")]
+    kinds = cast(tuple[CpuAf, ...], af_seen(plugin.checks)["af_cpus"])
+    assert [(kind.cpus, kind.observed) for kind in kinds] == [("0", "hardware")]
     assert checks["test_looks"].observed == "()"
 
 
@@ -402,7 +403,7 @@ def test_a_cell_that_was_cut_off_goes_on_from_its_records(
     checks, plugin = run_checks(GOES_ON, tmp_path, monkeypatch, earlier=done)
     assert list(checks) == ["test_some[done]", "test_some[left]", "test_whole"]
     assert checks["test_some[done]"] == done
-    assert plugin.af_observed == "hardware"
+    assert af_seen(plugin.checks)["af_observed"] == "hardware"
 
 
 def test_a_hang_before_the_cut_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

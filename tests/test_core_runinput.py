@@ -73,6 +73,12 @@ def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         runinput.load("20261122-1")
 
 
+def started(program: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A process with this program, which is given a run's folder."""
+    argv = [sys.executable, "-c", program, str(folder)]
+    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 def test_one_process_at_a_time_works_in_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,9 +88,7 @@ def test_one_process_at_a_time_works_in_a_run(
         "with runinput.alone(pathlib.Path(sys.argv[1])):\n"
         " print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    holder = started(hold, tmp_path)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(UsageError, match="still at work"), runinput.alone(tmp_path):
@@ -112,9 +116,7 @@ def test_a_run_is_at_work_until_its_cells_are_gone(
         "with runinput.alone(pathlib.Path(sys.argv[1])) as lock:\n"
         " scheduler.run_cells([spec], jobs=1, finished=print, tick=id, pass_fds=(lock,))"
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    holder = started(hold, tmp_path)
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stdout.readline().startswith(b"cell")

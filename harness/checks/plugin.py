@@ -44,11 +44,10 @@ from harness.guest_replies import GuestDataLost
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
-from harness.inventory import AfMode
 from harness.observe.af import Expected
 from harness.observe.unproven import Unproven
 from harness.records import append, read
-from harness.results import Check, CpuAf, Outcome
+from harness.results import Check, Outcome
 
 if TYPE_CHECKING:
     from harness.cell import CellSpec
@@ -80,22 +79,18 @@ class CellPlugin:
         self._contract = load_contract(spec.contract, spec.base_contract)
         self._records = spec.folder / "records.jsonl"
         # A cell that was cut off by a kill goes on from its records (harness/resume.py).
-        self._earlier = [one for one in read(self._records) if isinstance(one, Check)]
+        self.checks = [one for one in read(self._records) if isinstance(one, Check)]
+        """Those that have ended, in any boot of the cell."""
         self._collector = Collector(shell)
         self._claim: Claim | None = None
         self._error: BaseException | None = None
         self._phase = ""
         self._seconds = 0.0
         self._deadline = Deadline(spec.check_seconds)
-        self._hung = sum(check.death == "livelock" for check in self._earlier)
+        self._hung = sum(check.death == "livelock" for check in self.checks)
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
         self._expected_af = expected_af
-        self.af_observed: AfMode | None = None
-        self.af_cpus: tuple[CpuAf, ...] = ()
-        for check in self._earlier:
-            self.af_observed = check.af_observed or self.af_observed
-            self.af_cpus = check.af_cpus or self.af_cpus
 
     # ---- fixtures ---------------------------------------------------------------------------
 
@@ -171,7 +166,7 @@ class CellPlugin:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         """Put what judges the whole boot at its end, and leave out what has a record already."""
-        done = {check.name for check in self._earlier}
+        done = {check.name for check in self.checks}
         config.hook.pytest_deselected(items=[item for item in items if item.name in done])
         items[:] = [item for item in items if item.name not in done]
         items.sort(key=lambda item: item.get_closest_marker("last") is not None)
@@ -199,9 +194,9 @@ class CellPlugin:
             result = yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        append(self._records, self._check(item))
-        self.af_observed = self._claim.af_observed or self.af_observed
-        self.af_cpus = self._claim.af_cpus or self.af_cpus
+        check = self._check(item)
+        append(self._records, check)
+        self.checks.append(check)
         self._claim = None
         return result
 
