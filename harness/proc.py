@@ -25,8 +25,10 @@ DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 # If the harness was killed before setpriv was that far, the program has another parent by now.
 # The shell exports PWD; a program shall get the environment that it was given and no more.
 CHECK_PARENT = ("sh", "-c", '[ $PPID = "$0" ] || exit 125; unset PWD; exec "$@"')
-_ended: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 CONTAIN = ("bwrap", "--die-with-parent", "--unshare-pid", "--dev-bind", "/", "/", "--proc", "/proc")
+# A pipe that is at its end once this process is dead: it alone has the other end.
+_LIFELINE, _held = os.pipe()
+_ended: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,21 @@ class Completed:
     def tail(self, lines: int = 20) -> str:
         """The last lines of its error output, or of its output if it wrote no errors."""
         return "\n".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-lines:])
+
+
+def if_alive() -> tuple[str, ...]:
+    """What to put before a program in a PID namespace, so that it does not start for the dead.
+
+    bwrap's first process inside asks to die with the one outside, and would not be told of a death
+    before that. When this runs it has asked, so it is enough that the harness lives here. Leaves
+    neither the lifeline nor bash's variables behind. For spawn() only, which hands the lifeline on.
+    """
+    script = (
+        "dd if=/proc/self/fd/$0 of=/dev/null count=1 iflag=nonblock status=none 2>/dev/null"
+        ' && exit 125; eval "exec $0<&-";'
+        ' exec env -u _ -u PWD -u OLDPWD -u SHLVL -- "$@"'
+    )
+    return ("bash", "-c", script, str(_LIFELINE))
 
 
 def spawn(
@@ -59,7 +76,7 @@ def spawn(
     Call it from a thread that lives as long as the program shall: PR_SET_PDEATHSIG (prctl(2))
     follows the thread, not the process. InfraError if the program does not exist.
     """
-    contain = CONTAIN if contained else ()
+    contain = (*CONTAIN, *if_alive()) if contained else ()
     wrapped = [*DIE_WITH_PARENT, *CHECK_PARENT, str(os.getpid()), *contain, *argv]
     for program in (*DIE_WITH_PARENT[:1], *CHECK_PARENT[:1], *contain[:1], argv[0]):
         if shutil.which(program, path=None if env is None else env.get("PATH")) is None:
@@ -72,7 +89,7 @@ def spawn(
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
-        pass_fds=pass_fds,
+        pass_fds=(_LIFELINE, *pass_fds),
     )
 
 

@@ -157,6 +157,19 @@ def test_does_not_start_for_a_harness_that_is_dead_already(
     assert not running(token)
 
 
+def test_does_not_start_inside_once_the_harness_is_dead(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before bwrap asked to die with it: the other end of the lifeline is gone."""
+    end, other = os.pipe()
+    os.close(other)
+    monkeypatch.setattr(proc, "_LIFELINE", end)
+    process = proc.spawn(["sh", "-c", f"sleep 60; : {token}"], contained=True)
+    os.close(end)
+    assert process.wait(10) == 125
+    assert not running(token)
+
+
 def test_end_leaves_no_zombie() -> None:
     process = proc.spawn(["sleep", "60"])
     proc.end(process)
@@ -186,7 +199,13 @@ def test_ending_again_harms_no_stranger(monkeypatch: pytest.MonkeyPatch) -> None
     assert killed == []
 
 
-def test_environment_is_exactly_what_is_given() -> None:
+@pytest.mark.parametrize("contained", [False, True])
+def test_environment_is_exactly_what_is_given(contained: bool) -> None:
     env = {"PATH": os.environ["PATH"], "ONLY": "this"}
-    done = proc.run(["env"], deadline=soon(), what="x", env=env)
+    done = proc.run(["env"], deadline=soon(), what="x", env=env, contained=contained)
     assert sorted(done.stdout.splitlines()) == sorted(f"{k}={v}" for k, v in env.items())
+
+
+def test_what_is_contained_holds_no_lifeline() -> None:
+    done = proc.run(["ls", "/proc/self/fd"], deadline=soon(), what="x", contained=True)
+    assert done.stdout.split() == ["0", "1", "2", "3"]  # ls has the folder open

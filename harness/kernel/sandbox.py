@@ -75,7 +75,7 @@ class Sandbox:
         for name, value in {**_ENV, **self.environment}.items():
             args += ["--setenv", name, value]
         args += ["--remount-ro", "/"]
-        return [*args, "--chdir", str(self.directory), "--", *command]
+        return [*args, "--chdir", str(self.directory), "--", *proc.if_alive(), *command]
 
 
 def run(
