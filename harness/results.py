@@ -143,6 +143,42 @@ class Kernel(_Model):
     build_seconds: float
 
 
+Effect = Literal["better", "worse", "same", "inconclusive"]
+
+
+class Figure(_Model):
+    """One quantity, measured on the base kernel and on the patched one in like conditions."""
+
+    metric: str
+    """Its name: letters, digits, `-`."""
+    what: str
+    """What was measured, in words."""
+    unit: str
+    """Such as "instructions per page, under TCG"."""
+    host: str
+    kvm_mode: KvmMode
+    af_mode: AfMode
+    variant: str = ""
+    """The boot variant of both kernels, "" for none."""
+    more_is_better: bool = False
+    base: tuple[float, ...]
+    """One value for each repetition, in their order."""
+    patched: tuple[float, ...]
+    effect: float | None = None
+    """Patched against base, relative: -0.12 is 12 % less. None if it could not be told."""
+    low: float | None = None
+    high: float | None = None
+    """The confidence interval of `effect`."""
+    confidence: float = 0.95
+    smallest: float | None = None
+    """The smallest relative effect that this many repetitions could have shown."""
+    verdict: Effect
+    reason: str = ""
+    """Why it is inconclusive, or what the verdict rests on."""
+    evidence: tuple[str, ...] = ()
+    """Files in the run folder, relative to it."""
+
+
 class Summary(_Model):
     """summary.json: one run, whole."""
 
@@ -167,6 +203,7 @@ class Summary(_Model):
     kernels: tuple[Kernel, ...] = ()
     cells: tuple[Cell, ...] = ()
     checks: tuple[Check, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 Finding = Literal["good", "bad", "unknown"]
