@@ -141,6 +141,8 @@ class Kernel(_Model):
     config_sha256: str
     cached: bool
     build_seconds: float
+    compiler: str = ""
+    """What compiler and linker say of themselves, "" in a record from before there was this."""
 
 
 Effect = Literal["better", "worse", "same", "inconclusive"]
@@ -190,6 +192,14 @@ class Summary(_Model):
     """Why there is no better verdict, in a sentence."""
     series: str
     series_digest: str = ""
+    message_id: str = ""
+    """Of the series' cover letter or first patch, without <>; else what its contract says."""
+    subject: str = ""
+    """Of that mail, with its tags."""
+    patches: tuple[str, ...] = ()
+    """The subjects of the patches, without tags, in their order."""
+    whole: bool = False
+    """Whether nothing was left out: all patches, hosts, KVM modes and everyday checks."""
     seed: int
     started: str
     """UTC, ISO 8601."""
@@ -197,6 +207,8 @@ class Summary(_Model):
     """When the run went on after a kill, each time; UTC, ISO 8601."""
     seconds: float
     emulated: bool
+    emulator: str = ""
+    """What emulates hosts, with its version."""
     debug: bool = False
     """Whether the kernels are debug kernels: KASAN, lockdep and their like."""
     notes: tuple[str, ...] = ()

@@ -118,6 +118,8 @@ class Run:
         self._series_checks: tuple[Check, ...] = ()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
+        self._message_id = ""
+        self._emulator = ""
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._goes_on = earlier is not None
@@ -232,6 +234,7 @@ class Run:
         if series is not None:
             note = series_module.check_message_id(series, contract.message_id)
             self._notes += [note] if note else []
+            self._message_id = series.message_id or contract.message_id or ""
         _check_machines(stock, options, self._progress)
         emulator = qemu.check_qemu()
         self._agree(inputs.chosen(stock, series, options.checks, emulator))
@@ -245,7 +248,8 @@ class Run:
         )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
-        self._notes.append(f"hosts are emulated by QEMU {emulator}")
+        self._emulator = f"QEMU {emulator}"
+        self._notes.append(f"hosts are emulated by {self._emulator}")
         self._notes += not_used(stock, options.hosts)
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += options.narrowing
@@ -329,6 +333,7 @@ class Run:
                 config_sha256=kernel.config_sha256,
                 cached=kernel.cached,
                 build_seconds=round(kernel.seconds, 1),
+                compiler=kernel.compiler,
             ),
         )
         return kernel
@@ -438,6 +443,7 @@ class Run:
         found = verdict.of_run(cells, self._series_checks)
         if reason and found != "fail":
             found = "error"
+        series = self._series
         notes = tuple(self._notes)
         if verdict.only_base_failed(cells):
             notes += ("only the base kernel failed: the series may be the repair",)
@@ -448,13 +454,18 @@ class Run:
             harness=__version__,
             verdict=found,
             reason=reason,
-            series=self._series.name if self._series else "",
-            series_digest=self._series.digest if self._series else "",
+            series=series.name if series else "",
+            series_digest=series.digest if series else "",
+            message_id=self._message_id,
+            subject=series.subject if series else "",
+            patches=tuple(patch.subject for patch in series.patches) if series else (),
+            whole=self._whole and not self._options.narrowing,
             seed=self._options.seed,
             started=self._input.started,
             resumed=self._input.resumed,
             seconds=round(time.monotonic() - self._clock, 3),
             emulated=True,
+            emulator=self._emulator,
             debug=self._options.debug,
             notes=notes,
             kernels=self._kernels,

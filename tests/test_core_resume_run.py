@@ -76,7 +76,7 @@ class Case:
     def _kernel(self, label: str, *_: Any) -> Any:
         return SimpleNamespace(
             release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
-            seconds=0.0,
+            seconds=0.0, compiler="gcc 12",
         )  # fmt: skip
 
     def _without_kvm(self, *_: Any, **__: Any) -> Check:
@@ -120,6 +120,32 @@ class Case:
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     (tmp_path / "run").mkdir()
     return Case(tmp_path / "run", monkeypatch)
+
+
+def test_the_record_says_what_was_tested_and_with_what(case: Case) -> None:
+    case.cut_off({})
+    summary = case.resumed()
+    assert summary.emulator == "QEMU 8.0"
+    assert {kernel.compiler for kernel in summary.kernels} == {"gcc 12"}
+    assert summary.message_id == ""
+    assert summary.patches == ("access-fault-sets-nothing.patch",)
+    assert summary.subject == "", "a bare diff has none"
+
+
+@pytest.mark.parametrize(
+    ("narrowing", "whole"),
+    [
+        ({}, True),
+        ({"hosts": ("n1",)}, False),
+        ({"kvm_modes": ("vhe",)}, False),
+        ({"pytest_args": ("-k", "a")}, False),
+    ],
+)
+def test_only_a_run_that_leaves_nothing_out_is_whole(
+    case: Case, narrowing: dict[str, Any], whole: bool
+) -> None:
+    case.cut_off({}, replace(SERIES_OPTIONS, **{"hosts": (), "kvm_modes": (), **narrowing}))
+    assert case.resumed().whole == whole
 
 
 def test_a_run_that_was_cut_off_goes_on(case: Case) -> None:

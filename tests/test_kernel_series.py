@@ -78,6 +78,7 @@ def test_an_mbox_with_replies_out_of_order_and_two_revisions(tmp_path: Path) -> 
     loaded = series.load(spec)
     assert subjects(loaded) == ["one", "two"]
     assert loaded.message_id == "v2-0@example.org"
+    assert loaded.subject == "[PATCH v2 0/2] cover"
 
 
 def test_a_compressed_mbox(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import proc
 from harness.deadline import Deadline
@@ -69,6 +69,7 @@ class Kernel(BaseModel):
     `build_id` is the GNU build id in hex, to be compared with /sys/kernel/notes; `release` what
     uname -r shows; `seconds` what the build took when it was made, `steps` how many commands
     kbuild ran. `build_dir` is kept for a base kernel, and for a patched one where it was asked for.
+    `compiler` is what compiler and linker say of themselves.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +90,8 @@ class Kernel(BaseModel):
     seconds: float
     steps: int
     cached: bool = True
+    # Not in the cache's file: the key has it, and a cache may serve other versions of this.
+    compiler: str = Field(default="", exclude=True)
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def build(
         if kernel is not None and base is not None and kernel.build_id == base.build_id:
             raise InfraError(f"{job.what} gave a kernel with the base's build id {base.build_id}")
         if kernel is not None:
-            return kernel.model_copy(update={"cached": not entry.fresh})
+            return kernel.model_copy(update={"cached": not entry.fresh, "compiler": tools.compiler})
         cache.discard("builds", key)
     raise InfraError(f"the cache entry {entry.path} is damaged again right after it was made")
 

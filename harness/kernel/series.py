@@ -45,6 +45,7 @@ class Series:
     """Patches in the order in which they apply.
 
     `digest` is of their diffs in that order and of nothing else: not names, subjects or authors.
+    `message_id` and `subject` are those of the cover letter, or of the first patch.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Series:
     digest: str
     base_commit: str | None = None
     message_id: str | None = None
+    subject: str = ""
     contract: Path | None = None
 
     @property
@@ -344,14 +346,16 @@ def _series(
     bases = sorted({b.decode() for m in related for b in _BASE.findall(m.mail.body)})
     if len(bases) > 1:
         raise UsageError(f"series {name} names more than one base-commit: {', '.join(bases)}")
-    ids = [m.mail.message_id for m in reversed(related) if m.mail.message_id]
-    covers = [i for m in related if _is_cover(m) and (i := m.mail.message_id)]
+    sent = [m for m in related if m.mail.message_id]
+    covers = [m for m in sent if _is_cover(m)]
+    head = (covers[-1:] or sent[:1] or related[:1])[0].mail
     return Series(
         name=name,
         patches=patches,
         digest=digest_of([patch.diff for patch in patches]),
         base_commit=base or (bases[0] if bases else None),
-        message_id=covers[-1] if covers else (ids[-1] if ids else None),
+        message_id=head.message_id,
+        subject=head.subject,
         contract=contract,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ class Toolchain:
 
     identity: str
     tuxmake: str
+
+    @property
+    def compiler(self) -> str:
+        """The versions of gcc and ld for arm64, in a line."""
+        found = re.findall(r"^(?:gcc version|GNU ld) .*", self.identity, re.MULTILINE)
+        return ", ".join([f"{PREFIX}{line.strip()}" for line in found[:1]] + found[1:2])
 
 
 def find(deadline: Deadline) -> Toolchain:
