@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import re
 
-# C0 and C1 but for tab and newline, and what reverses the direction of text (Unicode's UAX #9).
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 but for tab and newline, what changes the direction of text (Unicode's UAX #9), and
+# halves of surrogate pairs, which no encoding can write.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def printable(text: str, indent: str = "    ") -> str:
@@ -20,6 +23,26 @@ def printable(text: str, indent: str = "    ") -> str:
     """
     lines = text.replace("\r\n", "\n").split("\n")
     return f"\n{indent}".join(_CONTROL.sub(_spelt, line) for line in lines)
+
+
+def one_line(text: str) -> str:
+    """The text without control characters in one line, white space of any kind as one space."""
+    return " ".join(printable(" ".join(text.split())).split())
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, or its first `limit` characters and how many more there are."""
+    over = len(text) - limit
+    return text if over <= 0 else f"{text[:limit]} [and {over} characters more]"
+
+
+def plain_name(text: str) -> str:
+    """A name of which nothing is left that any format gives a meaning to.
+
+    For hosts, checks and their like, which are short and have only letters, digits and `_.+-[]` in
+    a run of this harness; "_" stands for everything else.
+    """
+    return re.sub(r"[^A-Za-z0-9_.+=\[\]()/ -]", "_", " ".join(text.split()))[:80] or "_"
 
 
 def _spelt(match: re.Match[str]) -> str:

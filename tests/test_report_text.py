@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import pytest
 from rich.console import Console
 
-from harness.report.text import EMULATION, MAX_EVIDENCE, MAX_SPLATS, short_name, text_report
+from harness.report.matrix import short_name
+from harness.report.text import EMULATION, MAX_EVIDENCE, MAX_SPLATS, text_report
 from harness.results import SERIES, Cell, Check, KernelLabel, Outcome, Splat, Summary
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
@@ -193,7 +194,7 @@ def test_every_outcome(outcome: Outcome) -> None:
         assert "observed: 4095 young" in text
         assert "reason:   because" in text
         assert "evidence: cells/x/dump.txt" in text
-    assert f"1 cells, 1 {outcome}; 62 s)" in text
+    assert f"(1 cell, 1 {outcome}; 62 s)" in text
 
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.mutants.judge import GOOD, failed
 from harness.mutants.results import Matrix, Result
 from harness.printable import printable
-from harness.report.text import short_name
+from harness.report.matrix import short_name
 
 _STYLES = {
     "caught": "green",

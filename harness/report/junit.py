@@ -15,8 +15,14 @@ from xml.etree import ElementTree as ET
 from harness.observe.splats import counted
 from harness.results import SERIES, Cell, Check, Outcome, Summary
 
-# XML 1.0 has no way to write other control characters, and a log may hold any.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# XML 1.0 has no way to write other control characters, and a log may hold any. Those of C1 and what
+# changes the direction of text it can write, but a terminal and a viewer would obey them.
+_NOT_XML = re.compile(
+    "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    "|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
+EARLY = "all cells ran"
+CELL = "cell"
 _TAGS = {"fail": "failure", "error": "error", "skip": "skipped", "unproven": "skipped"}
 
 
@@ -25,7 +31,7 @@ def junit(run: Summary) -> str:
     root = ET.Element("testsuites", name="kvm-harness", time=f"{run.seconds:.3f}")
     if run.reason:
         early = ET.SubElement(root, "testsuite", name="run", time=f"{run.seconds:.3f}")
-        early.append(_case("run", "all cells ran", "error", run.reason, 0.0, ""))
+        early.append(_case("run", EARLY, "error", run.reason, 0.0, ""))
         _count(early, ["error"])
     own = [check for check in run.checks if check.cell == SERIES]
     if own:
@@ -44,12 +50,12 @@ def _suite(
     name: str, seconds: float, checks: Sequence[Check], end: tuple[Outcome, str] = ("pass", "")
 ) -> ET.Element:
     """A suite of checks; `end` is how the cell itself ended, and why if that is to be told."""
-    suite = ET.Element("testsuite", name=name, time=f"{seconds:.3f}")
+    suite = ET.Element("testsuite", name=_clean(name), time=f"{seconds:.3f}")
     outcomes: list[str] = []
     outcome, reason = end
     if reason:
         outcomes.append(outcome)
-        suite.append(_case(name, "cell", outcome, reason, 0.0, ""))
+        suite.append(_case(name, CELL, outcome, reason, 0.0, ""))
     for check in checks:
         outcomes.append(check.outcome)
         text = "\n".join(
@@ -84,7 +90,7 @@ def _count(suite: ET.Element, outcomes: Sequence[str]) -> None:
 def _case(
     cell: str, name: str, outcome: str, message: str, seconds: float, text: str
 ) -> ET.Element:
-    case = ET.Element("testcase", classname=cell, name=_clean(name), time=f"{seconds:.3f}")
+    case = ET.Element("testcase", classname=_clean(cell), name=_clean(name), time=f"{seconds:.3f}")
     if outcome in _TAGS:
         words = f"unproven: {message}" if outcome == "unproven" else message
         node = ET.SubElement(case, _TAGS[outcome], message=_clean(words))
@@ -95,4 +101,4 @@ def _case(
 
 
 def _clean(text: str) -> str:
-    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
