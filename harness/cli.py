@@ -33,6 +33,7 @@ from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
+from harness.report import command as report_command
 from harness.run import Run
 from harness.runinput import InputChanged
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
@@ -126,6 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
     _add_run_options(again)
     again.set_defaults(command=_repeat)
+
+    told = commands.add_parser("report", help="show a run again, in a form for others")
+    report_command.add_options(told)
 
     wrong = commands.add_parser("mutants", help="test the checks on kernels wrong on purpose")
     _add_mutants_options(wrong)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""On what a run was done, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from harness.results import CpuAf, Kernel, KernelLabel, Summary
+
+UNFINISHED = "The run has not come to its end"
+
+
+def cpus(run: Summary) -> Mapping[str, tuple[str, ...]]:
+    """The kinds of CPU of each host, by its name; none where no cell got as far as to tell."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in run.cells:
+        kinds = found.setdefault(cell.host, {})
+        kinds.update(dict.fromkeys(cpu(kind) for kind in cell.af_cpus))
+    return {host: tuple(kinds) for host, kinds in found.items()}
+
+
+def cpu(kind: CpuAf) -> str:
+    """One kind of CPU: "Neoverse N1, MIDR_EL1 0x414fd0c1, CPUs 0-3"."""
+    return f"{kind.model or 'unknown CPU'}, MIDR_EL1 {kind.midr}, CPUs {kind.cpus}"
+
+
+def message_id(run: Summary) -> str:
+    """That of the series, without <>; "" if there is none, or none that a header could hold."""
+    sound = len(run.message_id) <= 256 and re.fullmatch(r"[!-;=?A-~]+@[!-;=?A-~]+", run.message_id)
+    return run.message_id if sound else ""
+
+
+def kernels(run: Summary) -> Mapping[KernelLabel, Kernel]:
+    """The kernels that were built, by their labels."""
+    return {kernel.label: kernel for kernel in run.kernels}
+
+
+def notes(run: Summary) -> tuple[str, ...]:
+    """What a reader must know, less what the lines on the hosts say already."""
+    emulated = f"hosts are emulated by {run.emulator}"
+    return tuple(note for note in run.notes if note != emulated)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every form of one run says the same numbers, read back from the form itself."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from xml.etree import ElementTree as ET
+
+import pytest
+from report_runs import random_run
+from rich.console import Console
+
+from harness.report.counts import ORDER, Counts, count
+from harness.report.junit import CELL, EARLY, junit
+from harness.report.kcidb import ROOT, STATUS, kcidb
+from harness.report.ktap import EARLY as KTAP_EARLY
+from harness.report.ktap import ktap
+from harness.report.mail import mail
+from harness.report.markdown import markdown
+from harness.report.text import text_report
+from harness.results import Outcome, Summary
+from harness.selftests import ktap as reader
+
+SEEDS = range(40)
+
+
+def nothing(path: str) -> None:
+    """No run folder."""
+
+
+def counts(cells: int, outcomes: Iterable[Outcome]) -> Counts:
+    found = Counter(outcomes)
+    return Counts(cells, {kind: found[kind] for kind in ORDER})
+
+
+def in_words(text: str) -> Counts:
+    """From the sentence that text, Markdown and mail have: "(15 cells, 434 pass; ...)"."""
+    (words,) = re.findall(r"\((\d+ cells?(?:, \d+ [a-z]+)*)[;)]", " ".join(text.split()))
+    numbers = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", words)}
+    cells = numbers.pop("cells", 0) + numbers.pop("cell", 0)
+    return Counts(cells, {kind: numbers.pop(kind, 0) for kind in ORDER})
+
+
+def of_text(run: Summary) -> Counts:
+    out = io.StringIO()
+    Console(file=out, width=200, highlight=False).print(text_report(run))
+    return in_words(out.getvalue())
+
+
+def of_mail(run: Summary) -> Counts:
+    message = email.message_from_bytes(mail(run, nothing).encode(), policy=email.policy.default)
+    return in_words(message.get_content())
+
+
+def of_markdown(run: Summary) -> Counts:
+    """From the sentence; the rows of the matrix are as many as the cells."""
+    text = markdown(run, nothing)
+    rows = [
+        line for line in text.split("\n") if re.match(r"\| \S+ \| (vhe|nvhe|protected) \|", line)
+    ]
+    found = in_words(text)
+    assert len(rows) == found.cells
+    return found
+
+
+def of_junit(run: Summary) -> Counts:
+    """A case for each check; those of a cell's own end and of the run's are not counted."""
+    root = ET.fromstring(junit(run))
+    suites = [suite for suite in root if suite.get("name") not in ("series", "run")]
+    cases = [case for case in root.iter("testcase") if case.get("name") not in (CELL, EARLY)]
+    return counts(len(suites), map(_junit_outcome, cases))
+
+
+def _junit_outcome(case: ET.Element) -> Outcome:
+    tags: Mapping[str, Outcome] = {"failure": "fail", "error": "error", "skipped": "skip"}
+    for node in case:
+        if node.tag in tags:
+            unproven = node.get("message", "").startswith("unproven: ")
+            return "unproven" if unproven else tags[node.tag]
+    return "pass"
+
+
+def of_ktap(run: Summary) -> Counts:
+    results = reader.parse(ktap(run))
+    assert results.problems == ()
+    cells = [point for point in results.points if point.name not in ("series", KTAP_EARLY)]
+    for point in results.points:
+        assert point.subtests is None or point.subtests.problems == ()
+    checks = [
+        check for point in results.points if point.subtests for check in point.subtests.points
+    ]
+    return counts(len(cells), map(_ktap_outcome, checks))
+
+
+def _ktap_outcome(point: reader.Point) -> Outcome:
+    by_form: Mapping[tuple[bool, str], Outcome] = {
+        (True, ""): "pass",
+        (False, ""): "fail",
+        (False, "ERROR"): "error",
+        (False, "SKIP"): "unproven",
+        (True, "SKIP"): "skip",
+    }
+    return by_form[point.ok, point.directive]
+
+
+def of_kcidb(run: Summary) -> Counts:
+    """A test for each check, below that of its cell; figures are DONE."""
+    outcomes = {status: outcome for outcome, status in STATUS.items()}
+    tests = [
+        one for one in json.loads(kcidb(run, "name", nothing))["tests"] if one["status"] != "DONE"
+    ]
+    cells = [one for one in tests if re.fullmatch(rf"{ROOT}\.[^.]+", one["path"])]
+    checks = [outcomes[one["status"]] for one in tests if one["path"].count(".") >= 2]
+    assert len(tests) == 1 + len(cells) + len(checks)
+    return counts(len(cells), checks)
+
+
+FORMS: Mapping[str, Callable[[Summary], Counts]] = {
+    "text": of_text,
+    "markdown": of_markdown,
+    "junit": of_junit,
+    "ktap": of_ktap,
+    "kcidb": of_kcidb,
+    "mail": of_mail,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_says_what_was_counted(form: str) -> None:
+    for seed in SEEDS:
+        run = random_run(seed)
+        assert FORMS[form](run) == count(run), f"seed {seed}"
+
+
+@pytest.mark.parametrize("form", ["junit", "ktap", "kcidb"])
+def test_hostile_words_change_no_count(form: str) -> None:
+    for seed in range(20):
+        run = random_run(seed, hostile=True)
+        assert FORMS[form](run) == count(run), f"seed {seed}"
+
+
+def test_the_runs_are_not_all_alike() -> None:
+    runs = [random_run(seed) for seed in SEEDS]
+    seen = {check.outcome for run in runs for check in run.checks}
+    assert seen == set(ORDER)
+    assert {bool(run.reason) for run in runs} == {True, False}
+    assert {run.verdict for run in runs} == {"pass", "fail", "error", "unproven"}
+    assert any(not run.cells for run in runs)
+    assert any(check.cell == "series" for run in runs for check in run.checks)
+    assert random_run(3) == random_run(3)
