@@ -20,7 +20,8 @@ from harness.report.command import FORMATS, Request
 from harness.report.evidence import reader
 from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap
-from harness.report.mail import WIDTH, mail
+from harness.report.mail import mail
+from harness.report.mailbody import WIDTH
 from harness.report.markdown import markdown
 from harness.results import Cell, Check, Splat, Summary
 from harness.selftests import ktap as ktap_reader
@@ -198,7 +199,7 @@ def large_run(folder: Path) -> Summary:
     return random_run(1).model_copy(update={"cells": (cell,), "checks": tuple(checks)})
 
 
-@pytest.mark.parametrize("form", ["markdown", "ktap", "kcidb", "mail"])
+@pytest.mark.parametrize("form", ["text", "markdown", "ktap", "kcidb", "mail"])
 def test_large_files_and_words_make_no_large_report(form: str, tmp_path: Path) -> None:
     run = large_run(tmp_path)
     text = FORMATS[form](Request(run, tmp_path, "origin", None))

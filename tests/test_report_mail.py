@@ -12,7 +12,8 @@ from report_runs import random_run
 from rich.cells import cell_len
 
 from harness.errors import UsageError
-from harness.report.mail import WIDTH, mail, withheld
+from harness.report.mail import mail, withheld
+from harness.report.mailbody import WIDTH
 from harness.report.text import EMULATION
 from harness.results import Cell, Check, CpuAf, Figure, Kernel, Splat, Summary
 
@@ -113,6 +114,20 @@ def test_it_is_a_reply_to_the_series() -> None:
     assert parsed(but(subject=f"Re: {SUBJECT}"))["Subject"] == f"Re: {SUBJECT}"
 
 
+@pytest.mark.parametrize("length", [60, 150])
+def test_a_long_message_id_is_neither_encoded_nor_broken(length: int) -> None:
+    raw = mail(but(message_id=f"{'a' * length}@mail.example.org"), nothing)
+    assert raw.count(f"<{'a' * length}@mail.example.org>\n") == 2
+
+
+def test_a_subject_that_is_not_ascii() -> None:
+    subject = "[PATCH] KVM: Größe " + "und noch ein Wort " * 8
+    raw = mail(but(subject=subject), nothing)
+    assert raw.split("\n\n")[0].isascii()
+    assert max(map(len, raw.split("\n\n")[0].split("\n"))) <= 78
+    assert parsed(but(subject=subject))["Subject"] == f"Re: {subject.strip()}"
+
+
 def test_without_a_message_id_it_is_no_reply() -> None:
     message = parsed(but(message_id="", subject="", series=""))
     assert message["In-Reply-To"] is None
@@ -208,6 +223,10 @@ def test_nobody_tested_it_without_a_name() -> None:
         ({"verdict": "error"}, "its verdict is error"),
         ({"reason": "interrupted"}, "it has not come to its end"),
         ({"whole": False}, "it was not a whole run"),
+        ({"checks": (CHECK.model_copy(update={"outcome": "fail"}),)}, "is not a pass"),
+        ({"cells": (CELL.model_copy(update={"outcome": "unproven"}),)}, "is not a pass"),
+        ({"cells": (CELL.model_copy(update={"kernel": "base"}),)}, "no cell passed with"),
+        ({"cells": ()}, "no cell passed with the series"),
         ({"series": ""}, "it tested no series"),
         ({"figures": (FIGURE.model_copy(update={"verdict": "worse"}),)}, "worse: age-page-idle"),
     ],

@@ -15,10 +15,9 @@ from rich.console import Console
 from harness.errors import EXIT_PASS, UsageError
 from harness.printable import printable
 from harness.records import write_text_atomically
-from harness.report import kcidb as kcidb_format
 from harness.report.evidence import reader
+from harness.report.facts import ORIGIN
 from harness.report.junit import junit
-from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap
 from harness.report.load import load
 from harness.report.mail import mail, withheld
@@ -40,6 +39,13 @@ class Request:
     tested_by: str | None
 
 
+def _kcidb(given: Request) -> str:
+    # Its schema takes a while to load, and no other command wants it.
+    from harness.report.kcidb import kcidb
+
+    return kcidb(given.run, given.folder.name, reader(given.folder), given.origin)
+
+
 def _text(given: Request) -> str:
     out = io.StringIO()
     Console(file=out, width=WIDTH, highlight=False, color_system=None).print(text_report(given.run))
@@ -51,7 +57,7 @@ FORMATS: Mapping[str, Callable[[Request], str]] = {
     "markdown": lambda given: markdown(given.run, reader(given.folder)),
     "junit": lambda given: junit(given.run),
     "ktap": lambda given: ktap(given.run),
-    "kcidb": lambda given: kcidb(given.run, given.folder.name, reader(given.folder), given.origin),
+    "kcidb": _kcidb,
     "mail": lambda given: mail(given.run, reader(given.folder), given.tested_by),
 }
 
@@ -69,9 +75,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--origin",
-        default=kcidb_format.ORIGIN,
+        default=ORIGIN,
         metavar="NAME",
-        help=f"who reports, as KCIDB knows them (kcidb; default: {kcidb_format.ORIGIN})",
+        help=f"who reports, as KCIDB knows them (kcidb; default: {ORIGIN})",
     )
     parser.add_argument(
         "--tested-by",

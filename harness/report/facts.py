@@ -8,6 +8,11 @@ from collections.abc import Mapping
 
 from harness.results import CpuAf, Kernel, KernelLabel, Summary
 
+# RFC 5322's dot-atoms, which is what mail programs make, and no longer than a line may be.
+_ATOMS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}"
+_MESSAGE_ID = re.compile(f"{_ATOMS}@{_ATOMS}")
+ORIGIN = "kvm_harness"
+"""Who reports, as KCIDB knows them."""
 UNFINISHED = "The run has not come to its end"
 
 
@@ -27,8 +32,7 @@ def cpu(kind: CpuAf) -> str:
 
 def message_id(run: Summary) -> str:
     """That of the series, without <>; "" if there is none, or none that a header could hold."""
-    sound = len(run.message_id) <= 256 and re.fullmatch(r"[!-;=?A-~]+@[!-;=?A-~]+", run.message_id)
-    return run.message_id if sound else ""
+    return run.message_id if _MESSAGE_ID.fullmatch(run.message_id) else ""
 
 
 def kernels(run: Summary) -> Mapping[KernelLabel, Kernel]:

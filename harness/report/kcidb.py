@@ -25,7 +25,6 @@ from harness.report.counts import conclusion, count
 from harness.report.evidence import Excerpt, Read
 from harness.results import SERIES, Cell, Check, Figure, KernelLabel, Outcome, Summary
 
-ORIGIN = "kvm_harness"
 ROOT = "kvm_harness"
 FIGURE = "figure"
 STATUS: Mapping[Outcome, str] = {
@@ -42,7 +41,7 @@ MAX_EXCERPT = 16384  # the schema's own bound
 _Object = dict[str, Any]
 
 
-def kcidb(run: Summary, name: str, read: Read, origin: str = ORIGIN) -> str:
+def kcidb(run: Summary, name: str, read: Read, origin: str = facts.ORIGIN) -> str:
     """The whole run, checked with KCIDB's schema; `name` is that of the run's folder.
 
     The name makes ids unique within the origin. UsageError for an origin that KCIDB does not take.

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.observe.splats import counted
-from harness.printable import plain_name, printable
+from harness.printable import clip, plain_name, printable
 from harness.report import figures
 from harness.report.counts import conclusion, count
 from harness.report.matrix import (
@@ -48,6 +48,7 @@ _LEGEND = {"unproven": "unproven", "skip": "skipped"}
 MAX_EVIDENCE = 6
 MAX_SPLATS = 4
 MAX_PLACES = 4
+MAX_WORDS = 4000
 _INDENT = " " * 12
 
 
@@ -80,7 +81,7 @@ def text_report(run: Summary) -> RenderableType:
     for text in _troubles(run):
         parts += [_Hanging(text), ""]
     parts += [_figures(run), ""] if run.figures else []
-    parts += [_Hanging(Text(f"note: {printable(note)}")) for note in run.notes]
+    parts += [_Hanging(Text(f"note: {_words(note)}")) for note in run.notes]
     if run.emulated:
         parts.append(Text(EMULATION, style="dim"))
     parts.append(_Hanging(_verdict(run)))
@@ -112,7 +113,7 @@ def _matrix(shape: Matrix) -> Table:
 def _series_checks(run: Summary) -> Iterator[Text]:
     """A line for each check of the series itself."""
     for check in of_series(run):
-        words = printable(f"{short_name(check.name)}: {check.observed}")
+        words = _words(f"{short_name(check.name)}: {check.observed}")
         yield Text.assemble("series: ", _styled(check.outcome), f" {words}")
 
 
@@ -147,7 +148,7 @@ def _troubles(run: Summary) -> Iterator[Text]:
     """
     for cell in run.cells:
         if cell.reason:
-            yield Text.assemble(_styled(cell.outcome), printable(f"  {cell.id}: {cell.reason}"))
+            yield Text.assemble(_styled(cell.outcome), _words(f"  {cell.id}: {cell.reason}"))
         if cell.splats:
             yield _reports(cell)
     for checks in troubles(run):
@@ -165,7 +166,7 @@ def _figures(run: Summary) -> Table:
             *(figures.typical(one.patched), one.unit, figures.change(one)),
         )
         style = {"worse": "bold red", "better": "green"}.get(one.verdict, "")
-        table.add_row(*(Text(printable(word)) for word in words), Text(one.verdict, style=style))
+        table.add_row(*(Text(_words(word)) for word in words), Text(one.verdict, style=style))
     return table
 
 
@@ -175,7 +176,7 @@ def _reports(cell: Cell) -> Text:
     text = Text(printable(f"kernel log of {cell.id}: {counted(count)}"))
     for splat in sorted(cell.splats, key=lambda one: one.on_base)[:MAX_SPLATS]:
         times = f"{splat.count} times: " if splat.count > 1 else ""
-        text.append(f"\n  {times}{printable(splat.title, '    ')}")
+        text.append(f"\n  {times}{_words(splat.title)}")
         text.append("  (the base kernel as well)" if splat.on_base else "")
         for place in splat.where[:MAX_PLACES]:
             text.append(f"\n      {printable(place)}", style="dim")
@@ -191,23 +192,28 @@ def _trouble(checks: Sequence[Check]) -> Text:
     text = Text.assemble(_styled(first.outcome), printable(f"  {first.name} in {first.cell}"))
     if first.also_on_base:
         text.append("  (the base kernel as well)")
-    text.append(f"\n  expected: {printable(first.expected, _INDENT)}")
-    text.append(f"\n  observed: {printable(first.observed, _INDENT)}")
+    text.append(f"\n  expected: {_words(first.expected, _INDENT)}")
+    text.append(f"\n  observed: {_words(first.observed, _INDENT)}")
     if first.reason and first.reason not in first.observed:
-        text.append(f"\n  reason:   {printable(first.reason, _INDENT)}")
+        text.append(f"\n  reason:   {_words(first.reason, _INDENT)}")
     for path in first.evidence[:MAX_EVIDENCE]:
         text.append(f"\n  evidence: {printable(path)}", style="dim")
     if len(first.evidence) > MAX_EVIDENCE:
         text.append(f"\n  and {len(first.evidence) - MAX_EVIDENCE} files more", style="dim")
     if len(checks) > 1:
         others = ", ".join(check.cell for check in checks[1:])
-        text.append(f"\n  the same in: {printable(others)}")
+        text.append(f"\n  the same in: {_words(others)}")
     return text
+
+
+def _words(text: str, indent: str = "    ") -> str:
+    """Words of others: harmless, and not without end."""
+    return printable(clip(text, MAX_WORDS), indent)
 
 
 def _verdict(run: Summary) -> Text:
     text = Text("verdict: ", style="bold")
     text.append(run.verdict.upper() if run.verdict == "fail" else run.verdict)
     text.stylize(_STYLES[run.verdict], 9)
-    text.append(f": {printable(conclusion(run))} ({count(run)}; {run.seconds:.0f} s)")
+    text.append(f": {_words(conclusion(run))} ({count(run)}; {run.seconds:.0f} s)")
     return text
