@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 
-# C0 and C1 but for tab and newline, what changes the direction of text (Unicode's UAX #9), and
-# halves of surrogate pairs, which no encoding can write.
+# C0 and C1 but for tab and newline, what changes the direction of text (Unicode's UAX #9), what
+# takes no room, so that two names can look like one, and halves of surrogate pairs, which no
+# encoding can write.
 _CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 

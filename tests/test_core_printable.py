@@ -23,6 +23,7 @@ def test_control_characters_are_spelt_out(code: int) -> None:
 def test_direction_and_line_separators_are_spelt_out() -> None:
     assert printable("a\u202eb\u2066c\u2028d") == "a\\u202eb\\u2066c\\u2028d"
     assert printable("a\u061cb\u200ec\u200fd") == "a\\u061cb\\u200ec\\u200fd"
+    assert printable("a\u200bb\ufeffc") == "a\\u200bb\\ufeffc"
 
 
 def test_half_of_a_character_is_spelt_out() -> None:
