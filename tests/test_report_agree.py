@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -17,6 +18,7 @@ from report_runs import random_run
 from rich.console import Console
 
 from harness.report.counts import ORDER, Counts, count
+from harness.report.html import html_report
 from harness.report.junit import CELL, EARLY, junit
 from harness.report.kcidb import ROOT, STATUS, kcidb
 from harness.report.ktap import EARLY as KTAP_EARLY
@@ -121,9 +123,26 @@ def of_kcidb(run: Summary) -> Counts:
     return counts(len(cells), checks)
 
 
+def of_html(run: Summary) -> Counts:
+    """From the table at its head; each check stands once on the page, and each cell."""
+    text = html_report(run.model_copy(update={"figures": ()}), Path("absent"))
+    table = text.partition('<table id="counts">')[2].partition("</table>")[0]
+    rows = {
+        of: {kind: int(number) for kind, number in re.findall(r'data-outcome="(\w+)">(\d+)<', row)}
+        for of, row in re.findall(r'<tr data-of="(\w+)">(.*)</tr>', table)
+    }
+    boxes = re.findall(r'<details class="box (check|cell) \w+" data-outcome="(\w+)"', text)
+    for of, ends in rows.items():
+        assert Counter(end for kind, end in boxes if of == f"{kind}s") == Counter(
+            {kind: number for kind, number in ends.items() if kind != "all" and number}
+        )
+    return Counts(rows["cells"]["all"], {kind: rows["checks"][kind] for kind in ORDER})
+
+
 FORMS: Mapping[str, Callable[[Summary], Counts]] = {
     "text": of_text,
     "markdown": of_markdown,
+    "html": of_html,
     "junit": of_junit,
     "ktap": of_ktap,
     "kcidb": of_kcidb,
@@ -138,7 +157,7 @@ def test_every_form_says_what_was_counted(form: str) -> None:
         assert FORMS[form](run) == count(run), f"seed {seed}"
 
 
-@pytest.mark.parametrize("form", ["junit", "ktap", "kcidb"])
+@pytest.mark.parametrize("form", ["html", "junit", "ktap", "kcidb"])
 def test_hostile_words_change_no_count(form: str) -> None:
     for seed in range(20):
         run = random_run(seed, hostile=True)

@@ -52,9 +52,17 @@ def _text(given: Request) -> str:
     return out.getvalue()
 
 
+def _html(given: Request) -> str:
+    # What draws its plots takes half a second to load, and no other command wants it.
+    from harness.report.html import html_report
+
+    return html_report(given.run, given.folder)
+
+
 FORMATS: Mapping[str, Callable[[Request], str]] = {
     "text": _text,
     "markdown": lambda given: markdown(given.run, reader(given.folder)),
+    "html": _html,
     "junit": lambda given: junit(given.run),
     "ktap": lambda given: ktap(given.run),
     "kcidb": _kcidb,

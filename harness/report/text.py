@@ -36,7 +36,7 @@ _STYLES: dict[str, str] = {
     "unproven": "yellow",
     "skip": "dim",
 }
-_MARKS: dict[str, str] = {
+MARKS: dict[str, str] = {
     "pass": "ok",
     "fail": "FAIL",
     "error": "error",
@@ -121,7 +121,7 @@ def _legend(run: Summary, shape: Matrix) -> Columns:
     """What the numbered columns and the marks are. A table of ten names would fit no terminal."""
     words = [f"{at} {plain_name(short_name(name))}" for at, name in enumerate(shape.columns, 1)]
     seen: set[str] = {check.outcome for check in run.checks}
-    words += [f"{_MARKS[kind]} {word}" for kind, word in _LEGEND.items() if kind in seen]
+    words += [f"{MARKS[kind]} {word}" for kind, word in _LEGEND.items() if kind in seen]
     if len(shape.outcomes) < len(shape.cells) * len(shape.columns):
         words.append(". did not run")
     # A name stands in one piece: the next line begins between two of them.
@@ -133,7 +133,7 @@ def _mark(outcome: Outcome | None) -> Text:
     """ "-" is a skip, "." what did not run."""
     if outcome is None:
         return Text(".", style="dim")
-    return Text(_MARKS[outcome], style=_STYLES[outcome])
+    return Text(MARKS[outcome], style=_STYLES[outcome])
 
 
 def _styled(outcome: Outcome) -> Text:
