@@ -179,7 +179,9 @@ def _prepare_and_check(
     if spec.linux_guest:
         facts["vmm"] = require_vmm(shell)
     with quiet(shell):
-        _check(spec, facts, CellPlugin(spec, shell, host.console, host.shell, expected))
+        plugin = CellPlugin(spec, shell, host.console, host.shell, expected, shell.mark)
+        _check(spec, facts, plugin)
+        shell.mark("")
 
 
 def _expected_af(spec: CellSpec, shell: Shell) -> tuple[af.Expected, ...]:

@@ -51,6 +51,13 @@ begin() {
     mkfifo in$n out$n
     "$@" <in$n >out$n 2>/dev/null 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- &
 }
+# tell DESCRIPTOR LINE, hear DESCRIPTOR: talk to a guest
+tell() {
+    printf '%s\\n' "$2" >&$1
+}
+hear() {
+    read -r reply <&$1
+}
 # expect N WORDS PATTERN: compare a reply, by the first word of each of its parts
 expect() {
     case "$reply " in
@@ -105,11 +112,18 @@ def script(records: Iterable[dict[str, object]], folder: str = "/tmp") -> str:
 
     `folder` is where on the host its FIFOs go. UsageError for a record that cannot be repeated.
     """
-    writer = _Writer()
-    for record in records:
-        writer.add(record)
+    writer = _written(records)
     begin = _BEGIN.replace("SAYS", SAYS).replace("FOLDER", shlex.quote(folder))
     return "\n".join([begin, *writer.lines, writer.summary()]) + "\n"
+
+
+def body(records: Iterable[Mapping[str, object]]) -> list[str]:
+    """The lines of such a script that do the work, by functions for whoever uses them to define.
+
+    They are `begin N PROGRAM...`, `tell DESCRIPTOR LINE`, `hear DESCRIPTOR`, which sets `reply`,
+    `expect N WORDS PATTERN` after it, `command_ TEXT`, `file_ TEXT`. UsageError as from script().
+    """
+    return _written(records).lines
 
 
 def outcome(console: str) -> Outcome:
@@ -148,6 +162,13 @@ def own_collection(command: str) -> bool:
     return nonce is not None and words[2] == snapshot_script(nonce[1], None)
 
 
+def _written(records: Iterable[Mapping[str, object]]) -> _Writer:
+    writer = _Writer()
+    for record in records:
+        writer.add(record)
+    return writer
+
+
 class _Writer:
     """Writes the script line by line and counts what it must come to."""
 
@@ -161,6 +182,8 @@ class _Writer:
     def add(self, record: Mapping[str, object]) -> None:
         """The lines for one record."""
         number = record.get("program")
+        if "check" in record:
+            return
         if "start" in record:
             self._start(number, record["start"])
         elif number in self._used:
@@ -188,7 +211,7 @@ class _Writer:
         there, back = self._used[number]
         if "send" in record:
             line = _whole(str(record["send"]))
-            self.lines.append(f"printf '%s\\n' {shlex.quote(line)} >&{there}")
+            self.lines.append(f"tell {there} {shlex.quote(line)}")
         elif "received" in record:
             self._reply(number, back, str(record["received"]))
         elif "close" in record:
@@ -202,7 +225,7 @@ class _Writer:
             raise UsageError(f"cannot replay a reply that begins with {text[:60]!r}")
         alone = len(words) == 1
         pattern = f"{words[0]} *" if alone else ";".join(f"{word}*" for word in words)
-        self.lines.append(f"read -r reply <&{back}")
+        self.lines.append(f"hear {back}")
         self.lines.append(f"expect {self._replies} '{';'.join(words)}' '{pattern}'")
         greeting = re.match(r"ready .*\bpid=(\d+) ", text)
         if greeting is not None:

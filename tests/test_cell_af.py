@@ -14,6 +14,7 @@ from test_observe_af import NONCE, SavedHost
 from harness import cell as cell_module
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import AfMode, QemuHost
 from harness.observe.af import Expected
 from harness.plan import PlannedCell
@@ -55,10 +56,11 @@ def run(
     host: Any = SimpleNamespace(console=None, shell=None)
     asked: Any = shell or N1(asked=kernel == "base")
     facts: dict[str, Any] = {}
-    try:
-        cell_module._prepare_and_check(spec, facts, asked, host)
-    except InfraError as exc:
-        facts["refused"] = str(exc)
+    with contextlib.closing(Journal(folder / "commands.jsonl")) as journal:
+        try:
+            cell_module._prepare_and_check(spec, facts, RecordedShell(asked, journal), host)
+        except InfraError as exc:
+            facts["refused"] = str(exc)
     return facts, told
 
 

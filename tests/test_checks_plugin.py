@@ -83,9 +83,12 @@ def run_checks(
     spec: Any = Spec(folder)
     if earlier is not None:
         append(spec.folder / "records.jsonl", earlier)
-    plugin = CellPlugin(spec, machine, machine, machine)
+    began: list[str] = []
+    plugin = CellPlugin(spec, machine, machine, machine, begins=began.append)
     pytest.main([*PYTEST_ARGS, "--rootdir", str(folder), str(path)], plugins=[plugin])
     records = read(spec.folder / "records.jsonl")
+    ran = [one.name for one in records if isinstance(one, Check) and one != earlier]
+    assert began == ran, "each check is told of before it does anything"
     return {one.name: one for one in records if isinstance(one, Check)}, plugin
 
 

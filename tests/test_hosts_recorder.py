@@ -67,6 +67,14 @@ def test_lines_of_programs_are_kept_in_order(tmp_path: Path) -> None:
     assert records[2]["received"] == "ok"
 
 
+def test_where_a_check_begins_is_on_disk_before_its_first_command(tmp_path: Path) -> None:
+    recorded, _, path = shell(tmp_path)
+    recorded.mark("test_x[a]")
+    recorded.run("true")
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["check"], second["run"]) == ("test_x[a]", "true")
+
+
 @pytest.mark.parametrize("error", [DeadlineExceeded("gave up"), HostDied("panic", "died")])
 def test_nothing_more_is_asked_of_a_host_that_hangs_or_died(
     error: Exception, tmp_path: Path

@@ -133,6 +133,11 @@ def test_a_command_that_fails_is_counted_and_ends_nothing(tmp_path: Path, comman
     replay.check_outcome(found, console)
 
 
+def test_where_checks_begin_is_no_work(tmp_path: Path) -> None:
+    found, _ = run([{"check": "test_x"}, {"run": "true"}, {"check": ""}], tmp_path)
+    assert found == Outcome(0, 0, 0, 1, 0, 0)
+
+
 @pytest.mark.parametrize("cut", ["kvm-harness: replay: 1 of", replay.OVER])
 def test_a_script_that_did_not_end(tmp_path: Path, cut: str) -> None:
     _, console = run([], tmp_path)

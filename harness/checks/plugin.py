@@ -71,6 +71,7 @@ class CellPlugin:
         console: Console,
         probe: Shell,
         expected_af: tuple[Expected, ...] = (),
+        begins: Callable[[str], None] | None = None,
     ) -> None:
         self._spec = spec
         self._shell = shell
@@ -91,6 +92,8 @@ class CellPlugin:
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
         self._expected_af = expected_af
+        self._begins = begins
+        """Is told the name of each check before it does anything."""
 
     # ---- fixtures ---------------------------------------------------------------------------
 
@@ -186,6 +189,8 @@ class CellPlugin:
         folder = self._spec.folder / check_folder(item.name)
         self._claim = Claim(folder, expected=_first_line(item))
         self._error, self._phase, self._seconds = None, "", 0.0
+        if self._begins is not None:
+            self._begins(item.name)
         # Waits on the host have deadlines of their own; this one is for a check that loops.
         signal.signal(signal.SIGALRM, _too_long)
         self._deadline = Deadline(self._spec.check_seconds)

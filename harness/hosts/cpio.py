@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write initramfs archives: cpio of the form "newc".
+"""Write initramfs archives, and read what it wrote: cpio of the form "newc".
 
 Documentation/driver-api/early-userspace/buffer-format.rst describes it.
 
@@ -12,6 +12,9 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+# Bytes before a member's name.
+_HEAD = 110
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,20 @@ def archive(entries: Iterable[Entry]) -> bytes:
     records.append(_record(0, Entry("TRAILER!!!", 0)))
     whole = b"".join(records)
     return whole + b"\0" * (-len(whole) % 512)
+
+
+def contents(data: bytes, path: str) -> bytes:
+    """What the file at `path` holds in an archive that archive() made; KeyError if it has none."""
+    at = 0
+    while (head := data[at : at + _HEAD])[:6] == b"070701":
+        size, length = (int(head[6 + 8 * field : 14 + 8 * field], 16) for field in (6, 11))
+        name = data[at + _HEAD : at + _HEAD + length - 1].decode()
+        start = _aligned(at + _HEAD + length)
+        if name == path:
+            return data[start : start + size]
+        at = _aligned(start + size)
+    raise KeyError(path)
+
+
+def _aligned(at: int) -> int:
+    return at + -at % 4

@@ -68,6 +68,18 @@ def arguments(
 ) -> list[str]:
     """QEMU's argument vector, less the monitor. See docs/system/arm/virt of QEMU."""
     return [
+        *alone(machine, kernel, initramfs, cmdline, console),
+        # restrict=on: the host sees its SSH forward and nothing else.
+        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
+        *("-device", "virtio-net-device,netdev=net"),
+    ]
+
+
+def alone(
+    machine: Machine, kernel: Path, initramfs: Path, cmdline: Sequence[str], console: Path
+) -> list[str]:
+    """The same without a network."""
+    return [
         PROGRAM,
         "-nodefaults",
         "-no-reboot",
@@ -86,9 +98,6 @@ def arguments(
         # A comma would end the value of an option of QEMU; two stand for one.
         *("-chardev", f"file,id=console,path={str(console).replace(',', ',,')}"),
         *("-serial", "chardev:console"),
-        # restrict=on: the host sees its SSH forward and nothing else.
-        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
-        *("-device", "virtio-net-device,netdev=net"),
     ]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Write down every command that a cell gives its host, with its time: commands.jsonl.
 
-It is evidence (what was done to this kernel, in which order) and the script of the bare QEMU runs
-that the benchmark compares with.
+It is evidence (what was done to this kernel, in which order), the script of the bare QEMU runs that
+the benchmark compares with, and that of reproducers (harness/reproduce/).
 
 A host that has died, or let a wait run out, is asked nothing more: what hangs in its kernel may
 hold any lock, and each further wait would cost its whole deadline.
@@ -101,6 +101,10 @@ class RecordedShell:
     def __init__(self, inner: Shell, journal: Journal) -> None:
         self._inner = inner
         self._journal = journal
+
+    def mark(self, check: str) -> None:
+        """Write down that a check begins: what follows is its work, or nobody's with ""."""
+        self._journal.add(check=check)
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         """See Shell.run."""
