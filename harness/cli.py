@@ -20,6 +20,7 @@ from harness.each_patch import EachPatchRun
 from harness.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
+    EXIT_PASS,
     EXIT_USAGE,
     HarnessError,
     InfraError,
@@ -34,6 +35,7 @@ from harness.printable import printable
 from harness.progress import Progress
 from harness.repeat import repeat
 from harness.report import command as report_command
+from harness.reproduce import command as reproduce
 from harness.run import Run
 from harness.runinput import InputChanged
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
@@ -134,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
     wrong = commands.add_parser("mutants", help="test the checks on kernels wrong on purpose")
     _add_mutants_options(wrong)
     wrong.set_defaults(command=_mutants)
+
+    again = commands.add_parser("reproduce", help="show failures of a run without the harness")
+    _add_reproduce_options(again)
+    again.set_defaults(command=_reproduce)
 
     hosts = commands.add_parser("hosts", help="list the hosts of the inventory, pin and check them")
     hosts_command.add_parser(hosts)
@@ -259,6 +265,20 @@ def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write docs/mutants.md anew")
 
 
+def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="its folder or its name (default: newest)"
+    )
+    parser.add_argument(
+        "--check", action="append", default=[], metavar="NAME", help="only this check"
+    )
+    parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell")
+    parser.add_argument(
+        "--tries", type=_positive, default=2, help="boots of each kernel (default: 2)"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/reproducers")
+
+
 def _seeds(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
@@ -371,6 +391,15 @@ def _mutants(args: argparse.Namespace, console: Console) -> int:
         return EXIT_CODES["fail"] if run.verdict == "fail" else exc.exit_code
     finally:
         print(run.folder, flush=True)
+
+
+def _reproduce(args: argparse.Namespace, console: Console) -> int:
+    request = reproduce.Request(
+        args.run, tuple(args.check), tuple(args.cell), args.output, args.tries
+    )
+    for folder in reproduce.reproduce(request, Progress(console)):
+        print(folder, flush=True)
+    return EXIT_PASS
 
 
 def _doctor(args: argparse.Namespace, console: Console) -> int:

@@ -74,6 +74,10 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
     told = (done.folder / patched["splat_file"]).read_text()
     assert "Memory Limit:" in told
     assert "--no-lines" in told, "why it has no file and line"
+    made = kvm_harness(["reproduce", str(done.folder), "--tries", "1"], tmp_path)
+    assert "seen in 1 of 1 boots of this kernel and 0 of 1" in (made.folder / "README").read_text()
+    observed = (made.folder / "observed.txt").read_text()
+    assert observed == "Kernel panic - not syncing: aging on purpose\n"
 
 
 def test_hang_is_the_fault_of_the_series(tmp_path: Path) -> None:

@@ -133,6 +133,16 @@ def test_a_command_that_fails_is_counted_and_ends_nothing(tmp_path: Path, comman
     replay.check_outcome(found, console)
 
 
+def test_a_loop_that_says_nothing(tmp_path: Path) -> None:
+    records: list[Record] = [
+        {"program": 0, "start": ["sh", "-c", "echo; read -r _"]},
+        {"program": 0, "received": ""},
+        {"program": 0, "close": True},
+    ]
+    found, _ = run(records, tmp_path)
+    assert (found.same, found.replies) == (1, 1)
+
+
 def test_where_checks_begin_is_no_work(tmp_path: Path) -> None:
     found, _ = run([{"check": "test_x"}, {"run": "true"}, {"check": ""}], tmp_path)
     assert found == Outcome(0, 0, 0, 1, 0, 0)

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`kvm-harness reproduce`: a folder for each failed check that shows it without the harness.
+
+Each folder is tried before it is handed out: on the kernel that failed, and on the one without the
+series. By what differs whenever it was tried the failure is known again (sign.py).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness import proc, records
+from harness.cell import CellSpec, KernelFiles
+from harness.checks.plugin import check_folder
+from harness.errors import InfraError, UsageError
+from harness.hosts import cpio, qemu
+from harness.kernel import cache
+from harness.prepare import GUEST_PROGRAM
+from harness.progress import Progress
+from harness.replay import CMDLINE, read_journal
+from harness.reproduce import folder as files
+from harness.reproduce import sign as signs
+from harness.reproduce import steps
+from harness.reproduce.script import Boot, parse, script, without_numbers
+from harness.reproduce.steps import Record
+from harness.results import SERIES, Cell, Check, Summary
+from harness.runfolder import runs_home
+
+FOLDER = "reproducers"
+BOOT = "boot"
+"""Stands for a check where a kernel failed before, or between, its checks."""
+JOURNAL = "commands.jsonl"
+# Seconds for a boot, beyond three times what the check took in the run. A host that hangs takes all
+# of them, so they are few; a busy machine may boot it ten times as slowly as an idle one.
+LIMIT = 120.0
+# Of a console's log; a kernel may print without end.
+LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed check, or a cell that failed as a whole."""
+
+    cell: Cell
+    name: str
+    expected: str
+    observed: str
+    reason: str
+    titles: tuple[str, ...]
+    """Of the kernel's reports that it failed by."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; `run` is None for the newest."""
+
+    run: str | None = None
+    checks: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+    output: Path | None = None
+    tries: int = 2
+
+
+def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
+    """Make the folders and their tarballs; UsageError if the run has no such failure."""
+    run = find_run(request.run)
+    summary = _summary(run)
+    failures = select(summary, request.checks, request.cells)
+    parent = request.output or run / FOLDER
+    made = []
+    for number, failure in enumerate(failures, 1):
+        where = f"{number}/{len(failures)} {failure.cell.id} {failure.name}"
+        with progress.stage(where):
+            target, told = _make(run, summary, failure, parent, request.tries)
+        progress.say(f"{where}: {told}")
+        made.append(target)
+    return tuple(made)
+
+
+def find_run(name: str | None) -> Path:
+    """The folder of a run, by its path or its name among this user's; the newest for None."""
+    home = runs_home()
+    if name is None:
+        found = sorted(home.glob("*/summary.json"))
+        if not found:
+            raise UsageError(f"no run in {home}")
+        return found[-1].parent
+    for folder in (Path(name), home / name):
+        if (folder / "summary.json").is_file():
+            return folder.resolve()
+    raise UsageError(f"no run {name!r}: no summary.json there or in {home / name}")
+
+
+def _summary(run: Path) -> Summary:
+    try:
+        return Summary.model_validate_json((run / "summary.json").read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{run}/summary.json is not from this version of the harness") from exc
+
+
+def select(summary: Summary, checks: Sequence[str], cells: Sequence[str]) -> tuple[Failure, ...]:
+    """The failures to make folders of: those of the patched kernel unless cells are named.
+
+    UsageError if there are none. In a run of the base kernel alone they are the base kernel's.
+    """
+    patched = any(cell.kernel == "patched" for cell in summary.cells)
+    wanted = [
+        cell
+        for cell in summary.cells
+        if (cell.id in cells if cells else cell.kernel == "patched" or not patched)
+    ]
+    found = [
+        failure
+        for cell in wanted
+        for failure in _failures(cell, summary.checks)
+        if not checks or failure.name in checks
+    ]
+    if not found:
+        words = ", ".join((*cells, *checks))
+        of_series = any(c.cell == SERIES and c.outcome == "fail" for c in summary.checks)
+        raise UsageError(
+            f"nothing in that run failed{' in ' + words if words else ''}"
+            + (
+                ": a check of the series itself has its build log, and no host to boot"
+                if of_series
+                else ""
+            )
+        )
+    return tuple(found)
+
+
+def _failures(cell: Cell, checks: Sequence[Check]) -> Iterator[Failure]:
+    failed = [check for check in checks if (check.cell, check.outcome) == (cell.id, "fail")]
+    of_cell = tuple(splat.title for splat in cell.splats if not splat.on_base)
+    for check in failed:
+        own = tuple(splat.title for splat in check.splats if not splat.on_base)
+        yield Failure(
+            cell,
+            check.name,
+            check.expected,
+            check.observed,
+            check.reason,
+            own or (of_cell if check.death else ()),
+            check.seconds,
+        )
+    if cell.outcome == "fail" and not failed:
+        yield Failure(
+            cell, BOOT, "a kernel that boots and has KVM", cell.reason, cell.reason, of_cell, 0.0
+        )
+
+
+def _make(
+    run: Path, summary: Summary, failure: Failure, parent: Path, tries: int
+) -> tuple[Path, str]:
+    """One folder and its tarball, and how it did when it was tried."""
+    spec = _spec(run, failure.cell.id)
+    base = _base(run, failure.cell)
+    before, work, why = _work(spec, failure)
+    try:
+        text = script(before, work)
+    except UsageError as exc:
+        before, work, why = [], [], f"its steps cannot be done again: {exc}"
+        text = script(before, work)
+    machine = qemu.Machine(
+        spec.cell.host,
+        spec.host.cpu,
+        spec.host.cpus,
+        spec.host.memory_mib,
+        tickless=spec.tickless,
+    )
+    cmdline = [*qemu.first_cmdline(machine), *spec.cell.cmdline, CMDLINE]
+    limit = int((LIMIT + 3 * failure.seconds) * spec.slowdown)
+    with cache.staging("reproduce", "folder") as stage:
+        target = stage / files.folder_name(failure.cell.id, failure.name)
+        target.mkdir()
+        shutil.copyfile(_image(spec.kernel), target / "Image")
+        shutil.copyfile(_config(spec.kernel), target / "config")
+        shutil.copyfile(spec.programs[GUEST_PROGRAM], target / "kvm-guest")
+        (target / "kvm-guest").chmod(0o755)
+        (target / "initramfs.cpio.gz").write_bytes(_initramfs(spec, work, text))
+        (target / "steps.sh").write_text(text)
+        (target / "cmdline").write_text(" ".join(cmdline) + "\n")
+        (target / "seed").write_text(f"{spec.seed}\n")
+
+        def boots(image: Path) -> list[Boot]:
+            titles = [without_numbers(title) for title in failure.titles]
+            argv = qemu.alone(
+                machine, image, target / "initramfs.cpio.gz", cmdline, stage / "console.log"
+            )
+            return [parse(_console(argv, stage, limit), titles) for _ in range(tries)]
+
+        bad = boots(target / "Image")
+        good = boots(_image(base.kernel)) if base is not None else []
+        sign = signs.choose(
+            bad,
+            good,
+            alike=_alike(base, failure, work),
+            errors=steps.errors(work),
+        )
+        told = _tried(sign, bad, good, why)
+        (target / "observed.txt").write_text("".join(f"{line}\n" for line in sign.seen))
+        (target / "expected.txt").write_text("".join(f"{line}\n" for line in sign.absent))
+        (target / "run.sh").write_text(files.run_sh(sign, machine, cmdline, limit))
+        (target / "run.sh").chmod(0o755)
+        words = files.Told(
+            failure.name,
+            failure.cell.id,
+            _kernel_words(summary, failure.cell),
+            _relative(failure.expected, run),
+            _relative(failure.observed, run),
+            _relative(failure.reason, run),
+            spec.seed,
+            told,
+        )
+        (target / "README").write_text(files.readme(words, sign))
+        return _publish(target, parent), told
+
+
+def _relative(text: str, run: Path) -> str:
+    """A text without the path of this machine's run folder."""
+    return text.replace(f"{run}/", "")
+
+
+def _spec(run: Path, cell: str) -> CellSpec:
+    path = run / "cells" / cell / "spec.json"
+    try:
+        return CellSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as exc:
+        raise UsageError(f"{path}: not there, or from another version of the harness") from exc
+
+
+def _base(run: Path, cell: Cell) -> CellSpec | None:
+    """The cell of the base kernel on the same host in the same mode, if the run had one.
+
+    In a walk along a series it is in the run beside this one.
+    """
+    name = f"{cell.host}-{cell.kvm_mode}-base"
+    walk = run.parent / "each-patch.json"
+    others = sorted(run.parent.glob(f"*/cells/{name}/spec.json")) if walk.is_file() else []
+    for path in (run / "cells" / name / "spec.json", *others):
+        if cell.kernel == "patched" and path.is_file():
+            return _spec(path.parents[2], name)
+    return None
+
+
+def _journals(spec: CellSpec) -> list[list[dict[str, object]]]:
+    """The records of all boots of a cell, also of those that a kill cut off."""
+    paths = (spec.folder / JOURNAL, *sorted(spec.folder.glob(f"cut-*/{JOURNAL}")))
+    return [read_journal(path) for path in paths if path.is_file()]
+
+
+def _find(spec: CellSpec, name: str) -> tuple[list[Record], list[Record]] | None:
+    for journal in _journals(spec):
+        found = steps.of_check(journal, name)
+        if found is not None:
+            return steps.preparation(journal), found
+    return None
+
+
+def _work(spec: CellSpec, failure: Failure) -> tuple[list[Record], list[Record], str]:
+    """What was done before the checks, what the failed check did, and a word on that."""
+    if failure.name == BOOT:
+        return [], [], ""
+    at, why = failure.name, ""
+    if failure.titles and (culprit := _culprit(spec, failure.titles)) is not None:
+        at, why = culprit, f"The kernel reported it during {culprit}."
+    found = _find(spec, at)
+    if found is None:
+        return [], [], "The run did not write down what this check did."
+    return (*found, why)
+
+
+def _culprit(spec: CellSpec, titles: Sequence[str]) -> str | None:
+    """The check in whose time the kernel reported one of these; that of the log looks later."""
+    for check in records.read(spec.folder / "records.jsonl"):
+        if isinstance(check, Check):
+            path = spec.folder / check_folder(check.name) / "dmesg.txt"
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            if any(title in text for title in titles):
+                return check.name
+    return None
+
+
+def _alike(base: CellSpec | None, failure: Failure, work: Sequence[Record]) -> int:
+    """How many steps of the check the base kernel's cell was asked for as well."""
+    there = _find(base, failure.name) if base is not None else None
+    mine = steps.announced(work)
+    return len(mine) if there is None else steps.common(mine, steps.announced(there[1]))
+
+
+def _image(kernel: KernelFiles) -> Path:
+    """The kernel of the run; InfraError if the cache has it no more."""
+    if not kernel.image.is_file():
+        raise InfraError(
+            f"the kernel {kernel.build_id[:12]} is in the cache no more: run the same again first"
+        )
+    return kernel.image
+
+
+def _config(kernel: KernelFiles) -> Path:
+    """What it was configured by, as was proven when it ran."""
+    path = kernel.image.with_name("config")
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != kernel.config_sha256:
+        raise InfraError(f"{path} is not the configuration that the kernel was built from")
+    return path
+
+
+def _initramfs(spec: CellSpec, work: Sequence[Record], text: str) -> bytes:
+    programs = {**spec.image.vmm, **spec.programs}
+    inside = {path: source.read_bytes() for path, source in programs.items()}
+    put = " ".join(str(record.get("run", "")) for record in work)
+    for tests in spec.selftests:
+        for name, source in tests.programs.items():
+            if files.put_path(name) in put:
+                inside[files.put_path(name)] = source.read_bytes()
+    try:
+        image = gzip.decompress(spec.image.initramfs.read_bytes())
+        busybox = cpio.contents(image, "bin/busybox")
+    except (OSError, KeyError) as exc:
+        raise InfraError(f"the host image is in the cache no more ({exc}): run again") from exc
+    return files.initramfs(busybox, inside, text)
+
+
+def _console(argv: Sequence[str], stage: Path, limit: int) -> str:
+    """Boot until it switches itself off or its time is up; what the console said."""
+    log = stage / "console.log"
+    log.unlink(missing_ok=True)
+    with (stage / "qemu.err").open("wb") as errors:
+        process = proc.spawn(argv, stdout=errors, stderr=errors)
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            # A host that hangs: how far it came is what it has to show.
+            status = 0
+        finally:
+            proc.end(process)
+    if status != 0:
+        words = (stage / "qemu.err").read_text(errors="replace").strip()[-500:]
+        raise InfraError(f"QEMU ended with {status}: {words}")
+    with log.open("rb") as data:
+        return data.read(LIMIT_BYTES).decode(errors="replace")
+
+
+def _kernel_words(summary: Summary, cell: Cell) -> str:
+    kernel = next((one for one in summary.kernels if one.label == cell.kernel), None)
+    version = f"Linux {kernel.version}" if kernel else "a kernel"
+    series = f" with {summary.series}" if cell.kernel == "patched" else ""
+    return f"{version}{series}, build id {cell.build_id or (kernel.build_id if kernel else '?')}"
+
+
+def _tried(sign: signs.Sign, bad: Sequence[Boot], good: Sequence[Boot], why: str) -> str:
+    """How often the failure was seen when the folder was made."""
+    seen = sum(signs.shows(boot, sign) for boot in bad)
+    wrong = sum(signs.shows(boot, sign) for boot in good)
+    words = f"When this was made it was seen in {seen} of {len(bad)} boots of this kernel"
+    words += f" and {wrong} of {len(good)} of the one without the series." if good else "."
+    if sign.kind == "none" or not seen:
+        words += " It may need more luck (a race), or what went before it in the run."
+    return f"{why} {words}".strip()
+
+
+def _publish(target: Path, parent: Path) -> Path:
+    """Put the folder where it is to be, in the place of an earlier one, and its tarball beside."""
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / target.name
+    archive = files.tarball(target)
+    if final.exists():
+        shutil.rmtree(final)
+    shutil.copytree(target, final)
+    final.with_name(f"{final.name}.tar.gz").write_bytes(archive)
+    return final

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The files of a reproducer: pure texts, and the archives that are the same whenever they are made.
+
+All that a run says (names, reasons, replies) is data of a kernel under test: it is quoted where a
+shell reads it and made harmless where a person does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import shlex
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.hosts import cpio, qemu
+from harness.hosts.image import INIT
+from harness.printable import printable
+from harness.replay import SCRIPT
+from harness.reproduce.sign import Sign
+from harness.reproduce.steps import PUT
+
+TEMPLATE = Path(__file__).with_name("run.sh")
+LONGEST = 600
+LOOPS = 20
+"""Boots of a reproducer whose failure no boot has shown yet: it may be a race."""
+_FOLDERS = ("proc", "sys", "dev", "tmp", "run", "usr/bin", "usr/sbin", "root/.ssh")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the README says; all of it may come from a run."""
+
+    check: str
+    cell: str
+    kernel: str
+    """Version, build id and series, in words."""
+    expected: str
+    observed: str
+    reason: str
+    seed: int
+    tried: str
+    """How often the failure was seen when the folder was made, in words."""
+
+
+def initramfs(busybox: bytes, files: Mapping[str, bytes], script: str) -> bytes:
+    """The host's user space without network and keys: busybox, programs by their path, a script."""
+    entries = [
+        cpio.char_device("dev/console", 5, 1),
+        *(cpio.directory(path) for path in _FOLDERS),
+        cpio.file("init", INIT.read_bytes(), 0o755),
+        cpio.file("bin/busybox", busybox, 0o755),
+        cpio.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
+        cpio.file("etc/group", b"root:x:0:\n"),
+        *(cpio.file(path, body, 0o755) for path, body in sorted(files.items())),
+        cpio.file(SCRIPT, script.encode(), 0o755),
+    ]
+    return gzip.compress(cpio.archive(entries), 6, mtime=0)
+
+
+def put_path(name: str) -> str:
+    """Where the initramfs has a file that a check copies to its host."""
+    return f"{PUT}/{name}"
+
+
+def run_sh(sign: Sign, machine: qemu.Machine, cmdline: Sequence[str], limit: int) -> str:
+    """The script that boots and judges; `limit` is seconds for a boot."""
+    argv = qemu.alone(
+        machine, Path("KERNEL"), Path("initramfs.cpio.gz"), cmdline, Path("/dev/stdout")
+    )[1:]
+    at = argv.index("-sandbox")
+    sandbox = " ".join(argv[at : at + 2])
+    del argv[at : at + 2]
+    words = ['"$image"' if word == "KERNEL" else shlex.quote(word) for word in argv]
+    loops = LOOPS if sign.recorded else 1
+    settings = [
+        f"kind={sign.kind} step={sign.step} loops={loops} limit={limit}",
+        f"SANDBOX=${{SANDBOX-{sandbox}}}",
+    ]
+    text = TEMPLATE.read_text()
+    text = text.replace("@SETTINGS@", "\n".join(settings))
+    return text.replace("@ARGUMENTS@", "\t\t" + " ".join(words))
+
+
+def readme(told: Told, sign: Sign) -> str:
+    """Five lines: what is broken, expected, observed, how to run, how to read."""
+    by = {
+        "report": "by a report of the kernel (observed.txt, N for each number)",
+        "stop": f"by the host stopping in step {sign.step}",
+        "lines": f"by step {sign.step}: it shows all of observed.txt and nothing of expected.txt",
+        "none": "by nothing that is known: read the console's log",
+    }[sign.kind]
+    lines = (
+        f"Broken: {told.check} fails in {told.cell} ({told.kernel}; seed {told.seed}): "
+        f"{told.reason}",
+        f"Expected: {told.expected}",
+        f"Observed: {told.observed}",
+        "Run: `sh run.sh` boots Image in QEMU 7.2 or newer, without a network, and ends with 0 if "
+        "the failure is seen, 1 if not, 2 if that cannot be told; `sh run.sh KERNEL` tries another "
+        "Image; its head says how to use an arm64 machine.",
+        f"Read: steps.sh is what runs inside (kvm-guest is its KVM user); the failure is told {by}."
+        f" {told.tried}",
+    )
+    return "".join(f"{one_line(line)}\n" for line in lines)
+
+
+def one_line(text: str) -> str:
+    """A text of a run as one line that a terminal can be shown, cut to what fits."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def folder_name(cell: str, check: str) -> str:
+    """A name without anything that a shell or a file system would read."""
+    return f"{_safe(cell)}--{_safe(check)}"
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text).strip(".-_")[:100]
+
+
+def tarball(folder: Path) -> bytes:
+    """The folder as .tar.gz: the same bytes for the same files, whoever makes it and when."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(folder.iterdir()):
+            info = tarfile.TarInfo(f"{folder.name}/{path.name}")
+            info.size = path.stat().st_size
+            info.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            with path.open("rb") as data:
+                tar.addfile(info, data)
+    return gzip.compress(out.getvalue(), 6, mtime=0)

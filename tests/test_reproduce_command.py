@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which failures of a run get a reproducer, and which steps go into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.errors import UsageError
+from harness.records import append
+from harness.reproduce import command
+from harness.reproduce.command import BOOT, Failure, find_run, select
+from harness.results import SERIES, Cell, Check, Splat, Summary
+
+WARN = "WARNING: CPU: 0 PID: 9 at arch/arm64/kvm/mmu.c:12 f+0x1/0x2"
+SPLAT = Splat(kind="warn", title=WARN, key="warn: f")
+
+
+def cell(kernel: str = "patched", **fields: Any) -> Cell:
+    given = {
+        "id": f"n1-vhe-{kernel}",
+        "host": "n1",
+        "kernel": kernel,
+        "kvm_mode": "vhe",
+        "af_mode": "hardware",
+        "outcome": "fail",
+    }
+    return Cell.model_validate(given | fields)
+
+
+def check(name: str, outcome: str = "fail", **fields: Any) -> Check:
+    given = {"cell": "n1-vhe-patched", "expected": "old", "observed": "young"}
+    return Check.model_validate({**given, "name": name, "outcome": outcome, **fields})
+
+
+def run(cells: tuple[Cell, ...], *checks: Check) -> Summary:
+    return Summary(
+        schema=1,
+        harness="0",
+        verdict="fail",
+        series="x",
+        seed=1,
+        started="2026-11-22T19:35:50Z",
+        seconds=1.0,
+        emulated=True,
+        cells=cells,
+        checks=checks,
+    )
+
+
+BOTH = (cell("base"), cell())
+CHECKS = (
+    check("a"),
+    check("b", "pass"),
+    check("c", "error"),
+    check("d"),
+    check("a", cell="n1-vhe-base"),
+)
+
+
+def names(found: tuple[Failure, ...]) -> list[tuple[str, str]]:
+    return [(failure.cell.kernel, failure.name) for failure in found]
+
+
+def test_failed_checks_of_the_patched_kernel() -> None:
+    assert names(select(run(BOTH, *CHECKS), (), ())) == [("patched", "a"), ("patched", "d")]
+    assert names(select(run(BOTH, *CHECKS), ("d",), ())) == [("patched", "d")]
+    assert names(select(run(BOTH, *CHECKS), (), ("n1-vhe-base",))) == [("base", "a")]
+    assert names(select(run(BOTH[:1], *CHECKS), (), ())) == [("base", "a")], "of the base alone"
+
+
+def test_a_kernel_that_fails_before_its_checks() -> None:
+    dead = cell(reason="panic", death="panic", splats=(SPLAT,))
+    (found,) = select(run((dead,)), (), ())
+    assert (found.name, found.observed, found.titles) == (BOOT, "panic", (WARN,))
+
+
+def test_reports_that_the_base_kernel_prints_too_tell_nothing() -> None:
+    old = SPLAT.model_copy(update={"title": "old", "on_base": True})
+    summary = run(BOTH, check("a", splats=(old, SPLAT)), check("b"), check("c", death="panic"))
+    summary = summary.model_copy(update={"cells": (cell(splats=(old, SPLAT)),)})
+    assert [one.titles for one in select(summary, (), ())] == [(WARN,), (), (WARN,)]
+
+
+@pytest.mark.parametrize(
+    ("checks", "asked", "words"),
+    [
+        ((), ((), ()), "nothing in that run failed$"),
+        (CHECKS, (("b",), ()), "failed in b"),
+        (CHECKS, ((), ("none",)), "failed in none"),
+        ((check("build", cell=SERIES),), ((), ()), "the series itself"),
+    ],
+)
+def test_nothing_to_show(
+    checks: tuple[Check, ...], asked: tuple[tuple[str, ...], tuple[str, ...]], words: str
+) -> None:
+    passed = tuple(one.model_copy(update={"outcome": "pass"}) for one in BOTH)
+    with pytest.raises(UsageError, match=words):
+        select(run(passed, *checks), *asked)
+
+
+def test_which_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with pytest.raises(UsageError, match="no run in"):
+        find_run(None)
+    home = tmp_path / "kvm-harness/runs"
+    for name in ("20260102-1", "20260101-1"):
+        (home / name).mkdir(parents=True)
+        (home / name / "summary.json").write_text("{}")
+    assert find_run(None).name == "20260102-1"
+    assert find_run("20260101-1") == find_run(str(home / "20260101-1")) == home / "20260101-1"
+    for name in ("none", ""):
+        with pytest.raises(UsageError, match="no run"):
+            find_run(name)
+
+
+class Spec:
+    """What of a CellSpec tells where its records are."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+
+def spec(folder: Path, *records: dict[str, object], boot: str = ".") -> CellSpec:
+    path = folder / boot / "commands.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    return cast("CellSpec", Spec(folder))
+
+
+def failure(name: str, *titles: str) -> Failure:
+    return Failure(cell(), name, "", "", "", titles, 1.0)
+
+
+def test_the_steps_of_a_check_in_whatever_boot_it_ran(tmp_path: Path) -> None:
+    spec(tmp_path, {"run": "one"}, {"check": "a"}, {"run": "two"}, boot="cut-1")
+    both = spec(tmp_path, {"run": "three"}, {"check": "b"}, {"run": "four"})
+    assert command._work(both, failure("a")) == ([{"run": "one"}], [{"run": "two"}], "")
+    assert command._work(both, failure("b")) == ([{"run": "three"}], [{"run": "four"}], "")
+    assert command._work(both, failure(BOOT)) == ([], [], "")
+    assert "did not write down" in command._work(both, failure("c"))[2]
+
+
+def test_the_steps_of_the_check_during_which_the_kernel_reported(tmp_path: Path) -> None:
+    both = spec(
+        tmp_path,
+        {"check": "a"},
+        {"run": "one"},
+        {"check": "test_kernel_log"},
+        {"run": "dmesg | grep x"},
+    )
+    append(tmp_path / "records.jsonl", check("a", "pass"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/dmesg.txt").write_text(f"[ 1.0] {WARN}\n")
+    _, work, why = command._work(both, failure("test_kernel_log", WARN))
+    assert work == [{"run": "one"}]
+    assert "during a" in why
+    _, work, _ = command._work(both, failure("test_kernel_log", "BUG: another"))
+    assert work == [{"run": "dmesg | grep x"}]
+
+
+def test_how_far_the_base_kernel_was_asked_for_the_same(tmp_path: Path) -> None:
+    work: list[dict[str, object]] = [{"run": "one 1"}, {"run": "two"}]
+    base = spec(tmp_path, {"check": "a"}, {"run": "one 2"}, {"run": "three"})
+    assert command._alike(base, failure("a"), work) == 1
+    assert command._alike(base, failure("b"), work) == 2
+    assert command._alike(None, failure("a"), work) == 2

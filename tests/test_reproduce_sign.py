@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""By what a failure is known again: what only, and always, the failing kernel shows."""
+
+from __future__ import annotations
+
+from harness.reproduce.script import Boot
+from harness.reproduce.sign import Sign, choose, shows
+
+
+def boot(*shown: str, over: bool = True, titles: tuple[str, ...] = ()) -> Boot:
+    """A boot whose steps, from 1 on, showed these words, each as a line."""
+    steps = {at: frozenset(words.split()) for at, words in enumerate(shown, 1)}
+    return Boot(len(shown) + (not over), over, steps, frozenset(titles))
+
+
+def test_the_last_step_that_both_were_asked_for_decides() -> None:
+    bad = [boot("ok path=b", "ok old=1", "gone"), boot("ok path=b", "ok old=1", "gone")]
+    good = [boot("ok path=a", "ok old=0", "here")]
+    sign = choose(bad, good, alike=2, errors={})
+    assert sign == Sign("lines", 2, ("old=1",), ("old=0",))
+    assert all(shows(one, sign) for one in bad)
+    assert not any(shows(one, sign) for one in good)
+    assert not shows(boot("ok path=b", "ok old=0"), sign), "the series without its fault"
+    assert not shows(boot("ok path=b"), sign), "it did not come so far"
+
+
+def test_what_varies_decides_nothing() -> None:
+    bad = [boot("n=1", "ok wrong=1 n=2"), boot("n=1", "ok wrong=1 n=3")]
+    good = [boot("n=1", "ok wrong=0 n=4"), boot("n=1", "ok wrong=0 n=5")]
+    assert choose(bad, good, alike=9, errors={}) == Sign("lines", 2, ("wrong=1",), ("wrong=0",))
+
+
+def test_a_counter_without_a_partner_tells_less_than_one_with() -> None:
+    bad = [Boot(1, True, {1: frozenset({"1 Tables: 12 kB", "1 Anon: 5 kB", "1 idle=0-7"})})]
+    good = [Boot(1, True, {1: frozenset({"1 Tables: 0 kB", "1 Other: 7 kB", "2 idle=3,5"})})]
+    assert choose(bad, good, alike=1, errors={}) == Sign(
+        "lines", 1, ("1 Tables: 12 kB", "1 idle=0-7"), ("1 Tables: 0 kB", "2 idle=3,5")
+    )
+
+
+def test_something_that_is_only_missing() -> None:
+    sign = choose([boot("ok")], [boot("ok dirty=3")], alike=1, errors={})
+    assert sign == Sign("lines", 1, (), ("dirty=3",))
+    assert shows(boot("ok dirty=4"), sign)
+
+
+def test_a_report_of_the_kernel_outranks_the_rest() -> None:
+    bad = [boot("a", over=False, titles=("panic: N", "WARN"))]
+    good = [boot("b", titles=("WARN",))]
+    sign = choose(bad, good, alike=1, errors={})
+    assert sign == Sign("report", seen=("panic: N",))
+    assert shows(bad[0], sign)
+    assert not shows(good[0], sign)
+
+
+def test_a_host_that_stops_in_the_same_step() -> None:
+    bad = [boot("a", over=False), boot("a", over=False)]
+    sign = choose(bad, [boot("a", "b")], alike=2, errors={})
+    assert sign == Sign("stop", 2)
+    assert shows(bad[0], sign)
+    assert not shows(boot("a", "b"), sign)
+    assert not shows(boot(over=False), sign), "it stops elsewhere"
+    assert choose(bad, [], alike=2, errors={}).kind == "none", "no kernel that does not stop"
+
+
+def test_an_error_that_was_seen_in_the_run_alone() -> None:
+    same = [boot("1 ok".replace(" ", "_"))]
+    sign = choose(same, same, alike=1, errors={1: ("error", "data")})
+    assert sign == Sign("lines", 1, ("1 error", "1 data"), recorded=True)
+    hit = Boot(1, True, {1: frozenset({"1 error", "1 data", "1 page=9"})})
+    assert shows(hit, sign)
+
+
+def test_nothing_to_tell_it_by() -> None:
+    same = [boot("ok")]
+    assert choose(same, same, alike=1, errors={}) == Sign("none")
+    assert choose(same, [], alike=1, errors={}) == Sign("none")
+    assert not shows(same[0], Sign("none"))
