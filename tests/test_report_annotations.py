@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Annotations of GitHub Actions: what is no pass, and no command that a run could smuggle in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from harness.report.annotations import MOST, github
+from harness.results import SERIES, Cell, Check, Splat, Summary
+
+COMMAND = re.compile(r"::(error|warning) (?:file=([^,:]+),line=(\d+),)?title=([^,:]+)::(.*)")
+
+
+def check(outcome: str = "fail", **fields: Any) -> Check:
+    given = {
+        "cell": "n1-vhe-patched",
+        "name": "test_x[a]",
+        "expected": "old",
+        "observed": "young",
+        "reason": "it is not",
+        "outcome": outcome,
+    }
+    return Check.model_validate(given | fields)
+
+
+def run(*checks: Check, cells: tuple[Cell, ...] = (), reason: str = "") -> Summary:
+    return Summary(
+        schema=1,
+        harness="0",
+        verdict="fail",
+        reason=reason,
+        series="x",
+        seed=1,
+        started="2026-11-22T19:35:50Z",
+        seconds=1.0,
+        emulated=True,
+        cells=cells,
+        checks=checks,
+    )
+
+
+def cell(**fields: Any) -> Cell:
+    given = {
+        "id": "n1-vhe-patched",
+        "host": "n1",
+        "kernel": "patched",
+        "kvm_mode": "vhe",
+        "af_mode": "hardware",
+        "outcome": "pass",
+    }
+    return Cell.model_validate(given | fields)
+
+
+def parsed(text: str) -> list[tuple[str, ...]]:
+    lines = text.split("\n")
+    assert lines.pop() == ""
+    found = []
+    for line in lines:
+        match = COMMAND.fullmatch(line)
+        assert match, line
+        found.append(match.groups(""))
+    return found
+
+
+def test_what_passes_is_not_told() -> None:
+    assert github(run(check("pass"), check("skip"), cells=(cell(),))) == ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "words"),
+    [
+        ("fail", "error", "fails"),
+        ("error", "warning", "ends in error"),
+        ("unproven", "warning", "is unproven"),
+    ],
+)
+def test_kinds(outcome: str, kind: str, words: str) -> None:
+    ((found, file, line, title, message),) = parsed(github(run(check(outcome))))
+    assert (found, file, line) == (kind, "", "")
+    assert title == f"test_x[a] {words} in n1-vhe-patched"
+    assert message == "it is not%0A    expected%3A old".replace("%3A", ":") + (
+        "%0A    observed: young"
+    )
+
+
+def test_one_for_all_cells_where_it_ended_alike() -> None:
+    checks = [check(cell=name) for name in ("a", "b", "c")] + [check("error", cell="d")]
+    first, second = parsed(github(run(*checks)))
+    assert first[3] == "test_x[a] fails in a%2C b%2C c"
+    assert first[4].startswith("in a: it is not")
+    assert second[:1] == ("warning",)
+
+
+def test_a_check_of_the_series_is_in_no_cell() -> None:
+    ((_, _, _, title, _),) = parsed(github(run(check(cell=SERIES, name="build"))))
+    assert title == "build fails"
+
+
+def test_file_and_line_of_what_the_kernel_reported() -> None:
+    def of(site: str) -> tuple[str, ...]:
+        splat = Splat(kind="warn", title="WARNING", key="k", site=site)
+        return parsed(github(run(check(splats=(splat,)))))[0][1:3]
+
+    assert of("arch/arm64/kvm/mmu.c:1640") == ("arch/arm64/kvm/mmu.c", "1640")
+    for hostile in ("../../.bashrc:1", "/etc/passwd:1", "a/b.c:1::error", "a/b.c,x=y:1", "b.c", ""):
+        assert of(hostile) == ("", "")
+
+
+def test_the_end_of_a_run_and_of_a_cell() -> None:
+    dead = cell(outcome="fail", reason="panic", death="panic")
+    titles = {kind: title for kind, _, _, title, _ in parsed(github(run(cells=(dead,))))}
+    assert titles == {"error": "n1-vhe-patched fails"}
+    ((kind, _, _, title, message),) = parsed(github(run(reason="disk full")))
+    assert (kind, title, message) == ("warning", "the run did not come to its end", "disk full")
+
+
+def test_no_more_than_github_shows() -> None:
+    checks = [check(name=f"test_{at}") for at in range(MOST + 3)]
+    found = parsed(github(run(*checks, check("unproven"))))
+    assert [kind for kind, *_ in found] == ["error"] * MOST + ["warning"]
+    assert found[MOST - 1][3] == "and 4 more"
+    assert len(parsed(github(run(*checks[:MOST])))) == MOST
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\n::error::b", "a\r::stop-commands::x", "%0A::add-mask::x", "x,file=/etc/passwd", "\x1b[2J"],
+)
+def test_a_run_cannot_say_a_command_of_its_own(text: str) -> None:
+    hostile = check(name=text, cell=text, expected=text, observed=text, reason=text)
+    (found,) = parsed(github(run(hostile)))
+    assert found[1:3] == ("", "")
+    whole = "".join(found)
+    assert not re.search(r"[\r\n\x1b]", whole)
+    assert not re.search(r"%(?!25|0A|3A|2C)", whole)
