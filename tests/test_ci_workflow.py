@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The workflow of GitHub Actions: its steps are run by bash as a runner does it, with programs that
+write down what they were asked for, and what they were asked for is what there is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness import cli
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/kvm.yaml").read_text())
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / ".github/actions/report/action.yaml").read_text())
+STEPS: dict[str, dict[str, Any]] = {
+    f"{job} {at}": step
+    for job, steps in {
+        **{name: job["steps"] for name, job in WORKFLOW["jobs"].items()},
+        "report": ACTION["runs"]["steps"],
+    }.items()
+    for at, step in enumerate(steps)
+}
+SCRIPTS = [name for name, step in STEPS.items() if "run" in step]
+# What a push, and what a person who asks for a run, may set.
+ENVIRONMENTS: tuple[dict[str, str], ...] = (
+    {},
+    {"SERIES": "a series; touch out", "MARK": "quick", "INVENTORY": "lab.yaml"},
+)
+# test(1) is a part of bash, so it is of the real machine.
+STUBS = ("apt-get", "make", "uname", ".venv/bin/kvm-harness")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a step did: its exit code and output, and each program's arguments."""
+
+    code: int
+    output: str
+    asked: tuple[tuple[str, ...], ...]
+
+
+def run(step: dict[str, Any], folder: Path, env: dict[str, str], code: int = 0) -> Ran:
+    """A step's script as GitHub runs `shell: bash`; the programs end with `code`."""
+    log = folder / "asked"
+    for name in STUBS:
+        program = folder / name if "/" in name else folder / "bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(
+            f'#!/bin/bash\nprintf "%s\\0" {Path(name).name} "$@" >>{log}\n'
+            f"echo >>{log}\nexit {code}\n"
+        )
+        program.chmod(0o755)
+    for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
+        (folder / "runs" / name).mkdir(parents=True)
+    (folder / "report.md").write_text("x" * 2_000_000)
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
+        cwd=folder,
+        env={
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+            "RUNNER_TEMP": str(folder),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    lines = log.read_text().split("\0\n")[:-1] if log.exists() else []
+    return Ran(done.returncode, done.stdout, tuple(tuple(line.split("\0")) for line in lines))
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS, ids=["nothing set", "all set"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_what_the_steps_ask_for_is_there(name: str, env: dict[str, str], tmp_path: Path) -> None:
+    ran = run(STEPS[name], tmp_path, env)
+    assert ran.asked
+    assert not (tmp_path / "out").exists()
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for program, *args in ran.asked:
+        if program == "make":
+            assert args[0] in targets
+            assert all(re.fullmatch(r"ARGS=.*", arg) for arg in args[1:])
+        if program == "kvm-harness" and known(args[0]):
+            options = cli._parser().parse_args(args)
+            if args[0] == "run":
+                assert options.series == [env["SERIES"]] if env else options.series == []
+
+
+def known(command: str) -> bool:
+    """Reports of a finished run are a module of their own."""
+    return command != "report" or importlib.util.find_spec("harness.report.command") is not None
+
+
+def test_tox_has_the_environments_that_are_named(tmp_path: Path) -> None:
+    (step,) = (step for step in STEPS.values() if step.get("run", "").startswith("make test"))
+    ((_, _, arguments),) = run(step, tmp_path, {}).asked
+    names = arguments.removeprefix("ARGS=-e ").split(",")
+    tox = (ROOT / "tox.ini").read_text()
+    assert all(f"[testenv:{name}]" in tox for name in names)
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if STEPS[name].get("name") == "Run"])
+@pytest.mark.parametrize("code", [0, 1, 3, 4])
+def test_the_exit_code_of_a_run_is_that_of_its_step(name: str, code: int, tmp_path: Path) -> None:
+    ran = run(STEPS[name], tmp_path, {}, code)
+    assert ran.code == code
+    first, *_, last = ran.output.splitlines()
+    assert first == f"::stop-commands::{last.strip(':')}", "commands are obeyed again at its end"
+    assert re.fullmatch(r"::[0-9a-f-]{36}::", last)
+
+
+def test_the_newest_run_is_reported_and_the_summary_fits(tmp_path: Path) -> None:
+    ran = run(STEPS["report 0"], tmp_path, {})
+    assert {args[2] for args in ran.asked} == {"runs/20260102-000000-bbbb/"}
+    assert (tmp_path / "summary").stat().st_size <= 1 << 20
+
+
+def test_nothing_may_be_written_and_nothing_foreign_is_run() -> None:
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    assert all("permissions" not in job for job in WORKFLOW["jobs"].values())
+    used = {step["uses"] for step in STEPS.values() if "uses" in step}
+    ours = {"./.github/actions/report"}
+    github = r"actions/(checkout|cache|upload-artifact)@v\d+"
+    assert all(re.fullmatch(github, name) for name in used - ours)
+    assert (ROOT / ".github/actions/report/action.yaml").is_file()
+
+
+def test_no_text_of_a_stranger_is_put_into_a_script() -> None:
+    """An expression becomes a part of the script before bash reads it; a variable does not."""
+    assert all("${{" not in step["run"] for step in STEPS.values() if "run" in step)
+
+
+def test_pull_requests_stay_off_machines_of_the_lab() -> None:
+    for job in WORKFLOW["jobs"].values():
+        assert isinstance(job["timeout-minutes"], int)
+        if "self-hosted" in job["runs-on"]:
+            assert "github.event_name != 'pull_request'" in job["if"]
+    # PyYAML reads the key `on` as true, as YAML 1.1 has it.
+    assert "pull_request_target" not in WORKFLOW[True]
+
+
+def test_the_cache_is_keyed_by_what_it_is_made_from() -> None:
+    (cache,) = (
+        step["with"] for step in STEPS.values() if step.get("uses", "").startswith("actions/cache@")
+    )
+    assert cache["path"] == "~/.cache/kvm-harness"
+    named = re.findall(r"'([^']+)'", cache["key"])
+    assert set(named) == {"requirements.lock", "kernel-configs/**", "guests/**", "inventory.yaml"}
+    for pattern in named:
+        assert any(ROOT.glob(pattern.replace("/**", "/*"))), pattern
+    (container,) = (job["container"] for job in WORKFLOW["jobs"].values() if "container" in job)
+    release = container["image"].replace(":", "")
+    assert f"-{release}-" in cache["key"]
+    assert cache["key"].startswith(cache["restore-keys"])
