@@ -13,7 +13,7 @@ from harness.cell import CellSpec
 from harness.errors import UsageError
 from harness.records import append
 from harness.reproduce import command
-from harness.reproduce.command import BOOT, Failure, find_run, select
+from harness.reproduce.command import BOOT, Failure, select
 from harness.results import SERIES, Cell, Check, Splat, Summary
 
 WARN = "WARNING: CPU: 0 PID: 9 at arch/arm64/kvm/mmu.c:12 f+0x1/0x2"
@@ -101,21 +101,6 @@ def test_nothing_to_show(
     passed = tuple(one.model_copy(update={"outcome": "pass"}) for one in BOTH)
     with pytest.raises(UsageError, match=words):
         select(run(passed, *checks), *asked)
-
-
-def test_which_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match="no run in"):
-        find_run(None)
-    home = tmp_path / "kvm-harness/runs"
-    for name in ("20260102-1", "20260101-1"):
-        (home / name).mkdir(parents=True)
-        (home / name / "summary.json").write_text("{}")
-    assert find_run(None).name == "20260102-1"
-    assert find_run("20260101-1") == find_run(str(home / "20260101-1")) == home / "20260101-1"
-    for name in ("none", ""):
-        with pytest.raises(UsageError, match="no run"):
-            find_run(name)
 
 
 class Spec:

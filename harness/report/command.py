@@ -15,6 +15,7 @@ from rich.console import Console
 from harness.errors import EXIT_PASS, UsageError
 from harness.printable import printable
 from harness.records import write_text_atomically
+from harness.report.annotations import github
 from harness.report.evidence import reader
 from harness.report.facts import ORIGIN
 from harness.report.junit import junit
@@ -66,6 +67,7 @@ FORMATS: Mapping[str, Callable[[Request], str]] = {
     "junit": lambda given: junit(given.run),
     "ktap": lambda given: ktap(given.run),
     "kcidb": _kcidb,
+    "github": lambda given: github(given.run),
     "mail": lambda given: mail(given.run, reader(given.folder), given.tested_by),
 }
 

@@ -26,13 +26,14 @@ from harness.kernel import cache
 from harness.prepare import GUEST_PROGRAM
 from harness.progress import Progress
 from harness.replay import CMDLINE, read_journal
+from harness.report.load import load
 from harness.reproduce import folder as files
 from harness.reproduce import sign as signs
 from harness.reproduce import steps
 from harness.reproduce.script import Boot, parse, script, without_numbers
 from harness.reproduce.steps import Record
 from harness.results import SERIES, Cell, Check, Summary
-from harness.runfolder import runs_home
+from harness.runfolder import find_run
 
 FOLDER = "reproducers"
 BOOT = "boot"
@@ -73,7 +74,7 @@ class Request:
 def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
     """Make the folders and their tarballs; UsageError if the run has no such failure."""
     run = find_run(request.run)
-    summary = _summary(run)
+    summary = load(run)
     failures = select(summary, request.checks, request.cells)
     parent = request.output or run / FOLDER
     made = []
@@ -84,27 +85,6 @@ def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
         progress.say(f"{where}: {told}")
         made.append(target)
     return tuple(made)
-
-
-def find_run(name: str | None) -> Path:
-    """The folder of a run, by its path or its name among this user's; the newest for None."""
-    home = runs_home()
-    if name is None:
-        found = sorted(home.glob("*/summary.json"))
-        if not found:
-            raise UsageError(f"no run in {home}")
-        return found[-1].parent
-    for folder in (Path(name), home / name):
-        if (folder / "summary.json").is_file():
-            return folder.resolve()
-    raise UsageError(f"no run {name!r}: no summary.json there or in {home / name}")
-
-
-def _summary(run: Path) -> Summary:
-    try:
-        return Summary.model_validate_json((run / "summary.json").read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{run}/summary.json is not from this version of the harness") from exc
 
 
 def select(summary: Summary, checks: Sequence[str], cells: Sequence[str]) -> tuple[Failure, ...]:
