@@ -151,6 +151,9 @@ Effect = Literal["better", "worse", "same", "inconclusive"]
 class Figure(_Model):
     """One quantity, measured on the base kernel and on the patched one in like conditions."""
 
+    # JSON has no word for them.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
     metric: str
     """Its name: letters, digits, `-`."""
     what: str
@@ -174,6 +177,11 @@ class Figure(_Model):
     confidence: float = 0.95
     smallest: float | None = None
     """The smallest relative effect that this many repetitions could have shown."""
+    floor: float | None = None
+    """What the base kernel shows against itself, relative; nothing smaller is an effect."""
+    spread: float | None = Field(default=None, ge=0)
+    """Of what is counted and does not vary: the relative difference that changes without a meaning
+    cause. None for what is measured, which a test judges."""
     verdict: Effect
     reason: str = ""
     """Why it is inconclusive, or what the verdict rests on."""

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What can be said of all figures of a run, and with what error (docs/figures.md says why so).
+
+Of what varies, a difference and sameness are both claims that a test must make, each corrected over
+the figures of the run (Holm 1979), so that a run makes a wrong one with a chance of LEVEL at most.
+What is counted and never varies is judged against the spread that changes without a meaning cause.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from harness.figures.shift import MAX_VALUES, Array, Shift, paired, unpaired
+from harness.inventory import AfMode, KvmMode
+from harness.results import Effect, Figure
+
+LEVEL = 0.05
+"""The chance that a run calls anything better or worse that is neither; that of a wrong same."""
+MARGIN = 0.02
+"""Relative: what is known to differ by less is the same."""
+POWER = 0.8
+"""With which the smallest effect would have been shown."""
+MAX_RATIO = 50.0
+"""Of the largest value to the smallest, as a logarithm: more was not measured by anybody."""
+
+Samples = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One quantity on both kernels; fields that Figure has mean what they mean there."""
+
+    metric: str
+    what: str
+    unit: str
+    host: str
+    kvm_mode: KvmMode
+    af_mode: AfMode
+    base: tuple[float, ...]
+    patched: tuple[float, ...]
+    variant: str = ""
+    more_is_better: bool = False
+    paired: bool = True
+    """Value i of both is from round i, in which chance decided which kernel came first."""
+    noise: Samples | None = None
+    """Samples of the base kernel against itself, made in the same way."""
+    spread: float | None = None
+    """For what is counted and must not vary: the relative difference that means nothing."""
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """The shift between the logarithms, and how far it is from noise and from the margin."""
+
+    shift: Shift
+    values: int
+    floor: float | None
+    """Of the logarithm."""
+    differs: float
+    """The p-value of "no further apart than the floor"."""
+    alike: float
+    """The p-value of "apart by the margin or more"."""
+
+
+def figures(measured: Sequence[Measured], *, margin: float = MARGIN) -> tuple[Figure, ...]:
+    """The figures of a run, in their order; those with a spread are tested by no test."""
+    found = [_refused(one) or _counted(one) or _tested(one, margin) for one in measured]
+    tested = [one for one in found if isinstance(one, _Tested)]
+    # What could not be tested was meant to be: leaving it out would make the others' level depend
+    # on it.
+    family = sum(one.spread is None for one in measured)
+    differs = iter(holm([one.differs for one in tested], family))
+    alike = iter(holm([one.alike for one in tested], family))
+    return tuple(
+        _judged(one, test, next(differs), next(alike), family, margin)
+        if isinstance(test, _Tested)
+        else test
+        for one, test in zip(measured, found, strict=True)
+    )
+
+
+def holm(chances: Sequence[float], family: int) -> list[float]:
+    """The p-values, corrected over a family of at least as many (Holm 1979)."""
+    corrected = [1.0] * len(chances)
+    worst = 0.0
+    for done, index in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
+        worst = max(worst, min(1.0, chances[index] * (family - done)))
+        corrected[index] = worst
+    return corrected
+
+
+def rounds_needed(family: int) -> int:
+    """The fewest rounds whose test can show anything at all among so many figures."""
+    return math.ceil(math.log2(2 * family / LEVEL))
+
+
+def _refused(one: Measured) -> Figure | None:
+    """What no test can take."""
+    samples = (one.base, one.patched, *(one.noise or ()))
+    values = [value for sample in samples for value in sample]
+    if not all(samples):
+        return _figure(one, reason="nothing was measured")
+    if any(len(sample) > MAX_VALUES for sample in samples):
+        return _figure(one, reason=f"more than {MAX_VALUES} values")
+    if one.spread is not None:
+        return None
+    if min(values) <= 0 or math.log(max(values)) - math.log(min(values)) > MAX_RATIO:
+        return _figure(one, reason="no ratio can be told: a value is not above 0, or one is absurd")
+    pairs = ((one.base, one.patched), *([one.noise] if one.noise else []))
+    if one.paired and any(len(first) != len(second) for first, second in pairs):
+        return _figure(one, reason="the rounds are not whole: the samples differ in their number")
+    return None
+
+
+def _counted(one: Measured) -> Figure | None:
+    """What must not vary, None for what is measured."""
+    if one.spread is None:
+        return None
+    for label, sample in (("base", one.base), ("patched", one.patched)):
+        if min(sample) != max(sample):
+            words = f"{label} counts from {min(sample):g} to {max(sample):g}, and must not vary"
+            return _figure(one, reason=words)
+    base, patched = one.base[0], one.patched[0]
+    effect = _relative(base, patched)
+    verdict: Effect = "same"
+    reason = f"counted, without noise; changes without a meaning make {one.spread:.2%}"
+    if effect is None or abs(effect) > one.spread:
+        verdict = "better" if (patched > base) == one.more_is_better else "worse"
+    return _figure(
+        one,
+        effect=effect,
+        low=effect,
+        high=effect,
+        confidence=1.0,
+        smallest=one.spread,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def _relative(base: float, patched: float) -> float | None:
+    if patched == base:
+        return 0.0
+    effect = (patched - base) / abs(base) if base else math.inf
+    return effect if math.isfinite(effect) else None
+
+
+def _tested(one: Measured, margin: float) -> _Tested:
+    method = paired if one.paired else unpaired
+    shift = method(_log(one.base), _log(one.patched))
+    floor = None
+    if one.noise is not None:
+        floor = abs(method(_log(one.noise[0]), _log(one.noise[1])).estimate)
+    off = floor or 0.0
+    differs = min(1.0, 2 * min(shift.above(off), shift.below(-off)))
+    alike = max(
+        shift.above(math.log1p(-margin) + off),
+        shift.below(math.log1p(margin) - off),
+    )
+    # A floor as high as the margin leaves nothing between the bounds.
+    alike = alike if off < math.log1p(margin) else 1.0
+    return _Tested(shift, len(one.base) + len(one.patched), floor, differs, alike)
+
+
+def _log(sample: Sequence[float]) -> Array:
+    """Of noise that grows with the value the logarithm's is the same everywhere."""
+    logarithms: Array = np.log(np.asarray(sample, dtype=float))
+    return logarithms
+
+
+def _judged(
+    one: Measured, test: _Tested, differs: float, alike: float, family: int, margin: float
+) -> Figure:
+    shift = test.shift
+    verdict: Effect = "inconclusive"
+    if alike <= LEVEL:
+        verdict = "same"
+    elif differs <= LEVEL:
+        verdict = "better" if (shift.estimate > 0) == one.more_is_better else "worse"
+    # Few values have no interval of the usual confidence: theirs is the widest, with its own.
+    usual = shift.interval(LEVEL)
+    low, high = usual or (float(shift.points[0]), float(shift.points[-1]))
+    return _figure(
+        one,
+        effect=math.expm1(shift.estimate),
+        low=math.expm1(low),
+        high=math.expm1(high),
+        confidence=1 - LEVEL if usual else 1 - shift.least_p,
+        smallest=_smallest(one, test, LEVEL / family),
+        floor=None if test.floor is None else math.expm1(test.floor),
+        verdict=verdict,
+        reason=_reason(one, test, differs, alike, family, margin),
+    )
+
+
+def _smallest(one: Measured, test: _Tested, level: float) -> float | None:
+    """How large an effect would have been shown with POWER, None if none would.
+
+    The test shows it where the interval of its level ends below it; how far its estimate strays is
+    taken from the interval of the usual level, as that of a mean from Student's.
+    """
+    needed, usual = test.shift.interval(level), test.shift.interval(LEVEL)
+    if needed is None or usual is None:
+        return None
+    reach = max(needed[1] - test.shift.estimate, test.shift.estimate - needed[0])
+    freedom = len(one.base) - 1 if one.paired else test.values - 2
+    error = (usual[1] - usual[0]) / 2 / stats.t.ppf(1 - LEVEL / 2, freedom)
+    return math.expm1((test.floor or 0.0) + reach + error * stats.t.ppf(POWER, freedom))
+
+
+def _reason(
+    one: Measured, test: _Tested, differs: float, alike: float, family: int, margin: float
+) -> str:
+    among = f", corrected over {family} figures" if family > 1 else ""
+    shown = differs <= LEVEL
+    if alike <= LEVEL:
+        words = f"less than {margin:.1%} apart, p = {alike:.2g}{among}"
+        return f"{words}; a difference is shown, smaller than that" if shown else words
+    if shown:
+        return f"p = {differs:.2g}{among}"
+    if test.shift.least_p * family > LEVEL:
+        have = f"{len(one.base)} rounds" if one.paired else f"{test.values} values"
+        need = f"; {rounds_needed(family)} rounds can" if one.paired else ""
+        return f"{have} cannot show a difference among {family} figures{need}"
+    if test.floor is not None and abs(test.shift.estimate) <= test.floor:
+        return (
+            f"within the noise floor: {math.expm1(test.floor):.2%} is what the base kernel shows "
+            "against itself"
+        )
+    return (
+        f"neither a difference is shown (p = {differs:.2g}{among}) nor that there is none of "
+        f"{margin:.1%} (p = {alike:.2g})"
+    )
+
+
+def _figure(
+    one: Measured,
+    *,
+    effect: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    confidence: float = 1 - LEVEL,
+    smallest: float | None = None,
+    floor: float | None = None,
+    verdict: Effect = "inconclusive",
+    reason: str,
+) -> Figure:
+    return Figure(
+        metric=one.metric,
+        what=one.what,
+        unit=one.unit,
+        host=one.host,
+        kvm_mode=one.kvm_mode,
+        af_mode=one.af_mode,
+        variant=one.variant,
+        more_is_better=one.more_is_better,
+        base=one.base,
+        patched=one.patched,
+        effect=effect,
+        low=low,
+        high=high,
+        confidence=confidence,
+        smallest=smallest,
+        floor=floor,
+        spread=one.spread,
+        verdict=verdict,
+        reason=reason,
+        evidence=one.evidence,
+    )
