@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from harness.figures.shift import MAX_VALUES, Array, Shift, paired, unpaired
 from harness.inventory import AfMode, KvmMode
@@ -210,8 +210,8 @@ def _smallest(one: Measured, test: _Tested, level: float) -> float | None:
         return None
     reach = max(needed[1] - test.shift.estimate, test.shift.estimate - needed[0])
     freedom = len(one.base) - 1 if one.paired else test.values - 2
-    error = (usual[1] - usual[0]) / 2 / stats.t.ppf(1 - LEVEL / 2, freedom)
-    return math.expm1((test.floor or 0.0) + reach + error * stats.t.ppf(POWER, freedom))
+    error = (usual[1] - usual[0]) / 2 / stdtrit(freedom, 1 - LEVEL / 2)
+    return math.expm1((test.floor or 0.0) + reach + error * stdtrit(freedom, POWER))
 
 
 def _reason(
