@@ -12,6 +12,7 @@ from harness.results import Figure
 NOISE = (0.1, -0.5, 0.3, 0.7, -0.2, -0.6, 0.4, 0.05, -0.3, 0.55, -0.1, 0.2)
 OTHER = (-0.3, 0.2, 0.1, -0.5, 0.55, 0.4, -0.2, 0.7, 0.05, -0.6, 0.3, -0.1)
 BASE = tuple(100 + value for value in NOISE)
+OTHER_BASE = tuple(100 + value for value in OTHER)
 
 
 def measured(effect: float = 0.0, rounds: int = 12) -> Measured:
@@ -122,13 +123,31 @@ def test_nothing_is_the_same_where_the_noise_floor_is_above_the_margin() -> None
     assert one(replace(measured(), noise=(BASE, BASE))).verdict == "same"
 
 
+def test_a_difference_must_be_larger_than_noise_and_not_only_than_its_estimate() -> None:
+    """The base against itself strays so much that a difference above the floor proves nothing."""
+    wild = tuple(value * (1.04 if at % 2 else 0.97) for at, value in enumerate(BASE))
+    assert one(measured(0.03)).verdict == "worse"
+    found = one(replace(measured(0.03), noise=(BASE, wild)))
+    assert found.floor is not None and found.floor < 0.01
+    assert found.verdict == "inconclusive"
+
+
+def test_what_moves_the_control_as_well_is_no_difference() -> None:
+    """Two runs on a machine that became slower by a tenth, and one that really is."""
+    base, slower = BASE, tuple(value * 1.1 for value in OTHER_BASE)
+    runs = replace(measured(), base=base, patched=slower, paired=False)
+    assert one(runs).verdict == "worse"
+    assert one(replace(runs, noise=(BASE, slower))).verdict == "inconclusive"
+    assert one(replace(runs, noise=(BASE, OTHER_BASE))).verdict == "worse"
+
+
 def test_the_floor_is_part_of_the_smallest_effect() -> None:
     without, with_it = (
         one(replace(measured(), noise=(BASE, tuple(value * more for value in BASE)))).smallest
         for more in (1.0, 1.05)
     )
     assert without is not None and with_it is not None
-    assert 1 + with_it == pytest.approx((1 + without) * 1.05)
+    assert with_it > without + 0.05
 
 
 def test_samples_without_rounds_are_judged_as_well() -> None:
@@ -172,6 +191,7 @@ def test_counts_are_no_part_of_the_family() -> None:
         ((1.0, 1e300), (1.0, 1e-300), "no ratio can be told"),
         ((1.0,) * 101, (1.0,) * 101, "more than 100 values"),
         ((1.0,) * 9, (1.0,) * 8, "the rounds are not whole"),
+        ((), (1.0,), "nothing was measured"),
     ],
 )
 def test_what_no_test_can_take_is_inconclusive(
@@ -180,6 +200,14 @@ def test_what_no_test_can_take_is_inconclusive(
     found = one(replace(measured(), base=base, patched=patched))
     assert found.verdict == "inconclusive"
     assert found.reason.startswith(reason)
+
+
+def test_controls_are_from_the_same_rounds() -> None:
+    lacking = replace(measured(), paired=False, noise=(BASE[:5], BASE))
+    assert one(lacking).reason.startswith("the rounds are not whole")
+    unlike = replace(measured(), noise=(BASE[:5], BASE))
+    assert one(unlike).reason.startswith("the rounds are not whole")
+    assert one(replace(measured(), noise=(BASE[:7], OTHER_BASE[:7]))).verdict == "same"
 
 
 def test_values_that_are_no_numbers_make_no_figure() -> None:

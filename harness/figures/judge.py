@@ -48,7 +48,9 @@ class Measured:
     paired: bool = True
     """Value i of both is from round i, in which chance decided which kernel came first."""
     noise: Samples | None = None
-    """Samples of the base kernel against itself, made in the same way."""
+    """Samples between which nothing but the measurement can make a difference. For a paired figure
+    the base kernel against itself, made in the same way; otherwise a control for each of `base` and
+    `patched`, whose value i is from the same round."""
     spread: float | None = None
     """For what is counted and must not vary: the relative difference that means nothing."""
     evidence: tuple[str, ...] = ()
@@ -56,27 +58,40 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Tested:
-    """The shift between the logarithms, and how far it is from noise and from the margin."""
+    """The shift between the logarithms, and what else must lie on the same side of 0."""
 
     shift: Shift
-    values: int
+    controls: tuple[Shift, ...]
     floor: float | None
-    """Of the logarithm."""
-    differs: float
-    """The p-value of "no further apart than the floor"."""
-    alike: float
-    """The p-value of "apart by the margin or more"."""
+    """How far the noise lies from 0, of the logarithm."""
+
+    @property
+    def differs(self) -> float:
+        """The p-value of "nothing but the measurement makes the difference"."""
+        if self.floor is not None and abs(self.shift.estimate) <= self.floor:
+            return 1.0
+        tests = (self.shift, *self.controls)
+        return min(
+            1.0,
+            2 * min(max(test.above(0.0) for test in tests), max(test.below(0.0) for test in tests)),
+        )
+
+    def alike(self, margin: float) -> float:
+        """The p-value of "apart by the margin or more" (TOST, Schuirmann 1987)."""
+        low, high = math.log1p(-margin), math.log1p(margin)
+        tests = (self.shift, *self.controls)
+        return max(max(test.above(low), test.below(high)) for test in tests)
 
 
 def figures(measured: Sequence[Measured], *, margin: float = MARGIN) -> tuple[Figure, ...]:
     """The figures of a run, in their order; those with a spread are tested by no test."""
-    found = [_refused(one) or _counted(one) or _tested(one, margin) for one in measured]
+    found = [_refused(one) or _counted(one) or _tested(one) for one in measured]
     tested = [one for one in found if isinstance(one, _Tested)]
     # What could not be tested was meant to be: leaving it out would make the others' level depend
     # on it.
     family = sum(one.spread is None for one in measured)
     differs = iter(holm([one.differs for one in tested], family))
-    alike = iter(holm([one.alike for one in tested], family))
+    alike = iter(holm([one.alike(margin) for one in tested], family))
     return tuple(
         _judged(one, test, next(differs), next(alike), family, margin)
         if isinstance(test, _Tested)
@@ -112,8 +127,11 @@ def _refused(one: Measured) -> Figure | None:
         return None
     if min(values) <= 0 or math.log(max(values)) - math.log(min(values)) > MAX_RATIO:
         return _figure(one, reason="no ratio can be told: a value is not above 0, or one is absurd")
-    pairs = ((one.base, one.patched), *([one.noise] if one.noise else []))
-    if one.paired and any(len(first) != len(second) for first, second in pairs):
+    first, second = map(len, one.noise or ((), ()))
+    whole = one.noise is None or (len(one.base), len(one.patched)) == (first, second)
+    if one.paired:
+        whole = len(one.base) == len(one.patched) and first == second
+    if not whole:
         return _figure(one, reason="the rounds are not whole: the samples differ in their number")
     return None
 
@@ -151,21 +169,19 @@ def _relative(base: float, patched: float) -> float | None:
     return effect if math.isfinite(effect) else None
 
 
-def _tested(one: Measured, margin: float) -> _Tested:
+def _tested(one: Measured) -> _Tested:
     method = paired if one.paired else unpaired
-    shift = method(_log(one.base), _log(one.patched))
-    floor = None
-    if one.noise is not None:
-        floor = abs(method(_log(one.noise[0]), _log(one.noise[1])).estimate)
-    off = floor or 0.0
-    differs = min(1.0, 2 * min(shift.above(off), shift.below(-off)))
-    alike = max(
-        shift.above(math.log1p(-margin) + off),
-        shift.below(math.log1p(margin) - off),
-    )
-    # A floor as high as the margin leaves nothing between the bounds.
-    alike = alike if off < math.log1p(margin) else 1.0
-    return _Tested(shift, len(one.base) + len(one.patched), floor, differs, alike)
+    base, patched = _log(one.base), _log(one.patched)
+    shift = method(base, patched)
+    if one.noise is None:
+        return _Tested(shift, (), None)
+    first, second = map(_log, one.noise)
+    floor = abs(method(first, second).estimate)
+    if not one.paired:
+        return _Tested(shift, (unpaired(base - first, patched - second),), floor)
+    # What moves the base kernel against itself may move the patched one the other way.
+    effect, noise = patched - base, second - first
+    return _Tested(shift, (unpaired(noise, effect), unpaired(-noise, effect)), floor)
 
 
 def _log(sample: Sequence[float]) -> Array:
@@ -200,18 +216,28 @@ def _judged(
 
 
 def _smallest(one: Measured, test: _Tested, level: float) -> float | None:
-    """How large an effect would have been shown with POWER, None if none would.
+    """How large an effect would have been shown with POWER, None if none would."""
+    freedom = len(one.base) - 1 if one.paired else len(one.base) + len(one.patched) - 2
+    found = [_reach(test.shift, level, freedom)]
+    if one.noise is not None:
+        freedom = len(one.base) + len(one.noise[0]) - 2
+        found += [_reach(control, level, freedom) for control in test.controls]
+    sure = [reach for reach in found if reach is not None]
+    return math.expm1(max(sure) + (test.floor or 0.0)) if len(sure) == len(found) else None
 
-    The test shows it where the interval of its level ends below it; how far its estimate strays is
-    taken from the interval of the usual level, as that of a mean from Student's.
+
+def _reach(shift: Shift, level: float, freedom: int) -> float | None:
+    """How far from 0 the estimate must lie on average to be shown with POWER, None if too few.
+
+    A shift is shown where the interval of `level` ends before 0. How far the estimate strays is
+    taken from the interval of the usual level, as if that were Student's.
     """
-    needed, usual = test.shift.interval(level), test.shift.interval(LEVEL)
+    needed, usual = shift.interval(level), shift.interval(LEVEL)
     if needed is None or usual is None:
         return None
-    reach = max(needed[1] - test.shift.estimate, test.shift.estimate - needed[0])
-    freedom = len(one.base) - 1 if one.paired else test.values - 2
     error = (usual[1] - usual[0]) / 2 / stdtrit(freedom, 1 - LEVEL / 2)
-    return math.expm1((test.floor or 0.0) + reach + error * stdtrit(freedom, POWER))
+    reach = max(needed[1] - shift.estimate, shift.estimate - needed[0])
+    return float(reach + error * stdtrit(freedom, POWER))
 
 
 def _reason(
@@ -225,7 +251,8 @@ def _reason(
     if shown:
         return f"p = {differs:.2g}{among}"
     if test.shift.least_p * family > LEVEL:
-        have = f"{len(one.base)} rounds" if one.paired else f"{test.values} values"
+        values = len(one.base) + len(one.patched)
+        have = f"{len(one.base)} rounds" if one.paired else f"{values} values"
         need = f"; {rounds_needed(family)} rounds can" if one.paired else ""
         return f"{have} cannot show a difference among {family} figures{need}"
     if test.floor is not None and abs(test.shift.estimate) <= test.floor:
