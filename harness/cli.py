@@ -26,6 +26,7 @@ from harness.errors import (
     InfraError,
     UsageError,
 )
+from harness.figures import command as figures_command
 from harness.hosts import command as hosts_command
 from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
@@ -143,6 +144,9 @@ def _parser() -> argparse.ArgumentParser:
 
     hosts = commands.add_parser("hosts", help="list the hosts of the inventory, pin and check them")
     hosts_command.add_parser(hosts)
+
+    figures = commands.add_parser("figures", help="say how far verdicts on figures can be trusted")
+    figures_command.add_parser(figures)
 
     doctoring = commands.add_parser("doctor", help="say what this machine lacks and how to get it")
     doctoring.add_argument("--install", action="store_true", help="get it, by apt")
