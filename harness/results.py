@@ -143,6 +143,19 @@ class Kernel(_Model):
     build_seconds: float
     compiler: str = ""
     """What compiler and linker say of themselves, "" in a record from before there was this."""
+    page_kib: int | None = None
+    """The size of its pages, in KiB; None in a record from before there was this."""
+
+
+class Host(_Model):
+    """A machine that cells ran on, or that was emulated for them."""
+
+    name: str
+    """In the inventory."""
+    cpu: str
+    """Its model, as QEMU names it."""
+    cpus: int
+    memory_mib: int
 
 
 Effect = Literal["better", "worse", "same", "inconclusive"]
@@ -195,6 +208,8 @@ class Summary(_Model):
     schema_version: int = Field(default=SCHEMA, alias="schema", serialization_alias="schema")
     harness: str
     """Version of the harness."""
+    harness_digest: str = ""
+    """Of its program, checks and base contracts; "" in a record from before there was this."""
     verdict: Literal["pass", "fail", "error", "unproven"]
     reason: str = ""
     """Why there is no better verdict, in a sentence."""
@@ -221,6 +236,8 @@ class Summary(_Model):
     """Whether the kernels are debug kernels: KASAN, lockdep and their like."""
     notes: tuple[str, ...] = ()
     kernels: tuple[Kernel, ...] = ()
+    hosts: tuple[Host, ...] = ()
+    """Those of the cells; none in a record from before there was this."""
     cells: tuple[Cell, ...] = ()
     checks: tuple[Check, ...] = ()
     figures: tuple[Figure, ...] = ()

@@ -31,7 +31,7 @@ from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.inventory import Inventory, SshHost
-from harness.kernel import lines
+from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Kernel
@@ -45,7 +45,7 @@ from harness.progress import Progress
 from harness.records import append, read, write_atomically
 from harness.report.junit import junit
 from harness.report.text import text_report
-from harness.results import Cell, Check, KernelLabel, Summary
+from harness.results import Cell, Check, Host, KernelLabel, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.runinput import RunInput
@@ -120,6 +120,7 @@ class Run:
         self._series: Series | None = None
         self._message_id = ""
         self._emulator = ""
+        self._hosts: tuple[Host, ...] = ()
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._goes_on = earlier is not None
@@ -246,6 +247,9 @@ class Run:
             base_only=options.base_only,
             cmdline=self._flavor.cmdline,
         )
+        self._hosts = tuple(
+            _host_record(name, stock) for name in dict.fromkeys(cell.host for cell in cells)
+        )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
         self._emulator = f"QEMU {emulator}"
@@ -334,6 +338,7 @@ class Run:
                 cached=kernel.cached,
                 build_seconds=round(kernel.seconds, 1),
                 compiler=kernel.compiler,
+                page_kib=config.page_kib(kernel.config.read_text()),
             ),
         )
         return kernel
@@ -452,6 +457,7 @@ class Run:
         summary = Summary(
             schema=1,
             harness=__version__,
+            harness_digest=self._input.inputs.get("harness", "").removeprefix(f"{__version__}, "),
             verdict=found,
             reason=reason,
             series=series.name if series else "",
@@ -469,6 +475,7 @@ class Run:
             debug=self._options.debug,
             notes=notes,
             kernels=self._kernels,
+            hosts=self._hosts,
             cells=cells,
             checks=(*self._series_checks, *checks),
         )
@@ -481,6 +488,11 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
     """The series that the user named, or the inventory's."""
     spec = options.series or ((stock or inventory.load(options.inventory)).defaults.series,)
     return series_module.load(spec if len(spec) > 1 else spec[0], options.mbox)
+
+
+def _host_record(name: str, stock: Inventory) -> Host:
+    host = stock.bootable(name)
+    return Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
 
 
 def _decoded(cell: Cell) -> dict[str, object]:

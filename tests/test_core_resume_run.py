@@ -55,6 +55,8 @@ class Case:
         self.folder = folder
         self.out = io.StringIO()
         self.build_id = "ab"
+        self.config = folder.parent / "config"
+        self.config.write_text("CONFIG_ARM64_4K_PAGES=y\n")
         self.ran: list[str] = []
         self.of_series = 0
         self.emulator: Callable[[], str] = lambda: "8.0"
@@ -76,7 +78,7 @@ class Case:
     def _kernel(self, label: str, *_: Any) -> Any:
         return SimpleNamespace(
             release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
-            seconds=0.0, compiler="gcc 12",
+            seconds=0.0, compiler="gcc 12", config=self.config,
         )  # fmt: skip
 
     def _without_kvm(self, *_: Any, **__: Any) -> Check:
@@ -151,6 +153,9 @@ def test_only_a_run_that_leaves_nothing_out_is_whole(
 def test_a_run_that_was_cut_off_goes_on(case: Case) -> None:
     case.cut_off({})
     summary = case.resumed()
+    assert summary.kernels[0].page_kib == 4
+    assert summary.harness_digest
+    assert {host.name for host in summary.hosts} == {cell.host for cell in summary.cells}
     assert case.ran == [PATCHED.id]
     assert [cell.id for cell in summary.cells] == [BASE.id, PATCHED.id]
     assert (summary.verdict, summary.reason, len(summary.resumed)) == ("pass", "", 1)

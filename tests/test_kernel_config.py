@@ -163,3 +163,10 @@ def test_a_condition_that_says_nothing_is_refused(
 def test_what_a_tree_declares(tmp_path: Path) -> None:
     text = "menuconfig KVM\n\tbool\n  config KVM_ARM\n\tdepends on KVM\n# config OLD\nconfig A B\n"
     assert config.declared([fragment(tmp_path, text, "Kconfig")]) == {"KVM", "KVM_ARM"}
+
+
+def test_the_page_size_is_the_one_that_the_configuration_asks_for() -> None:
+    asked = "# CONFIG_ARM64_4K_PAGES is not set\nCONFIG_ARM64_16K_PAGES=y\n"
+    assert config.page_kib(asked) == 16
+    assert config.page_kib("CONFIG_ARM64_4K_PAGES=y\n") == 4
+    assert config.page_kib("CONFIG_KVM=y\n") is None

@@ -150,6 +150,13 @@ def parse_config(text: str) -> dict[str, str]:
     return {m[1]: m[2] for line in text.splitlines() if (m := _SET.match(line))}
 
 
+def page_kib(text: str) -> int | None:
+    """The size of pages that a finished .config of arm64 asks for, in KiB; None for none."""
+    symbols = parse_config(text)
+    sizes = (size for size in (4, 16, 64) if symbols.get(f"ARM64_{size}K_PAGES") == "y")
+    return next(sizes, None)
+
+
 def compare(wishes: Mapping[str, Wish], final: Mapping[str, str]) -> tuple[Mismatch, ...]:
     """The wishes that are not fulfilled, in the order in which they were made."""
     return tuple(
