@@ -15,6 +15,7 @@ from typing import get_args
 from rich.console import Console
 
 from harness import __version__, bench, doctor
+from harness.compare import command as compare_command
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
 from harness.errors import (
@@ -147,6 +148,9 @@ def _parser() -> argparse.ArgumentParser:
 
     figures = commands.add_parser("figures", help="say how far verdicts on figures can be trusted")
     figures_command.add_parser(figures)
+
+    compare = commands.add_parser("compare", help="say what differs between two runs")
+    compare_command.add_parser(compare)
 
     doctoring = commands.add_parser("doctor", help="say what this machine lacks and how to get it")
     doctoring.add_argument("--install", action="store_true", help="get it, by apt")

@@ -169,7 +169,15 @@ def test_counts_are_judged_by_the_spread_alone() -> None:
 def test_counts_that_vary_are_inconclusive() -> None:
     found = one(counted((1000.0, 1001.0), (1000.0,)))
     assert found.verdict == "inconclusive"
-    assert found.reason == "base counts from 1000 to 1001, and must not vary"
+    assert found.reason == "counts from 1000 to 1001, which must not vary"
+
+
+def test_counts_that_the_base_changes_as_much_are_inconclusive() -> None:
+    changed = replace(counted((1000.0,), (1100.0,)), paired=False, noise=((10.0,), (11.0,)))
+    found = one(changed)
+    assert (found.verdict, found.floor) == ("inconclusive", pytest.approx(0.1))
+    assert found.reason == "the base kernel itself differs by 10.00%"
+    assert one(replace(changed, noise=((10.0,), (10.5,)))).verdict == "worse"
 
 
 def test_counts_need_no_ratio() -> None:

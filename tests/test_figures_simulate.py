@@ -12,7 +12,6 @@ from harness.figures import command, simulate
 from harness.figures.judge import LEVEL
 from harness.figures.simulate import Rate, Setting
 
-
 DRIFT = "steep drift"
 
 

@@ -140,16 +140,19 @@ def _counted(one: Measured) -> Figure | None:
     """What must not vary, None for what is measured."""
     if one.spread is None:
         return None
-    for label, sample in (("base", one.base), ("patched", one.patched)):
+    for sample in (one.base, one.patched, *(one.noise or ())):
         if min(sample) != max(sample):
-            words = f"{label} counts from {min(sample):g} to {max(sample):g}, and must not vary"
+            words = f"counts from {min(sample):g} to {max(sample):g}, which must not vary"
             return _figure(one, reason=words)
     base, patched = one.base[0], one.patched[0]
     effect = _relative(base, patched)
     verdict: Effect = "same"
     reason = f"counted, without noise; changes without a meaning make {one.spread:.2%}"
+    floor = abs(_relative(one.noise[0][0], one.noise[1][0]) or 0.0) if one.noise else None
     if effect is None or abs(effect) > one.spread:
         verdict = "better" if (patched > base) == one.more_is_better else "worse"
+        if floor and effect is not None and abs(effect) <= floor:
+            verdict, reason = "inconclusive", f"the base kernel itself differs by {floor:.2%}"
     return _figure(
         one,
         effect=effect,
@@ -157,6 +160,7 @@ def _counted(one: Measured) -> Figure | None:
         high=effect,
         confidence=1.0,
         smallest=one.spread,
+        floor=floor,
         verdict=verdict,
         reason=reason,
     )

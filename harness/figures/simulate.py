@@ -110,7 +110,7 @@ class Setting:
 
 def allowed_of(trials: int, chance: float) -> int:
     """The most of so many trials that a chance explains, by the binomial distribution."""
-    return int(math.ceil(bdtrik(1 - DOUBT / PROMISES, trials, chance)))
+    return math.ceil(float(bdtrik(1 - DOUBT / PROMISES, trials, chance)))
 
 
 def alone(setting: Setting) -> Iterator[Row]:

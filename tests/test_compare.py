@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Two runs side by side: what is refused, what changed, and with which exit code."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.compare import command
+from harness.compare.changes import compare, turn
+from harness.compare.like import unlike
+from harness.compare.report import text_report
+from harness.errors import UsageError
+from harness.figures.judge import Measured, figures
+from harness.records import write_atomically
+from harness.results import Cell, Check, CpuAf, Figure, Host, Kernel, Outcome, Summary
+
+CPU = CpuAf(cpus="0-1", midr="0x413fd0c1", model="", expected="hardware", why="")
+KERNEL = Kernel(
+    label="base", source="s", version="6.12", build_id="ab", config_sha256="cc", cached=True,
+    build_seconds=1, compiler="gcc 12", page_kib=4,
+)  # fmt: skip
+CELL = Cell(
+    id="n1-vhe-base", host="n1", kernel="base", kvm_mode="vhe", af_mode="hardware",
+    af_cpus=(CPU,), outcome="pass", kvm_line="VHE mode initialized successfully",
+)  # fmt: skip
+PATCHED = CELL.model_copy(update={"id": "n1-vhe-patched", "kernel": "patched"})
+HOST = Host(name="n1", cpu="neoverse-n1", cpus=2, memory_mib=2048)
+STEADY = (100.1, 99.5, 100.3, 100.7, 99.8, 99.4, 100.4, 100.0, 99.7, 100.5)
+OTHER = (99.7, 100.2, 100.1, 99.5, 100.5, 100.4, 99.8, 100.7, 100.0, 99.4)
+
+
+def check(outcome: Outcome = "pass", cell: str = PATCHED.id, name: str = "test_a") -> Check:
+    return Check(
+        cell=cell, name=name, outcome=outcome, expected="4", observed="3", evidence=("x.txt",)
+    )
+
+
+def figure(patched: tuple[float, ...] = OTHER, base: tuple[float, ...] = STEADY) -> Figure:
+    measured = Measured(
+        metric="aging", what="a pass", unit="s", host="n1", kvm_mode="vhe", af_mode="hardware",
+        base=base, patched=patched,
+    )  # fmt: skip
+    return figures([measured])[0]
+
+
+def run(**update: Any) -> Summary:
+    sound = Summary(
+        schema=1, harness="1", harness_digest="dd", verdict="pass", series="s", seed=1,
+        started="2026-01-01", seconds=1, emulated=True, emulator="QEMU 7.2", hosts=(HOST,),
+        kernels=(KERNEL, KERNEL.model_copy(update={"label": "patched"})),
+        cells=(CELL, PATCHED), checks=(check(),), figures=(figure(),),
+    )  # fmt: skip
+    return sound.model_copy(update=update)
+
+
+def slower(values: tuple[float, ...], by: float = 1.1) -> tuple[float, ...]:
+    return tuple(value * by for value in values)
+
+
+def text(one: Summary, other: Summary) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(text_report(compare(one, other, ("A", "B"))))
+    return out.getvalue()
+
+
+def test_a_run_is_like_itself() -> None:
+    found = compare(run(), run(), ("A", "B"))
+    assert found.unlike == () == found.changes
+    assert (found.alike, found.exit_code) == (3, 0)
+    assert [one.figure.verdict for one in found.figures] == ["same"]
+    assert "verdict: pass: nothing got worse" in text(run(), run())
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"harness": "2"}, "harness version: 1 / 2"),
+        ({"harness_digest": "ee"}, "harness digest: dd / ee"),
+        ({"harness_digest": ""}, "harness digest: dd / not recorded"),
+        ({"debug": True}, "debug kernels: False / True"),
+        ({"emulated": False}, "emulated hosts: True / False"),
+        ({"emulator": "QEMU 8"}, "emulator: QEMU 7.2 / QEMU 8"),
+        (
+            {"kernels": (KERNEL.model_copy(update={"config_sha256": "dd"}),)},
+            "configuration of the base kernel: cc / dd",
+        ),
+        (
+            {"kernels": (KERNEL.model_copy(update={"compiler": "gcc 14"}),)},
+            "toolchain of the base kernel: gcc 12 / gcc 14",
+        ),
+        (
+            {"kernels": (KERNEL.model_copy(update={"page_kib": 64}),)},
+            "page size of the base kernel (KiB): 4 / 64",
+        ),
+        ({"hosts": ()}, "CPU model of n1: neoverse-n1 / not recorded"),
+        (
+            {"hosts": (HOST.model_copy(update={"cpu": "cortex-a57"}),)},
+            "CPU model of n1: neoverse-n1 / cortex-a57",
+        ),
+        ({"hosts": (HOST.model_copy(update={"cpus": 4}),)}, "CPUs of n1: 2 / 4"),
+        (
+            {"hosts": (HOST.model_copy(update={"memory_mib": 4096}),)},
+            "memory of n1 (MiB): 2048 / 4096",
+        ),
+        (
+            {"cells": (CELL.model_copy(update={"kvm_mode": "nvhe"}),)},
+            "KVM modes of n1: vhe / nvhe",
+        ),
+        (
+            {"cells": (CELL.model_copy(update={"kvm_line": "Protected hVHE mode"}),)},
+            "KVM mode in n1-vhe-base: vhe, VHE mode initialized successfully / "
+            "vhe, Protected hVHE mode",
+        ),
+        (
+            {"cells": (CELL.model_copy(update={"af_cpus": ()}),)},
+            "MIDR in n1-vhe-base: 0x413fd0c1 (CPU 0-1) / not recorded",
+        ),
+        ({"cells": (CELL.model_copy(update={"host": "a57"}),)}, "hosts: n1 / a57"),
+    ],
+)
+def test_unlike_runs_name_the_field_and_both_values(update: dict[str, Any], said: str) -> None:
+    assert said in [str(field) for field in unlike(run(), run(**update))]
+
+
+def test_what_neither_run_recorded_is_not_alike() -> None:
+    old = run(harness_digest="")
+    assert "harness digest: not recorded / not recorded" in map(str, unlike(old, old))
+
+
+def test_a_run_of_fewer_cells_is_like_the_whole() -> None:
+    part = run(cells=(CELL,), kernels=(KERNEL,), checks=(), figures=())
+    found = compare(run(), part, ("A", "B"))
+    assert found.unlike == ()
+    assert found.only_one == (
+        "n1-vhe-patched",
+        "n1-vhe (AF by hardware), aging, s",
+    )
+    assert compare(part, run(), ("A", "B")).only_other == found.only_one
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meaning"),
+    [
+        ("pass", "fail", "worse"),
+        ("skip", "fail", "worse"),
+        ("error", "fail", "worse"),
+        ("fail", "pass", "better"),
+        ("unproven", "pass", "better"),
+        ("pass", "unproven", "untold"),
+        ("fail", "error", "untold"),
+        ("error", "unproven", "other"),
+        ("pass", "skip", "other"),
+        ("skip", "pass", "other"),
+    ],
+)
+def test_only_a_failure_is_worse(one: Outcome, other: Outcome, meaning: str) -> None:
+    assert turn(one, other) == meaning
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("fail", 1), ("error", 4), ("skip", 0)])
+def test_a_changed_check_decides_the_exit_code(outcome: Outcome, code: int) -> None:
+    found = compare(run(), run(checks=(check(outcome),)), ("A", "B"))
+    (change,) = found.changes
+    assert (change.cell, change.check, change.kernel) == ("n1-vhe-patched", "test_a", "patched")
+    assert (change.one, change.other) == ("pass", outcome)
+    assert found.exit_code == code
+    assert compare(run(checks=(check(outcome),)), run(), ("A", "B")).exit_code == 0
+
+
+def test_a_slower_patched_kernel_is_worse() -> None:
+    found = compare(run(), run(figures=(figure(slower(OTHER)),)), ("A", "B"))
+    (one,) = found.figures
+    assert one.figure.verdict == "worse"
+    assert one.figure.effect == pytest.approx(0.1, abs=0.01)
+    assert one.control.verdict == "same"
+    assert found.exit_code == 1
+
+
+def test_a_machine_that_became_slower_is_not_the_series_fault() -> None:
+    found = compare(run(), run(figures=(figure(slower(OTHER), slower(STEADY)),)), ("A", "B"))
+    (one,) = found.figures
+    assert one.control.verdict == "worse"
+    assert one.figure.verdict == "inconclusive"
+    assert found.exit_code == 4
+
+
+def test_counts_are_compared_by_their_spread() -> None:
+    counted = figure().model_copy(update={"spread": 0.01, "base": (5.0,), "patched": (6.0,)})
+    more = counted.model_copy(update={"patched": (7.0,)})
+    assert compare(run(figures=(counted,)), run(figures=(more,)), ("A", "B")).exit_code == 1
+    assert compare(run(figures=(counted,)), run(figures=(counted,)), ("A", "B")).exit_code == 0
+
+
+def test_the_report_says_what_changed_and_keeps_control_characters_out() -> None:
+    evil = check("fail").model_copy(update={"reason": "\x1b[2Jverdict: pass\nverdict: pass"})
+    said = text(run(), run(checks=(evil,), figures=(figure(slower(OTHER)),)))
+    assert "A against B: 1 outcomes differ, 2 do not" in said
+    assert "worse  n1-vhe-patched, test_a: pass -> fail" in said
+    assert "\x1b" not in said and "\nverdict: pass" not in said
+    assert "evidence: x.txt" in said
+    assert "1 aging" in said and "worse: p = " in said
+    assert "verdict: worse: something got worse" in said
+
+
+# ---- the command ----------------------------------------------------------------------------
+
+
+def folders(tmp_path: Path, *runs: Summary) -> list[str]:
+    for number, one in enumerate(runs):
+        (tmp_path / f"run{number}").mkdir()
+        write_atomically(tmp_path / f"run{number}" / "summary.json", one)
+    return [str(tmp_path / f"run{number}") for number in range(len(runs))]
+
+
+def ask(argv: list[str]) -> tuple[int, str]:
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser)
+    args, out = parser.parse_args(argv), io.StringIO()
+    return args.command(args, Console(file=out, width=200)), out.getvalue()
+
+
+def test_unlike_runs_are_refused_unless_forced(tmp_path: Path) -> None:
+    argv = folders(tmp_path, run(), run(harness="2", emulator="QEMU 8"))
+    with pytest.raises(UsageError) as refused:
+        ask(argv)
+    assert refused.value.exit_code == 2
+    assert "harness version: 1 / 2\nemulator: QEMU 7.2 / QEMU 8" in str(refused.value)
+    code, said = ask([*argv, "--force"])
+    assert code == 0
+    first, second, third, *_ = said.splitlines()
+    assert first.startswith("FORCED: these runs are not of like things, 2 fields differ")
+    assert second == "differs: harness version: 1 / 2"
+    assert third == "differs: emulator: QEMU 7.2 / QEMU 8"
+    assert "of unlike things, by force" in said.splitlines()[-1]
+
+
+def test_the_comparison_is_written_for_programs(tmp_path: Path) -> None:
+    argv = folders(tmp_path, run(), run(checks=(check("fail"),), debug=True))
+    code, _ = ask([*argv, "--force", "--json", str(tmp_path / "out.json")])
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert code == 1
+    assert (written["schema"], written["forced"]) == (1, True)
+    assert written["unlike"] == [{"field": "debug kernels", "one": "False", "other": "True"}]
+    assert written["changes"][0]["turn"] == "worse"
+    with pytest.raises(UsageError, match="--json"):
+        ask([*argv, "--force", "--json", str(tmp_path / "no" / "out.json")])
+
+
+def test_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (one,) = folders(tmp_path, run())
+    for other in (str(tmp_path / "empty"), str(tmp_path / "absent")):
+        with pytest.raises(UsageError):
+            ask([one, other])
