@@ -14,7 +14,7 @@ from typing import get_args
 
 from rich.console import Console
 
-from harness import __version__, bench, doctor
+from harness import __version__, archive_command, bench, doctor
 from harness.compare import command as compare_command
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
@@ -151,6 +151,11 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="say what differs between two runs")
     compare_command.add_parser(compare)
+
+    packing = commands.add_parser("export", help="put a run and its evidence into one file")
+    archive_command.add_export(packing)
+    unpacking = commands.add_parser("import", help="take in a run that was exported")
+    archive_command.add_import(unpacking)
 
     doctoring = commands.add_parser("doctor", help="say what this machine lacks and how to get it")
     doctoring.add_argument("--install", action="store_true", help="get it, by apt")
