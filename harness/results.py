@@ -193,8 +193,8 @@ class Figure(_Model):
     floor: float | None = None
     """What the base kernel shows against itself, relative; nothing smaller is an effect."""
     spread: float | None = Field(default=None, ge=0)
-    """Of what is counted and does not vary: the relative difference that changes without a meaning
-    cause. None for what is measured, which a test judges."""
+    """Of what is counted: the relative difference that changes without a meaning cause. None for
+    what is measured, which a test judges."""
     verdict: Effect
     reason: str = ""
     """Why it is inconclusive, or what the verdict rests on."""

@@ -166,17 +166,22 @@ def test_counts_are_judged_by_the_spread_alone() -> None:
     assert one(counted((1000.0,), (900.0,))).verdict == "better"
 
 
-def test_counts_that_vary_are_inconclusive() -> None:
-    found = one(counted((1000.0, 1001.0), (1000.0,)))
+def test_counts_that_vary_by_themselves_must_differ_by_more() -> None:
+    found = one(counted((1000.0, 1050.0), (1040.0, 1041.0)))
     assert found.verdict == "inconclusive"
-    assert found.reason == "counts from 1000 to 1001, which must not vary"
+    assert found.smallest == pytest.approx(0.05)
+    assert found.reason.startswith("counted; one kernel differs from itself by up to 5.00%")
+    assert one(counted((1000.0, 1050.0), (1000.0,))).verdict == "inconclusive"
+    assert one(counted((1000.0, 1050.0), (1060.0,))).verdict == "worse"
+    assert one(counted((1000.0, 1009.0), (1005.0,))).verdict == "same"
+    assert one(counted((0.0, 1.0), (5.0,))).verdict == "inconclusive"
 
 
 def test_counts_that_the_base_changes_as_much_are_inconclusive() -> None:
     changed = replace(counted((1000.0,), (1100.0,)), paired=False, noise=((10.0,), (11.0,)))
     found = one(changed)
-    assert (found.verdict, found.floor) == ("inconclusive", pytest.approx(0.1))
-    assert found.reason == "the base kernel itself differs by 10.00%"
+    assert found.verdict == "inconclusive"
+    assert found.floor == pytest.approx(0.1)
     assert one(replace(changed, noise=((10.0,), (10.5,)))).verdict == "worse"
 
 

@@ -3,7 +3,7 @@
 
 Of what varies, a difference and sameness are both claims that a test must make, each corrected over
 the figures of the run (Holm 1979), so that a run makes a wrong one with a chance of LEVEL at most.
-What is counted and never varies is judged against the spread that changes without a meaning cause.
+What is counted has no noise, and is judged against what changes without a meaning make.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Measured:
     the base kernel against itself, made in the same way; otherwise a control for each of `base` and
     `patched`, whose value i is from the same round."""
     spread: float | None = None
-    """For what is counted and must not vary: the relative difference that means nothing."""
+    """For what is counted: the relative difference that changes without a meaning make."""
     evidence: tuple[str, ...] = ()
 
 
@@ -137,33 +137,41 @@ def _refused(one: Measured) -> Figure | None:
 
 
 def _counted(one: Measured) -> Figure | None:
-    """What must not vary, None for what is measured."""
+    """What has no noise, None for what is measured.
+
+    The first values are compared; others are of the same kernel where nothing but chance differs,
+    such as where things lie in memory. What they make of one kernel is no difference of two.
+    """
     if one.spread is None:
         return None
-    for sample in (one.base, one.patched, *(one.noise or ())):
-        if min(sample) != max(sample):
-            words = f"counts from {min(sample):g} to {max(sample):g}, which must not vary"
-            return _figure(one, reason=words)
     base, patched = one.base[0], one.patched[0]
     effect = _relative(base, patched)
-    verdict: Effect = "same"
-    reason = f"counted, without noise; changes without a meaning make {one.spread:.2%}"
+    size = math.inf if effect is None else abs(effect)
     floor = abs(_relative(one.noise[0][0], one.noise[1][0]) or 0.0) if one.noise else None
-    if effect is None or abs(effect) > one.spread:
+    noise = max(floor or 0.0, *map(_stray, (one.base, one.patched, *(one.noise or ()))))
+    verdict: Effect = "inconclusive"
+    reason = f"counted; one kernel differs from itself by up to {noise:.2%}"
+    if size > max(noise, one.spread):
         verdict = "better" if (patched > base) == one.more_is_better else "worse"
-        if floor and effect is not None and abs(effect) <= floor:
-            verdict, reason = "inconclusive", f"the base kernel itself differs by {floor:.2%}"
+    elif max(size, noise) <= one.spread:
+        verdict = "same"
     return _figure(
         one,
         effect=effect,
         low=effect,
         high=effect,
         confidence=1.0,
-        smallest=one.spread,
+        smallest=max(noise, one.spread) if math.isfinite(noise) else None,
         floor=floor,
         verdict=verdict,
-        reason=reason,
+        reason=f"{reason}, and changes without a meaning make {one.spread:.2%}",
     )
+
+
+def _stray(sample: Sequence[float]) -> float:
+    """How far the values of one kernel lie apart, relative to the first; infinity above none."""
+    width = max(sample) - min(sample)
+    return width / abs(sample[0]) if sample[0] else (math.inf if width else 0.0)
 
 
 def _relative(base: float, patched: float) -> float | None:
