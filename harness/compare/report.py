@@ -114,8 +114,8 @@ def _reasons(figures: Sequence[Compared]) -> Iterator[Text]:
 
 def _legend() -> Text:
     return Text(
-        "patched: by how much the later patched kernel is above the earlier one, with the interval "
-        "of its confidence (95 %); base: the same of the base kernels, the control",
+        "patched: by how much the later patched kernel is above the earlier one, each beside the "
+        "base kernel of its run, with an interval of 95 %; base: the base kernels, the control",
         style="dim",
     )
 

@@ -64,11 +64,13 @@ class _Tested:
     controls: tuple[Shift, ...]
     floor: float | None
     """How far the noise lies from 0, of the logarithm."""
+    within_floor: bool
+    """Whether the samples lie no further apart than that."""
 
     @property
     def differs(self) -> float:
         """The p-value of "nothing but the measurement makes the difference"."""
-        if self.floor is not None and abs(self.shift.estimate) <= self.floor:
+        if self.within_floor:
             return 1.0
         tests = (self.shift, *self.controls)
         return min(
@@ -186,14 +188,17 @@ def _tested(one: Measured) -> _Tested:
     base, patched = _log(one.base), _log(one.patched)
     shift = method(base, patched)
     if one.noise is None:
-        return _Tested(shift, (), None)
+        return _Tested(shift, (), None, False)
     first, second = map(_log, one.noise)
     floor = abs(method(first, second).estimate)
+    within = abs(shift.estimate) <= floor
     if not one.paired:
-        return _Tested(shift, (unpaired(base - first, patched - second),), floor)
+        # The interval is that of the effects beside their controls: values of one run depend on
+        # each other where the machine changes slowly, and the differences in a round do not.
+        return _Tested(unpaired(base - first, patched - second), (shift,), floor, within)
     # What moves the base kernel against itself may move the patched one the other way.
     effect, noise = patched - base, second - first
-    return _Tested(shift, (unpaired(noise, effect), unpaired(-noise, effect)), floor)
+    return _Tested(shift, (unpaired(noise, effect), unpaired(-noise, effect)), floor, within)
 
 
 def _log(sample: Sequence[float]) -> Array:
@@ -267,7 +272,7 @@ def _reason(
         have = f"{len(one.base)} rounds" if one.paired else f"{values} values"
         need = f"; {rounds_needed(family)} rounds can" if one.paired else ""
         return f"{have} cannot show a difference among {family} figures{need}"
-    if test.floor is not None and abs(test.shift.estimate) <= test.floor:
+    if test.floor is not None and test.within_floor:
         return (
             f"within the noise floor: {math.expm1(test.floor):.2%} is what the base kernel shows "
             "against itself"
