@@ -164,9 +164,6 @@ Effect = Literal["better", "worse", "same", "inconclusive"]
 class Figure(_Model):
     """One quantity, measured on the base kernel and on the patched one in like conditions."""
 
-    # JSON has no word for them.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     metric: str
     """Its name: letters, digits, `-`."""
     what: str

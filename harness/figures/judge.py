@@ -118,9 +118,11 @@ def rounds_needed(family: int) -> int:
 
 
 def _refused(one: Measured) -> Figure | None:
-    """What no test can take."""
+    """What no test can take; ValueError for what JSON has no word for."""
     samples = (one.base, one.patched, *(one.noise or ()))
     values = [value for sample in samples for value in sample]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{one.metric}: a value is not a finite number")
     if not all(samples):
         return _figure(one, reason="nothing was measured")
     if any(len(sample) > MAX_VALUES for sample in samples):
