@@ -26,6 +26,10 @@ def test_direction_and_line_separators_are_spelt_out() -> None:
     assert printable("a\u200bb\ufeffc") == "a\\u200bb\\ufeffc"
 
 
+def test_what_takes_no_room_is_spelt_out() -> None:
+    assert printable("a\u200bb\u2060c\ufeffd") == "a\\u200bb\\u2060c\\ufeffd"
+
+
 def test_half_of_a_character_is_spelt_out() -> None:
     assert printable("a\ud800b\udfff") == "a\\ud800b\\udfff"
 

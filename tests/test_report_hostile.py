@@ -28,7 +28,7 @@ from harness.selftests import ktap as ktap_reader
 
 # What a terminal obeys, and what changes the direction of text.
 CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 RUNS = [random_run(seed, hostile=True) for seed in range(6)]
 

@@ -19,7 +19,7 @@ from harness.results import SERIES, Cell, Check, Outcome, Summary
 # changes the direction of text it can write, but a terminal and a viewer would obey them.
 _NOT_XML = re.compile(
     "[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-    "|[\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    "|[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
 EARLY = "all cells ran"
 CELL = "cell"
