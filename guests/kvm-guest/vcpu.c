@@ -312,7 +312,7 @@ int vcpu_check_idle(const struct vcpu *vcpu)
 	return 0;
 }
 
-void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
+void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
 {
 	struct mailbox *mailbox = vcpu->mailbox;
 
@@ -324,6 +324,11 @@ void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, ui
 	mailbox->touches = 0;
 	mailbox->check = 0;
 	mailbox->page = count ? vcpu->list[0] : 0;
+}
+
+void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
+{
+	vcpu_tell(vcpu, command, count, value);
 	vcpu->before = vcpu_stats_read(&vcpu->stats);
 
 	pthread_mutex_lock(&lock);

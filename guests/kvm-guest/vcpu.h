@@ -73,7 +73,10 @@ bool vcpu_run_here(struct vcpu *vcpu);
 /* Closes what vcpu_create() opened, for a vCPU without a thread. */
 void vcpu_destroy(struct vcpu *vcpu);
 
-/* Lets it go with a command on the first @count entries of its list. */
+/* Gives it a command on the first @count entries of its list, for when it runs next. */
+void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
+
+/* The same, and lets its thread go. */
 void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
 
 /*

@@ -268,7 +268,7 @@ void vm_close(struct vm *second)
 	munmap(second->payload, second->payload_size);
 }
 
-void vm_create(struct vm *vm)
+void vm_make(struct vm *vm)
 {
 	open_kvm(vm);
 	create_vm(vm);
@@ -288,6 +288,11 @@ void vm_create(struct vm *vm)
 	 */
 	for (unsigned int i = 0; i < vm->vcpu_count; i++)
 		vcpu_create(i && vm->other ? vm->other : vm, &vm->vcpus[i], i);
+}
+
+void vm_create(struct vm *vm)
+{
+	vm_make(vm);
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		vcpu_start(&vm->vcpus[i]);
 		if (vcpu_wait_parked(&vm->vcpus[i], vm->timeout)) {

@@ -73,6 +73,9 @@ void vm_create_second(struct vm *second, const struct vm *vm);
 void vm_close_vcpus(struct vm *second);
 void vm_close(struct vm *second);
 
+/* Makes the machine, whose vCPUs have no threads yet; fatal on failure. */
+void vm_make(struct vm *vm);
+
 /* Makes the machine and waits until all vCPUs are parked; fatal on failure. */
 void vm_create(struct vm *vm);
 

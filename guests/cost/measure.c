@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "measure.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "counter.h"
+#include "files.h"
+#include "lru_gen.h"
+#include "marks.h"
+#include "reply.h"
+#include "say.h"
+#include "vm.h"
+
+/* The first differs from those after it: generations and caches are not there yet. */
+#define PASSES 5
+/* Generations that lie between a page and the youngest when it is evicted. */
+#define GENERATIONS 3
+#define MAX_STAT (1 << 14)
+#define MAX_PROFILE (1 << 16)
+
+#define TRACING "/sys/kernel/tracing/"
+#define PROFILE TRACING "function_profile_enabled"
+#define NOTIFIERS "kvm_mmu_notifier_*young*"
+
+/* Whether MGLRU walks page tables here: bit 0x2 of lru_gen/enabled, as on CPUs that set AF. */
+static bool walks_page_tables(void)
+{
+	char text[32];
+
+	file_read("/sys/kernel/mm/lru_gen/enabled", text, sizeof(text));
+	return strtoul(text, NULL, 16) & 2;
+}
+
+/* New pages wait in batches before they are on an LRU list: this moves them there. */
+static void drain(void)
+{
+	file_write("/proc/sys/vm/drop_caches", "1");
+}
+
+/*
+ * Keeps all memory of this process but the tested pages from being aged and reclaimed: only these
+ * are to be measured. Besides, QEMU's TLB grows and shrinks by the controller's clock, and so it
+ * is no matter of instructions when it makes a page young again that is accessed all the time.
+ */
+static void lock_all_but(const struct vm *vm)
+{
+	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) ||
+	    munlock(vm->slot, (size_t)vm->pages << GUEST_PAGE_SHIFT))
+		die_errno("mlockall");
+}
+
+static void run_guest(struct vm *vm, enum mailbox_command command)
+{
+	struct vcpu *vcpu = &vm->vcpus[0];
+
+	vcpu_tell(vcpu, command, vm->pages, 1);
+	if (!vcpu_run_here(vcpu) || vcpu_touches(vcpu) != vm->pages)
+		die("the guest did not touch its pages");
+}
+
+/* A guest that has written to all of its pages, which are on an LRU list. */
+static void begin_guest(struct vm *vm, uint32_t pages)
+{
+	*vm = (struct vm){ .backing = BACKING_ANON, .pages = pages, .vcpu_count = 1 };
+	vm_make(vm);
+	lock_all_but(vm);
+	if (!vcpu_run_here(&vm->vcpus[0]))
+		die("the guest did not start");
+	for (uint32_t page = 0; page < pages; page++)
+		vm->vcpus[0].list[page] = page;
+	run_guest(vm, MAILBOX_WRITE);
+	drain();
+}
+
+static uint64_t exits_of(const struct vm *vm)
+{
+	return vcpu_stats_read(&vm->vcpus[0].stats).values[0];
+}
+
+static void tell(const char *metric, uint32_t pages, int pass, uint64_t units, uint64_t count)
+{
+	say("pass %s pages=%" PRIu32 " pass=%d units=%" PRIu64 " instructions=%" PRIu64, metric,
+	    pages, pass, units, count);
+}
+
+/*
+ * The bitmap has a bit for each page between the tested ones as well, and how many these are is a
+ * matter of chance: what it takes to look at all of the bits is taken off.
+ */
+static uint64_t measure_marks(int counter, const struct vm *vm)
+{
+	struct marks marks;
+	uint64_t start, middle, end;
+
+	marks_find(&marks, vm);
+	start = counter_read(counter);
+	marks_set_none(&marks);
+	middle = counter_read(counter);
+	marks_set(&marks);
+	end = counter_read(counter);
+	marks_free(&marks);
+	return (end - middle) - (middle - start);
+}
+
+void measure_bare(uint32_t pages)
+{
+	int counter = counter_open();
+	struct vm vm = { .pages = pages };
+
+	vm.slot = backing_map(BACKING_ANON, (size_t)pages << GUEST_PAGE_SHIFT, NULL);
+	lock_all_but(&vm);
+	for (uint32_t page = 0; page < pages; page++)
+		vm.slot[(size_t)page << GUEST_PAGE_SHIFT] = 1;
+	drain();
+	for (int pass = 0; pass < PASSES; pass++)
+		tell("idle-bare", pages, pass, pages, measure_marks(counter, &vm));
+}
+
+static void open_lru_gen(struct lru_gen *lru_gen)
+{
+	if (lru_gen_open(lru_gen))
+		die_errno("lru_gen of this process's memcg");
+}
+
+static void make_generation(const struct lru_gen *lru_gen)
+{
+	if (lru_gen_age(lru_gen, 0))
+		die_errno("one more generation by lru_gen");
+}
+
+static void measure_access(int counter, struct vm *vm, int pass)
+{
+	uint64_t exits = exits_of(vm), before, count;
+
+	vcpu_tell(&vm->vcpus[0], MAILBOX_READ, vm->pages, 0);
+	before = counter_read(counter);
+	vcpu_run_here(&vm->vcpus[0]);
+	count = counter_read(counter) - before;
+	/* The last exit is the one by which it parks. */
+	say("faults access pages=%" PRIu32 " pass=%d exits=%" PRIu64, vm->pages, pass,
+	    exits_of(vm) - exits);
+	tell("access", vm->pages, pass, vm->pages, count);
+}
+
+void measure_idle(uint32_t pages)
+{
+	int counter = counter_open();
+	static struct vm vm;
+
+	begin_guest(&vm, pages);
+	for (int pass = 0; pass < PASSES; pass++) {
+		tell("idle", pages, pass, pages, measure_marks(counter, &vm));
+		measure_access(counter, &vm, pass);
+	}
+}
+
+void measure_walk(uint32_t pages)
+{
+	int counter = counter_open();
+	struct lru_gen lru_gen;
+	static struct vm vm;
+
+	if (!walks_page_tables())
+		return;
+	begin_guest(&vm, pages);
+	open_lru_gen(&lru_gen);
+	for (int pass = 0; pass < PASSES; pass++) {
+		uint64_t before = counter_read(counter), count;
+
+		make_generation(&lru_gen);
+		count = counter_read(counter) - before;
+		tell("walk", pages, pass, pages, count);
+		run_guest(&vm, MAILBOX_READ);
+	}
+}
+
+/* A number of memory.stat of this process's memcg. */
+static uint64_t stat_of(const char *cgroup, const char *name)
+{
+	char text[MAX_STAT], path[192], *at;
+
+	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.stat", cgroup);
+	text[0] = '\n';
+	file_read(path, text + 1, sizeof(text) - 1);
+	at = strstr(text, name);
+	if (!at)
+		die("no %s in %s", name, path);
+	return strtoull(at + strlen(name), NULL, 10);
+}
+
+static void make_old(const struct lru_gen *lru_gen, const struct vm *vm)
+{
+	struct marks marks;
+
+	marks_find(&marks, vm);
+	marks_set(&marks);
+	marks_free(&marks);
+	for (int i = 0; i < GENERATIONS; i++)
+		make_generation(lru_gen);
+}
+
+static void reclaim(const struct lru_gen *lru_gen, uint32_t pages)
+{
+	char text[32], path[192];
+
+	snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.reclaim", lru_gen->memcg);
+	snprintf(text, sizeof(text), "%zu", (size_t)pages << GUEST_PAGE_SHIFT);
+	/* What it could not reclaim shows in the count. */
+	file_offer(path, text);
+}
+
+void measure_reclaim(uint32_t pages)
+{
+	int counter = counter_open();
+	struct lru_gen lru_gen;
+	static struct vm vm;
+
+	begin_guest(&vm, pages);
+	open_lru_gen(&lru_gen);
+	for (int pass = 0; pass < PASSES; pass++) {
+		uint64_t before, count, stolen;
+
+		make_old(&lru_gen, &vm);
+		stolen = stat_of(lru_gen.memcg, "\npgsteal ");
+		before = counter_read(counter);
+		reclaim(&lru_gen, pages);
+		count = counter_read(counter) - before;
+		stolen = stat_of(lru_gen.memcg, "\npgsteal ") - stolen;
+		tell("reclaim", pages, pass, stolen, count);
+		run_guest(&vm, MAILBOX_WRITE);
+		drain();
+	}
+}
+
+static void begin_count(void)
+{
+	file_write(PROFILE, "0");
+	file_write(PROFILE, "1");
+}
+
+/* Lines of "NAME HITS ..." below a head of two lines. */
+static void tell_calls(const char *metric, uint32_t pages)
+{
+	static char text[MAX_PROFILE];
+	char *rest = text, *line;
+
+	file_write(PROFILE, "0");
+	file_read(TRACING "trace_stat/function0", text, sizeof(text));
+	while ((line = strsep(&rest, "\n"))) {
+		char name[65];
+		unsigned long hits;
+
+		if (sscanf(line, " kvm_mmu_notifier_%64s %lu", name, &hits) == 2)
+			say("calls %s pages=%" PRIu32 " function=kvm_mmu_notifier_%s hits=%lu",
+			    metric, pages, name, hits);
+	}
+}
+
+void count_calls(uint32_t pages)
+{
+	bool walks = walks_page_tables();
+	struct lru_gen lru_gen;
+	struct marks marks;
+	static struct vm vm;
+
+	begin_guest(&vm, pages);
+	open_lru_gen(&lru_gen);
+	file_write(TRACING "set_ftrace_filter", NOTIFIERS);
+	run_guest(&vm, MAILBOX_READ);
+	marks_find(&marks, &vm);
+	begin_count();
+	marks_set(&marks);
+	tell_calls("idle", pages);
+	marks_free(&marks);
+	if (walks) {
+		run_guest(&vm, MAILBOX_READ);
+		begin_count();
+		make_generation(&lru_gen);
+		tell_calls("walk", pages);
+	}
+	make_old(&lru_gen, &vm);
+	begin_count();
+	reclaim(&lru_gen, pages);
+	tell_calls("reclaim", pages);
+}
