@@ -16,6 +16,8 @@ from rich.console import Console
 
 from harness import __version__, archive_command, bench, doctor
 from harness.compare import command as compare_command
+from harness.cost.layouts import DEFAULT, LAYOUTS
+from harness.cost.options import CostOptions
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
 from harness.errors import (
@@ -43,6 +45,7 @@ from harness.runinput import InputChanged
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
 
 PLAIN_WIDTH = 120
+_Group = argparse._ArgumentGroup
 
 _EPILOG = """\
 exit codes of run: 0 every verdict as expected, 1 a check failed, 2 usage or input error,
@@ -109,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="build, boot, check, and give a verdict")
     _add_run_options(run)
+    run.add_argument(
+        "--cost",
+        action="store_true",
+        help="count as well what aging costs each kernel, in instructions (see `cost`)",
+    )
     walk = run.add_argument_group("along a series")
     walk.add_argument(
         "--each-patch",
@@ -126,6 +134,10 @@ def _parser() -> argparse.ArgumentParser:
         help="go on with a run that was killed: its folder or its name; its options are its own",
     )
     run.set_defaults(command=_run)
+
+    count = commands.add_parser("cost", help="count what aging costs each kernel, in instructions")
+    _add_cost_options(count)
+    count.set_defaults(command=_cost)
 
     again = commands.add_parser("repeat", help="run a sound kernel's checks many times over")
     again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
@@ -170,25 +182,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_cost_options(parser: argparse.ArgumentParser) -> None:
+    _add_subject(parser.add_argument_group("what is counted"))
+    _add_where(parser.add_argument_group("where"))
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--layouts",
+        type=int,
+        choices=range(1, len(LAYOUTS) + 1),
+        default=DEFAULT,
+        metavar="N",
+        help=f"boots of each kernel that differ in layout alone (default: {DEFAULT}; "
+        f"{len(LAYOUTS)} at most; with 1 no difference can be judged)",
+    )
+    how.add_argument(
+        "--repeat",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="boot each kernel so often in the same layout: all must be alike to the last byte",
+    )
+    how.add_argument(
+        "--neutral",
+        action="store_true",
+        help="kernels of the neutral mutants tell as well what is no difference (more builds)",
+    )
+    _add_output(parser.add_argument_group("output"))
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is tested")
-    what.add_argument(
-        "--series",
-        action="append",
-        default=[],
-        metavar="SERIES",
-        help="name under series/, folder, mbox, patch files, or git:DIR#A..B",
-    )
-    what.add_argument(
-        "--mbox",
-        type=Path,
-        metavar="FILE",
-        help="the patches of a --series that is a contract without them",
-    )
-    what.add_argument(
-        "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
-    )
-    what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
+    _add_subject(what)
     what.add_argument(
         "--debug",
         action="store_true",
@@ -199,22 +223,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not look up file and line of what a kernel reports (a build step is saved)",
     )
-    what.add_argument(
-        "--allow-other-base",
-        action="store_true",
-        help="test a series on another commit than its base-commit; the report says so",
-    )
-    where = parser.add_argument_group("where")
-    where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
-    where.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host")
-    where.add_argument(
-        "--mode",
-        action="append",
-        default=[],
-        choices=get_args(KvmMode),
-        help="only this mode of KVM",
-    )
-    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+    _add_where(parser.add_argument_group("where"))
     checks = parser.add_argument_group("which checks (as in pytest)")
     checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
     checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
@@ -238,7 +247,48 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="checks with a Linux guest under QEMU as well (only them: with -m linux_guest)",
     )
     checks.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
-    output = parser.add_argument_group("output")
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_subject(what: _Group) -> None:
+    what.add_argument(
+        "--series",
+        action="append",
+        default=[],
+        metavar="SERIES",
+        help="name under series/, folder, mbox, patch files, or git:DIR#A..B",
+    )
+    what.add_argument(
+        "--mbox",
+        type=Path,
+        metavar="FILE",
+        help="the patches of a --series that is a contract without them",
+    )
+    what.add_argument(
+        "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
+    )
+    what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
+    what.add_argument(
+        "--allow-other-base",
+        action="store_true",
+        help="test a series on another commit than its base-commit; the report says so",
+    )
+
+
+def _add_where(where: _Group) -> None:
+    where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
+    where.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host")
+    where.add_argument(
+        "--mode",
+        action="append",
+        default=[],
+        choices=get_args(KvmMode),
+        help="only this mode of KVM",
+    )
+    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+
+
+def _add_output(output: _Group) -> None:
     output.add_argument("--output", type=Path, metavar="DIR", help="where run folders go")
     output.add_argument("--junitxml", type=Path, metavar="FILE", help="a copy of junit.xml")
 
@@ -306,6 +356,8 @@ def _positive(text: str) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
+    if getattr(args, "cost", False) and args.debug:
+        raise UsageError("--cost is for plain kernels: what a debug kernel costs is its checks")
     for path in args.checks:
         if not path.exists():
             raise UsageError(f"--checks {path}: no such file or folder")
@@ -328,6 +380,7 @@ def _options(args: argparse.Namespace) -> Options:
             *(("-m", args.m) if args.m else ()),
             *(("-x",) if args.x else ()),
         ),
+        cost=CostOptions() if getattr(args, "cost", False) else None,
         junitxml=args.junitxml,
         seed=args.seed,
         jobs=args.jobs,
@@ -350,9 +403,31 @@ def _run(args: argparse.Namespace, console: Console) -> int:
     if args.each_patch and not args.resume:
         return _each_patch(args, console)
     one = _resumed(args, console) if args.resume else Run(_options(args), Progress(console))
+    return _execute(one, bisect=args.bisect)
+
+
+def _cost(args: argparse.Namespace, console: Console) -> int:
+    options = Options(
+        inventory=args.inventory,
+        source=args.source,
+        series=tuple(args.series),
+        mbox=args.mbox,
+        hosts=tuple(args.host),
+        kvm_modes=tuple(args.mode),
+        base_only=args.base_only,
+        allow_other_base=args.allow_other_base,
+        cost=CostOptions(True, args.layouts, args.repeat, args.neutral),
+        junitxml=args.junitxml,
+        jobs=args.jobs,
+        output=args.output,
+    )
+    return _execute(Run(options, Progress(console)), bisect=False)
+
+
+def _execute(one: Run, *, bisect: bool) -> int:
     try:
         summary = one.execute()
-        if args.bisect and summary.series:
+        if bisect and summary.series:
             return EXIT_CODES[of_patched(summary.cells, summary.checks)]
         return EXIT_CODES[summary.verdict]
     except InputChanged:
@@ -369,6 +444,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 def _each_patch(args: argparse.Namespace, console: Console) -> int:
     if args.junitxml is not None:
         raise UsageError("--junitxml is for a single run: each step of --each-patch has junit.xml")
+    if args.cost:
+        raise UsageError("--cost is for a single run: count the series as a whole, or a part of it")
     walk = EachPatchRun(_options(args), Progress(console))
     try:
         return PATCH_EXIT_CODES[walk.execute().verdict]

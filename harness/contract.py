@@ -22,6 +22,17 @@ BASE = PROJECT / "series" / "base.yaml"
 
 Mode = Literal["vhe", "nvhe", "protected"]
 AfMode = Literal["hardware", "software"]
+CostMetric = Literal[
+    "cost-idle",
+    "cost-walk",
+    "cost-access",
+    "cost-notifier",
+    "cost-reclaim",
+    "calls-idle",
+    "calls-walk",
+    "calls-reclaim",
+    "faults-access",
+]
 Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged", "damon", "damon_check"]
 
 # These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
@@ -128,6 +139,13 @@ class Counter(_Where):
     name: FileName
 
 
+class CostPromise(_Where):
+    """What becomes of a cost (docs/cost.md) where the conditions hold; all others are only told."""
+
+    metric: CostMetric
+    promise: Literal["better", "not-worse"]
+
+
 class FastPath(_Model):
     """Functions that are entered in these cells and nowhere else.
 
@@ -155,6 +173,7 @@ class ContractFile(_Model):
     variants: tuple[Variant, ...] = ()
     fast_path: FastPath | None = None
     counters: tuple[Counter, ...] = ()
+    cost: tuple[CostPromise, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -217,6 +236,7 @@ class Contract:
     variants: tuple[Variant, ...]
     fast_path: FastPath | None
     counters: tuple[Counter, ...]
+    cost: tuple[CostPromise, ...]
 
     def applies_to(self, version: str) -> bool:
         """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
@@ -239,6 +259,10 @@ class Contract:
     def expect_counters(self, situation: Situation) -> dict[str, bool]:
         """Whether each of the series' counters counts in `situation`, by its name."""
         return {counter.name: _holds(counter, situation) for counter in self.counters}
+
+    def expect_cost(self, situation: Situation) -> dict[CostMetric, str]:
+        """What is promised of the cost in `situation`: "better" or "not-worse", by metric."""
+        return {one.metric: one.promise for one in self.cost if _holds(one, situation)}
 
     def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
         """For which pages a guest that touches aged pages takes access faults."""
@@ -300,6 +324,11 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise problem_at(own_path, (key, index, "name"), f"{name} is given twice")
+    for situation in situations():
+        held = [one.metric for one in own.cost if _holds(one, situation)]
+        if twice := [metric for metric in held if held.count(metric) > 1]:
+            words = f"{twice[0]} is promised twice for mode {situation.mode}"
+            raise problem_at(own_path, ("cost",), words)
     if own.fast_path is not None:
         _check_excluded(own.fast_path, rules, paths, own_path)
     return Contract(
@@ -313,6 +342,7 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         variants=own.variants,
         fast_path=own.fast_path,
         counters=own.counters,
+        cost=own.cost,
     )
 
 

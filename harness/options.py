@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import prepare
+from harness.cost.options import CostOptions
 from harness.inventory import KvmMode
 
 
@@ -26,6 +27,8 @@ class Options:
     allow_other_base: bool = False
     selftests: bool = False
     linux_guest: bool = False
+    cost: CostOptions | None = None
+    """None where nothing is counted."""
     checks: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     junitxml: Path | None = None
@@ -34,9 +37,14 @@ class Options:
     output: Path | None = None
 
     @property
+    def costs_only(self) -> bool:
+        """Whether no cell runs."""
+        return self.cost is not None and self.cost.only
+
+    @property
     def narrowed(self) -> bool:
         """Whether only some checks were asked for, or others than those of the harness."""
-        return bool({"-k", "-m"} & set(self.pytest_args) or self.checks)
+        return bool({"-k", "-m"} & set(self.pytest_args) or self.checks or self.costs_only)
 
     @property
     def selection(self) -> tuple[str, ...]:
@@ -57,4 +65,5 @@ class Options:
             "KVM modes": " ".join(self.kvm_modes),
             "checks": " ".join([*self.pytest_args, *map(str, self.checks)]),
         }
-        return [f"only some {name}: {text}" for name, text in parts.items() if text]
+        notes = [f"only some {name}: {text}" for name, text in parts.items() if text]
+        return [*notes, *(["only costs: no check ran"] if self.costs_only else [])]

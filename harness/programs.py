@@ -25,6 +25,11 @@ def guest_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path
     return guest_programs(deadline, source) / "kvm-guest"
 
 
+def cost_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
+    """The static arm64 program that is all of a host which counts instructions; as above."""
+    return guest_programs(deadline, source) / "cost-init"
+
+
 def guest_programs(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
     """The folder with all that guests/ builds; InfraError as guest_program() raises it."""
     files = sorted(

@@ -25,6 +25,8 @@ from harness import (
 from harness.cell import CellSpec
 from harness.contract import Contract, base_for
 from harness.contract import load as load_contract
+from harness.cost import measure as cost
+from harness.cost import neutral
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
@@ -41,6 +43,7 @@ from harness.kernel.source import Source
 from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
+from harness.programs import cost_program
 from harness.progress import Progress
 from harness.records import append, read, write_atomically
 from harness.report.junit import junit
@@ -116,6 +119,7 @@ class Run:
         self._cells: list[Cell] = list(_cells_elsewhere(step)) if step else []
         self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
         self._series_checks: tuple[Check, ...] = ()
+        self._costs = cost.Found()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
         self._message_id = ""
@@ -188,7 +192,12 @@ class Run:
     @property
     def verdict(self) -> str:
         """What the cells that ran so far amount to."""
-        return verdict.of_run(self._judged()[0], self._series_checks)
+        return verdict.of_run(self._judged()[0], self._beside)
+
+    @property
+    def _beside(self) -> tuple[Check, ...]:
+        """The checks that no cell makes."""
+        return (*self._series_checks, *self._costs.checks)
 
     def execute(self, *, show: bool = True) -> Summary:
         """Do all of it and show the report, unless that is not wanted.
@@ -257,7 +266,9 @@ class Run:
         self._notes += not_used(stock, options.hosts)
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += options.narrowing
-        self._names = _check_selection(options)
+        self._names = () if options.costs_only else _check_selection(options)
+        if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
+            raise UsageError(f"--junitxml {options.junitxml}: no such folder")
         prepared = self._prepare(stock, series, contract)
         self._agree(_made(prepared))
         if self._goes_on:
@@ -265,8 +276,10 @@ class Run:
         if prepared.patched is not None and not options.narrowed:
             self._check_series(prepared.ground.source, prepared.patched)
         self._write("the cells have not all run yet")
-        self._run_cells(stock, cells, prepared)
-        self._decode(prepared)
+        if not options.costs_only:
+            self._run_cells(stock, cells, prepared)
+            self._decode(prepared)
+        self._count(stock, cells, prepared, contract)
         return self._write("")
 
     # ---- before the cells -------------------------------------------------------------------
@@ -437,6 +450,34 @@ class Run:
         ]
         self._checks = list(decode.checks(self._checks, told))
 
+    def _count(
+        self,
+        stock: Inventory,
+        cells: Sequence[PlannedCell],
+        prepared: Prepared,
+        contract: Contract,
+    ) -> None:
+        """What aging costs each kernel, where that was asked for: once for a run."""
+        options = self._options
+        if options.cost is None:
+            return
+        source, base = prepared.ground.source, prepared.kernels["base"]
+        alike = neutral.kernels(source, base, self._progress) if options.cost.neutral else {}
+        places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
+        found = cost.measure(
+            places,
+            {str(label): kernel for label, kernel in prepared.kernels.items()},
+            cost_program(Deadline(prepare.IMAGE_SECONDS)),
+            self.folder,
+            self._progress,
+            options=options.cost,
+            at_once=options.jobs or prepare.cells_at_once([place.host for place in places]),
+            contract=contract if self._series else None,
+            neutral=alike,
+        )
+        skipped = cost.refusals(stock, options.hosts)
+        self._costs = replace(found, checks=(*found.checks, *skipped))
+
     # ---- the record -------------------------------------------------------------------------
 
     def _judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
@@ -445,7 +486,7 @@ class Run:
     def _write(self, reason: str) -> Summary:
         """Write summary.json and junit.xml; `reason` is why the run ended early, if it did."""
         cells, checks = self._judged()
-        found = verdict.of_run(cells, self._series_checks)
+        found = verdict.of_run(cells, self._beside)
         if reason and found != "fail":
             found = "error"
         series = self._series
@@ -477,7 +518,8 @@ class Run:
             kernels=self._kernels,
             hosts=self._hosts,
             cells=cells,
-            checks=(*self._series_checks, *checks),
+            checks=(*self._beside, *checks),
+            figures=self._costs.figures,
         )
         write_atomically(self.folder / resume.SUMMARY, summary)
         (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
@@ -559,14 +601,11 @@ def _made(prepared: Prepared) -> dict[str, str]:
 def _check_selection(options: Options) -> tuple[str, ...]:
     """The names of all checks of a cell.
 
-    What would be refused in each cell, or at the end, is refused before anything is built.
+    What would be refused in each cell is refused before anything is built.
     """
-    names = selection.checks(
+    return selection.checks(
         options.selection,
         options.checks,
         selftests=options.selftests,
         linux_guest=options.linux_guest,
     )
-    if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
-        raise UsageError(f"--junitxml {options.junitxml}: no such folder")
-    return names

@@ -91,6 +91,20 @@ def prove(shell: Shell, expected: Expected, mode: KvmMode, seen_boot_ids: set[st
         )
     notes, config = _decode(parts[0], MAX_NOTES), _decode(parts[1], MAX_CONFIG)
     boot_id, release, device, log = (part.strip() for part in parts[2:])
+    agree(notes, config, release, expected)
+    if not re.fullmatch(r"[0-9a-f-]{36}", boot_id) or boot_id in seen_boot_ids:
+        raise WrongKernel(f"the host was not booted anew: boot_id {boot_id!r}")
+    if device != "/dev/kvm":
+        raise HostDied("no-kvm", f"the booted kernel has no KVM: {device}; its log: {log or '-'}")
+    line = kvm_line(log, mode)
+    return Proof(expected.build_id, expected.config_sha256, boot_id, release, line)
+
+
+def agree(notes: bytes, config: bytes, release: str, expected: Expected) -> None:
+    """WrongKernel unless what a host showed is of the kernel that was built.
+
+    `notes` is its /sys/kernel/notes and `config` its /proc/config.gz.
+    """
     build_id = gnu_build_id(notes) or "none"
     if build_id != expected.build_id:
         raise WrongKernel(
@@ -102,14 +116,14 @@ def prove(shell: Shell, expected: Expected, mode: KvmMode, seen_boot_ids: set[st
             f"the running kernel's configuration is {digest[:12]}, "
             f"built from was {expected.config_sha256[:12]}"
         )
-    if not re.fullmatch(r"[0-9a-f-]{36}", boot_id) or boot_id in seen_boot_ids:
-        raise WrongKernel(f"the host was not booted anew: boot_id {boot_id!r}")
-    if device != "/dev/kvm":
-        raise HostDied("no-kvm", f"the booted kernel has no KVM: {device}; its log: {log or '-'}")
+
+
+def kvm_line(log: str, mode: KvmMode) -> str:
+    """What KVM says of its mode in a kernel log; HostDied if that is another one."""
     line = KVM_MODE_LINES[mode].search(log)
     if line is None:
         raise HostDied("wrong-mode", f"KVM is not in {mode} mode; its log: {log or '-'}")
-    return Proof(build_id, digest, boot_id, release, line[0])
+    return line[0]
 
 
 def _decode(text: str, limit: int) -> bytes:

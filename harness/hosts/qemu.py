@@ -179,7 +179,7 @@ def boot(
         with theirs:
             process = proc.spawn(argv, stdout=errors, stderr=errors, pass_fds=(theirs.fileno(),))
         stack.callback(proc.end, process)
-        console = stack.enter_context(Console(log, lambda: _ended(process, folder)))
+        console = stack.enter_context(Console(log, lambda: ended(process, folder)))
         try:
             monitor = Monitor(ours, deadline.within(20))
         except InfraError:
@@ -219,8 +219,8 @@ def check_space(folder: Path, needed: int) -> None:
         raise InfraError(f"disk full: {folder} has {free >> 20} MiB free, {needed >> 20} needed")
 
 
-def _ended(process: subprocess.Popen[bytes], folder: Path) -> HostDied | InfraError | None:
-    """Why the machine is gone, if it is."""
+def ended(process: subprocess.Popen[bytes], folder: Path) -> HostDied | InfraError | None:
+    """Why the machine is gone, if it is; `folder` has what QEMU itself said."""
     if process.poll() is None:
         return None
     words = (folder / "qemu.err").read_text(errors="replace").strip()

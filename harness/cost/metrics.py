@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what one boot said to one number for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import median_low
+
+from harness.cost.fit import Line, line
+from harness.cost.framing import Garbled
+from harness.cost.readings import Pass, Readings
+
+INSTRUCTIONS = "instructions"
+# The passes from this one on are alike: MGLRU has its generations, swap its slots.
+LATER = 2
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured: `unit` says what of, `floor` is the least difference that counts as one."""
+
+    what: str
+    unit: str
+    floor: Fraction
+
+
+def _instructions(what: str, each: str) -> Metric:
+    # Code that is run for each page has one instruction at least.
+    return Metric(what, f"instructions per {each}, under TCG", Fraction(1))
+
+
+def _calls(what: str, each: str) -> Metric:
+    return Metric(what, f"calls per {each}", Fraction(1, 100))
+
+
+METRICS: Mapping[str, Metric] = {
+    "cost-idle": _instructions("page_idle marks a guest's pages idle", "page"),
+    "cost-walk": _instructions("MGLRU's walk of a guest's pages, all young", "page"),
+    "cost-access": _instructions("a guest's touch of a page that page_idle made old", "touch"),
+    "cost-notifier": _instructions("KVM's notifier, called by page_idle", "call"),
+    "cost-reclaim": _instructions("memory.reclaim of a guest's old pages, to zram", "page"),
+    "calls-idle": _calls("notifiers of aging, called by page_idle", "page"),
+    "calls-walk": _calls("notifiers of aging, called by MGLRU's walk", "page"),
+    "calls-reclaim": _calls("notifiers of aging, called by memory.reclaim", "page"),
+    "faults-access": Metric(
+        "exits of a guest that touches old pages", "exits per touch", Fraction(1, 100)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """One boot's: a number for each metric that it has, and the lines that they come from.
+
+    `lines` are by kind of pass, those of the first passes apart.
+    """
+
+    values: Mapping[str, Fraction]
+    lines: Mapping[str, Line]
+    first: Mapping[str, Line]
+
+
+def costs(readings: Readings) -> Costs:
+    """The slopes of a boot; Garbled if it lacks what they take.
+
+    Of several passes the median counts: the tick comes by in some of them.
+    """
+    kinds = dict.fromkeys(one.metric for one in readings.passes)
+    lines = {kind: _line(readings.passes, kind, later=True) for kind in kinds}
+    first = {kind: _line(readings.passes, kind, later=False) for kind in kinds}
+    values = {f"cost-{kind}": one.slope for kind, one in lines.items() if kind != "idle-bare"}
+    for kind in dict.fromkeys(one.metric for one in readings.calls):
+        values[f"calls-{kind}"] = _calls_line(readings, kind).slope
+    values["faults-access"] = _through(
+        (one.pages, one.count) for one in readings.faults if one.number == LATER
+    ).slope
+    try:
+        calls = values["calls-idle"]
+        values["cost-notifier"] = (lines["idle"].slope - lines["idle-bare"].slope) / calls
+    except (KeyError, ZeroDivisionError):
+        raise Garbled("page_idle without a guest, or its calls, were not measured") from None
+    return Costs({name: values[name] for name in METRICS if name in values}, lines, first)
+
+
+def _line(passes: Iterable[Pass], kind: str, *, later: bool) -> Line:
+    """Through the median of each size: of the later passes, or the first alone."""
+    sizes: dict[int, list[tuple[int, int]]] = {}
+    for one in passes:
+        if one.metric == kind and (one.number >= LATER if later else one.number == 0):
+            sizes.setdefault(one.pages, []).append((one.instructions, one.units))
+    middles = (median_low(sorted(size)) for size in sizes.values())
+    return _through((units, instructions) for instructions, units in middles)
+
+
+def _calls_line(readings: Readings, kind: str) -> Line:
+    hits: dict[int, int] = {}
+    for one in readings.calls:
+        if one.metric == kind:
+            hits[one.pages] = hits.get(one.pages, 0) + one.hits
+    return _through(hits.items())
+
+
+def _through(points: Iterable[tuple[int, int]]) -> Line:
+    try:
+        return line(tuple(points))
+    except ValueError as exc:
+        raise Garbled(str(exc)) from None

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A host that counts instructions exactly: each boot of it counts the same, to the last digit.
+
+Only an emulated machine can be one, and only if nothing reaches it from outside and its clock is
+the number of instructions that it executed (QEMU's -icount). So it has one CPU, no network, no
+randomness from QEMU, and one program, which is in its initramfs, is told by the kernel's command
+line what to do, answers on the console and switches the machine off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import proc
+from harness.deadline import Deadline
+from harness.errors import HostDied, InfraError
+from harness.hosts import cpio, qemu
+from harness.hosts.console import POLL, Console
+from harness.inventory import QemuHost, SshHost
+
+# Any date will do, as long as it is the same one in every boot.
+DATE = "2026-01-01T00:00:00"
+
+
+def refusal(host: QemuHost | SshHost) -> str:
+    """Why a host cannot count exactly, "" if it can."""
+    if isinstance(host, QemuHost):
+        return ""
+    return f"kind {host.kind}: only an emulated host counts instructions exactly"
+
+
+@dataclass(frozen=True)
+class Counting:
+    """One boot. `cpu` is a CPU model of QEMU, memory is in MiB, `padding` in bytes of initramfs."""
+
+    cpu: str
+    kernel: Path
+    program: Path
+    cmdline: tuple[str, ...]
+    memory_mib: int = 2048
+    padding: int = 0
+
+
+def arguments(boot: Counting, initramfs: Path, console: Path) -> list[str]:
+    """QEMU's argument vector. See "TCG Instruction Counting" in QEMU's documentation."""
+    cmdline = ("console=ttyAMA0", "earlycon", "panic=-1", *boot.cmdline)
+    return [
+        qemu.PROGRAM,
+        "-nodefaults",
+        "-no-reboot",
+        "-no-user-config",
+        *("-display", "none"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
+        *("-machine", "virt,virtualization=on,gic-version=3,dtb-randomness=off"),
+        *("-accel", "tcg"),
+        *("-icount", "shift=0,sleep=off"),
+        *("-rtc", f"clock=vm,base={DATE}"),
+        *("-cpu", boot.cpu),
+        *("-smp", "1"),
+        *("-m", f"{boot.memory_mib}M"),
+        *("-kernel", str(boot.kernel)),
+        *("-initrd", str(initramfs)),
+        *("-append", " ".join(cmdline)),
+        *("-chardev", f"file,id=console,path={str(console).replace(',', ',,')}"),
+        *("-serial", "chardev:console"),
+    ]
+
+
+def initramfs(boot: Counting) -> bytes:
+    """The whole user space: the program, where it mounts things, and nothing for the rest."""
+    return cpio.archive(
+        [
+            cpio.char_device("dev/console", 5, 1),
+            cpio.file("init", boot.program.read_bytes(), 0o755),
+            cpio.directory("proc"),
+            cpio.directory("sys"),
+            cpio.file("padding", b"\0" * boot.padding),
+        ]
+    )
+
+
+def boot_all(
+    boots: Sequence[tuple[Counting, Path]],
+    *,
+    at_once: int,
+    seconds: float,
+    finished: Callable[[int, str | InfraError], None],
+) -> None:
+    """Boot each in its folder, so many at once, and hand its console or its end to `finished`.
+
+    That gets the boot's number. HostDied is for a kernel that panicked, or that had not switched
+    itself off after `seconds`. Leaving early ends every machine. Folders get console.log, qemu.txt
+    (the arguments) and qemu.err.
+    """
+    waiting = list(enumerate(boots))
+    running: list[tuple[int, _Machine]] = []
+    with contextlib.ExitStack() as stack:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                number, (boot, folder) = waiting.pop(0)
+                running.append((number, stack.enter_context(_start(boot, folder, seconds))))
+            for number, machine in tuple(running):
+                result = machine.result()
+                if result is not None:
+                    running.remove((number, machine))
+                    machine.close()
+                    finished(number, result)
+            time.sleep(POLL)
+
+
+@dataclass(frozen=True)
+class _Machine:
+    console: Console
+    initramfs: Path
+    deadline: Deadline
+    close: Callable[[], None]
+
+    def result(self) -> str | InfraError | None:
+        """All of its console once it is off, how it died, or None while it runs."""
+        if self.console.text():
+            # Read by now. Gone this early, it is not left behind by a harness that is killed.
+            self.initramfs.unlink(missing_ok=True)
+        try:
+            self.console.check()
+        except HostDied as exc:
+            return self.console.text() if exc.kind == "gone" else exc
+        except InfraError as exc:
+            return exc
+        if self.deadline.expired():
+            return self.console.hung(f"not off within {self.deadline.budget:.0f} s")
+        return None
+
+
+@contextlib.contextmanager
+def _start(boot: Counting, folder: Path, seconds: float) -> Iterator[_Machine]:
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = initramfs(boot)
+    qemu.check_space(folder, len(archive) + qemu.LOGS)
+    path, log = folder / "initramfs.cpio", folder / "console.log"
+    path.write_bytes(archive)
+    log.write_bytes(b"")
+    argv = arguments(boot, path, log)
+    (folder / "qemu.txt").write_text(" ".join(argv) + "\n")
+    with contextlib.ExitStack() as stack:
+        stack.callback(path.unlink, missing_ok=True)
+        errors = stack.enter_context((folder / "qemu.err").open("wb"))
+        process = proc.spawn(argv, stdout=errors, stderr=errors)
+        stack.callback(proc.end, process)
+        console = stack.enter_context(Console(log, lambda: qemu.ended(process, folder)))
+        yield _Machine(console, path, Deadline(seconds), stack.close)
