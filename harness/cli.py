@@ -16,7 +16,9 @@ from rich.console import Console
 
 from harness import __version__, archive_command, bench, doctor
 from harness.compare import command as compare_command
+from harness.cost import mutants as cost_mutants
 from harness.cost.layouts import DEFAULT, LAYOUTS
+from harness.cost.mutants import Mutants as CostMutants
 from harness.cost.options import CostOptions
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
 from harness.each_patch import EachPatchRun
@@ -208,6 +210,11 @@ def _add_cost_options(parser: argparse.ArgumentParser) -> None:
         help="kernels of the neutral mutants tell as well what is no difference (more builds)",
     )
     _add_output(parser.add_argument_group("output"))
+    wrong = parser.add_argument_group("instead of a series")
+    wrong.add_argument(
+        "--mutants", action="store_true", help="count the mutants that cost more than they should"
+    )
+    wrong.add_argument("-k", metavar="EXPRESSION", help="only mutants whose names match")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -407,6 +414,9 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _cost(args: argparse.Namespace, console: Console) -> int:
+    how = CostOptions(True, args.layouts, args.repeat, args.neutral)
+    if args.mutants:
+        return _cost_mutants(args, how, Progress(console))
     options = Options(
         inventory=args.inventory,
         source=args.source,
@@ -416,12 +426,23 @@ def _cost(args: argparse.Namespace, console: Console) -> int:
         kvm_modes=tuple(args.mode),
         base_only=args.base_only,
         allow_other_base=args.allow_other_base,
-        cost=CostOptions(True, args.layouts, args.repeat, args.neutral),
+        cost=how,
         junitxml=args.junitxml,
         jobs=args.jobs,
         output=args.output,
     )
     return _execute(Run(options, Progress(console)), bisect=False)
+
+
+def _cost_mutants(args: argparse.Namespace, how: CostOptions, progress: Progress) -> int:
+    run = CostMutants(
+        progress, source=args.source, inventory_file=args.inventory, output=args.output
+    )
+    try:
+        caught = run.execute(how, jobs=args.jobs, expression=args.k)
+        return EXIT_CODES["pass" if caught else "fail"]
+    finally:
+        print(run.folder / cost_mutants.NAME, flush=True)
 
 
 def _execute(one: Run, *, bisect: bool) -> int:

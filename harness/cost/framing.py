@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from harness.errors import InfraError
+from harness.errors import HostDied, InfraError
 from harness.printable import printable
 
 # A boot says some hundreds; each has 200 bytes at most.
@@ -29,7 +29,8 @@ class Gave(InfraError):
 def texts(console: str) -> tuple[str, ...]:
     """What the program said, from "begin" to "end".
 
-    Gave if it could not do its work, Garbled if a line is missing, changed or too long.
+    Gave if it could not do its work, HostDied if the machine was off before it had ended, Garbled
+    if a line is missing, changed or too long.
     """
     found: list[str] = []
     for line in console.split("\n"):
@@ -39,7 +40,8 @@ def texts(console: str) -> tuple[str, ...]:
         if _PREFIX in line:
             found.append(_text(line, len(found)))
     if not found or found[-1] != "end":
-        raise Garbled(f"the console ends before the program did, after {len(found)} lines of it")
+        why = f"the machine was off before the program had ended, after {len(found)} lines of it"
+        raise HostDied("gone", why)
     failed = next((text for text in found if text.startswith("failed ")), None)
     if failed is not None:
         raise Gave(f"the program on the host: {failed}")

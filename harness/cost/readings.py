@@ -105,7 +105,10 @@ def parse(console: str) -> Readings:
 
 def _bytes(said: Sequence[str], name: str, limit: int) -> bytes:
     """What lines of hex digits make together; the last of them tells how much it is."""
-    *lines, end = [text.removeprefix(f"{name} ") for text in said if text.startswith(f"{name} ")]
+    found = [text.removeprefix(f"{name} ") for text in said if text.startswith(f"{name} ")]
+    if not found:
+        raise Garbled(f"it said no {name}")
+    *lines, end = found
     try:
         data = bytes.fromhex("".join(lines))
     except ValueError as exc:

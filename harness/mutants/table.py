@@ -16,6 +16,7 @@ from _pytest.mark.expression import Expression
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from harness import without_kvm
+from harness.contract import CostMetric
 from harness.errors import Death, UsageError
 from harness.inventory import AfMode, KvmMode
 from harness.kernel import diff
@@ -78,6 +79,8 @@ class Mutant(_Model):
     """How the kernel may die in that check, where a death is not likely to be a slow machine's."""
     debug: bool = False
     """Only a debug kernel can show it."""
+    metric: CostMetric | None = None
+    """Of one that costs only: the cost that must be found worse, if instructions show it."""
     shown_by: Line | None = None
     """Of an equivalent one or one that costs only: what would show it."""
 
@@ -95,6 +98,8 @@ class Mutant(_Model):
             raise ValueError("`cells` says where a break is run, and nothing else has them")
         if (self.kind in ("equivalent", "cost")) != (self.shown_by is not None):
             raise ValueError("`shown_by` goes with the kinds equivalent and cost, and they need it")
+        if self.metric is not None and self.kind != "cost":
+            raise ValueError("`metric` goes with the kind cost")
         if (self.kind == "neutral") != (self.claim is None):
             raise ValueError("`claim` is missing, or a neutral one has it")
         for cell in self.cells:

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""kvm-harness cost --mutants: do the costs catch kernels that are right, and cost more?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import inventory, prepare
+from harness.cost import measure as cost
+from harness.cost.measure import Found, Place
+from harness.cost.options import CostOptions
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts import qemu
+from harness.inventory import Inventory
+from harness.kernel.apply import PatchedTree, apply
+from harness.kernel.build import Kernel
+from harness.kernel.source import Source
+from harness.mutants import table
+from harness.mutants.table import Mutant
+from harness.plan import plan
+from harness.programs import cost_program
+from harness.progress import Progress
+from harness.records import write_text_atomically
+from harness.results import Figure
+from harness.runfolder import make_run_folder
+
+NAME = "cost-mutants.md"
+_HEAD = """\
+<!-- SPDX-License-Identifier: GPL-2.0-only -->
+<!-- Made by `kvm-harness cost --mutants`, which leaves it in its folder. -->
+# Mutants that cost only
+
+Each does what it should, and costs more than it should. It is **caught** if the cost that its entry
+in [tests/mutants](../tests/mutants/README.md) names is worse than on the kernel that it goes on, by
+more than layouts make of it; **told** if it names none, as no count of instructions is promised to
+show it. [cost.md](cost.md) says what the costs are.
+
+| mutant | what it costs | on | host | found | worse: base -> mutant | not judged another |
+|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A mutant, where it was counted, and what came of it."""
+
+    name: str
+    mutant: Mutant
+    place: Place
+    found: Found
+
+    @property
+    def worse(self) -> tuple[Figure, ...]:
+        """What costs more than on the kernel that it goes on."""
+        return tuple(one for one in self.found.figures if one.verdict == "worse")
+
+    @property
+    def word(self) -> str:
+        """Whether that which must be worse is."""
+        if self.mutant.metric is None:
+            return "told"
+        caught = self.mutant.metric in {figure.metric for figure in self.worse}
+        return "caught" if caught else "missed"
+
+
+class Mutants:
+    """One run of the command, and its folder: evidence by mutant, and the table so far."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        source: str | None = None,
+        inventory_file: Path | None = None,
+        output: Path | None = None,
+    ) -> None:
+        self._progress = progress
+        self._source = source
+        self._stock = inventory.load(inventory_file)
+        self._built: dict[str, tuple[Source | PatchedTree, Kernel]] = {}
+        self.folder = make_run_folder(output)
+
+    def execute(self, options: CostOptions, *, jobs: int, expression: str | None) -> bool:
+        """Build and count each mutant that costs only; whether each that names a cost is caught.
+
+        Each on one host in one mode of KVM, the first where it can show.
+        """
+        qemu.check_qemu()
+        chosen = table.select(table.load(), expression)
+        source = self._source or self._stock.defaults.source
+        tree = prepare.ground(source, self._progress).source
+        self._built[""] = (tree, prepare.kernel("base", tree, None, self._progress))
+        tried: list[Tried] = []
+        for name, mutant in chosen.items():
+            if mutant.kind != "cost":
+                continue
+            tried.append(self._try(name, mutant, options, jobs))
+            self._progress.say(f"{name}: {tried[-1].word}")
+            text = "\n".join([_HEAD, *map(_row, tried), "", *_foot(tree, options)])
+            write_text_atomically(self.folder / NAME, text)
+        return "missed" not in {one.word for one in tried}
+
+    def _try(self, name: str, mutant: Mutant, options: CostOptions, jobs: int) -> Tried:
+        place = _place(self._stock, mutant)
+        found = cost.measure(
+            (place,),
+            {"base": self._ground(mutant)[1], "patched": self._kernel(name, mutant)},
+            cost_program(Deadline(prepare.IMAGE_SECONDS)),
+            self.folder / name,
+            self._progress,
+            options=options,
+            at_once=jobs or prepare.cells_at_once([place.host]),
+        )
+        if not found.figures:
+            raise InfraError(f"{name}: {found.checks[0].observed}")
+        return Tried(name, mutant, place, found)
+
+    def _ground(self, mutant: Mutant) -> tuple[Source | PatchedTree, Kernel]:
+        """What the mutant goes on: the source, or one of the project's series."""
+        name = mutant.series or ""
+        if name not in self._built:
+            source, base = self._built[""]
+            tree = apply(table.ground(name), source, Deadline(prepare.SOURCE_SECONDS))
+            kernel = prepare.kernel(name, tree, base, self._progress, keep=True)
+            self._built[name] = (tree, kernel)
+        return self._built[name]
+
+    def _kernel(self, name: str, mutant: Mutant) -> Kernel:
+        under, base = self._ground(mutant)
+        series = table.series_of(mutant, table.patch_of(name))
+        tree = apply(series, under, Deadline(prepare.SOURCE_SECONDS))
+        return prepare.kernel(name, tree, base, self._progress)
+
+
+def _place(stock: Inventory, mutant: Mutant) -> Place:
+    for cell in plan(stock, None, base_only=True):
+        if mutant.shows_in(table.Place(cell.kvm_mode, cell.af_mode)):
+            return Place(cell.host, stock.bootable(cell.host), cell.kvm_mode)
+    raise InfraError("no host where such a mutant can show")
+
+
+def _row(one: Tried) -> str:
+    others = [figure for figure in one.found.figures if figure not in one.worse]
+    cells = (
+        f"`{one.name}`",
+        one.mutant.breaks,
+        one.mutant.series or "base",
+        one.place.id,
+        one.word if one.word != "missed" else "**missed**",
+        "; ".join(map(_figure, one.worse)) or "none",
+        "; ".join(map(_figure, others)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(figure: Figure) -> str:
+    better = ", better" if figure.verdict == "better" else ""
+    return f"{figure.metric} {figure.base[0]:.2f} -> {figure.patched[0]:.2f}{better}"
+
+
+def _foot(source: Source | PatchedTree, options: CostOptions) -> Iterator[str]:
+    yield f"{source.description} ({source.version}), {options.layouts} layouts of each kernel."
+    yield ""

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From boots to figures and checks, with consoles that were saved in place of machines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, LOCKLESS, LOCKLESS_BUILD_ID, edited
+from rich.console import Console
+
+from harness import inventory
+from harness.contract import Contract, CostPromise, load
+from harness.cost.measure import Found, Place, measure, places, refusals
+from harness.cost.options import CostOptions
+from harness.errors import HostDied, InfraError
+from harness.hosts import counting
+from harness.hosts.counting import Counting
+from harness.inventory import QemuHost, SshHost
+from harness.kernel.build import Kernel
+from harness.progress import Progress
+
+HOST = QemuHost(kind="qemu", cpu="neoverse-n1", af="hardware", kvm_modes=("vhe",))
+PLACE = Place("n1", HOST, "vhe")
+WARNING = "[    0.500000] WARNING: CPU: 0 PID: 1 at arch/arm64/kvm/mmu.c:1 kvm_age_gfn+0x1/0x2\r\n"
+End = str | InfraError
+
+
+def kernel(name: str, build_id: str) -> Kernel:
+    path = Path(name)
+    return Kernel(
+        key=name, image=path, vmlinux=path, system_map=path, config=path, log=path,
+        build_dir=None, build_id=build_id, config_sha256=CONFIG_SHA256, image_sha256="",
+        release="6.12.117", tree="", incremental=False, seconds=0, steps=0,
+    )  # fmt: skip
+
+
+KERNELS = {"base": kernel("base", BUILD_ID), "patched": kernel("patched", LOCKLESS_BUILD_ID)}
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Found]:
+    """Measures with what each boot shall end with, by a part of its folder's name."""
+
+    def measured(
+        ends: Mapping[str, End] | None = None,
+        kernels: Mapping[str, Kernel] = KERNELS,
+        contract: Contract | None = None,
+        neutral: Mapping[str, Kernel] | None = None,
+        **options: int,
+    ) -> Found:
+        def boot_all(
+            boots: Sequence[tuple[Counting, Path]],
+            *,
+            at_once: int,
+            seconds: float,
+            finished: Callable[[int, End], None],
+        ) -> None:
+            # Backwards: which of them ends first must not matter.
+            for number, (boot, folder) in reversed(list(enumerate(boots))):
+                folder.mkdir(parents=True)
+                named = (end for name, end in (ends or {}).items() if name in folder.name)
+                usual = LOCKLESS if boot.kernel.name == "patched" else BASE
+                finished(number, next(named, usual))
+
+        monkeypatch.setattr(counting, "boot_all", boot_all)
+        return measure(
+            (PLACE,),
+            kernels,
+            tmp_path / "program",
+            tmp_path,
+            Progress(Console(quiet=True)),
+            options=CostOptions(True, **options),
+            at_once=2,
+            contract=contract,
+            neutral=neutral,
+        )
+
+    return measured
+
+
+def outcome(found: Found) -> tuple[str, str]:
+    check = found.checks[0]
+    assert check.name == "cost[n1-vhe]"
+    return check.outcome, check.reason
+
+
+def test_a_figure_for_each_metric(found: Callable[..., Found], tmp_path: Path) -> None:
+    measured = found()
+    assert outcome(measured) == ("pass", "")
+    by_name = {figure.metric: figure for figure in measured.figures}
+    one = by_name["cost-notifier"]
+    assert one.verdict == "worse"
+    assert len(one.base) == len(one.patched) == 3
+    assert one.patched[0] - one.base[0] == pytest.approx(35)
+    assert one.effect == one.low == one.high == pytest.approx(35 / one.base[0])
+    assert "under TCG" in one.unit
+    assert by_name["calls-idle"].verdict == by_name["faults-access"].verdict == "same"
+    lines = "cost/n1-vhe/base-reference/lines.txt"
+    assert lines in one.evidence
+    assert "idle-bare      later   711.0000     0.0" in (tmp_path / lines).read_text()
+
+
+def test_the_reference_layout_comes_first(found: Callable[..., Found]) -> None:
+    dearer = edited(BASE, "units=1024 instructions=8", "units=1024 instructions=9")
+    one = next(f for f in found({"base-down": dearer}).figures if f.metric == "cost-walk")
+    assert one.base[0] == one.base[2] != one.base[1]
+
+
+def test_one_layout_tells_nothing_of_a_difference(found: Callable[..., Found]) -> None:
+    verdicts = {figure.metric: figure.verdict for figure in found(layouts=1).figures}
+    assert verdicts["cost-notifier"] == "inconclusive"
+    assert verdicts["calls-idle"] == "same"
+
+
+def test_the_base_alone(found: Callable[..., Found]) -> None:
+    measured = found(kernels={"base": KERNELS["base"]})
+    assert {figure.verdict for figure in measured.figures} == {"inconclusive"}
+    assert {figure.patched for figure in measured.figures} == {()}
+
+
+def test_neutral_kernels_widen_what_is_no_difference(found: Callable[..., Found]) -> None:
+    alike = {"neutral-x": kernel("neutral-x", LOCKLESS_BUILD_ID)}
+    measured = found({"neutral-x": LOCKLESS}, neutral=alike)
+    one = next(f for f in measured.figures if f.metric == "cost-notifier")
+    assert one.verdict == "same"
+    assert "neutral changes" in one.reason
+
+
+# ---- what keeps figures from being there ----------------------------------------------------
+
+PANIC = HostDied("panic", "Kernel panic - not syncing: Oops")
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected", "why"),
+    [
+        ({"patched-down": PANIC}, "fail", "Oops The base kernel lived"),
+        ({"base-down": PANIC}, "error", "base-down: Kernel panic"),
+        ({"base-down": PANIC, "patched-down": PANIC}, "error", "Kernel panic"),
+        ({"patched-down": BASE}, "error", "the host runs the kernel 45896c99"),
+        ({"patched-down": LOCKLESS[:30000]}, "error", "garbled|checksum"),
+        ({"patched-down": "[    0.1] Booting Linux\r\n"}, "fail", "was off before"),
+        ({"patched-down": InfraError("QEMU ended with 1")}, "error", "QEMU ended"),
+        ({"patched-down": LOCKLESS + "error fatal KVM_RUN\r\n"}, "fail", "KVM_RUN"),
+        ({"patched-down": edited(LOCKLESS, "kvm yes", "kvm no")}, "fail", "no KVM"),
+        ({"patched-down": LOCKLESS.replace("VHE mode", "Hyp nVHE mode")}, "fail", "not in vhe"),
+        ({"patched-down": WARNING + LOCKLESS}, "fail", "alone reported: WARNING.*kvm_age_gfn"),
+        ({"patched-down": WARNING + LOCKLESS, "base": WARNING + BASE}, "pass", ""),
+    ],
+)
+def test_outcomes(
+    found: Callable[..., Found], ends: Mapping[str, End], expected: str, why: str
+) -> None:
+    measured = found(ends)
+    outcome_, reason = outcome(measured)
+    assert outcome_ == expected
+    assert bool(measured.figures) == (expected == "pass")
+    assert re.search(why, reason), reason
+
+
+def test_boots_that_are_alike(found: Callable[..., Found]) -> None:
+    measured = found(layouts=1, repeat=3)
+    assert measured.checks[0].observed.endswith(
+        "3 boots of each kernel alike in every byte of the console"
+    )
+
+
+def test_boots_that_differ(found: Callable[..., Found]) -> None:
+    other = BASE.replace("[    0.0", "[    0.1", 1)
+    outcome_, reason = outcome(found({"base-reference-2": other}, layouts=1, repeat=3))
+    assert outcome_ == "error"
+    assert "base-reference-2 is not as the first boot: '[    0.0" in reason
+
+
+# ---- promises -------------------------------------------------------------------------------
+
+
+def promising(*promises: CostPromise) -> Contract:
+    contract = load(None)
+    return Contract(**{**vars(contract), "cost": promises})
+
+
+@pytest.mark.parametrize(
+    ("metric", "promise", "expected"),
+    [
+        ("cost-notifier", "not-worse", "fail"),
+        ("cost-notifier", "better", "fail"),
+        ("calls-idle", "not-worse", "pass"),
+        ("calls-idle", "better", "fail"),
+    ],
+)
+def test_promises(found: Callable[..., Found], metric: str, promise: str, expected: str) -> None:
+    made = CostPromise.model_validate({"metric": metric, "promise": promise})
+    elsewhere = CostPromise.model_validate(
+        {"metric": "cost-walk", "promise": "better", "modes": ["protected"]}
+    )
+    measured = found(contract=promising(made, elsewhere))
+    check = measured.checks[1]
+    assert len(measured.checks) == 2
+    assert (check.name, check.outcome) == (f"cost[n1-vhe-{metric}]", expected)
+    assert metric in check.expected
+
+
+def test_a_promise_of_what_is_inconclusive_is_unproven(found: Callable[..., Found]) -> None:
+    made = CostPromise(metric="cost-notifier", promise="not-worse")
+    assert found(contract=promising(made), layouts=1).checks[1].outcome == "unproven"
+
+
+def test_without_promises_nothing_is_judged(found: Callable[..., Found]) -> None:
+    assert [check.outcome for check in found(contract=load(None)).checks] == ["pass"]
+
+
+# ---- where ----------------------------------------------------------------------------------
+
+
+def test_places_are_those_of_cells() -> None:
+    stock = inventory.load()
+    found = places(stock, [("n1", "vhe"), ("n1", "vhe"), ("a57", "nvhe")])
+    assert [place.id for place in found] == ["n1-vhe", "a57-nvhe"]
+
+
+def test_a_machine_of_the_lab_is_skipped_with_a_reason() -> None:
+    stock = inventory.load()
+    lab = SshHost(kind="ssh", address="192.0.2.1", agent=True, kvm_modes=("vhe",))
+    both = stock.model_copy(update={"hosts": {**stock.hosts, "lab": lab}})
+    (check,) = refusals(both, ())
+    assert (check.name, check.outcome) == ("cost[lab]", "skip")
+    assert "only an emulated host" in check.reason
+    assert refusals(both, ["n1"]) == ()

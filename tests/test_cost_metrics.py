@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a boot's passes to a number for each metric."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from cost_consoles import BASE, LOCKLESS, edited
+
+from harness.contract import CostMetric
+from harness.cost.framing import Garbled
+from harness.cost.metrics import METRICS, costs
+from harness.cost.readings import parse
+
+
+def test_a_saved_console() -> None:
+    found = costs(parse(BASE))
+    assert list(found.values) == list(METRICS)
+    bare = found.lines["idle-bare"]
+    assert (bare.slope, bare.intercept, bare.residual) == (711, 0, 0)
+    assert found.first["idle-bare"].slope != bare.slope
+    assert found.values["calls-idle"] == found.values["calls-walk"] == 1
+    assert found.values["faults-access"] == 0
+    assert found.values["cost-notifier"] == found.values["cost-idle"] - 711
+    assert float(found.values["cost-idle"]) == pytest.approx(1340.2, abs=0.1)
+
+
+def test_aging_without_the_lock_takes_35_instructions_more() -> None:
+    base, patched = (costs(parse(console)).values for console in (BASE, LOCKLESS))
+    assert patched["cost-notifier"] - base["cost-notifier"] == 35
+    assert patched["cost-idle"] - base["cost-idle"] == 35
+
+
+def test_a_tick_in_one_pass_does_not_count() -> None:
+    shown = "pages=1024 pass=4 units=1024 instructions="
+    ticked = edited(BASE, f"pass idle-bare {shown}728064", f"pass idle-bare {shown}735109")
+    assert ticked.count("735109") == 1
+    assert costs(parse(ticked)).values == costs(parse(BASE)).values
+
+
+def test_twice_the_calls_make_each_half_as_dear() -> None:
+    consoles = (BASE, edited(BASE, "calls walk", "calls idle"))
+    one, two = (costs(parse(console)).values for console in consoles)
+    assert two["calls-idle"] == 2
+    assert two["cost-notifier"] == one["cost-notifier"] / Fraction(2)
+
+
+def test_without_a_walk() -> None:
+    lines = [line for line in BASE.splitlines() if " walk " not in line]
+    found = costs(parse(edited("\r\n".join(lines), "", "")))
+    assert "cost-walk" not in found.values
+    assert "calls-walk" not in found.values
+
+
+@pytest.mark.parametrize("kind", ["pass idle-bare", "pass idle ", "calls idle", "faults access"])
+def test_a_part_is_missing(kind: str) -> None:
+    lines = [line for line in BASE.splitlines() if f" {kind}" not in line]
+    with pytest.raises(Garbled):
+        costs(parse(edited("\r\n".join(lines), "", "")))
+
+
+def test_contracts_know_the_same_metrics() -> None:
+    assert CostMetric.__args__ == tuple(METRICS)  # type: ignore[attr-defined]
