@@ -9,25 +9,24 @@ from fractions import Fraction
 import numpy
 import pytest
 
-from harness.cost.fit import line
+from harness.cost.fit import Line, line
 
 
 def test_points_on_a_line() -> None:
     found = line([(128, 1010), (256, 1522), (1024, 4594)])
-    assert (found.slope, found.intercept, found.residual) == (4, 498, 0)
+    assert found == Line(Fraction(4), Fraction(498), Fraction(0))
 
 
 def test_three_points_beside_it() -> None:
     # By hand: the slope is that of the outer two, the line goes through the mean.
     found = line([(0, 0), (1, 3), (2, 2)])
-    assert (found.slope, found.intercept) == (1, Fraction(2, 3))
-    assert found.residual == Fraction(4, 3)
+    assert found == Line(Fraction(1), Fraction(2, 3), Fraction(4, 3))
 
 
 def test_as_numpy_finds_it() -> None:
     rng = random.Random(1)
     points = [(rng.randrange(5000), rng.randrange(10**7)) for _ in range(9)]
-    slope, intercept = numpy.polyfit(*zip(*points, strict=True), 1)
+    slope, intercept = numpy.polyfit([x for x, _ in points], [y for _, y in points], 1)
     found = line(points)
     assert float(found.slope) == pytest.approx(slope, rel=1e-9)
     assert float(found.intercept) == pytest.approx(intercept, rel=1e-9)

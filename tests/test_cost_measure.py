@@ -49,7 +49,8 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Foun
         kernels: Mapping[str, Kernel] = KERNELS,
         contract: Contract | None = None,
         neutral: Mapping[str, Kernel] | None = None,
-        **options: int,
+        layouts: int = 2,
+        repeat: int = 1,
     ) -> Found:
         def boot_all(
             boots: Sequence[tuple[Counting, Path]],
@@ -72,7 +73,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Foun
             tmp_path / "program",
             tmp_path,
             Progress(Console(quiet=True)),
-            options=CostOptions(True, **options),
+            options=CostOptions(True, layouts, repeat),
             at_once=2,
             contract=contract,
             neutral=neutral,
@@ -88,7 +89,7 @@ def outcome(found: Found) -> tuple[str, str]:
 
 
 def test_a_figure_for_each_metric(found: Callable[..., Found], tmp_path: Path) -> None:
-    measured = found()
+    measured = found(layouts=3)
     assert outcome(measured) == ("pass", "")
     by_name = {figure.metric: figure for figure in measured.figures}
     one = by_name["cost-notifier"]
@@ -106,7 +107,7 @@ def test_a_figure_for_each_metric(found: Callable[..., Found], tmp_path: Path) -
 def test_the_reference_layout_comes_first(found: Callable[..., Found]) -> None:
     dearer = edited(BASE, "units=1024 instructions=8", "units=1024 instructions=9")
     one = next(f for f in found({"base-down": dearer}).figures if f.metric == "cost-walk")
-    assert one.base[0] == one.base[2] != one.base[1]
+    assert one.base[0] < one.base[1]
 
 
 def test_one_layout_tells_nothing_of_a_difference(found: Callable[..., Found]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cost_consoles import BASE, LOCKLESS, edited
 
 from harness.contract import CostMetric
+from harness.cost.fit import Line
 from harness.cost.framing import Garbled
 from harness.cost.metrics import METRICS, costs
 from harness.cost.readings import parse
@@ -18,7 +19,7 @@ def test_a_saved_console() -> None:
     found = costs(parse(BASE))
     assert list(found.values) == list(METRICS)
     bare = found.lines["idle-bare"]
-    assert (bare.slope, bare.intercept, bare.residual) == (711, 0, 0)
+    assert bare == Line(Fraction(711), Fraction(0), Fraction(0))
     assert found.first["idle-bare"].slope != bare.slope
     assert found.values["calls-idle"] == found.values["calls-walk"] == 1
     assert found.values["faults-access"] == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import HostDied, InfraError
-from harness.hosts import counting, qemu
+from harness.hosts import qemu
 from harness.hosts.counting import Counting, arguments, boot_all, initramfs, refusal
 from harness.inventory import QemuHost, SshHost
 
@@ -142,6 +142,6 @@ def test_no_room(boot: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def full(folder: Path, needed: int) -> None:
         raise InfraError("disk full")
 
-    monkeypatch.setattr(counting.qemu, "check_space", full)
+    monkeypatch.setattr(qemu, "check_space", full)
     with pytest.raises(InfraError, match="disk full"):
         ends([(boot, tmp_path / "a")])

@@ -30,7 +30,6 @@ from harness.kernel.build import Kernel
 from harness.observe import klog
 from harness.plan import MODE_CMDLINE
 from harness.progress import Progress
-from harness.records import write_text_atomically
 from harness.results import SERIES, Check, Figure, Outcome
 
 BOOT_SECONDS = 300.0
@@ -190,7 +189,7 @@ def _take(boot: Boot, end: str | InfraError, kernel: Kernel, run_folder: Path) -
         found = costs(readings)
     except InfraError as exc:
         return exc
-    write_text_atomically(_folder(run_folder, boot) / "lines.txt", _lines(readings, found))
+    (_folder(run_folder, boot) / "lines.txt").write_text(_lines(readings, found))
     splats = tuple(splat.headline for splat in klog.splats(end))
     return Measured(end, found, readings.release, splats)
 
