@@ -20,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,8 +37,6 @@
 #define SWAP_BYTES "67108864"
 #define SWAP_PAGES (67108864 / PAGE)
 #define MAX_FILE (1 << 20)
-
-int swapon(const char *path, int flags);
 
 static const struct process {
 	const char *name;
@@ -104,26 +103,18 @@ static void prove(void)
 	say("kvm %s", access("/dev/kvm", R_OK | W_OK) ? "no" : "yes");
 }
 
-/* A head as mkswap(8) writes it; see union swap_header in include/linux/swap.h. */
+/* Writes a head as mkswap(8) does; see union swap_header in include/linux/swap.h. */
 static void use_swap(void)
 {
-	static struct {
-		char boot[1024];
-		uint32_t version;
-		uint32_t last_page;
-		uint32_t bad_pages;
-		char rest[PAGE - 1024 - 3 * sizeof(uint32_t) - 10];
-		char magic[10];
-	} __attribute__((__packed__)) head = {
-		.version = 1,
-		.last_page = SWAP_PAGES - 1,
-		.magic = { 'S', 'W', 'A', 'P', 'S', 'P', 'A', 'C', 'E', '2' },
-	};
+	static char head[PAGE];
+	static const uint32_t info[] = { 1, SWAP_PAGES - 1 };	/* version, last page */
 	int fd;
 
+	memcpy(head + 1024, info, sizeof(info));
+	memcpy(head + PAGE - 10, "SWAPSPACE2", 10);
 	file_write("/sys/block/zram0/disksize", SWAP_BYTES);
 	fd = open("/dev/zram0", O_RDWR | O_CLOEXEC);
-	if (fd < 0 || write(fd, &head, sizeof(head)) != sizeof(head) || close(fd))
+	if (fd < 0 || write(fd, head, sizeof(head)) != sizeof(head) || close(fd))
 		die_errno("/dev/zram0");
 	if (swapon("/dev/zram0", 0))
 		die_errno("swapon");

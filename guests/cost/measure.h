@@ -20,7 +20,7 @@ void measure_walk(uint32_t pages);
 /* Reclaim of the pages, old ones, to zram. */
 void measure_reclaim(uint32_t pages);
 
-/* How often the MMU notifiers of aging are called meanwhile. Nothing is measured in this process. */
+/* How often the MMU notifiers of aging are called meanwhile: a process that measures nothing. */
 void count_calls(uint32_t pages);
 
 #endif

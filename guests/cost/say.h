@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#define __printf(a, b) __attribute__((__format__(printf, a, b)))
+#include "reply.h"	/* __printf() */
 
 /* "cost: NUMBER CRC TEXT": the CRC-32 of "NUMBER TEXT" tells a line that others wrote into. */
 void say(const char *format, ...) __printf(1, 2);
