@@ -269,6 +269,36 @@ def test_situation_without_a_rule(tmp_path: Path) -> None:
     )
 
 
+def test_costs_are_promised_where_their_conditions_hold(tmp_path: Path) -> None:
+    text = """\
+kernel: "6.12"
+cost:
+  - {metric: cost-idle, promise: better, modes: [vhe]}
+  - {metric: cost-idle, promise: not-worse, modes: [nvhe, protected]}
+"""
+    contract = load(write(tmp_path, text))
+    assert contract.expect_cost(N1) == {"cost-idle": "better"}
+    assert contract.expect_cost(PROTECTED) == {"cost-idle": "not-worse"}
+    assert load(None).expect_cost(N1) == {}
+
+
+def test_cost_promised_twice(tmp_path: Path) -> None:
+    text = """\
+kernel: "6.12"
+cost:
+  - {metric: calls-walk, promise: better}
+  - {metric: calls-walk, promise: not-worse, modes: [nvhe]}
+"""
+    assert refusal(tmp_path, text) == (
+        "series.yaml:2: cost: calls-walk is promised twice for mode nvhe"
+    )
+
+
+def test_a_cost_that_is_not_counted(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\ncost:\n  - {metric: seconds, promise: better}\n'
+    assert "series.yaml:3: cost[0].metric" in refusal(tmp_path, text)
+
+
 def test_situation_with_two_rules(tmp_path: Path) -> None:
     text = """\
 kernel: "6.12"

@@ -142,6 +142,7 @@ def test_patch_without_an_entry_is_refused(tmp_path: Path) -> None:
         {"kind": "neutral"},
         {"kind": "cost"},
         {"shown_by": "time"},
+        {"metric": "cost-idle"},
         {"modes": ["nvhe"]},
         {"stage2_af": ["software"]},
         {"check": "test_kernel_log"},

@@ -87,8 +87,8 @@ class Mutants:
 
         Each on one host in one mode of KVM, the first where it can show.
         """
-        qemu.check_qemu()
         chosen = table.select(table.load(), expression)
+        qemu.check_qemu()
         source = self._source or self._stock.defaults.source
         tree = prepare.ground(source, self._progress).source
         self._built[""] = (tree, prepare.kernel("base", tree, None, self._progress))

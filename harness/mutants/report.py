@@ -247,6 +247,10 @@ def _only_listed(matrix: Matrix) -> Iterator[str]:
             continue
         yield f"## {head}"
         yield ""
+        if kind == "cost":
+            found = "[cost-mutants.md](cost-mutants.md)"
+            yield f"What `kvm-harness cost --mutants` finds of these: {found}."
+            yield ""
         yield "| mutant | what it breaks | on | claim | what would show it |"
         yield "|---|---|---|---|---|"
         for result in chosen:
