@@ -41,7 +41,7 @@ def test_verdicts(base: list[int], patched: list[int], verdict: Effect) -> None:
 
 
 def test_it_is_exact() -> None:
-    found = judged([1000, 1002], [1035, 1034])
+    found = judged([1000, 1002, 1000], [1035, 1034, 1036])
     assert found.effect == Fraction(35, 1000)
     assert found.smallest == Fraction(2, 1000)
     assert "the difference is 35.000; layouts differ by up to 2.000" in found.reason

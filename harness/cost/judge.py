@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 
 from harness.results import Effect
 
@@ -30,20 +31,21 @@ def judge(
     floor: Fraction,
     neutral: Sequence[Fraction] = (),
 ) -> Judged:
-    """Compare the first of `base` and of `patched`, which are of the same layout.
+    """Compare the medians of two kernels, each booted in the same layouts, in the same order.
 
-    The others are of the same two kernels in other layouts, and `neutral` are of kernels that
-    differ from the base in nothing that matters, in the layout of the first. A difference is one if
-    it is larger than what any of these make, than FLOOR of the base, and than `floor`.
+    `neutral` are of kernels that differ from the base in nothing that matters, in the layout of the
+    first. A difference is one if it is larger than what layouts or neutral changes make, than FLOOR
+    of the base, and than `floor`.
     """
     if not patched:
         return Judged("inconclusive", None, None, "there is no patched kernel")
-    difference = patched[0] - base[0]
+    usual = median(base)
+    difference = median(patched) - usual
     spread = max(_range(base), _range(patched), _range((base[0], *neutral)))
-    least = max(spread, FLOOR * base[0], floor)
-    small = base[0] < floor
-    effect = None if small else difference / base[0]
-    smallest = None if small else least / base[0]
+    least = max(spread, FLOOR * usual, floor)
+    small = usual < floor
+    effect = None if small else difference / usual
+    smallest = None if small else least / usual
     words = (
         f"the difference is {_shown(difference)}; layouts{' and neutral changes' * bool(neutral)} "
         f"differ by up to {_shown(spread)}, and what is not more than {_shown(least)} is none"

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from harness import inventory, prepare
 from harness.cost import measure as cost
@@ -157,7 +158,7 @@ def _row(one: Tried) -> str:
 
 def _figure(figure: Figure) -> str:
     better = ", better" if figure.verdict == "better" else ""
-    return f"{figure.metric} {figure.base[0]:.2f} -> {figure.patched[0]:.2f}{better}"
+    return f"{figure.metric} {median(figure.base):.2f} -> {median(figure.patched):.2f}{better}"
 
 
 def _foot(source: Source | PatchedTree, options: CostOptions) -> Iterator[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import median
 
 from harness.contract import CostMetric
 from harness.results import SERIES, Check, Figure, Outcome
@@ -47,7 +48,7 @@ def _check(metric: str, promise: str, figure: Figure) -> Check:
 
 def told(figure: Figure) -> str:
     """A figure in a line."""
-    numbers = " -> ".join(f"{values[0]:.2f}" for values in (figure.base, figure.patched) if values)
+    numbers = " -> ".join(f"{median(values):.2f}" for values in (figure.base, figure.patched) if values)
     effect = "" if figure.effect is None else f" {100 * figure.effect:+.2f} %"
     words = f"{figure.host} {figure.kvm_mode} {figure.metric}: {numbers} {figure.unit}"
     return f"{words}:{effect} {figure.verdict}"
