@@ -139,6 +139,10 @@ def test_the_matrix() -> None:
     assert legend(text) == ["1 page idle", "2 thp", "- skipped", ". did not run"]
 
 
+def test_a_run_without_cells_has_no_matrix() -> None:
+    assert "KVM mode" not in shown(summary())
+
+
 def test_column_has_the_worst_of_a_check_with_all_its_parameters() -> None:
     one = cell(outcome="fail")
     checks = (

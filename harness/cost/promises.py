@@ -48,7 +48,8 @@ def _check(metric: str, promise: str, figure: Figure) -> Check:
 
 def told(figure: Figure) -> str:
     """A figure in a line."""
-    numbers = " -> ".join(f"{median(values):.2f}" for values in (figure.base, figure.patched) if values)
+    both = [median(values) for values in (figure.base, figure.patched) if values]
+    numbers = " -> ".join(f"{value:.2f}" for value in both)
     effect = "" if figure.effect is None else f" {100 * figure.effect:+.2f} %"
     words = f"{figure.host} {figure.kvm_mode} {figure.metric}: {numbers} {figure.unit}"
     return f"{words}:{effect} {figure.verdict}"

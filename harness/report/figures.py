@@ -15,11 +15,16 @@ def typical(values: Sequence[float]) -> str:
 
 
 def change(figure: Figure) -> str:
-    """Patched against base with its confidence interval; "-" where it could not be told."""
+    """Patched against base with its confidence interval; "-" where it could not be told.
+
+    An interval of no width is a count without noise.
+    """
     if figure.effect is None:
         return "-"
     words = percent(figure.effect)
     if figure.low is not None and figure.high is not None:
+        if figure.low == figure.high:
+            return f"{words}, exact"
         low, high = percent(figure.low), percent(figure.high)
         words += f", {100 * figure.confidence:g} % interval {low} to {high}"
     return words

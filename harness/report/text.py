@@ -76,7 +76,7 @@ class _Hanging:
 def text_report(run: Summary) -> RenderableType:
     """The whole report."""
     shape = matrix(run)
-    parts: list[RenderableType] = [_matrix(shape), _legend(run, shape)]
+    parts: list[RenderableType] = [_matrix(shape), _legend(run, shape)] if run.cells else []
     parts += [*map(_Hanging, _series_checks(run)), ""]
     for text in _troubles(run):
         parts += [_Hanging(text), ""]
