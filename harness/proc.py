@@ -45,16 +45,16 @@ class Completed:
         return "\n".join((self.stderr.strip() or self.stdout.strip()).splitlines()[-lines:])
 
 
-def if_alive() -> tuple[str, ...]:
-    """What to put before a program in a PID namespace, so that it does not start for the dead.
+def watched() -> tuple[str, ...]:
+    """What to put before bwrap, so that all of it ends when the harness does, at any moment.
 
-    bwrap's first process inside asks to die with the one outside, and would not be told of a death
-    before that. When this runs it has asked, so it is enough that the harness lives here. Leaves
-    neither the lifeline nor bash's variables behind. For spawn() only, which hands the lifeline on.
+    bwrap's two processes ask to die with their parents one after the other, and the inner one waits
+    for the outer one before. Who dies in between leaves the inner one, to run or to wait for ever.
+    So another process kills their whole group at the end of the lifeline. Leaves neither the
+    lifeline nor bash's variables behind. For spawn() only, which hands the lifeline on.
     """
     script = (
-        "dd if=/proc/self/fd/$0 of=/dev/null count=1 iflag=nonblock status=none 2>/dev/null"
-        ' && exit 125; eval "exec $0<&-";'
+        '{ cat; kill -KILL 0; } <&"$0" >/dev/null 2>&1 & eval "exec $0<&-";'
         ' exec env -u _ -u PWD -u OLDPWD -u SHLVL -- "$@"'
     )
     return ("bash", "-c", script, str(_LIFELINE))
@@ -76,9 +76,10 @@ def spawn(
     Call it from a thread that lives as long as the program shall: PR_SET_PDEATHSIG (prctl(2))
     follows the thread, not the process. InfraError if the program does not exist.
     """
-    contain = (*CONTAIN, *if_alive()) if contained else ()
+    contain = (*watched(), *CONTAIN) if contained else ()
     wrapped = [*DIE_WITH_PARENT, *CHECK_PARENT, str(os.getpid()), *contain, *argv]
-    for program in (*DIE_WITH_PARENT[:1], *CHECK_PARENT[:1], *contain[:1], argv[0]):
+    needed = (DIE_WITH_PARENT[0], CHECK_PARENT[0], *(CONTAIN[:1] if contained else ()), argv[0])
+    for program in needed:
         if shutil.which(program, path=None if env is None else env.get("PATH")) is None:
             raise InfraError(f"{program} is missing; `kvm-harness doctor` says how to get it")
     return subprocess.Popen(

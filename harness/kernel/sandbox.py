@@ -56,9 +56,13 @@ class Sandbox:
     directory: Path = Path("/tmp")
 
     def argv(self, command: Sequence[str]) -> list[str]:
-        """The bwrap command line that runs `command` inside."""
-        args = ["bwrap", "--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL"]
-        args += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "kvm-harness"]
+        """The bwrap command line that runs `command` inside, for proc.spawn().
+
+        Without --new-session: spawn() makes one, and its group is what ends with the harness.
+        """
+        args = [*proc.watched(), "bwrap"]
+        args += ["--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL"]
+        args += ["--die-with-parent", "--clearenv", "--hostname", "kvm-harness"]
         args += ["--ro-bind", "/usr", "/usr"]
         for path in map(Path, _ROOT):
             if path.is_symlink():
@@ -75,7 +79,7 @@ class Sandbox:
         for name, value in {**_ENV, **self.environment}.items():
             args += ["--setenv", name, value]
         args += ["--remount-ro", "/"]
-        return [*args, "--chdir", str(self.directory), "--", *proc.if_alive(), *command]
+        return [*args, "--chdir", str(self.directory), "--", *command]
 
 
 def run(
