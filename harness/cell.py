@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict
 from harness import splatlog
 from harness.checks.af_mode import record
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
-from harness.deadline import Deadline
 from harness.errors import (
     EXIT_INTERRUPTED,
     DeadlineExceeded,
@@ -29,10 +28,10 @@ from harness.errors import (
     HostDied,
     InfraError,
 )
-from harness.hosts import proof, qemu
+from harness.hosts import opening, proof
 from harness.hosts.image import HostImage
 from harness.hosts.preflight import quiet, require_af, require_cpus, require_vmm
-from harness.hosts.protocols import Shell
+from harness.hosts.protocols import Boot, BootedHost, Shell
 from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import QemuHost
 from harness.observe import af, collect
@@ -123,28 +122,24 @@ def run_cell(spec: CellSpec) -> Cell:
 
 
 def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
-    started = time.monotonic()
-    wanted = spec.host
-    machine = qemu.Machine(
-        spec.cell.host, wanted.cpu, wanted.cpus, wanted.memory_mib, tickless=spec.tickless
+    boot = Boot(
+        kernel=spec.kernel.image,
+        cmdline=spec.cell.cmdline,
+        programs=spec.programs,
+        folder=spec.folder,
+        run=spec.run_folder.name,
+        seconds=spec.boot_seconds,
+        slowdown=spec.slowdown,
+        tickless=spec.tickless,
     )
     with (
-        qemu.boot(
-            machine,
-            spec.image,
-            spec.kernel.image,
-            spec.cell.cmdline,
-            spec.folder,
-            programs=spec.programs,
-            deadline=Deadline(spec.boot_seconds),
-            slowdown=spec.slowdown,
-        ) as host,
+        opening.booted(spec.cell.host, spec.host, spec.image, boot) as host,
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):
-        boot_seconds = facts["boot_seconds"] = round(time.monotonic() - started, 3)
+        facts["boot_seconds"] = host.boot_seconds
         try:
             shell = RecordedShell(host.shell, journal)
-            booted = _prove(spec, shell, boot_seconds)
+            booted = _prove(spec, shell, host.boot_seconds)
             facts |= booted.model_dump()
             write_atomically(spec.folder / BOOTED, booted)
             _prepare_and_check(spec, facts, shell, host)
@@ -169,7 +164,7 @@ def _prove(spec: CellSpec, shell: RecordedShell, boot_seconds: float) -> Booted:
 
 
 def _prepare_and_check(
-    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: qemu.EmulatedHost
+    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: BootedHost
 ) -> None:
     expected = _expected_af(spec, shell)
     facts["af_cpus"] = tuple(record(kind) for kind in expected)

@@ -35,10 +35,11 @@ from harness.guest_replies import (
     raise_error,
     shorten,
 )
+from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
 from harness.ranges import format_ranges
 
-PROGRAM = "/usr/bin/kvm-guest"
+PROGRAM = f"{PROGRAMS}/kvm-guest"
 
 # Seconds that an exchange may take beyond the program's own limit: it kicks a hung vCPU for 2 s,
 # and commands that run no vCPU (drain, flush, idle-read) have no limit of their own.

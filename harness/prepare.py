@@ -13,6 +13,7 @@ from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_paths
 from harness.contract import base_for
 from harness.deadline import Deadline
+from harness.guests import PROGRAM
 from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost
 from harness.kernel import source as source_module
@@ -32,7 +33,6 @@ from harness.selftests import build as selftests_build
 from harness.selftests.build import Selftests
 from harness.selftests.table import ALTOGETHER, LONGEST
 
-GUEST_PROGRAM = "usr/bin/kvm-guest"
 SOURCE_SECONDS = 1800.0
 BUILD_SECONDS = 4 * 3600.0
 IMAGE_SECONDS = 900.0
@@ -75,7 +75,7 @@ def ground(spec: str, progress: Progress, *, vmm: bool = False) -> Ground:
     with progress.stage("host image"):
         image = host_image(Deadline(IMAGE_SECONDS), vmm=vmm)
     with progress.stage("guest program"):
-        programs = {GUEST_PROGRAM: guest_program(Deadline(IMAGE_SECONDS))}
+        programs = {PROGRAM.lstrip("/"): guest_program(Deadline(IMAGE_SECONDS))}
     with progress.stage("kernel source"):
         source = source_module.resolve(spec, Deadline(SOURCE_SECONDS))
     progress.say(f"source: {source.description} ({source.version})")

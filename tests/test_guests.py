@@ -144,7 +144,7 @@ def test_start_gives_the_machine() -> None:
     shell = FakeShell(process)
     guest = Guest.start(shell, pages=4096, vcpus=2, timeout=7.5)
     assert " ".join(shell.argv) == (
-        "/usr/bin/kvm-guest --backing anon --pages 4096 --vcpus 2 --timeout 7.5"
+        "/var/lib/kvm-harness/work/kvm-guest --backing anon --pages 4096 --vcpus 2 --timeout 7.5"
     )
     assert guest.vm_dir == "54-4"
     assert guest.slot == Slot(ipa=0x80000000, pages=4096)

@@ -69,7 +69,7 @@ def test_a_guest_hands_its_vm_to_the_keeper_by_name() -> None:
     shell = FakeShell(kept, owner)
     with Keeper.start(shell) as keeper:
         assert shell.argv == [
-            *("/usr/bin/kvm-guest", "--keeper", keeper.name, "--timeout", "120"),
+            *("/var/lib/kvm-harness/work/kvm-guest", "--keeper", keeper.name, "--timeout", "120"),
         ]
         assert re.fullmatch("[0-9a-f]{16}", keeper.name)
         keeper.keep(Guest.start(shell))

@@ -27,7 +27,7 @@ def value_of(words: list[str], option: str) -> list[str]:
 
 def test_arguments() -> None:
     words = arguments(GuestMachine(vcpus=2, memory_mib=256, pages=64))
-    assert words[:2] == ["/usr/bin/linux-guest-vmm", "qemu-system-aarch64"]
+    assert words[:2] == ["/var/lib/kvm-harness/work/linux-guest-vmm", "qemu-system-aarch64"]
     assert value_of(words, "-machine") == ["virt,accel=kvm,gic-version=host,memory-backend=ram"]
     assert value_of(words, "-smp") == ["2"]
     assert value_of(words, "-object") == ["memory-backend-memfd,share=on,id=ram,size=256M"]

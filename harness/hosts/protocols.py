@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.deadline import Deadline
+from harness.hosts.console import Console
 
 
 @dataclass(frozen=True)
@@ -84,3 +85,41 @@ class Power(Protocol):
 
     def reset(self, deadline: Deadline) -> None:
         """Start again from the firmware, without asking the kernel."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a host is to be booted with, by whatever way its kind has."""
+
+    kernel: Path
+    """The Image, on the controller."""
+    cmdline: tuple[str, ...]
+    """Boot arguments of the cell; the host has more of its own."""
+    programs: dict[str, Path]
+    """Files of the controller by the path, without the leading /, that they shall have there."""
+    folder: Path
+    """Gets the console and whatever else the boot leaves to be looked at."""
+    run: str
+    """The run's name, for people who share the host."""
+    seconds: float
+    """At most from the kernel's start to its SSH login."""
+    slowdown: float = 1.0
+    """A factor of every deadline of the shell's own."""
+    tickless: bool = True
+    """Whether the last CPU is kept free of the tick."""
+
+
+class BootedHost(Protocol):
+    """A host that runs a kernel of ours."""
+
+    @property
+    def console(self) -> Console:
+        """What it says, from that kernel's first line on."""
+
+    @property
+    def shell(self) -> Shell:
+        """A shell on it, as root."""
+
+    @property
+    def boot_seconds(self) -> float:
+        """From the start of that kernel, or of its emulator, to the SSH login."""

@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 from harness import proc
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.hosts import cpio
+from harness.hosts import bootargs, cpio
 from harness.hosts.console import Console
 from harness.hosts.image import UP, HostImage
 from harness.hosts.qmp import Monitor
@@ -108,19 +109,15 @@ class EmulatedHost:
     console: Console
     address: SshAddress
     shell: SshShell
+    boot_seconds: float
 
 
 def first_cmdline(machine: Machine) -> list[str]:
     """Boot arguments that every emulated host gets.
 
     A panic restarts a machine of the lab; here it stops for good, so that QEMU's end shows it.
-    The last CPU is kept free of the tick and of kernel work (kernel-parameters.txt, nohz_full),
-    unless the machine is to have none such.
     """
-    last = machine.cpus - 1
-    isolated = [f"nohz_full={last}", f"isolcpus=nohz,domain,{last}", f"rcu_nocbs={last}"]
-    if not machine.tickless:
-        isolated = []
+    isolated = bootargs.tickless(machine.cpus) if machine.tickless else ()
     return [
         "console=ttyAMA0",
         "earlycon",
@@ -162,6 +159,7 @@ def boot(
     they shall have on the host. HostDied if the kernel panics, DeadlineExceeded if it hangs.
     `slowdown` is a factor of the shell's own deadlines.
     """
+    started = time.monotonic()
     files = image.vmm | programs
     check_space(folder, space_for(image.initramfs, files))
     initramfs = folder / "initramfs.cpio"
@@ -204,7 +202,7 @@ def boot(
             raise console.hung(str(exc)) from exc
         shell = SshShell(connection, console.check, slowdown)
         stack.callback(shell.close)
-        yield EmulatedHost(console, address, shell)
+        yield EmulatedHost(console, address, shell, round(time.monotonic() - started, 3))
 
 
 def space_for(base: Path, files: dict[str, Path]) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.hosts.places import PROGRAMS
+
 QEMU = "qemu-system-aarch64"
-VMM = "/usr/bin/linux-guest-vmm"
-KERNEL = "/usr/share/kvm-harness/linux-guest/Image"
-INITRAMFS = "/usr/share/kvm-harness/linux-guest/initramfs.cpio"
+VMM = f"{PROGRAMS}/linux-guest-vmm"
+KERNEL = f"{PROGRAMS}/linux-guest/Image"
+INITRAMFS = f"{PROGRAMS}/linux-guest/initramfs.cpio"
 # Where RAM of the machine type `virt` begins (QEMU, hw/arm/virt.c); in bytes.
 RAM_BASE = 0x4000_0000
 PAGE = 4096

@@ -21,9 +21,11 @@ from harness import proc, records
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_folder
 from harness.errors import InfraError, UsageError
+from harness.guests import PROGRAM
 from harness.hosts import cpio, qemu
+from harness.hosts.image import HostImage
+from harness.inventory import QemuHost
 from harness.kernel import cache
-from harness.prepare import GUEST_PROGRAM
 from harness.progress import Progress
 from harness.replay import CMDLINE, read_journal
 from harness.report.load import load
@@ -143,6 +145,9 @@ def _make(
 ) -> tuple[Path, str]:
     """One folder and its tarball, and how it did when it was tried."""
     spec = _spec(run, failure.cell.id)
+    host, user_space = spec.host, spec.image
+    if not isinstance(host, QemuHost) or user_space is None:
+        raise UsageError(f"{spec.cell.host} is a machine of a lab: only QEMU can be started here")
     base = _base(run, failure.cell)
     before, work, why = _work(spec, failure)
     try:
@@ -152,9 +157,9 @@ def _make(
         text = script(before, work)
     machine = qemu.Machine(
         spec.cell.host,
-        spec.host.cpu,
-        spec.host.cpus,
-        spec.host.memory_mib,
+        host.cpu,
+        host.cpus,
+        host.memory_mib,
         tickless=spec.tickless,
     )
     cmdline = [*qemu.first_cmdline(machine), *spec.cell.cmdline, CMDLINE]
@@ -164,9 +169,9 @@ def _make(
         target.mkdir()
         shutil.copyfile(_image(spec.kernel), target / "Image")
         shutil.copyfile(_config(spec.kernel), target / "config")
-        shutil.copyfile(spec.programs[GUEST_PROGRAM], target / "kvm-guest")
+        shutil.copyfile(spec.programs[PROGRAM.lstrip("/")], target / "kvm-guest")
         (target / "kvm-guest").chmod(0o755)
-        (target / "initramfs.cpio.gz").write_bytes(_initramfs(spec, work, text))
+        (target / "initramfs.cpio.gz").write_bytes(_initramfs(spec, user_space, work, text))
         (target / "steps.sh").write_text(text)
         (target / "cmdline").write_text(" ".join(cmdline) + "\n")
         (target / "seed").write_text(f"{spec.seed}\n")
@@ -295,8 +300,8 @@ def _config(kernel: KernelFiles) -> Path:
     return path
 
 
-def _initramfs(spec: CellSpec, work: Sequence[Record], text: str) -> bytes:
-    programs = {**spec.image.vmm, **spec.programs}
+def _initramfs(spec: CellSpec, user_space: HostImage, work: Sequence[Record], text: str) -> bytes:
+    programs = {**user_space.vmm, **spec.programs}
     inside = {path: source.read_bytes() for path, source in programs.items()}
     put = " ".join(str(record.get("run", "")) for record in work)
     for tests in spec.selftests:
@@ -304,7 +309,7 @@ def _initramfs(spec: CellSpec, work: Sequence[Record], text: str) -> bytes:
             if files.put_path(name) in put:
                 inside[files.put_path(name)] = source.read_bytes()
     try:
-        image = gzip.decompress(spec.image.initramfs.read_bytes())
+        image = gzip.decompress(user_space.initramfs.read_bytes())
         busybox = cpio.contents(image, "bin/busybox")
     except (OSError, KeyError) as exc:
         raise InfraError(f"the host image is in the cache no more ({exc}): run again") from exc
