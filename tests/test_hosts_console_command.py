@@ -16,7 +16,7 @@ from harness.deadline import Deadline
 from harness.errors import HostDied, InfraError
 from harness.hosts import console_command as module
 from harness.hosts.console import Console
-from harness.hosts.console_command import recorded
+from harness.hosts.console_command import recorded, recording
 
 PANIC = Path(__file__).parent / "data/observe/klog/panic.console"
 
@@ -54,6 +54,18 @@ def test_what_is_shown_is_on_disk_without_a_newline(tmp_path: Path) -> None:
         wait_until(lambda: log.read_bytes() == b"half a li")
         console.wait_for("half a li", Deadline(20))
         console.check()
+
+
+def test_it_goes_on_in_another_file(tmp_path: Path) -> None:
+    """Not a byte is lost or in both, however the command is timed."""
+    one, other = tmp_path / "one.log", tmp_path / "other.log"
+    count = "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; sleep 60"
+    with recording(shell(count), one) as made:
+        wait_until(lambda: one.stat().st_size > 100)
+        made.switch(other)
+        wait_until(lambda: other.read_bytes().endswith(b"1999\n") or one.stat().st_size > 8888)
+    both = one.read_bytes() + other.read_bytes()
+    assert both == b"".join(b"%d\n" % number for number in range(2000))
 
 
 def test_every_byte_as_it_is(tmp_path: Path) -> None:
@@ -127,7 +139,7 @@ def test_a_controller_that_is_away_for_a_minute_is_waited_for(
             return super().wait(0.001)
 
     monkeypatch.setattr(module, "PAUSE_SECONDS", 1.0)
-    recording = module._Recording(shell("exit 1"), tmp_path / "console.log")
+    recording = module.Recording(shell("exit 1"), tmp_path / "console.log")
     recording.stop = Stop()
     thread = threading.Thread(target=recording.run)
     thread.start()

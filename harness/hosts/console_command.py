@@ -41,16 +41,22 @@ def recorded(argv: Sequence[str], log: Path) -> Iterator[Console]:
     Console.check() raises InfraError once the command has been given up, or recording has failed in
     any other way. LOG.err has its error output, and after how many bytes of the log it ended.
     """
-    recording = _Recording(argv, log)
-    thread = threading.Thread(target=recording.run, name="console-command", daemon=True)
-    log.touch()
+    with recording(argv, log) as made, Console(log, made.ended) as console:
+        yield console
+
+
+@contextlib.contextmanager
+def recording(argv: Sequence[str], log: Path) -> Iterator[Recording]:
+    """The same without following it: what is recorded may go on in another file."""
+    made = Recording(argv, log)
+    thread = threading.Thread(target=made.run, name="console-command", daemon=True)
     thread.start()
     try:
-        with Console(log, recording.ended) as console:
-            yield console
+        yield made
     finally:
-        recording.stop.set()
+        made.stop.set()
         thread.join()
+        made.close()
 
 
 def last_words(log: Path) -> str:
@@ -64,12 +70,13 @@ def _errors_of(log: Path) -> Path:
     return log.with_name(f"{log.name}.err")
 
 
-class _Recording:
+class Recording:
     """The thread that starts the command, and lives as long (see proc.spawn())."""
 
     def __init__(self, argv: Sequence[str], log: Path) -> None:
         self._argv = argv
         self._log = log
+        self._file = log.open("ab", buffering=0)
         self._errors = _errors_of(log)
         self._failure = ""
         self.stop = threading.Event()
@@ -78,11 +85,20 @@ class _Recording:
         """Why nothing is recorded any more, if that is so."""
         return InfraError(self._failure) if self._failure else None
 
+    def switch(self, log: Path) -> None:
+        """Append to another file from now on; not a byte is lost or in both."""
+        with log.open("ab", buffering=0) as other:
+            os.dup2(other.fileno(), self._file.fileno(), inheritable=False)
+
+    def close(self) -> None:
+        """Close the file, once the thread has ended."""
+        self._file.close()
+
     def run(self) -> None:
         """Record until `stop` is set, or for as long as there is hope."""
         try:
-            with self._log.open("ab", buffering=0) as log, self._errors.open("ab") as errors:
-                self._again_and_again(log.fileno(), errors)
+            with self._errors.open("ab") as errors:
+                self._again_and_again(self._file.fileno(), errors)
         except Exception as exc:
             # A mistake of ours as well: nobody would notice that nothing is recorded any more.
             why = str(exc) if isinstance(exc, OSError | HarnessError) else repr(exc)
