@@ -6,6 +6,7 @@ The scripts run in this machine's own sh; only /proc and the folders are the tes
 
 from __future__ import annotations
 
+import shutil
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,35 @@ def test_a_lease_that_is_renewed_holds_on(machine: Machine) -> None:
     machine.up(1238)
     with pytest.raises(Busy):
         machine.take("run-2")
+
+
+def test_a_machine_that_forgets_its_files_at_each_boot_stays_the_holders(machine: Machine) -> None:
+    held = machine.take()
+    shutil.rmtree(machine.place.folder)
+    machine.boot()
+    held.renew(SHELL)
+    held.check()
+    with pytest.raises(Busy):
+        machine.take("run-2")
+
+
+def test_unless_somebody_else_is_faster(machine: Machine) -> None:
+    held = machine.take()
+    shutil.rmtree(machine.place.folder)
+    machine.boot()
+    machine.take("run-2")
+    with pytest.raises(LeaseLost, match="for the run run-2"):
+        held.renew(SHELL)
+
+
+def test_a_lease_that_is_over_is_not_taken_up_again(machine: Machine) -> None:
+    held = machine.take(seconds=1)
+    shutil.rmtree(machine.place.folder)
+    machine.boot()
+    held._clock = lambda: held._until + 1
+    with pytest.raises(LeaseLost):
+        held.renew(SHELL)
+    assert machine.take("run-2").took_over is None
 
 
 def test_a_lease_ends_with_its_time_and_its_successor_says_whose_it_was(machine: Machine) -> None:

@@ -143,7 +143,7 @@ class Held:
         with self._lock:
             asked = self._clock()
             seen = look(shell, self._place, deadline)
-            if self._ours(seen) and _replace(
+            if (self._ours(seen) or self._forgotten(seen)) and _replace(
                 shell, self._place, seen, _renewed(self._lease, seen.clock, seconds), deadline
             ):
                 self._until = asked + seconds
@@ -197,6 +197,14 @@ class Held:
         finally:
             stop.set()
             thread.join()
+
+    def _forgotten(self, seen: Seen) -> bool:
+        """Whether the machine has no lease at all, while ours is not over yet.
+
+        One that was booted from the network has its files in a RAM disk, and they go with each
+        boot. Whoever writes the first file then has it, and only one can.
+        """
+        return not seen.number and self._lost is None and self._clock() < self._until
 
     def _ours(self, seen: Seen) -> bool:
         return seen.lease is not None and seen.lease.token == self._lease.token
