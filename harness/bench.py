@@ -18,6 +18,7 @@ from harness import bench_build, proc
 from harness.deadline import Deadline
 from harness.errors import EXIT_PASS, InfraError
 from harness.hosts import qemu
+from harness.inventory import QemuHost
 from harness.kernel import cache
 from harness.options import Options
 from harness.progress import Progress
@@ -84,6 +85,7 @@ def bench_matrix(console: Console) -> int:
 def bare_run(run: Run, cell: Cell) -> Bare:
     """Have QEMU boot a cell's kernel, do what the cell did, and switch off."""
     spec = next(spec for spec in run.specs if spec.cell.id == cell.id)
+    assert isinstance(spec.host, QemuHost) and spec.image is not None, "what it measures"
     with cache.staging("bench", cell.id) as folder:
         log, image = folder / "console.log", folder / "initramfs.cpio"
         initramfs(spec.image, spec.programs, read_journal(spec.folder / "commands.jsonl"), image)

@@ -33,7 +33,7 @@ from harness.hosts.image import HostImage
 from harness.hosts.preflight import quiet, require_af, require_cpus, require_vmm
 from harness.hosts.protocols import Boot, BootedHost, Shell
 from harness.hosts.recorder import Journal, RecordedShell
-from harness.inventory import QemuHost
+from harness.inventory import Host
 from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
@@ -75,9 +75,10 @@ class CellSpec(BaseModel):
     run_folder: Path
     folder: Path
     cell: PlannedCell
-    host: QemuHost
+    host: Host
     kernel: KernelFiles
-    image: HostImage
+    image: HostImage | None
+    """The user space of an emulated host."""
     programs: dict[str, Path]
     contract: Path | None
     becomes: Path | None = None
@@ -102,6 +103,8 @@ class CellSpec(BaseModel):
     boot_seconds: float
     check_seconds: float
     cell_seconds: float
+    end_seconds: float
+    """For a cell that is told to end early: to get its host into a state to be left in."""
 
 
 def run_cell(spec: CellSpec) -> Cell:

@@ -111,13 +111,21 @@ class SshHost(SshServer):
 
     kind: Literal["ssh"]
     kvm_modes: KvmModes
-    af: AfMode | None = None
-    """Who sets the stage-2 access flag there, if that is known."""
+    af: AfMode
+    """Who sets the stage-2 access flag on its CPUs, as of an emulated host."""
     jump: tuple[SshServer, ...] = ()
     """SSH servers on the way to it, the one next to the controller first."""
     power: PowerCommands | None = None
     console: Argv | None = None
     """Shows the machine's console on its output for as long as it runs."""
+    initrd: Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]*$", max_length=1024)] | None = None
+    """The initramfs that test kernels get, a file of the machine."""
+    cmdline: tuple[str, ...] = ()
+    """More boot arguments for every test kernel, after the machine's own."""
+    boot_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
+    """At most from the jump into a test kernel to its SSH login."""
+    back_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
+    """At most from a reset to an SSH login in the known-good kernel."""
 
 
 Host = Annotated[QemuHost | SshHost, Field(discriminator="kind")]
@@ -148,16 +156,6 @@ class Inventory(_Model):
         host = self.host(name)
         if not isinstance(host, SshHost):
             raise UsageError(f"host {name!r} is of kind {host.kind}; this is for kind ssh")
-        return host
-
-    def bootable(self, name: str) -> QemuHost:
-        """The host of that name, if a kernel can be booted there; UsageError if it cannot yet."""
-        host = self.host(name)
-        if not isinstance(host, QemuHost):
-            raise UsageError(
-                f"host {name!r} is of kind {host.kind}: test kernels are not booted there yet, "
-                "so no cell can run on it; choose others with --host"
-            )
         return host
 
 

@@ -63,13 +63,13 @@ def plan(
 ) -> tuple[PlannedCell, ...]:
     """Every cell of the matrix, base before patched so that a comparison comes early.
 
-    `hosts` and `kvm_modes` narrow it; empty means all that kernels can be booted on. UsageError if
-    nothing is left, or for a host in `hosts` that is none of these. `cmdline` are boot arguments of
-    every cell.
+    `hosts` and `kvm_modes` narrow it; empty means all emulated hosts, and all modes. UsageError if
+    nothing is left, or for a host in `hosts` that there is not. `cmdline` are boot arguments
+    of every cell.
     """
     cells: list[PlannedCell] = []
-    for name in dict.fromkeys(hosts or _bootable(inventory)):
-        host = inventory.bootable(name)
+    for name in dict.fromkeys(hosts or _unasked(inventory)):
+        host = inventory.host(name)
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:
                 continue
@@ -89,7 +89,7 @@ def plan(
                 )
                 for variant in (contract.variants if contract else ())
             ]
-    if not hosts and not _bootable(inventory):
+    if not hosts and not _unasked(inventory):
         raise UsageError(f"no host for a cell: {'; '.join(not_used(inventory, ()))}")
     if not cells:
         raise UsageError(
@@ -103,13 +103,14 @@ def not_used(inventory: Inventory, hosts: Sequence[str]) -> tuple[str, ...]:
     """Notes on hosts that a run which was asked for no hosts by name leaves out."""
     if hosts:
         return ()
-    bootable = _bootable(inventory)
+    used = _unasked(inventory)
     return tuple(
-        f"not used: {name} (kind {host.kind}: no cell runs there yet)"
+        f"not used: {name} (kind {host.kind}: a run reboots it, so --host must name it)"
         for name, host in inventory.hosts.items()
-        if name not in bootable
+        if name not in used
     )
 
 
-def _bootable(inventory: Inventory) -> tuple[str, ...]:
+def _unasked(inventory: Inventory) -> tuple[str, ...]:
+    """The hosts that a run uses which was asked for none."""
     return tuple(name for name, host in inventory.hosts.items() if isinstance(host, QemuHost))

@@ -15,7 +15,7 @@ from harness.contract import base_for
 from harness.deadline import Deadline
 from harness.guests import PROGRAM
 from harness.hosts.image import HostImage, host_image
-from harness.inventory import QemuHost
+from harness.inventory import QemuHost, SshHost
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
@@ -40,6 +40,8 @@ LINES_SECONDS = 1800.0
 BOOT_SECONDS = 120.0
 CHECK_SECONDS = 120.0
 CELL_SECONDS = 1800.0
+# For a cell to switch its emulated host off and remove what it made.
+END_SECONDS = 5.0
 
 # For pytest: what runs unless somebody selects checks.
 EVERYDAY = ("-m", "not stress")
@@ -49,7 +51,8 @@ EVERYDAY = ("-m", "not stress")
 class Ground:
     """What all kernels of a run share: their hosts' user space, and the source without a series."""
 
-    image: HostImage
+    image: HostImage | None
+    """None if no host is emulated."""
     programs: dict[str, Path]
     source: Source
 
@@ -67,13 +70,15 @@ class Checks:
     """What the checks with a Linux guest need on the host, None where they were not asked for."""
 
 
-def ground(spec: str, progress: Progress, *, vmm: bool = False) -> Ground:
+def ground(spec: str, progress: Progress, *, vmm: bool = False, emulated: bool = True) -> Ground:
     """The host image, the guest program and the source that `spec` names, made unless cached.
 
-    `vmm` asks for hosts that have one, for Linux guests.
+    `vmm` asks for hosts that have one, for Linux guests; `emulated` says whether any is emulated.
     """
-    with progress.stage("host image"):
-        image = host_image(Deadline(IMAGE_SECONDS), vmm=vmm)
+    image = None
+    if emulated:
+        with progress.stage("host image"):
+            image = host_image(Deadline(IMAGE_SECONDS), vmm=vmm)
     with progress.stage("guest program"):
         programs = {PROGRAM.lstrip("/"): guest_program(Deadline(IMAGE_SECONDS))}
     with progress.stage("kernel source"):
@@ -140,7 +145,7 @@ def linux_guest(kernel: Kernel, progress: Progress) -> dict[str, Path]:
 
 def cell_spec(
     cell: PlannedCell,
-    host: QemuHost,
+    host: QemuHost | SshHost,
     kernel: Kernel,
     ground: Ground,
     *,
@@ -157,6 +162,11 @@ def cell_spec(
     guests = checks.linux_guest is not None
     longest = builds * LONGEST + guests * linux_guest_module.LONGEST
     altogether = builds * ALTOGETHER + guests * linux_guest_module.ALTOGETHER
+    boot_seconds, travel_seconds = BOOT_SECONDS * slowdown, 0.0
+    if isinstance(host, SshHost):
+        boot_seconds = host.boot_seconds * slowdown
+        # The rehearsal, and the way home: by reboot, then by reset.
+        travel_seconds = boot_seconds + 3.0 * host.back_seconds
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -187,15 +197,16 @@ def cell_spec(
         debug=flavor is DEBUG,
         tickless=flavor.tickless,
         slowdown=slowdown,
-        boot_seconds=BOOT_SECONDS * slowdown,
+        boot_seconds=boot_seconds,
         check_seconds=(CHECK_SECONDS + longest) * slowdown,
-        cell_seconds=(CELL_SECONDS + altogether) * slowdown,
+        cell_seconds=(CELL_SECONDS + altogether) * slowdown + travel_seconds,
+        end_seconds=END_SECONDS + travel_seconds,
     )
 
 
-def cells_at_once(hosts: Sequence[QemuHost]) -> int:
-    """As many cells at once as there are CPUs, and memory for these hosts."""
-    memory_mib = max(host.memory_mib for host in hosts)
+def cells_at_once(hosts: Sequence[QemuHost | SshHost]) -> int:
+    """As many cells at once as there are CPUs, and memory for those hosts that are emulated."""
+    memory_mib = max((host.memory_mib for host in hosts if isinstance(host, QemuHost)), default=1)
     available = vmstat.parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] >> 20
     return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))
 

@@ -32,7 +32,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
-from harness.inventory import Inventory, SshHost
+from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
@@ -58,6 +58,7 @@ from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
 RECORDS = "records.jsonl"
+UNTRIED = "The harness has never run on arm64 hardware in the hands of its authors"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
 
 
@@ -127,6 +128,7 @@ class Run:
         self._hosts: tuple[Host, ...] = ()
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
+        self._emulated = False
         self._goes_on = earlier is not None
         # A run that is resumed is left as it was until it is known to go on.
         self._untouched = self._goes_on
@@ -246,8 +248,6 @@ class Run:
             self._notes += [note] if note else []
             self._message_id = series.message_id or contract.message_id or ""
         _check_machines(stock, options, self._progress)
-        emulator = qemu.check_qemu()
-        self._agree(inputs.chosen(stock, series, options.checks, emulator))
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -261,8 +261,8 @@ class Run:
         )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
-        self._emulator = f"QEMU {emulator}"
-        self._notes.append(f"hosts are emulated by {self._emulator}")
+        emulator = self._look_at_hosts(stock, cells)
+        self._agree(inputs.chosen(stock, series, options.checks, emulator))
         self._notes += not_used(stock, options.hosts)
         self._notes += [DEBUG_NOTE] if options.debug else []
         self._notes += options.narrowing
@@ -284,10 +284,26 @@ class Run:
 
     # ---- before the cells -------------------------------------------------------------------
 
+    def _look_at_hosts(self, stock: Inventory, cells: Sequence[PlannedCell]) -> str:
+        """Note what kinds of hosts there are; the version of QEMU, "" if none is emulated."""
+        hosts = {cell.host: stock.host(cell.host) for cell in cells}
+        self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
+        emulator = qemu.check_qemu() if self._emulated else ""
+        if emulator:
+            self._emulator = f"QEMU {emulator}"
+            self._notes.append(f"hosts are emulated by {self._emulator}")
+        lab = [name for name, host in hosts.items() if isinstance(host, SshHost)]
+        if lab:
+            self._notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
+        return emulator
+
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options = self._options
         ground = prepare.ground(
-            options.source or stock.defaults.source, self._progress, vmm=options.linux_guest
+            options.source or stock.defaults.source,
+            self._progress,
+            vmm=options.linux_guest,
+            emulated=self._emulated,
         )
         source = ground.source
         self._notes += _contract_notes(source, series, contract)
@@ -364,7 +380,7 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        hosts = [stock.bootable(cell.host) for cell in cells]
+        hosts = [stock.host(cell.host) for cell in cells]
         jobs = self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
@@ -412,7 +428,7 @@ class Run:
         series = self._series if cell.kernel == "patched" else None
         return prepare.cell_spec(
             cell,
-            stock.bootable(cell.host),
+            stock.host(cell.host),
             prepared.kernels[cell.kernel],
             prepared.ground,
             run_folder=self.folder,
@@ -511,7 +527,7 @@ class Run:
             started=self._input.started,
             resumed=self._input.resumed,
             seconds=round(time.monotonic() - self._clock, 3),
-            emulated=True,
+            emulated=self._emulated,
             emulator=self._emulator,
             debug=self._options.debug,
             notes=notes,
@@ -595,7 +611,8 @@ def _made(prepared: Prepared) -> dict[str, str]:
         *(path for tests in built for path in tests.programs.values()),
     ]
     build_ids = {label: kernel.build_id for label, kernel in prepared.kernels.items()}
-    return inputs.made(build_ids, prepared.ground.image.digest, files)
+    image = prepared.ground.image
+    return inputs.made(build_ids, image.digest if image is not None else "", files)
 
 
 def _check_selection(options: Options) -> tuple[str, ...]:

@@ -20,8 +20,6 @@ from harness.records import append, read, write_atomically
 from harness.results import Cell, Check
 
 POLL = 0.05
-# Seconds that a cell is given to switch its host off and remove what it made.
-END_SECONDS = 5.0
 
 
 @dataclass
@@ -52,9 +50,10 @@ def run_cells(
     running: list[_Running] = []
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while len(running) < jobs and (spec := _next(waiting, running)) is not None:
+                waiting.remove(spec)
                 seen = {"seen_boot_ids": frozenset(boot_ids)}
-                running.append(_start(waiting.pop(0).model_copy(update=seen), pass_fds))
+                running.append(_start(spec.model_copy(update=seen), pass_fds))
             for cell in [c for c in running if _over(c)]:
                 running.remove(cell)
                 record, checks = _result(cell)
@@ -68,7 +67,13 @@ def run_cells(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(cell.process.pid, signal.SIGTERM)
         for cell in running:
-            proc.end(cell.process, grace=END_SECONDS)
+            proc.end(cell.process, grace=cell.spec.end_seconds)
+
+
+def _next(waiting: Sequence[CellSpec], running: Sequence[_Running]) -> CellSpec | None:
+    """The first cell that can run beside the others: a machine of the lab has one at a time."""
+    taken = {cell.spec.cell.host for cell in running if cell.spec.host.kind == "ssh"}
+    return next((spec for spec in waiting if spec.cell.host not in taken), None)
 
 
 def _start(spec: CellSpec, pass_fds: tuple[int, ...]) -> _Running:
@@ -101,7 +106,7 @@ def _over(cell: _Running) -> bool:
 def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     """The records of a cell that is over; one is written for a process that left none."""
     exited = cell.process.poll()
-    proc.end(cell.process)
+    proc.end(cell.process, grace=cell.spec.end_seconds)
     path = cell.spec.folder / "records.jsonl"
     records = read(path)
     checks = tuple(record for record in records if isinstance(record, Check))

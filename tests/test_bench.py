@@ -20,6 +20,7 @@ from harness import bench, bench_build, replay
 from harness.bench import Bare
 from harness.errors import DeadlineExceeded, InfraError
 from harness.hosts import qemu
+from harness.inventory import QemuHost
 from harness.kernel import cache
 from harness.paths import PROJECT, cache_home
 from harness.replay import Outcome
@@ -126,7 +127,7 @@ def fake_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> tupl
     (cell,) = summary("a").cells
     spec = SimpleNamespace(
         cell=SimpleNamespace(id="a", host="n1", cmdline=()),
-        host=SimpleNamespace(cpu="neoverse-n1", cpus=2, memory_mib=2048),
+        host=QemuHost(kind="qemu", cpu="neoverse-n1", af="hardware", kvm_modes=("vhe",)),
         image=SimpleNamespace(initramfs=image),
         kernel=SimpleNamespace(image=tmp_path / "Image"),
         programs={},

@@ -10,6 +10,7 @@ import pytest
 
 from harness import inventory
 from harness.errors import UsageError
+from harness.inventory import QemuHost
 from harness.paths import PROJECT
 
 GOOD = """\
@@ -43,9 +44,11 @@ def load(tmp_path: Path, text: str) -> inventory.Inventory:
 def test_a_good_one(tmp_path: Path) -> None:
     stock = load(tmp_path, GOOD)
     assert list(stock.hosts) == ["n1", "a57"]
-    assert stock.bootable("n1").kvm_modes == ("vhe", "nvhe")
-    assert (stock.bootable("n1").cpus, stock.bootable("n1").memory_mib) == (2, 2048)
-    assert (stock.bootable("a57").cpus, stock.bootable("a57").memory_mib) == (4, 1024)
+    n1, a57 = stock.host("n1"), stock.host("a57")
+    assert isinstance(n1, QemuHost) and isinstance(a57, QemuHost)
+    assert n1.kvm_modes == ("vhe", "nvhe")
+    assert (n1.cpus, n1.memory_mib) == (2, 2048)
+    assert (a57.cpus, a57.memory_mib) == (4, 1024)
     assert stock.defaults.series == "stage2-sw-af"
 
 
@@ -125,7 +128,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 def test_nothing_can_be_changed_afterwards(tmp_path: Path) -> None:
     stock = load(tmp_path, GOOD)
     with pytest.raises(ValueError, match="frozen"):
-        stock.bootable("n1").cpus = 3
+        stock.host("n1").cpus = 3  # type: ignore[union-attr]
 
 
 # ---- machines that answer SSH ---------------------------------------------------------------
@@ -142,6 +145,7 @@ hosts:
     user: admin
     key: ~/.ssh/lab
     kvm_modes: [vhe, protected]
+    af: hardware
     jump:
       - address: gate.example
         port: 2222
@@ -161,7 +165,12 @@ hosts:
 
 def test_a_machine_of_the_lab(tmp_path: Path) -> None:
     altra = load(tmp_path, SSH).ssh("altra")
-    assert (altra.address, altra.port, altra.user, altra.af) == ("10.0.0.5", 22, "admin", None)
+    assert (altra.address, altra.port, altra.user, altra.af) == (
+        "10.0.0.5",
+        22,
+        "admin",
+        "hardware",
+    )
     assert altra.key == Path("~/.ssh/lab")
     assert [(one.address, one.port, one.user, one.agent) for one in altra.jump] == [
         ("gate.example", 2222, "root", True)
@@ -171,11 +180,8 @@ def test_a_machine_of_the_lab(tmp_path: Path) -> None:
     assert altra.console == ("ipmitool", "sol", "activate")
 
 
-def test_no_kernel_boots_on_a_machine_of_the_lab_yet(tmp_path: Path) -> None:
+def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path) -> None:
     stock = load(tmp_path, SSH)
-    assert stock.bootable("n1").cpu == "neoverse-n1"
-    with pytest.raises(UsageError, match=r"host 'altra' is of kind ssh: .* not booted there yet"):
-        stock.bootable("altra")
     with pytest.raises(UsageError, match="host 'n1' is of kind qemu; this is for kind ssh"):
         stock.ssh("n1")
 
@@ -191,13 +197,16 @@ def test_no_kernel_boots_on_a_machine_of_the_lab_yet(tmp_path: Path) -> None:
         ("~/.ssh/lab", "lab", 10, "hosts.altra.key", "absolute or begins with ~/"),
         ("~/.ssh/lab", "~lab/key", 10, "hosts.altra.key", "absolute or begins with ~/"),
         ("    key: ~/.ssh/lab", "    agent: false", 6, "hosts.altra", "one of them"),
-        ("        agent: true", "        key: /a\n        agent: true", 13, ".jump[0]", "one of"),
-        ("2222", "0", 14, "hosts.altra.jump[0].port", "greater"),
-        ("gate.example", "{}", 13, "hosts.altra.jump[0].address", "string"),
-        ("      off: ", "      of: ", 16, "hosts.altra.power.off", "required"),
-        ("[ipmitool, power, reset]", "[]", 19, "hosts.altra.power.reset", "at least 1"),
-        ("[ipmitool, power, reset]", "ipmitool", 19, "hosts.altra.power.reset", "tuple"),
-        ("[ipmitool, sol, activate]", '["a\\0b"]', 20, "hosts.altra.console[0]", "pattern"),
+        ("        agent: true", "        key: /a\n        agent: true", 14, ".jump[0]", "one of"),
+        ("2222", "0", 15, "hosts.altra.jump[0].port", "greater"),
+        ("gate.example", "{}", 14, "hosts.altra.jump[0].address", "string"),
+        ("      off: ", "      of: ", 17, "hosts.altra.power.off", "required"),
+        ("[ipmitool, power, reset]", "[]", 20, "hosts.altra.power.reset", "at least 1"),
+        ("[ipmitool, power, reset]", "ipmitool", 20, "hosts.altra.power.reset", "tuple"),
+        ("[ipmitool, sol, activate]", '["a\\0b"]', 21, "hosts.altra.console[0]", "pattern"),
+        ("[ipmitool, sol, activate]", "[a]\n    initrd: b", 22, "hosts.altra.initrd", "pattern"),
+        ("[ipmitool, sol, activate]", "[a]\n    back_seconds: 5", 22, "back_seconds", "greater"),
+        ("    af: hardware\n    jump", "    jump", 6, "hosts.altra.af", "required"),
         ("kind: ssh", "kind: bmc", 7, "hosts.altra.kind", "'bmc'"),
         ("    kind: ssh\n", "", 6, "hosts.altra.kind", "kind"),
     ],

@@ -124,7 +124,14 @@ def test_a_record_before_anything_is_proven(contract: Contract) -> None:
         assert (record.build_id, record.boot_id, record.af_observed) == ("", "", None)
 
 
-LAB = {"kind": "ssh", "address": "10.0.0.5", "agent": True, "kvm_modes": ["vhe"]}
+LAB = {
+    "kind": "ssh",
+    "address": "10.0.0.5",
+    "agent": True,
+    "kvm_modes": ["vhe"],
+    "af": "hardware",
+    "cmdline": ["x=1"],
+}
 
 
 def with_lab(*others: str) -> Inventory:
@@ -134,16 +141,18 @@ def with_lab(*others: str) -> Inventory:
     return Inventory.model_validate({**plain, "hosts": hosts})
 
 
-def test_a_machine_where_no_cell_can_run_is_left_out_and_named(contract: Contract) -> None:
+def test_a_machine_that_a_run_would_reboot_is_left_out_and_named(contract: Contract) -> None:
     both = with_lab(*STOCK.hosts)
     assert plan(both, contract) == plan(STOCK, contract)
-    assert not_used(both, ()) == ("not used: lab1 (kind ssh: no cell runs there yet)",)
+    assert not_used(both, ()) == (
+        "not used: lab1 (kind ssh: a run reboots it, so --host must name it)",
+    )
     assert not_used(both, ("n1",)) == ()
     assert not_used(STOCK, ()) == ()
 
 
-def test_a_machine_where_no_cell_can_run_is_refused_if_it_is_asked_for() -> None:
-    with pytest.raises(UsageError, match="not booted there yet"):
-        plan(with_lab("n1"), None, hosts=("lab1",))
+def test_a_machine_of_the_lab_is_used_if_it_is_asked_for() -> None:
+    (cell,) = plan(with_lab("n1"), None, hosts=("lab1",), base_only=True)
+    assert (cell.id, cell.af_mode, cell.cmdline) == ("lab1-vhe-base", "hardware", ("x=1",))
     with pytest.raises(UsageError, match="no host for a cell: not used: lab1"):
         plan(with_lab(), None)

@@ -241,9 +241,9 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
     """It is not even looked at, and the run's notes say so."""
     stock = (PROJECT / "inventory.yaml").read_text().rstrip()
     lab = "\n  lab1:\n    kind: ssh\n    address: 127.0.0.1\n    port: 1\n    agent: true\n"
-    (tmp_path / "lab.yaml").write_text(f"{stock}{lab}    kvm_modes: [vhe]\n")
+    (tmp_path / "lab.yaml").write_text(f"{stock}{lab}    kvm_modes: [vhe]\n    af: hardware\n")
     case.cut_off({}, Options(inventory=tmp_path / "lab.yaml", base_only=True))
     summary = case.resumed()
-    assert "not used: lab1 (kind ssh: no cell runs there yet)" in summary.notes
+    assert "not used: lab1 (kind ssh: a run reboots it, so --host must name it)" in summary.notes
     assert len(case.ran) > 1
     assert not any(cell.host == "lab1" for cell in summary.cells)

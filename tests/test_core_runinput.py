@@ -112,6 +112,7 @@ def test_a_run_is_at_work_until_its_cells_are_gone(
         " return subprocess.Popen(life, stdin=0, pass_fds=pass_fds)\n"
         "proc.spawn, scheduler.write_atomically = spawn, lambda *_: None\n"
         "spec = N(folder=pathlib.Path(sys.argv[1], 'cell'), cell_seconds=60, cell=N(id='c'))\n"
+        "spec.cell.host, spec.host = 'n1', N(kind='qemu')\n"
         "spec.model_copy = lambda update: spec\n"
         "with runinput.alone(pathlib.Path(sys.argv[1])) as lock:\n"
         " scheduler.run_cells([spec], jobs=1, finished=print, tick=id, pass_fds=(lock,))"

@@ -45,7 +45,7 @@ def stock(server: Server) -> Path:
     path = server.folder / "inventory.yaml"
     path.write_text(
         "schema: 1\ndefaults: {source: debian:linux-source-6.12, series: stage2-sw-af}\n"
-        "hosts:\n  lab:\n    kind: ssh\n    address: 127.0.0.1\n"
+        "hosts:\n  lab:\n    kind: ssh\n    af: hardware\n    address: 127.0.0.1\n"
         f"    port: {server.address.port}\n    key: {server.address.login_key}\n"
         "    kvm_modes: [vhe, nvhe]\n"
     )
@@ -76,7 +76,10 @@ def test_a_list_says_what_never_ran_on_hardware(command: Command) -> None:
     done = command("hosts")
     assert done.returncode == 0
     (line,) = done.stdout.splitlines()[1:]
-    assert line.split() == ["lab", "SSH", "vhe", "nvhe", "never", "run", "on", "hardware"]
+    assert line.split() == [
+        *("lab", "SSH", "hardware", "vhe", "nvhe"),
+        *("never", "run", "on", "hardware"),
+    ]
 
 
 def test_first_contact_then_pinned(command: Command, stock: Path, server: Server) -> None:

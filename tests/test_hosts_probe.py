@@ -30,6 +30,7 @@ NONCE = "n0nce"
 DEBIAN = (DATA / "debian-12-amd64.txt").read_text()
 NOW = 1795393491.0
 HOST = SshHost(
+    af="hardware",
     kind="ssh",
     address="lab",
     agent=True,

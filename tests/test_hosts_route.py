@@ -45,7 +45,9 @@ def place(server: Server) -> SshServer:
 
 def host_at(server: Server, *jumps: Server) -> SshHost:
     fields = place(server).model_dump()
-    return SshHost(kind="ssh", kvm_modes=("vhe",), jump=tuple(map(place, jumps)), **fields)
+    return SshHost(
+        kind="ssh", kvm_modes=("vhe",), af="hardware", jump=tuple(map(place, jumps)), **fields
+    )
 
 
 def known(host: SshHost, *servers: Server) -> dict[str, str]:
@@ -453,6 +455,13 @@ def test_a_pinned_key_is_asked_for_by_its_type(server: Server, tmp_path: Path) -
 
 def test_nobody_shows_a_key(tmp_path: Path) -> None:
     with silent_server() as port:
-        nobody = SshHost(kind="ssh", kvm_modes=("vhe",), address="127.0.0.1", port=port, agent=True)
+        nobody = SshHost(
+            kind="ssh",
+            kvm_modes=("vhe",),
+            af="hardware",
+            address="127.0.0.1",
+            port=port,
+            agent=True,
+        )
         with pytest.raises(DeadlineExceeded, match="to show its host key"):
             trust("lab", nobody, tmp_path / "x", Person().accept, print, seconds=0.3)

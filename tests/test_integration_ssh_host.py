@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[qemu.EmulatedHost]:
     progress = Progress(Console(quiet=True))
     ground = prepare.ground(inventory.load().defaults.source, progress)
+    assert ground.image is not None
     kernel = prepare.kernel("base", ground.source, None, progress)
     with qemu.boot(
         qemu.Machine("n1", "neoverse-n1"),
@@ -50,6 +51,7 @@ def stock(folder: Path, host: qemu.EmulatedHost) -> Path:
         f"    port: {host.address.port}\n"
         f"    key: {host.address.login_key}\n"
         "    kvm_modes: [vhe]\n"
+        "    af: hardware\n"
         f"    console: [tail, -c, '+1', -f, {host.console.path}]\n"
     )
     return path

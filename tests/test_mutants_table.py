@@ -99,7 +99,7 @@ def test_check_in_whose_course_the_kernel_complains_must_exist(tmp_path: Path) -
 
 def test_every_break_runs_in_cells_that_the_inventory_has() -> None:
     stock = inventory.load()
-    hosts = [stock.bootable(name) for name in stock.hosts]
+    hosts = [stock.host(name) for name in stock.hosts]
     available = [Place(mode, host.af) for host in hosts for mode in host.kvm_modes]
     for name, mutant in REAL.mutants.items():
         places = table.places_of(mutant, available, whole=False)

@@ -66,7 +66,7 @@ def show(args: argparse.Namespace, console: Console) -> int:
 def _row(host: QemuHost | SshHost) -> Sequence[str]:
     modes = " ".join(host.kvm_modes)
     if isinstance(host, SshHost):
-        return ("SSH", "", host.af or "", modes, "", "", "never run on hardware")
+        return ("SSH", "", host.af, modes, "", "", "never run on hardware")
     return (
         "emulated (QEMU)",
         host.cpu,

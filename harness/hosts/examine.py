@@ -65,7 +65,7 @@ def console_shows(shell: Shell, argv: Sequence[str]) -> Finding:
         recorded(argv, Path(folder) / "console.log") as console,
     ):
         try:
-            _say_until_seen(shell, console, nonce)
+            say_until_seen(shell, console, nonce)
         except _Unseen as exc:
             words = f"{argv[0]} does not show what the kernel logs: {exc}"
             return Finding("missing", CONSOLE, words)
@@ -76,8 +76,11 @@ class _Unseen(InfraError):
     """The console does not show what the kernel was given to log."""
 
 
-def _say_until_seen(shell: Shell, console: Console, nonce: str) -> None:
-    """An error of `shell` is raised as it is: it is none of the console's."""
+def say_until_seen(shell: Shell, console: Console, nonce: str) -> None:
+    """Wait until the console shows a line that the kernel was given to log; InfraError if not.
+
+    An error of `shell` is raised as it is: it is none of the console's.
+    """
     deadline, again = Deadline(CONSOLE_SECONDS), Deadline(0)
     while nonce not in console.text():
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.errors import InfraError
 from harness.hosts.protocols import Shell
-from harness.inventory import QemuHost
+from harness.inventory import QemuHost, SshHost
 from harness.observe import lru_gen
 from harness.observe.af import Expected
 
@@ -25,7 +25,7 @@ BACKGROUND = (
 VMM = "qemu-system-aarch64"
 
 
-def require_cpus(host: QemuHost, expected: Sequence[Expected]) -> None:
+def require_cpus(host: QemuHost | SshHost, expected: Sequence[Expected]) -> None:
     """InfraError if the inventory is wrong about FEAT_HAFDBS of a CPU.
 
     Asked of any kernel, since none changes its CPU: what the checks of a patched one find in spite
@@ -37,7 +37,7 @@ def require_cpus(host: QemuHost, expected: Sequence[Expected]) -> None:
             raise _inventory_wrong(host, f"{kind.name} {has} FEAT_HAFDBS: {kind.why}", expected)
 
 
-def require_af(host: QemuHost, expected: Sequence[Expected], shell: Shell) -> None:
+def require_af(host: QemuHost | SshHost, expected: Sequence[Expected], shell: Shell) -> None:
     """InfraError unless the kernel agrees with the inventory on who manages the access flag.
 
     Asked of the base kernel only: a patched one that lost it is what the checks are there for.
@@ -59,7 +59,9 @@ def require_af(host: QemuHost, expected: Sequence[Expected], shell: Shell) -> No
         )
 
 
-def _inventory_wrong(host: QemuHost, but: str, expected: Sequence[Expected]) -> InfraError:
+def _inventory_wrong(
+    host: QemuHost | SshHost, but: str, expected: Sequence[Expected]
+) -> InfraError:
     text = f"the inventory says af: {host.af}, but {but}"
     if len({kind.af for kind in expected}) > 1:
         text += "; CPUs that differ in it cannot be tested together"

@@ -231,7 +231,11 @@ def ended(process: subprocess.Popen[bytes], folder: Path) -> HostDied | InfraErr
 def _ssh_port(monitor: Monitor, deadline: Deadline) -> int:
     """The loopback port that QEMU chose for SSH; there is no QMP command for it but HMP's."""
     arguments = {"command-line": "info usernet"}
-    text = str(monitor.execute("human-monitor-command", deadline, **arguments))
+    return forwarded_port(str(monitor.execute("human-monitor-command", deadline, **arguments)))
+
+
+def forwarded_port(text: str) -> int:
+    """The port of the controller in what `info usernet` says; InfraError if there is none."""
     found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s", text)
     if found is None:
         raise InfraError(f"QEMU shows no forwarded port: {text!r}")

@@ -38,12 +38,13 @@ def open_shell(
     alive: Alive = ssh.nothing,
     *,
     root: bool = True,
+    slowdown: float = 1.0,
 ) -> Iterator[SshShell]:
     """A shell on the host `name` of the inventory, by as many connections as its way has.
 
-    It is root's, unless that of the login is wanted. UsageError for a server whose key is not
-    pinned, with the key that it shows; HostKeyChanged for one that shows another; InfraError and
-    DeadlineExceeded if it lets nobody in.
+    It is root's, unless that of the login is wanted; `slowdown` is as that of SshShell. UsageError
+    for a server whose key is not pinned, with the key that it shows; HostKeyChanged for one that
+    shows another; InfraError and DeadlineExceeded if it lets nobody in.
     """
     with contextlib.ExitStack() as stack:
         via: Connection | None = None
@@ -59,7 +60,7 @@ def open_shell(
                 ) from exc
             stack.callback(ssh.disconnect, via)
         assert via is not None, "a way has at least the host"
-        yield SshShell(via, alive, sudo=root and host.user != "root")
+        yield SshShell(via, alive, slowdown, sudo=root and host.user != "root")
 
 
 def _pinned(

@@ -278,6 +278,11 @@ class SshShell:
         self._sequence = itertools.count(1)
         self._channel: paramiko.Channel | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection still stands, as far as is known here."""
+        return bool(self._connection.is_connected)
+
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         """See Shell.run."""
         deadline = deadline or Deadline(COMMAND_SECONDS * self._slowdown)

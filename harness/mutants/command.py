@@ -346,7 +346,7 @@ class Mutants:
                     cell = cells[subject.flavor][place][subject.series is not None]
                     spec = prepare.cell_spec(
                         cell,
-                        stock.bootable(cell.host),
+                        stock.host(cell.host),
                         self._kernels[subject.name],
                         ground,
                         run_folder=self._run_folder(subject.name, seed),

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot a kernel on a machine of the lab, by kexec out of its known-good one, and come back.
+
+The firmware, its settings and the boot loader are never touched: whatever goes wrong, the machine's
+next start ends in the kernel that its owner gave it. The order is what makes it safe:
+
+    lease       nobody else uses the machine, and others see who does
+    home        it runs its known-good kernel, and nothing of a dead run is left on it
+    health      it is well, and nobody is at work on it
+    rehearsal   it is known to come back from the firmware, shown once for each known-good kernel
+    jump        with panic= on the command line, and the console recorded from before
+    proof       it answers, in another boot, with this cell's mark on its command line
+    home        by reboot, or by its power switch if it does not answer; proven in the same way
+
+A machine that does not get home is set aside, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
+from harness.hosts import aside, bootargs, gate, pins, pstore, userspace, watchdog
+from harness.hosts.console import Console
+from harness.hosts.console_command import Recording, recording
+from harness.hosts.examine import say_until_seen
+from harness.hosts.health import Health
+from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import MARK, Machine, NotBooted, Running, running
+from harness.hosts.places import PROGRAMS
+from harness.hosts.protocols import Boot, Shell
+from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.rehearsal import rehearse, require_same
+from harness.hosts.route import CONTACT_SECONDS
+from harness.hosts.ssh import SshShell
+from harness.hosts.tenancy import Tenancy, tenant
+from harness.hosts.watched import WatchedShell
+from harness.inventory import SshHost
+from harness.printable import printable
+
+# Files in the cell's folder: the console on the way there, in the kernel that is tested, on the way
+# back; what was done to the machine; what a crash left; what is not as it was.
+BEFORE, CONSOLE, AFTER = "console-before.log", "console.log", "console-after.log"
+DIARY = "machine.txt"
+PSTORE = "pstore"
+LEFT = "left-behind.txt"
+
+IMAGE = f"{PROGRAMS}/Image"
+# For a machine whose connection was lost to be found again.
+AGAIN_SECONDS = 60.0
+# Returns at once; the shell that asked ends in order. systemd stops services and unmounts first.
+JUMP = """\
+if [ -d /run/systemd/system ]; then
+	systemctl kexec
+else
+	( sleep 1; sync; echo u > /proc/sysrq-trigger; exec kexec -e ) > /dev/null 2>&1 &
+fi"""
+
+
+@dataclass(frozen=True)
+class LabHost:
+    """A machine that runs a kernel of ours."""
+
+    console: Console
+    shell: Shell
+    boot_seconds: float
+
+
+@dataclass
+class _Trip:
+    """How far a machine has gone from its known-good kernel."""
+
+    good: Running
+    jumped: bool = False
+    cell: str = field(default_factory=lambda: secrets.token_hex(8))
+    """The mark of this boot, which no other has."""
+
+    def arrived(self, seen: Running) -> bool:
+        """Whether a machine runs the kernel of this trip; HostDied if it has gone past it."""
+        if seen.cell == self.cell:
+            return True
+        if seen.boot_id != self.good.boot_id:
+            raise HostDied("gone", f"the machine is in another boot already, of {seen.release}")
+        return False
+
+
+class _Tape:
+    """What the machine's console says, in one file for each leg of the trip."""
+
+    def __init__(self, folder: Path, recording: Recording | None) -> None:
+        self._folder = folder
+        self._recording = recording
+
+    def next(self, name: str) -> Path:
+        """Go on in another file; it stays empty where the inventory has no command."""
+        path = self._folder / name
+        path.touch()
+        if self._recording is not None:
+            self._recording.switch(path)
+        return path
+
+    def ended(self) -> InfraError | None:
+        """Why nothing is recorded any more, if that is so."""
+        return self._recording.ended() if self._recording is not None else None
+
+
+@contextlib.contextmanager
+def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
+    """The machine `name` while it runs `wanted.kernel`, and its owner's kernel again afterwards.
+
+    HostDied if that kernel panics or hangs. Otherwise raises what open_shell() does, Busy, NotBack,
+    and InfraError for a machine that is not fit.
+    """
+    diary = _diary(wanted.folder / DIARY)
+    machine = Machine(name, host, pins.load(pins.pins_path()), diary)
+    aside.require_in_use(name)
+    with tenant(machine, wanted.run) as ours:
+        good = _home(machine, ours)
+        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            userspace.clear(shell)
+            before = gate.admit(name, shell)
+            crashes = pstore.names(shell)
+        trip = _Trip(rehearse(machine, ours, good))
+        with (
+            _taped(host, wanted.folder) as tape,
+            _and_back(
+                machine, ours, trip, tape, lambda: _tidy(machine, trip, wanted, before, crashes)
+            ),
+        ):
+            yield from _there(machine, ours, trip, tape, wanted, before)
+
+
+def _diary(path: Path) -> Callable[[str], None]:
+    """Writes lines with the seconds since now."""
+    started = time.monotonic()
+
+    def say(words: str) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.monotonic() - started:8.2f} {printable(words)}\n")
+
+    return say
+
+
+def _home(machine: Machine, ours: Tenancy) -> Running:
+    """The known-good kernel that the machine runs, after it was brought back if need be."""
+    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        now = running(shell)
+    machine.say(f"runs {now.release}, boot {now.boot_id}")
+    if not now.cell:
+        return now
+    machine.say("that is a kernel of a run that died")
+    return bring_back(machine, ours, now, answers=True)
+
+
+@contextlib.contextmanager
+def _taped(host: SshHost, folder: Path) -> Iterator[_Tape]:
+    if host.console is None:
+        yield _Tape(folder, None)
+        return
+    with recording(host.console, folder / BEFORE) as made:
+        yield _Tape(folder, made)
+
+
+# ---- there --------------------------------------------------------------------------------------
+
+
+def _there(
+    machine: Machine, ours: Tenancy, trip: _Trip, tape: _Tape, wanted: Boot, before: Health
+) -> Iterator[LabHost]:
+    """Jump into the kernel, and give the machine to whoever wants it."""
+    with contextlib.ExitStack() as stack:
+        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            if machine.host.console is not None:
+                with Console(wanted.folder / BEFORE, tape.ended) as console:
+                    say_until_seen(shell, console, secrets.token_hex(8))
+            machine.say("copying the kernel")
+            _load(shell, machine.host, wanted, _cmdline(trip, wanted, before.cpus))
+            console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
+            with ours.away(shell, wanted.seconds):
+                started = time.monotonic()
+                trip.jumped = True
+                shell.run(JUMP)
+                machine.say("kexec ordered")
+                try:
+                    there, _ = stack.enter_context(
+                        machine.booted(
+                            trip.arrived, Deadline(wanted.seconds), console.check, wanted.slowdown
+                        )
+                    )
+                except NotBooted as exc:
+                    if exc.seen is not None:
+                        raise InfraError(f"the jump into the kernel did not happen: {exc}") from exc
+                    raise console.hung(str(exc)) from exc
+        seconds = round(time.monotonic() - started, 3)
+        machine.say("runs the kernel of the cell")
+        # At once: where files do not outlive a boot, nobody sees until then whose it is.
+        ours.renew(there)
+
+        def again(trouble: InfraError) -> SshShell:
+            found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
+            stack.enter_context(watchdog.fed(found))
+            return found
+
+        stack.enter_context(watchdog.fed(there))
+        userspace.prepare(there, wanted.programs)
+        yield LabHost(console, WatchedShell(there, again), seconds)
+
+
+def _cmdline(trip: _Trip, wanted: Boot, cpus: int) -> str:
+    isolated = bootargs.tickless(cpus) if wanted.tickless else ()
+    ours = (f"{MARK}{trip.cell}", *isolated, *wanted.cmdline)
+    return bootargs.of_machine(trip.good.cmdline, ours)
+
+
+def _load(shell: Shell, host: SshHost, wanted: Boot, cmdline: str) -> None:
+    """Have the running kernel keep the other one ready."""
+    shell.run(f"mkdir -p {PROGRAMS}")
+    shell.put(wanted.kernel, IMAGE)
+    initrd = f" --initrd={shlex.quote(host.initrd)}" if host.initrd else ""
+    # -a: by kexec_file_load(2) if the kernel has it, else by kexec_load(2).
+    shell.run(
+        f"kexec -a -l {IMAGE}{initrd} --command-line={shlex.quote(cmdline)} && rm {IMAGE} && "
+        "grep -qx 1 /sys/kernel/kexec_loaded"
+    )
+
+
+def _found_again(
+    machine: Machine,
+    trip: _Trip,
+    stack: contextlib.ExitStack,
+    console: Console,
+    slowdown: float,
+    trouble: InfraError,
+) -> SshShell:
+    """A new shell where one was lost, if the machine still runs the kernel; else HostDied."""
+    deadline = Deadline(AGAIN_SECONDS * slowdown)
+    try:
+        shell, now = stack.enter_context(
+            machine.booted(lambda _: True, deadline, console.check, slowdown)
+        )
+    except NotBooted as exc:
+        raise console.hung(f"{trouble}; {exc}") from exc
+    if now.cell != trip.cell:
+        raise HostDied("gone", f"{trouble}; the machine is in another boot by now: {now.release}")
+    return shell
+
+
+# ---- and back -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _and_back(
+    machine: Machine, ours: Tenancy, trip: _Trip, tape: _Tape, tidy: Callable[[], None]
+) -> Iterator[None]:
+    """Whatever happens in the block, the machine is home after it, or set aside."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as exc:
+        failure = exc
+    machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
+    if trip.jumped:
+        tape.next(AFTER)
+        try:
+            _bring_home(machine, ours, trip, failure)
+        except LeaseLost as exc:
+            raise _both(failure, exc) from failure
+        except NotBack as exc:
+            raise _both(failure, exc) from failure
+    try:
+        tidy()
+    except InfraError as exc:
+        raise _both(failure, exc) from failure
+    if failure is not None:
+        raise failure
+
+
+def _bring_home(
+    machine: Machine, ours: Tenancy, trip: _Trip, failure: BaseException | None
+) -> None:
+    silent = isinstance(failure, HostDied | DeadlineExceeded)
+    try:
+        answers = not silent or machine.host.power is None
+        back = bring_back(machine, ours, trip.good, answers=answers)
+        require_same(machine, trip.good, back)
+    except NotBack as exc:
+        after = f"after {failure}" if failure is not None else "after a cell"
+        aside.set_aside(machine.name, (f"{after}: {exc}",))
+        machine.say(f"set aside: {exc}")
+        raise
+
+
+def _both(failure: BaseException | None, then: InfraError) -> BaseException:
+    """What to raise for a machine that had trouble on its way back, after a failure or none.
+
+    A panic was seen on the console and stays one. A machine that no longer answers proves nothing
+    against its kernel if it does not answer after a reset either.
+    """
+    if failure is None:
+        return then
+    if not isinstance(failure, HarnessError):
+        return failure
+    words = f"{failure}; {then}"
+    if isinstance(failure, HostDied) and failure.kind == "panic":
+        return HostDied(failure.kind, words)
+    return InfraError(words)
+
+
+def _tidy(
+    machine: Machine, trip: _Trip, wanted: Boot, before: Health, crashes: frozenset[str]
+) -> None:
+    """Leave the machine as it was; what a crash has left, and what is not as it was, is kept."""
+    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        if not trip.jumped:
+            shell.run("kexec -u", check=False)
+        userspace.clear(shell)
+        pstore.collect(shell, crashes, wanted.folder / PSTORE)
+        left = gate.dismiss(machine.name, shell, before)
+    machine.say("nothing of the cell is left on it")
+    if left:
+        (wanted.folder / LEFT).write_text("".join(f"{line}\n" for line in left))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bring a machine back to its known-good kernel: what its firmware starts by itself.
+
+No kernel of the harness is ever installed, so each start from the firmware ends there. A kernel
+in protected mode is left in no other way: kexec out of it would lose EL2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts.machine import Machine, Running, running
+from harness.hosts.power import CommandPower
+from harness.hosts.route import CONTACT_SECONDS
+from harness.hosts.tenancy import Tenancy
+
+POWER_SECONDS = 120.0
+
+# systemd would go by kexec if a kernel were loaded (systemctl(1)).
+REBOOT = """\
+if [ -d /run/systemd/system ]; then
+	SYSTEMCTL_SKIP_AUTO_KEXEC=1 systemctl reboot
+else
+	( sleep 1; sync; echo u > /proc/sysrq-trigger; exec reboot -f ) > /dev/null 2>&1 &
+fi"""
+
+
+class NotBack(InfraError):
+    """A machine did not come back to its known-good kernel; the message says what was tried."""
+
+
+def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool) -> Running:
+    """Start the machine from its firmware, and wait for a kernel in another boot than `left`.
+
+    `answers` says whether its kernel is worth asking; else, or if that does not help, its power
+    switch is. Without one there is panic= and a watchdog to hope for. Raises NotBack.
+    """
+    ours.check()
+    seconds = machine.host.back_seconds
+    tried = []
+
+    def back(seen: Running) -> bool:
+        return not seen.cell and seen.boot_id != left.boot_id
+
+    for what, order in _ways(machine, ours, answers):
+        try:
+            order(back)
+            machine.say(f"{what} ordered")
+            with (
+                ours.away(None, seconds),
+                machine.booted(back, Deadline(seconds)) as (shell, seen),
+            ):
+                ours.renew(shell)
+                machine.say(f"runs {seen.release}, boot {seen.boot_id}")
+                return seen
+        except InfraError as exc:
+            tried.append(f"{what}: {exc}")
+            machine.say(tried[-1])
+    raise NotBack(
+        f"{machine.name} did not come back to its known-good kernel ({'; then '.join(tried)})"
+    )
+
+
+Order = Callable[[Callable[[Running], bool]], None]
+
+
+def _ways(machine: Machine, ours: Tenancy, answers: bool) -> list[tuple[str, Order]]:
+    power = machine.host.power
+
+    def reboot(back: Callable[[Running], bool]) -> None:
+        deadline = Deadline(CONTACT_SECONDS)
+        with machine.shell(deadline) as shell:
+            if not back(running(shell, deadline)):
+                ours.renew(shell, machine.host.back_seconds)
+                shell.run(REBOOT, deadline)
+
+    def reset(_: object) -> None:
+        if power is not None:
+            CommandPower(machine.name, power).reset(Deadline(POWER_SECONDS))
+
+    def wait(_: object) -> None:
+        pass
+
+    ways: list[tuple[str, Order]] = [("reboot", reboot)] if answers else []
+    if power is not None:
+        return [*ways, ("reset", reset)]
+    return ways or [("no power switch, so panic= or a watchdog", wait)]

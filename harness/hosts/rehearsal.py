@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Recovery is rehearsed before the first test kernel: a machine that is not back after that could
+be lost by one.
+
+What was rehearsed is remembered in $XDG_STATE_HOME/kvm-harness/recovery, for one machine (its
+pinned host key) and one known-good kernel of it: with another of either it is rehearsed again.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.errors import InfraError
+from harness.hosts import aside
+from harness.hosts.machine import Machine, Running
+from harness.hosts.pins import pin_name
+from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.route import way_to
+from harness.hosts.tenancy import Tenancy
+from harness.paths import state_home
+from harness.records import write_atomically
+from harness.runinput import now
+
+
+class Rehearsed(BaseModel):
+    """The file of one machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host_key: str
+    release: str
+    notes: str
+    """SHA-256 of the ELF notes of its known-good kernel."""
+    when: str
+    """UTC, ISO 8601."""
+    way: str
+    seconds: float
+    """From the order to a login in the known-good kernel."""
+
+
+def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
+    """Start the machine anew in the way that a lost one is, unless that was shown already.
+
+    Returns the boot that it is in then. A machine that does not come back is set aside.
+    """
+    if find(machine, good) is not None:
+        return good
+    started = time.monotonic()
+    try:
+        back = bring_back(machine, ours, good, answers=machine.host.power is None)
+        require_same(machine, good, back)
+    except NotBack as exc:
+        aside.set_aside(machine.name, (f"in the rehearsal of its recovery, {exc}",))
+        raise
+    path = _path(machine.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        path,
+        Rehearsed(
+            host_key=_host_key(machine),
+            release=good.release,
+            notes=good.notes,
+            when=now(),
+            way="reset" if machine.host.power is not None else "reboot",
+            seconds=round(time.monotonic() - started, 1),
+        ),
+    )
+    return back
+
+
+def require_same(machine: Machine, good: Running, back: Running) -> None:
+    """NotBack if what the firmware started is another kernel than the known-good one."""
+    if not back.same_build(good):
+        raise NotBack(
+            f"{machine.name} came back with {back.release}; its known-good kernel is {good.release}"
+        )
+
+
+def find(machine: Machine, good: Running) -> Rehearsed | None:
+    """What was rehearsed with this machine and this kernel, None for nothing."""
+    path = _path(machine.name)
+    try:
+        found = Rehearsed.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, UnicodeDecodeError) as exc:
+        raise InfraError(f"{path} is damaged; remove it to rehearse again") from exc
+    of = (found.host_key, found.release, found.notes)
+    return found if of == (_host_key(machine), good.release, good.notes) else None
+
+
+def _host_key(machine: Machine) -> str:
+    return machine.pins.get(pin_name(way_to(machine.host)), "")
+
+
+def _path(host: str) -> Path:
+    return state_home() / "recovery" / f"{host}.json"

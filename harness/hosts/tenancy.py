@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Have a machine for the time of a cell: its lease is taken, renewed, and given back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts.leasing import LEASE_SECONDS, Held, take
+from harness.hosts.machine import Machine
+from harness.hosts.protocols import Shell
+from harness.hosts.route import CONTACT_SECONDS
+
+# A renewal may be overtaken by an earlier one of our own, whose answer never came.
+TRIES = 3
+
+
+class Tenancy:
+    """The lease of a machine while the machine goes from one kernel to another."""
+
+    def __init__(self, machine: Machine, held: Held) -> None:
+        self._machine = machine
+        self._held = held
+        self._renewal = contextlib.ExitStack()
+        self._renew_on()
+
+    def check(self) -> None:
+        """Raise LeaseLost unless the machine is still ours: ask before whatever changes it."""
+        self._held.check()
+
+    def renew(self, shell: Shell, seconds: float = 0.0) -> None:
+        """Hold the machine for `seconds` more than usual from now on; LeaseLost if we have lost it.
+
+        In a boot that began after the last renewal, it is what makes check() sure again.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return self._held.renew(shell, round(seconds) + LEASE_SECONDS)
+            except InfraError:
+                if not left or self._lost():
+                    raise
+
+    @contextlib.contextmanager
+    def away(self, shell: Shell | None, seconds: float) -> Iterator[None]:
+        """While the machine boots, when nobody can renew the lease.
+
+        `shell` is None for a machine that does not answer: then it has the time that is left, and
+        that of the lease once more from its boot on.
+        """
+        self._renewal.close()
+        self.check()
+        if shell is not None:
+            self.renew(shell, seconds)
+        try:
+            yield
+        finally:
+            self._renew_on()
+
+    def end(self) -> None:
+        """Give the machine back; one that does not answer is free when the lease runs out."""
+        self._renewal.close()
+        with (
+            contextlib.suppress(InfraError),
+            self._machine.shell(Deadline(CONTACT_SECONDS)) as shell,
+        ):
+            self._held.release(shell)
+            self._machine.say("lease given back")
+
+    def _renew_on(self) -> None:
+        self._renewal.enter_context(self._held.renewing(self._machine.shell))
+
+    def _lost(self) -> bool:
+        try:
+            self.check()
+        except InfraError:
+            return True
+        return False
+
+
+@contextlib.contextmanager
+def tenant(machine: Machine, run: str) -> Iterator[Tenancy]:
+    """Have the machine until the end of the block; Busy if another has it."""
+    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        held = take(shell, run)
+    machine.say("lease taken")
+    ours = Tenancy(machine, held)
+    try:
+        yield ours
+    finally:
+        ours.end()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What checks expect of a host's user space, made on a machine of the lab.
+
+On an emulated host its first process does the same (init.sh). Nothing here outlives the boot of
+the kernel that is tested: mounts and settings go with it, files are in one folder that is removed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from harness.hosts.places import PROGRAMS
+from harness.hosts.protocols import Shell
+
+# Type and place; what is mounted there already, by systemd mostly, stays.
+MOUNTS = (
+    ("debugfs", "/sys/kernel/debug"),
+    ("tracefs", "/sys/kernel/tracing"),
+    ("cgroup2", "/sys/fs/cgroup"),
+    ("hugetlbfs", "/dev/hugepages"),
+    ("tmpfs", "/dev/shm"),
+)
+# The memory controller for groups of our own, below the root group.
+_CONTROLLER = """\
+grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
+	echo +memory > /sys/fs/cgroup/cgroup.subtree_control"""
+
+
+def prepare(shell: Shell, programs: dict[str, Path]) -> None:
+    """Mount what is read, and put the programs where they are expected; InfraError says what fails.
+
+    `programs` are as in Boot.
+    """
+    shell.run("\n".join(["set -e", *(_mount(kind, place) for kind, place in MOUNTS), _CONTROLLER]))
+    for path, local in programs.items():
+        folder = f"/{path}".rpartition("/")[0]
+        shell.run(f"mkdir -p {shlex.quote(folder)}")
+        shell.put(local, f"/{path}", mode=0o755)
+
+
+def clear(shell: Shell) -> None:
+    """Remove what a cell has put on the machine, this one or one before that was killed."""
+    shell.run(f"rm -rf {PROGRAMS}")
+
+
+def _mount(kind: str, place: str) -> str:
+    there = f"grep -q '^[^ ]* {place} {kind} ' /proc/mounts"
+    return f"{there} || {{ mkdir -p {place} 2>/dev/null || :; mount -t {kind} {kind} {place}; }}"

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine of a lab without any machine: what it runs is a list of boots, one after another."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from fake_shell import UnaskedShell
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts.machine import _ASK, Machine, Running
+from harness.hosts.power import CommandPower
+from harness.hosts.protocols import Result
+from harness.hosts.recovery import REBOOT
+from harness.inventory import PowerCommands, SshHost
+
+GOOD = Running(f"{1:036x}", "Linux 6.1 #1", "a" * 64, "root=/dev/sda2")
+BACK = Running(f"{2:036x}", GOOD.release, GOOD.notes, GOOD.cmdline)
+TEST = Running(f"{3:036x}", "Linux 6.12 #1", "b" * 64, "root=/dev/sda2 kvm_harness.cell=c1")
+
+
+@dataclass
+class World:
+    """What happens to the machine. None stands for one that does not answer."""
+
+    boots: list[Running | None]
+    """The first is running; each order takes it to the next."""
+    done: list[str] = field(default_factory=list)
+    """Orders, and what was said of them."""
+
+    def order(self, what: str) -> None:
+        self.done.append(what)
+        if len(self.boots) > 1:
+            self.boots.pop(0)
+
+
+class FakeShell(UnaskedShell):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        if command == REBOOT:
+            self.world.order("reboot")
+            return Result(command, 0, "", "")
+        assert command == _ASK
+        now = self.world.boots[0]
+        if now is None:
+            raise InfraError("no answer")
+        text = f"{now.boot_id}\n{now.release}\n{now.notes}  -\n{now.cmdline}\n"
+        return Result(command, 0, text, "")
+
+
+class FakeMachine(Machine):
+    """Its shell and power switch are those of a World."""
+
+    world: World
+
+    @contextlib.contextmanager
+    def shell(self, *_: object, **__: object) -> Iterator[FakeShell]:  # type: ignore[override]
+        if self.world.boots[0] is None:
+            raise InfraError("no answer")
+        yield FakeShell(self.world)
+
+
+class Ours:
+    """A lease that holds, or is lost."""
+
+    def __init__(self, lost: InfraError | None = None) -> None:
+        self.lost = lost
+        self.renewed = 0
+
+    def check(self) -> None:
+        if self.lost is not None:
+            raise self.lost
+
+    def renew(self, shell: object, seconds: float = 0.0) -> None:
+        self.renewed += 1
+
+    @contextlib.contextmanager
+    def away(self, shell: object, seconds: float) -> Iterator[None]:
+        self.check()
+        yield
+
+
+def machine(world: World, *, power: bool = True, seconds: float = 0.05) -> FakeMachine:
+    commands = PowerCommands(on=("p",), off=("p",), reset=("p",)) if power else None
+    host = SshHost.model_construct(
+        kind="ssh", address="lab", port=22, user="root", power=commands, back_seconds=seconds
+    )
+    made = FakeMachine("lab", host, {"[lab]:22": "ssh-ed25519 AAAA"}, world.done.append)
+    object.__setattr__(made, "world", world)
+    return made
+
+
+class Power(CommandPower):
+    """For monkeypatch: a reset takes the world to its next boot."""
+
+    world: World
+
+    def reset(self, deadline: Deadline) -> None:
+        self.world.order("reset")

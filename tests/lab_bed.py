@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine of a lab, emulated: reached by SSH alone, with QMP for a power switch and no more.
+
+QEMU starts it into one kernel, whatever happens: its known-good one. Every other kernel has to come
+by SSH and kexec. Like a machine that boots from the network it has no disk but a RAM disk, which
+each kernel is given as its initramfs: what is put there is gone after the next boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_power import ask
+from rich.console import Console as Terminal
+
+from harness import inventory, prepare, proc
+from harness.deadline import Deadline
+from harness.hosts import packages, pins, qemu
+from harness.hosts.console import Console
+from harness.hosts.image import INIT, UP
+from harness.inventory import SshHost
+from harness.kernel import cache
+from harness.progress import Progress
+
+KEXEC = ("kexec-tools",)
+PROGRAM = "sbin/kexec"
+MEMORY_MIB = 3072
+BOOT_SECONDS = 60.0
+
+# The root file system of an initramfs tells df(1) nothing.
+MORE_INIT = "mkdir -p /var && mount -t tmpfs tmpfs /var"
+# Linux 6.12 leaves virtio devices at work across a kexec. Seen: a packet that came meanwhile was
+# written to where the next kernel's code lay by then. So the device goes before.
+KEXEC_FIRST = """\
+#!/bin/sh
+[ "$1" != -e ] || for device in /sys/bus/virtio/drivers/virtio_net/virtio*; do
+	echo "${device##*/}" > /sys/bus/virtio/drivers/virtio_net/unbind
+done
+exec /usr/lib/kexec "$@"
+"""
+OS_RELEASE = 'ID=debian\nPRETTY_NAME="a test bed"\n'
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The machine, and how a lab's inventory has it."""
+
+    inventory: Path
+    host: SshHost
+    host_key: str
+    monitor: Path
+    console: Path
+    """All that the machine said since it was switched on first."""
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Its host key, as known_hosts has it."""
+        return {pins.pin_name([self.host]): self.host_key}
+
+    def pin(self, state: Path) -> None:
+        """Pin its key in the state folder of a user."""
+        for name, text in self.pins.items():
+            key = pins.to_key(text)
+            assert key is not None
+            pins.pin(state / "kvm-harness" / "known_hosts", name, key)
+
+    def power(self, what: str) -> None:
+        """Switch its power."""
+        subprocess.run([*self._switch, what], check=True, timeout=30)
+
+    @property
+    def _switch(self) -> tuple[str, ...]:
+        return switch(self.monitor)
+
+
+def switch(monitor: Path) -> tuple[str, ...]:
+    return (sys.executable, str(Path(__file__).with_name("lab_power.py")), str(monitor))
+
+
+@contextlib.contextmanager
+def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iterator[Lab]:
+    """Switch the machine on, and off for good at the end of the block."""
+    progress = Progress(Terminal(quiet=True))
+    ground = prepare.ground(inventory.load().defaults.source, progress)
+    kernel = prepare.kernel("base", ground.source, None, progress)
+    assert ground.image is not None
+    initramfs = _initramfs(ground.image.initramfs, folder)
+    log, monitor = folder / "machine.log", folder / "qmp"
+    log.touch()
+    machine = qemu.Machine("lab", cpu, memory_mib=MEMORY_MIB)
+    cmdline = ("console=ttyAMA0", "panic=5", "kvm_harness.host=lab")
+    argv = qemu.arguments(machine, kernel.image, initramfs, cmdline, log)
+    argv.remove("-no-reboot")
+    # The tables of an interrupt translation service stay where they are across a kexec. With EFI
+    # that memory is kept for them (irq-gic-v3-its.c, gic_reserve_range()); here is none.
+    argv[argv.index("-machine") + 1] += ",its=off"
+    argv += ["-qmp", f"unix:{monitor},server=on,wait=off"]
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context((folder / "qemu.err").open("wb"))
+        process = proc.spawn(argv, stdout=errors, stderr=errors)
+        stack.callback(proc.end, process)
+        console = stack.enter_context(Console(log, lambda: None))
+        console.wait_for(UP, Deadline(BOOT_SECONDS))
+        (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
+        port = qemu.forwarded_port(text)
+        path = _inventory(folder, port, ground.image.login_key, monitor, log, af)
+        yield Lab(path, inventory.load(path).ssh("lab"), ground.image.host_key, monitor, log)
+
+
+def _inventory(folder: Path, port: int, key: Path, monitor: Path, log: Path, af: str) -> Path:
+    words = ", ".join(f'"{word}"' for word in switch(monitor))
+    orders = "".join(f'      "{what}": [{words}, "{what}"]\n' for what in ("on", "off", "reset"))
+    path = folder / "inventory.yaml"
+    path.write_text(
+        "schema: 1\n"
+        "defaults: {source: debian:linux-source-6.12, series: stage2-sw-af}\n"
+        "hosts:\n"
+        "  lab:\n"
+        "    kind: ssh\n"
+        "    address: 127.0.0.1\n"
+        f"    port: {port}\n"
+        f"    key: {key}\n"
+        "    kvm_modes: [protected, vhe, nvhe]\n"
+        f"    af: {af}\n"
+        "    initrd: /boot/initrd\n"
+        "    boot_seconds: 60\n"
+        "    back_seconds: 60\n"
+        f"    power:\n{orders}"
+        f"    console: [tail, -n, '0', -F, {log}]\n"
+    )
+    return path
+
+
+def _initramfs(base: Path, folder: Path) -> Path:
+    """What QEMU gives the machine: user space, and within it what other kernels are given."""
+    init, release, first = (folder / name for name in ("init", "os-release", "kexec"))
+    first.write_text(KEXEC_FIRST)
+    text = INIT.read_text()
+    at = "# Only the key"
+    assert text.count(at) == 1
+    init.write_text(text.replace(at, f"{MORE_INIT}\n{at}"))
+    release.write_text(OS_RELEASE)
+    inner, outer = folder / "initrd", folder / "initramfs"
+    files = {"init": init, "etc/os-release": release, **_kexec()}
+    files |= {"usr/lib/kexec": files[PROGRAM], PROGRAM: first}
+    qemu.overlay(base, files, inner)
+    qemu.overlay(inner, {"boot/initrd": inner}, outer)
+    return outer
+
+
+def _kexec() -> dict[str, Path]:
+    """kexec and its libraries, by the path that each has on the machine, unpacked unless cached."""
+    recipe = "\n".join([packages.suite(), *KEXEC, PROGRAM, Path(__file__).read_text()])
+    entry = cache.get_or_make(
+        "images",
+        f"kexec-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}",
+        _unpack,
+        deadline=Deadline(600),
+        what="kexec for the test bed",
+        need=256 << 20,
+    )
+    files = (path for path in entry.path.rglob("*") if path.is_file())
+    return {str(path.relative_to(entry.path)): path for path in sorted(files)}
+
+
+def _unpack(folder: Path) -> None:
+    with packages.unpack(KEXEC, folder, Deadline(600), "unpacking kexec") as root:
+        found = packages.with_libraries(root, (PROGRAM,), KEXEC)
+    for path, body in found.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(body)

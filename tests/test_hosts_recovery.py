@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine is brought back to its known-good kernel, or said not to be; no machine needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+from fake_machine import BACK, GOOD, TEST, Ours, Power, World, machine
+
+from harness.errors import InfraError
+from harness.hosts import aside, recovery, rehearsal
+from harness.hosts import machine as machine_module
+from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import Running
+from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.rehearsal import find, rehearse, require_same
+from harness.hosts.tenancy import Tenancy
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+
+
+def go(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    answers: bool,
+    power: bool = True,
+    ours: Ours | None = None,
+) -> Running:
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    tenancy = cast(Tenancy, ours or Ours())
+    return bring_back(machine(world, power=power), tenancy, GOOD, answers=answers)
+
+
+def test_a_kernel_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([TEST, BACK])
+    ours = Ours()
+    assert go(world, monkeypatch, answers=True, ours=ours) == BACK
+    assert [word for word in world.done if word in ("reboot", "reset")] == ["reboot"]
+    assert ours.renewed == 2, "before the boot and after it"
+
+
+def test_one_that_does_not_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([None, BACK])
+    assert go(world, monkeypatch, answers=False) == BACK
+    assert [word for word in world.done if word in ("reboot", "reset")] == ["reset"]
+
+
+@pytest.mark.parametrize("stuck", [TEST, None, GOOD])
+def test_a_reboot_that_does_not_happen_is_followed_by_a_reset(
+    stuck: Running | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a kernel of ours counts for the known-good one, nor the boot from before."""
+    world = World([TEST, stuck, BACK])
+    assert go(world, monkeypatch, answers=True) == BACK
+    assert [word for word in world.done if word in ("reboot", "reset")] == ["reboot", "reset"]
+
+
+def test_one_that_is_back_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([BACK])
+    assert go(world, monkeypatch, answers=True, power=False) == BACK
+    assert "reset" not in world.done
+
+
+def test_a_machine_that_is_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([TEST, None])
+    with pytest.raises(NotBack, match=r"did not come back .*\(reboot: .*; then reset: .*no answer"):
+        go(world, monkeypatch, answers=True)
+    with pytest.raises(NotBack, match=r"\(no power switch, so panic= or a watchdog: .*no answer"):
+        go(World([None]), monkeypatch, answers=False, power=False)
+
+
+def test_a_machine_that_is_anothers_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([TEST, BACK])
+    with pytest.raises(LeaseLost):
+        go(world, monkeypatch, answers=True, ours=Ours(LeaseLost("it is x's")))
+    assert world.done == []
+
+
+# ---- the rehearsal ------------------------------------------------------------------------------
+
+
+def rehearsed(world: World, monkeypatch: pytest.MonkeyPatch, *, power: bool = True) -> Running:
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    return rehearse(machine(world, power=power), cast(Tenancy, Ours()), GOOD)
+
+
+@pytest.mark.parametrize(("power", "way"), [(True, "reset"), (False, "reboot")])
+def test_it_is_done_once_for_a_kernel(
+    power: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World([GOOD, BACK])
+    assert rehearsed(world, monkeypatch, power=power) == BACK
+    assert way in world.done
+    again = World([GOOD])
+    assert rehearsed(again, monkeypatch, power=power) == GOOD
+    assert again.done == []
+    found = find(machine(again), GOOD)
+    assert found is not None and found.way == way
+    assert find(machine(again), TEST) is None, "another kernel is rehearsed again"
+
+
+def test_a_machine_that_fails_it_is_refused_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotBack):
+        rehearsed(World([GOOD, None]), monkeypatch)
+    with pytest.raises(InfraError, match="in the rehearsal of its recovery, lab did not come back"):
+        aside.require_in_use("lab")
+    assert find(machine(World([GOOD])), GOOD) is None
+
+
+def test_another_kernel_than_the_known_good_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Running(BACK.boot_id, "Linux 6.2 #1", BACK.notes, "")
+    with pytest.raises(
+        NotBack, match=r"came back with Linux 6\.2 #1; its known-good kernel is Linux"
+    ):
+        rehearsed(World([GOOD, other]), monkeypatch)
+    with pytest.raises(NotBack):
+        require_same(machine(World([GOOD])), GOOD, TEST)
+
+
+def test_a_damaged_record_is_no_rehearsal(tmp_path: Path) -> None:
+    path = rehearsal._path("lab")
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    with pytest.raises(InfraError, match="is damaged; remove it"):
+        find(machine(World([GOOD])), GOOD)
