@@ -15,7 +15,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    field_validator,
     model_validator,
 )
 
@@ -45,6 +44,14 @@ def _each_mode_once(modes: tuple[KvmMode, ...]) -> tuple[KvmMode, ...]:
     return modes
 
 
+def _whole_path(path: Path) -> Path:
+    if not path.is_absolute() and path.parts[:1] != ("~",):
+        raise ValueError("a path is absolute or begins with ~/")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_whole_path)]
+"""A file of the controller, absolute or from ~/ on."""
 KvmModes = Annotated[tuple[KvmMode, ...], Field(min_length=1), AfterValidator(_each_mode_once)]
 
 
@@ -71,17 +78,10 @@ class SshServer(_Model):
     address: Address
     port: Annotated[int, Field(ge=1, le=65535)] = 22
     user: UserName = "root"
-    key: Path | None = None
+    key: FilePath | None = None
     """The private key, absolute or from ~/ on; one with a passphrase is the agent's to hold."""
     agent: bool = False
     """Ask the ssh-agent of $SSH_AUTH_SOCK instead."""
-
-    @field_validator("key")
-    @classmethod
-    def _whole_path(cls, key: Path | None) -> Path | None:
-        if key is not None and not key.is_absolute() and key.parts[:1] != ("~",):
-            raise ValueError("a path is absolute or begins with ~/")
-        return key
 
     @model_validator(mode="after")
     def _one_login(self) -> Self:
@@ -122,6 +122,8 @@ class SshHost(SshServer):
     """The initramfs that test kernels get, a file of the machine."""
     cmdline: tuple[str, ...] = ()
     """More boot arguments for every test kernel, after the machine's own."""
+    fragments: tuple[FilePath, ...] = ()
+    """Files with more Kconfig options: the drivers of its hardware."""
     boot_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
     """At most from the jump into a test kernel to its SSH login."""
     back_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
@@ -156,6 +158,13 @@ class Inventory(_Model):
         host = self.host(name)
         if not isinstance(host, SshHost):
             raise UsageError(f"host {name!r} is of kind {host.kind}; this is for kind ssh")
+        return host
+
+    def emulated(self, name: str) -> QemuHost:
+        """The host of that name, which must be of kind qemu; UsageError for another one."""
+        host = self.host(name)
+        if not isinstance(host, QemuHost):
+            raise UsageError(f"host {name!r} is of kind {host.kind}; this is for kind qemu")
         return host
 
 

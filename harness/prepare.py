@@ -194,7 +194,7 @@ def cell_spec(
                 linux_guest=checks.linux_guest is not None,
             ),
         ),
-        debug=flavor is DEBUG,
+        debug=flavor.name == DEBUG.name,
         tickless=flavor.tickless,
         slowdown=slowdown,
         boot_seconds=boot_seconds,

@@ -37,7 +37,7 @@ from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Kernel
-from harness.kernel.flavor import DEBUG, PLAIN
+from harness.kernel.flavor import DEBUG, PLAIN, with_fragments
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.options import Options
@@ -257,7 +257,9 @@ class Run:
             cmdline=self._flavor.cmdline,
         )
         self._hosts = tuple(
-            _host_record(name, stock) for name in dict.fromkeys(cell.host for cell in cells)
+            _host_record(name, stock)
+            for name in dict.fromkeys(cell.host for cell in cells)
+            if isinstance(stock.host(name), QemuHost)
         )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
@@ -285,9 +287,20 @@ class Run:
     # ---- before the cells -------------------------------------------------------------------
 
     def _look_at_hosts(self, stock: Inventory, cells: Sequence[PlannedCell]) -> str:
-        """Note what kinds of hosts there are; the version of QEMU, "" if none is emulated."""
+        """Note what kinds of hosts there are, and what kernels they need.
+
+        Returns the version of QEMU, "" if none is emulated.
+        """
         hosts = {cell.host: stock.host(cell.host) for cell in cells}
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
+        drivers = {host.fragments if isinstance(host, SshHost) else () for host in hosts.values()}
+        if len(drivers) > 1:
+            raise UsageError(
+                "hosts with different `fragments:` need kernels of their own: "
+                "test them in runs of their own, by --host"
+            )
+        more = [path.expanduser() for path in drivers.pop()]
+        self._flavor = with_fragments(self._flavor, more)
         emulator = qemu.check_qemu() if self._emulated else ""
         if emulator:
             self._emulator = f"QEMU {emulator}"
@@ -549,7 +562,7 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
 
 
 def _host_record(name: str, stock: Inventory) -> Host:
-    host = stock.bootable(name)
+    host = stock.emulated(name)
     return Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
 
 

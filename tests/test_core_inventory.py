@@ -205,6 +205,7 @@ def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path)
         ("[ipmitool, power, reset]", "ipmitool", 20, "hosts.altra.power.reset", "tuple"),
         ("[ipmitool, sol, activate]", '["a\\0b"]', 21, "hosts.altra.console[0]", "pattern"),
         ("[ipmitool, sol, activate]", "[a]\n    initrd: b", 22, "hosts.altra.initrd", "pattern"),
+        ("[ipmitool, sol, activate]", "[a]\n    fragments: [x]", 22, "fragments[0]", "begins with"),
         ("[ipmitool, sol, activate]", "[a]\n    back_seconds: 5", 22, "back_seconds", "greater"),
         ("    af: hardware\n    jump", "    jump", 6, "hosts.altra.af", "required"),
         ("kind: ssh", "kind: bmc", 7, "hosts.altra.kind", "'bmc'"),

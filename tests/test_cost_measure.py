@@ -225,7 +225,7 @@ def test_places_are_those_of_cells() -> None:
 
 def test_a_machine_of_the_lab_is_skipped_with_a_reason() -> None:
     stock = inventory.load()
-    lab = SshHost(kind="ssh", address="192.0.2.1", agent=True, kvm_modes=("vhe",))
+    lab = SshHost(kind="ssh", address="192.0.2.1", agent=True, kvm_modes=("vhe",), af="hardware")
     both = stock.model_copy(update={"hosts": {**stock.hosts, "lab": lab}})
     (check,) = refusals(both, ())
     assert (check.name, check.outcome) == ("cost[lab]", "skip")

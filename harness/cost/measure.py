@@ -90,7 +90,7 @@ class Found:
 
 def places(stock: Inventory, pairs: Iterable[tuple[str, KvmMode]]) -> tuple[Place, ...]:
     """Where costs are counted, of the hosts and modes that cells run in."""
-    return tuple(Place(name, stock.bootable(name), mode) for name, mode in dict.fromkeys(pairs))
+    return tuple(Place(name, stock.emulated(name), mode) for name, mode in dict.fromkeys(pairs))
 
 
 def refusals(stock: Inventory, hosts: Sequence[str]) -> tuple[Check, ...]:

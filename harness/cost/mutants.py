@@ -138,7 +138,7 @@ class Mutants:
 def _place(stock: Inventory, mutant: Mutant) -> Place:
     for cell in plan(stock, None, base_only=True):
         if mutant.shows_in(table.Place(cell.kvm_mode, cell.af_mode)):
-            return Place(cell.host, stock.bootable(cell.host), cell.kvm_mode)
+            return Place(cell.host, stock.emulated(cell.host), cell.kvm_mode)
     raise InfraError("no host where such a mutant can show")
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.paths import PROJECT
@@ -27,6 +28,11 @@ class Flavor:
     cmdline: tuple[str, ...] = ()
     slowdown: float = 1.0
     tickless: bool = True
+
+
+def with_fragments(flavor: Flavor, more: Sequence[Path]) -> Flavor:
+    """The same with more fragments, those of a machine's drivers."""
+    return replace(flavor, fragments=(*flavor.fragments, *more)) if more else flavor
 
 
 _PLAIN = tuple(sorted(CONFIGS.glob("*.config")))

@@ -233,6 +233,8 @@ class Mutants:
         self._rest = tuple(listed(name, m) for name, m in chosen.items() if name not in run)
         if not self._subjects:
             raise UsageError("no selected mutant can show in the selected cells")
+        if lab := [name for name in request.hosts if stock.host(name).kind == "ssh"]:
+            raise UsageError(f"mutants are tested on emulated hosts, which {lab[0]} is none of")
         self._notes.append(f"hosts are emulated by QEMU {qemu.check_qemu()}")
         self._notes += not_used(stock, request.hosts)
         self._notes += self._narrowing()
