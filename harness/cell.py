@@ -100,6 +100,8 @@ class CellSpec(BaseModel):
     """Whether the host has a CPU without a tick."""
     slowdown: float = 1.0
     """Factor of every deadline of a wait on this host; those below have it in them."""
+    wait_seconds: int = 0
+    """For a machine that another has."""
     boot_seconds: float
     check_seconds: float
     cell_seconds: float
@@ -131,6 +133,7 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         programs=spec.programs,
         folder=spec.folder,
         run=spec.run_folder.name,
+        wait=spec.wait_seconds,
         seconds=spec.boot_seconds,
         slowdown=spec.slowdown,
         tickless=spec.tickless,

@@ -230,7 +230,15 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not look up file and line of what a kernel reports (a build step is saved)",
     )
-    _add_where(parser.add_argument_group("where"))
+    where = parser.add_argument_group("where")
+    _add_where(where)
+    where.add_argument(
+        "--wait",
+        type=_positive,
+        default=0,
+        metavar="SECONDS",
+        help="for a machine that another has (default: none, the cell is an error)",
+    )
     checks = parser.add_argument_group("which checks (as in pytest)")
     checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
     checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
@@ -391,6 +399,7 @@ def _options(args: argparse.Namespace) -> Options:
         junitxml=args.junitxml,
         seed=args.seed,
         jobs=args.jobs,
+        wait=args.wait,
         output=args.output,
     )
 

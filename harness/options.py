@@ -34,6 +34,8 @@ class Options:
     junitxml: Path | None = None
     seed: int = 1
     jobs: int = 0
+    wait: int = 0
+    """Seconds for a machine that another has."""
     output: Path | None = None
 
     @property

@@ -154,6 +154,7 @@ def cell_spec(
     checks: Checks,
     flavor: Flavor = PLAIN,
     becomes: Path | None = None,
+    wait: int = 0,
 ) -> CellSpec:
     """What the process of a cell is told; its folder is cells/ID in the run's."""
     slowdown = flavor.slowdown
@@ -166,7 +167,7 @@ def cell_spec(
     if isinstance(host, SshHost):
         boot_seconds = host.boot_seconds * slowdown
         # The rehearsal, and the way home: by reboot, then by reset.
-        travel_seconds = boot_seconds + 3.0 * host.back_seconds
+        travel_seconds = boot_seconds + 3.0 * host.back_seconds + wait
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -197,6 +198,7 @@ def cell_spec(
         debug=flavor.name == DEBUG.name,
         tickless=flavor.tickless,
         slowdown=slowdown,
+        wait_seconds=wait,
         boot_seconds=boot_seconds,
         check_seconds=(CHECK_SECONDS + longest) * slowdown,
         cell_seconds=(CELL_SECONDS + altogether) * slowdown + travel_seconds,

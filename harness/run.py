@@ -455,6 +455,7 @@ class Run:
                 prepared.linux_guest,
             ),
             flavor=self._flavor,
+            wait=options.wait,
         )
 
     def _decode(self, prepared: Prepared) -> None:

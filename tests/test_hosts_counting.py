@@ -77,7 +77,7 @@ def test_only_an_emulated_host_counts() -> None:
     assert (
         refusal(QemuHost(kind="qemu", cpu="cortex-a57", af="software", kvm_modes=("nvhe",))) == ""
     )
-    lab = SshHost(kind="ssh", address="192.0.2.1", agent=True, kvm_modes=("vhe",))
+    lab = SshHost(kind="ssh", address="192.0.2.1", agent=True, kvm_modes=("vhe",), af="hardware")
     assert "only an emulated host" in refusal(lab)
 
 

@@ -121,7 +121,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     diary = _diary(wanted.folder / DIARY)
     machine = Machine(name, host, pins.load(pins.pins_path()), diary)
     aside.require_in_use(name)
-    with tenant(machine, wanted.run) as ours:
+    with tenant(machine, wanted.run, wanted.wait) as ours:
         good = _home(machine, ours)
         with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
             userspace.clear(shell)

@@ -103,6 +103,8 @@ class Boot:
     """The run's name, for people who share the host."""
     seconds: float
     """At most from the kernel's start to its SSH login."""
+    wait: float = 0.0
+    """Seconds for a host that another has."""
     slowdown: float = 1.0
     """A factor of every deadline of the shell's own."""
     tickless: bool = True

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts.leasing import LEASE_SECONDS, Held, take
+from harness.hosts.leasing import LEASE_SECONDS, Held, look, owner, take
 from harness.hosts.machine import Machine
 from harness.hosts.protocols import Shell
 from harness.hosts.route import CONTACT_SECONDS
@@ -80,10 +80,17 @@ class Tenancy:
 
 
 @contextlib.contextmanager
-def tenant(machine: Machine, run: str) -> Iterator[Tenancy]:
-    """Have the machine until the end of the block; Busy if another has it."""
+def tenant(machine: Machine, run: str, wait: float) -> Iterator[Tenancy]:
+    """Have the machine until the end of the block; Busy if another has it, after `wait` seconds.
+
+    A run has one cell at a time on a machine: its own lease is that of a cell that was killed, and
+    is waited for until it runs out.
+    """
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-        held = take(shell, run)
+        seen = look(shell)
+        if seen.lease is not None and (seen.lease.owner, seen.lease.run) == (owner(), run):
+            wait = max(wait, seen.left + 1)
+        held = take(shell, run, wait=wait)
     machine.say("lease taken")
     ours = Tenancy(machine, held)
     try:

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine is had for a cell: leases by this machine's own sh, in folders of the tests' own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from local_shell import LocalShell
+
+from harness.errors import InfraError
+from harness.hosts import tenancy
+from harness.hosts.kexec import _Trip
+from harness.hosts.lease import Place
+from harness.hosts.leasing import LEASE_SECONDS, Busy, look, take
+from harness.hosts.machine import Running
+
+SHELL = LocalShell()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = Place(str(tmp_path / "lease"), str(tmp_path / "motd"))
+    monkeypatch.setattr(tenancy, "take", lambda *args, **named: take(*args, **named, place=made))
+    monkeypatch.setattr(tenancy, "look", lambda shell: look(shell, made))
+    return made
+
+
+@contextlib.contextmanager
+def shell(*_: object) -> Iterator[LocalShell]:
+    yield SHELL
+
+
+def machine(said: list[str]) -> Any:
+    return SimpleNamespace(shell=shell, say=said.append)
+
+
+def test_it_is_taken_kept_through_a_boot_and_given_back(place: Place) -> None:
+    said: list[str] = []
+    with tenancy.tenant(machine(said), "run-1", 0) as ours:
+        ours.check()
+        with ours.away(SHELL, 500):
+            left = look(SHELL, place).left
+            assert LEASE_SECONDS + 490 < left <= LEASE_SECONDS + 500
+        ours.renew(SHELL)
+        assert look(SHELL, place).left <= LEASE_SECONDS
+        with pytest.raises(Busy, match="run-1"):
+            take(SHELL, "run-2", place=place)
+    assert look(SHELL, place).left == 0
+    assert said == ["lease taken", "lease given back"]
+
+
+def test_it_is_given_back_after_an_error(place: Place) -> None:
+    with pytest.raises(InfraError, match="x"), tenancy.tenant(machine([]), "run-1", 0):
+        raise InfraError("x")
+    assert look(SHELL, place).left == 0
+
+
+def test_anothers_is_refused_and_a_dead_cells_of_the_same_run_waited_for(place: Place) -> None:
+    take(SHELL, "run-1", place=place, seconds=1)
+    with pytest.raises(Busy, match="run-1"), tenancy.tenant(machine([]), "run-2", 0):
+        pass
+    with tenancy.tenant(machine([]), "run-1", 0) as ours:
+        ours.check()
+
+
+def test_a_kernel_is_known_by_its_mark() -> None:
+    good = Running("a" * 36, "Linux 6.1", "0" * 64, "root=/dev/sda")
+    trip = _Trip(good)
+    assert not trip.arrived(good)
+    own = Running("b" * 36, "Linux 6.12", "1" * 64, f"root=/dev/sda kvm_harness.cell={trip.cell}")
+    assert trip.arrived(own)
+    assert trip.cell != _Trip(good).cell
+    for other in ("root=/dev/sda", "root=/dev/sda kvm_harness.cell=ffffffffffffffff"):
+        with pytest.raises(InfraError, match="in another boot already"):
+            trip.arrived(Running("c" * 36, "Linux 6.1", "0" * 64, other))
