@@ -14,6 +14,10 @@ run: setup
 test: setup
 	@$(BIN)/tox run $(ARGS)
 
+# What a machine of a lab may do wrong, and docs/faults.md from it: an hour or less.
+test-faults: setup
+	@$(BIN)/tox run -e faults $(ARGS)
+
 bench: setup
 	@$(BIN)/kvm-harness bench $(ARGS)
 
@@ -34,4 +38,4 @@ packages:
 clean:
 	rm -rf .venv .tox guests/build *.egg-info
 
-.PHONY: run test bench setup packages clean
+.PHONY: run test test-faults bench setup packages clean
