@@ -128,6 +128,16 @@ class SshHost(SshServer):
     """At most from the jump into a test kernel to its SSH login."""
     back_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
     """At most from a reset to an SSH login in the known-good kernel."""
+    config: Literal["machine", "harness"] = "machine"
+    """What its kernels are configured from: what its own one has, or allnoconfig."""
+    trim: bool = False
+    """Leave out the modules that it has not loaded."""
+
+    @model_validator(mode="after")
+    def _trims_its_own(self) -> Self:
+        if self.trim and self.config != "machine":
+            raise ValueError("`trim: true` goes with `config: machine`")
+        return self
 
 
 Host = Annotated[QemuHost | SshHost, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from kernel_helpers import AGE, as_mail, create, edit, soon, toy_source, toy_tre
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, InfraError
 from harness.kernel import apply, build, buildlog, cache, config, elf, series, toolchain
+from harness.kernel.machine import MachineConfig
 from harness.kernel.source import Source, resolve
 
 TOOLS = toolchain.Toolchain("gcc version 12", "1.45.0")
@@ -130,9 +132,9 @@ def makefile(text: str) -> str:
     return edit("Makefile", {line: f"{line}\t@{text}\n"})
 
 
-def nothing_half_made(own_cache: Path) -> bool:
+def nothing_half_made(own_cache: Path, store: str = "builds") -> bool:
     staged = list((own_cache / "staging").iterdir())
-    built = [p for p in (own_cache / "builds").iterdir() if not (p / "kernel.json").exists()]
+    built = [p for p in (own_cache / store).iterdir() if not (p / "kernel.json").exists()]
     return not staged and not built
 
 
@@ -171,6 +173,51 @@ def test_base_then_patched_then_cached(own_cache: Path, tmp_path: Path, fragment
     mended = build.build(source, fragments=[fragment], base=None, deadline=soon())
     assert not mended.cached
     assert (mended.build_id, mended.image_sha256) == (base.build_id, base.image_sha256)
+
+
+@pytest.mark.integration
+def test_a_kernel_of_a_machine_s_own_configuration(
+    own_cache: Path, tmp_path: Path, fragment: Path
+) -> None:
+    source = toy_source(tmp_path)
+    tree = with_series(tmp_path, source, edit("kvm/mmu.c", AGE))
+    own = "CONFIG_KVM=m\nCONFIG_SWAP=y\nCONFIG_NR_CPUS=512\nCONFIG_EXT4_FS=m\nCONFIG_XFS_FS=m\n"
+
+    def built(
+        tree: Source | apply.PatchedTree, base: build.Kernel | None, *loaded: str
+    ) -> build.Kernel:
+        machine = MachineConfig(own, loaded or None)
+        return build.build(tree, fragments=[fragment], base=base, machine=machine, deadline=soon())
+
+    base = built(source, None, "ext4_fs")
+    text = base.config.read_text()
+    # What fragments ask for, on top of what is loaded.
+    assert "CONFIG_KVM=y\n" in text and "CONFIG_NR_CPUS=4\n" in text
+    assert "CONFIG_EXT4_FS=m\n" in text and "CONFIG_XFS_FS=m\n" not in text
+    assert base.release == f"6.12.1-toy-kvmharness-{base.key[:12]}"
+    assert modules_of(base) == {f"{base.release}/kernel/EXT4_FS.ko"}
+    assert base.build_dir is not None and not (base.build_dir / ".modules").exists()
+
+    patched = built(tree, base, "ext4_fs")
+    assert patched.incremental and patched.release != base.release
+    assert patched.config_sha256 == base.config_sha256
+    assert patched.build_id != base.build_id
+    assert built(tree, base, "ext4_fs") == patched.model_copy(update={"cached": True})
+
+    whole = built(source, None)
+    assert len(modules_of(whole)) == 2 and whole.release != base.release
+
+    assert base.modules is not None
+    base.modules.write_bytes(b"tampered")
+    mended = built(source, None, "ext4_fs")
+    assert not mended.cached and mended.modules_sha256 == base.modules_sha256
+    assert not (own_cache / "builds").exists() and nothing_half_made(own_cache, "machines")
+
+
+def modules_of(kernel: build.Kernel) -> set[str]:
+    assert kernel.modules is not None
+    with tarfile.open(kernel.modules) as tar:
+        return set(tar.getnames())
 
 
 @pytest.mark.integration

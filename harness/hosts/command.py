@@ -13,7 +13,7 @@ from rich.table import Table
 
 from harness import inventory
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
-from harness.hosts import aside, health_command, pins
+from harness.hosts import aside, health_command, kernel_command, pins
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.hosts.trust import Offer, trust
@@ -32,6 +32,7 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
         ("retrust", _retrust, "as trust, for a machine that was set up anew"),
         ("health", health_command.health, "say whose a machine is, and whether it is well"),
         ("put-back", health_command.put_back, "use a machine again that was set aside"),
+        ("kernel", kernel_command.kernel, "build a kernel from a machine's own configuration"),
     ):
         one = commands.add_parser(name, help=words, description=words)
         one.add_argument("host", metavar="NAME", help="of the inventory, of kind ssh")
@@ -45,6 +46,8 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
                 metavar="FINGERPRINT",
                 help="pin the key with this fingerprint (SHA256:...), no other, and ask nobody",
             )
+        if function is kernel_command.kernel:
+            kernel_command.add_options(one)
         one.set_defaults(command=function)
 
 

@@ -23,14 +23,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness import proc
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
-from harness.kernel import buildlog, cache, config, elf, sandbox, symbols, toolchain
+from harness.kernel import buildlog, cache, config, elf, modules, sandbox, symbols, toolchain
 from harness.kernel.apply import PatchedTree
 from harness.kernel.buildlog import BuildProgress
+from harness.kernel.machine import MachineConfig, merged
 from harness.kernel.source import Source
 
 # Part of every key: raise it when the way of building changes what is built.
 RECIPE = "1"
 NEED = 3 * cache.GIB // 2  # one build folder beside the kernel's files
+NEED_MACHINE = 6 * cache.GIB  # the same with a distribution's drivers
 LOG_LIMIT = 64 << 20  # bytes; a patch decides what its build prints
 FILE_LIMIT = 2 * cache.GIB
 FILES = {"Image": "arch/arm64/boot/Image", "vmlinux": "vmlinux", "System.map": "System.map"}
@@ -40,8 +42,15 @@ OnLine = Callable[[bytes], None]
 _FRAGMENTS = Path("/fragments.config")
 _CCACHE = Path("/ccache")
 _OUTPUT = ".tuxmake"
+_MODULES = ".modules"
+_LSMOD = "lsmod"
 # Steps of a build before the cache has seen one of its kind.
-_DEFAULT_STEPS = {"full": 1560, "incremental": 60}
+_DEFAULT_STEPS = {
+    "full": 1560,
+    "incremental": 60,
+    "full-machine": 6000,
+    "incremental-machine": 500,
+}
 
 
 class KernelBuildError(UsageError):
@@ -70,6 +79,8 @@ class Kernel(BaseModel):
     uname -r shows; `seconds` what the build took when it was made, `steps` how many commands
     kbuild ran. `build_dir` is kept for a base kernel, and for a patched one where it was asked for.
     `compiler` is what compiler and linker say of themselves.
+    Of one for a machine with a configuration of its own, `modules` is the archive of its modules,
+    and `localversion` the end of its release, which no other kernel has.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,6 +100,9 @@ class Kernel(BaseModel):
     incremental: bool
     seconds: float
     steps: int
+    modules: Path | None = None
+    modules_sha256: str = ""
+    localversion: str = ""
     cached: bool = True
     # Not in the cache's file: the key has it, and a cache may serve other versions of this.
     compiler: str = Field(default="", exclude=True)
@@ -100,6 +114,8 @@ class _Job:
 
     tree: Source | PatchedTree
     fragments: config.Fragments
+    machine: MachineConfig | None
+    localversion: str
     tools: toolchain.Toolchain
     base_dir: Path | None
     keep: bool
@@ -113,7 +129,18 @@ class _Job:
 
     @property
     def kind(self) -> str:
-        return "full" if self.base_dir is None else "incremental"
+        kind = "full" if self.base_dir is None else "incremental"
+        return kind if self.machine is None else f"{kind}-machine"
+
+    @property
+    def store(self) -> str:
+        """The kind of entry in the cache."""
+        return "builds" if self.machine is None else "machines"
+
+    @property
+    def need(self) -> int:
+        """Bytes of disk."""
+        return NEED if self.machine is None else NEED_MACHINE
 
     @property
     def what(self) -> str:
@@ -128,9 +155,11 @@ def build(
     deadline: Deadline,
     progress: Callable[[BuildProgress], None] = lambda _: None,
     keep: bool = False,
+    machine: MachineConfig | None = None,
 ) -> Kernel:
     """The kernel of a tree with these fragments on allnoconfig, built unless the cache has it.
 
+    With `machine` they are laid over that configuration instead, and the kernel has modules.
     With `base`, the kernel of the tree without its series, its build folder is built upon. With
     `keep` that of a patched tree stays as well, for series on top of it.
     Raises ConfigError if the configuration is not what the fragments ask for, KernelBuildError if
@@ -140,19 +169,21 @@ def build(
     asked = config.read_fragments(fragments, config.Tree(tree.version, symbols.of(tree)))
     tools = toolchain.find(deadline)
     base_dir = _base_folder(tree, base)
-    job = _Job(tree, asked, tools, base_dir, keep, deadline, progress)
-    key = key_of(tree.digest, asked.text, tools) + ("-kept" if keep and not job.trusted else "")
+    key = key_of(tree.digest, asked.text, tools, machine)
+    localversion = "" if machine is None else f"{modules.LOCALVERSION}{key[:12]}"
+    job = _Job(tree, asked, machine, localversion, tools, base_dir, keep, deadline, progress)
+    key += "-kept" if keep and not job.trusted else ""
     for _ in range(2):
         entry = cache.get_or_make(
-            "builds", key, lambda stage: _fill(stage, key, job), deadline=deadline,
-            what=job.what, need=NEED,
+            job.store, key, lambda stage: _fill(stage, key, job), deadline=deadline,
+            what=job.what, need=job.need,
         )  # fmt: skip
         kernel = _load(entry.path)
         if kernel is not None and base is not None and kernel.build_id == base.build_id:
             raise InfraError(f"{job.what} gave a kernel with the base's build id {base.build_id}")
         if kernel is not None:
             return kernel.model_copy(update={"cached": not entry.fresh, "compiler": tools.compiler})
-        cache.discard("builds", key)
+        cache.discard(job.store, key)
     raise InfraError(f"the cache entry {entry.path} is damaged again right after it was made")
 
 
@@ -165,9 +196,15 @@ def _base_folder(tree: Source | PatchedTree, base: Kernel | None) -> Path | None
     return base.build_dir
 
 
-def key_of(tree_digest: str, fragments: str, tools: toolchain.Toolchain) -> str:
+def key_of(
+    tree_digest: str,
+    fragments: str,
+    tools: toolchain.Toolchain,
+    machine: MachineConfig | None = None,
+) -> str:
     """The name of a kernel in the cache: equal only for what must give equal kernels."""
     parts = [RECIPE, tree_digest, fragments, tools.identity, tools.tuxmake]
+    parts += [] if machine is None else machine.key
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -177,6 +214,8 @@ def _load(entry: Path) -> Kernel | None:
         kernel = Kernel.model_validate_json((entry / "kernel.json").read_text())
         intact = _sha256(kernel.image) == kernel.image_sha256 and kernel.vmlinux.is_file()
         intact = intact and (kernel.build_dir is None or kernel.build_dir.is_dir())
+        if kernel.modules is not None:
+            intact = intact and _sha256(kernel.modules) == kernel.modules_sha256
     except (OSError, ValidationError):
         return None
     return kernel if intact else None
@@ -208,7 +247,11 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     _require_same_config(work, stage / "vmlinux", wanted)
     release = _read(work, "include/config/kernel.release").strip()
     (stage / "config").write_text(wanted)
-    final = cache.folder("builds") / key
+    final = cache.folder(job.store) / key
+    has_modules = job.machine is not None
+    if has_modules:
+        modules.archive(work, _MODULES, release, job.localversion, stage / modules.ARCHIVE)
+        cache.remove(work / _MODULES)
     keep = job.trusted or job.keep
     cache.remove(work / _OUTPUT) if keep else cache.remove(work)
     kernel = Kernel(
@@ -227,42 +270,68 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
         incremental=job.base_dir is not None,
         seconds=time.monotonic() - started,
         steps=counter.done,
+        modules=final / modules.ARCHIVE if has_modules else None,
+        modules_sha256=_sha256(stage / modules.ARCHIVE) if has_modules else "",
+        localversion=job.localversion,
     )
-    (stage / "kernel.json").write_text(kernel.model_dump_json(indent=2) + "\n")
+    # Without what only a machine's kernel has, as other versions of this write and read it.
+    text = kernel.model_dump_json(indent=2, exclude_defaults=True)
+    (stage / "kernel.json").write_text(text + "\n")
     (cache.folder("steps") / job.kind).write_text(f"{counter.done}\n")
 
 
 def _configure(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> str:
-    """Make .config from the fragments on allnoconfig, and return it when it has all of them."""
-    argv = [
-        "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", "ARCH=arm64",
-        f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
-        f"CC=ccache {toolchain.PREFIX}gcc", "HOSTCC=ccache gcc", "allnoconfig",
-    ]  # fmt: skip
-    box = _sandbox(stage, work, job, {"KCONFIG_ALLCONFIG": str(_FRAGMENTS)})
-    status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
-    if status != 0:
-        raise _failure(log, job, f"make allnoconfig exited {status}")
+    """Make .config with the fragments, and return it when it has all that they ask for."""
+
+    def make(target: str, extra: dict[str, str]) -> None:
+        argv = [
+            "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", "ARCH=arm64",
+            f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
+            f"CC=ccache {toolchain.PREFIX}gcc", "HOSTCC=ccache gcc", target,
+        ]  # fmt: skip
+        box = _sandbox(stage, work, job, extra)
+        status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
+        if status != 0:
+            raise _failure(log, job, f"make {target} exited {status}")
+
+    if job.machine is None:
+        make("allnoconfig", {"KCONFIG_ALLCONFIG": str(_FRAGMENTS)})
+    else:
+        _put(stage, work, ".config", job.machine.text)
+        if job.machine.loaded is not None:
+            _put(stage, work, _LSMOD, job.machine.lsmod)
+            make("localmodconfig", {"LSMOD": str(sandbox.BUILD / _LSMOD)})
+        under = _read(work, ".config")
+        _put(stage, work, ".config", merged(under, job.fragments.text, job.fragments.wishes))
+        make("olddefconfig", {})
     text = _read(work, ".config")
     config.require(job.fragments.wishes, text, symbols.kconfigs(job.tree.dir))
     return text
 
 
+def _put(stage: Path, work: Path, name: str, text: str) -> None:
+    """Write a file of the build folder by rename: what a series left there may be a link."""
+    (stage / "new").write_text(text)
+    (stage / "new").replace(work / name)
+
+
 def _compile(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> None:
-    """Let tuxmake build the Image."""
-    argv = tuxmake_argv(job.tree.digest)
+    """Let tuxmake build the Image, and modules for a machine."""
+    argv = tuxmake_argv(job.tree.digest, job.localversion, modules=job.machine is not None)
     box = _sandbox(stage, work, job, {})
     status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
     if status != 0:
         raise _failure(log, job, f"tuxmake exited {status}")
 
 
-def tuxmake_argv(digest: str) -> list[str]:
+def tuxmake_argv(digest: str, localversion: str = "", *, modules: bool = False) -> list[str]:
     """The tuxmake command that builds the Image from the .config that is in /build.
 
     The target "config" is named since without a target tuxmake builds all of them; with a .config
     in the build folder it makes none itself. User, host, time and version are fixed: a
     rebuild is bit-identical, and the host names the tree, so two trees never share a build id.
+    With `modules` these are built and put into the build folder as well; what depmod(8) makes of
+    them is the machine's own to make.
     """
     environment = {
         "KBUILD_BUILD_USER": "kvm-harness",
@@ -270,6 +339,16 @@ def tuxmake_argv(digest: str) -> list[str]:
         "KBUILD_BUILD_TIMESTAMP": "1970-01-01 00:00:00 UTC",
         "KBUILD_BUILD_VERSION": "1",
     }
+    targets = ["Image"]
+    if localversion:
+        environment["LOCALVERSION"] = localversion
+    if modules:
+        targets += ["modules", "modules_install"]
+        environment |= {
+            "INSTALL_MOD_PATH": str(sandbox.BUILD / _MODULES),
+            "INSTALL_MOD_STRIP": "1",
+            "DEPMOD": "true",
+        }
     return [
         sys.executable, "-I", "-u", "-m", "tuxmake",
         f"--directory={sandbox.SOURCE}",
@@ -279,7 +358,7 @@ def tuxmake_argv(digest: str) -> list[str]:
         "--target-arch=arm64", "--toolchain=gcc", "--wrapper=ccache", "--compression-type=none",
         "--fail-fast", "--verbose", f"--jobs={len(os.sched_getaffinity(0))}",
         *(f"--environment={name}={value}" for name, value in environment.items()),
-        "--make-target=Image",
+        *(f"--make-target={target}" for target in targets),
         "config", f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
     ]  # fmt: skip
 
@@ -309,7 +388,7 @@ def _failure(log: Path, job: _Job, ended: str) -> InfraError | UsageError:
     """
     lacking = buildlog.ran_out(_lines(log))
     if lacking == "disk":
-        return cache.disk_full(job.what, NEED)
+        return cache.disk_full(job.what, job.need)
     if lacking == "memory":
         return InfraError(f"out of memory during {job.what}; give it more, or fewer CPUs")
     first = buildlog.first_error(_lines(log))

@@ -30,8 +30,16 @@ GIB = 1 << 30
 # How many entries of a kind are kept; an unpacked source is 1.7 GB, a base kernel 0.3 GB. All
 # mutants must find room, or each run of them would build anew what the last one built: a patched
 # kernel is 25 MB (56 MB with debugging), a patched tree little more than its folders. A vmlinux
-# with line numbers is 14 MB (40 MB with debugging).
-KEEP = {"sources": 4, "trees": 96, "builds": 128, "lines": 16, "selftests": 16}
+# with line numbers is 14 MB (40 MB with debugging). Kernels of a machine's own configuration, with
+# modules, are far larger, as are their build folders.
+KEEP = {
+    "sources": 4,
+    "trees": 96,
+    "builds": 128,
+    "machines": 8,
+    "lines": 16,
+    "selftests": 16,
+}
 # Shared locks on the entries that this process uses; they last as long as it does.
 _in_use: dict[Path, IO[str]] = {}
 

@@ -158,12 +158,19 @@ def page_kib(text: str) -> int | None:
 
 
 def compare(wishes: Mapping[str, Wish], final: Mapping[str, str]) -> tuple[Mismatch, ...]:
-    """The wishes that are not fulfilled, in the order in which they were made."""
+    """The wishes that are not fulfilled, in the order in which they were made.
+
+    A symbol that is to be an empty string may be absent as well: it names nothing either way.
+    """
     return tuple(
         Mismatch(wish, got)
         for wish in wishes.values()
-        if (got := final.get(wish.symbol, NOT_SET)) != wish.value
+        if (got := final.get(wish.symbol, _absent(wish))) != wish.value
     )
+
+
+def _absent(wish: Wish) -> str:
+    return wish.value if wish.value == '""' else NOT_SET
 
 
 def require(wishes: Mapping[str, Wish], config: str, kconfigs: Iterable[Path]) -> None:

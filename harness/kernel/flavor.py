@@ -46,6 +46,19 @@ DEBUG = Flavor(
     slowdown=10.0,
     tickless=False,
 )
+
+
+def on_machine(flavor: Flavor) -> Flavor:
+    """The same for a kernel that starts from a machine's own configuration.
+
+    That brings the drivers, so the fragment for emulated ones gives way to that for machines, which
+    has the last word.
+    """
+    kept = [path for path in flavor.fragments if path.name != "10-arm64-virt.config"]
+    own = sorted((CONFIGS / "machine").glob("*.config"))
+    return replace(flavor, fragments=(*kept, *own))
+
+
 # Never booted, so without what only a host needs: 1,270 steps, a plain build has 1,570.
 WITHOUT_KVM = Flavor(
     "without KVM",

@@ -150,7 +150,8 @@ def _fill(
     wrapper.chmod(0o755)
     what = f"making {len(chosen)} objects again with line numbers"
     box = _sandbox(work, wrapper.parent, tree)
-    done = sandbox.run(box, build.tuxmake_argv(tree.digest), deadline=deadline, what=what)
+    argv = build.tuxmake_argv(tree.digest, kernel.localversion)
+    done = sandbox.run(box, argv, deadline=deadline, what=what)
     if done.returncode != 0:
         raise InfraError(f"{what} failed (exit {done.returncode}): {done.tail(5)}")
     made = build.genuine(work, "vmlinux")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`kvm-harness hosts kernel`: the base kernel of a machine's own configuration."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from harness import inventory
+from harness.deadline import Deadline
+from harness.errors import EXIT_PASS, UsageError
+from harness.hosts import machine_config, pins
+from harness.hosts.route import CONTACT_SECONDS, open_shell
+from harness.kernel import source
+from harness.kernel.build import Kernel, build
+from harness.kernel.buildlog import BuildProgress
+from harness.kernel.flavor import DEBUG, PLAIN, on_machine
+from harness.kernel.machine import MachineConfig
+from harness.progress import Progress
+
+SOURCE_SECONDS = 1800.0
+# A distribution's configuration has ten times the files of the harness's own.
+BUILD_SECONDS = 12 * 3600.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `kvm-harness hosts kernel`."""
+    parser.add_argument("--source", metavar="SOURCE", help="default: that of the inventory")
+    parser.add_argument("--debug", action="store_true", help="with KASAN, lockdep and the like")
+
+
+def kernel(args: argparse.Namespace, console: Console) -> int:
+    """Read a machine's configuration, build the kernel from it, and say where it is."""
+    stock = inventory.load(args.inventory)
+    host = stock.ssh(args.host)
+    if host.config != "machine":
+        raise UsageError(f"host {args.host!r} has `config: {host.config}`")
+    progress = Progress(console)
+    with progress.stage(f"configuration of {args.host}"):
+        known = pins.load(pins.pins_path())
+        with open_shell(args.host, host, known, Deadline(CONTACT_SECONDS)) as shell:
+            found = machine_config.read(shell, trim=host.trim)
+    progress.say(f"configuration: {describe(found)}")
+    with progress.stage("kernel source"):
+        tree = source.resolve(args.source or stock.defaults.source, Deadline(SOURCE_SECONDS))
+
+    def at(now: BuildProgress) -> None:
+        progress.now(f"kernel: {now.done} of about {now.expected} steps ({now.current})")
+
+    with progress.stage("kernel"):
+        built = build(
+            tree,
+            fragments=on_machine(DEBUG if args.debug else PLAIN).fragments,
+            base=None,
+            machine=found,
+            deadline=Deadline(BUILD_SECONDS),
+            progress=at,
+        )
+    for line in report(built):
+        print(line)
+    return EXIT_PASS
+
+
+def describe(config: MachineConfig) -> str:
+    """What was read, in words."""
+    lines = config.text.splitlines()
+    as_modules = sum(line.endswith("=m") for line in lines)
+    words = f"{len(lines)} settings, {as_modules} of them modules"
+    return words if config.loaded is None else f"{words}, trimmed to {len(config.loaded)} loaded"
+
+
+def report(built: Kernel) -> tuple[str, ...]:
+    """What was built, one thing a line."""
+    return (
+        f"release   {built.release}",
+        f"build id  {built.build_id}",
+        f"built in  {built.seconds:.0f} s, {built.steps} steps"
+        + (" (from the cache)" if built.cached else ""),
+        f"image     {built.image}",
+        f"modules   {built.modules}",
+        f"config    {built.config}",
+    )

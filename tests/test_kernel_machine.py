@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine's configuration as the start of a kernel's: what is laid over it, what names it."""
+
+from __future__ import annotations
+
+from harness.kernel import build, config, flavor
+from harness.kernel.machine import MachineConfig, merged
+from harness.kernel.toolchain import Toolchain
+
+TOOLS = Toolchain("gcc version 12", "1.45.0")
+OWN = "CONFIG_ARM64=y\nCONFIG_KVM=m\n# CONFIG_SWAP is not set\nCONFIG_KVM_X=y\n"
+
+
+def test_fragments_win_and_stand_last() -> None:
+    text = merged(OWN, "CONFIG_KVM=y\n# why\nCONFIG_SWAP=y\n", {"KVM", "SWAP"})
+    assert text == "CONFIG_ARM64=y\nCONFIG_KVM_X=y\nCONFIG_KVM=y\n# why\nCONFIG_SWAP=y\n"
+
+
+def test_the_key_is_of_configuration_and_modules() -> None:
+    starts = (
+        None,
+        MachineConfig(OWN),
+        MachineConfig(OWN + "CONFIG_X=y\n"),
+        MachineConfig(OWN, ()),
+        MachineConfig(OWN, ("ext4",)),
+        MachineConfig(OWN, ("ext4", "xfs")),
+    )
+    keys = {build.key_of("tree", "CONFIG_KVM=y\n", TOOLS, start) for start in starts}
+    assert len(keys) == len(starts)
+    # Kernels of the harness's own configuration keep the names that they had.
+    assert build.key_of("tree", "CONFIG_KVM=y\n", TOOLS) in keys
+
+
+def test_loaded_modules_as_lsmod_lists_them() -> None:
+    assert MachineConfig(OWN, ("ext4", "xfs")).lsmod.splitlines()[1:] == ["ext4 0 0", "xfs 0 0"]
+
+
+def test_an_empty_string_may_be_absent_as_well() -> None:
+    wishes = {"KEYS": config.Wish("KEYS", '""', "f", 1), "KVM": config.Wish("KVM", "y", "f", 2)}
+    assert config.compare(wishes, {"KVM": "y"}) == ()
+    assert config.compare(wishes, {"KVM": "y", "KEYS": '""'}) == ()
+    (wrong,) = config.compare(wishes, {"KVM": "y", "KEYS": '"a.pem"'})
+    assert wrong.got == '"a.pem"'
+
+
+def test_a_machine_keeps_its_own_number_of_cpus_and_its_drivers() -> None:
+    asked = flavor.on_machine(flavor.DEBUG)
+    names = [path.name for path in asked.fragments]
+    assert "10-arm64-virt.config" not in names
+    assert names[-1] == "60-machine.config" and "50-debug.config" in names
+    assert asked.cmdline == flavor.DEBUG.cmdline and asked.slowdown == flavor.DEBUG.slowdown
+    tree = config.Tree("6.12.1", lambda symbol: True)
+    wishes = config.read_fragments(asked.fragments, tree).wishes
+    assert "NR_CPUS" not in wishes
+    assert {wishes[s].value for s in ("IKCONFIG", "IKCONFIG_PROC", "MODULES")} == {"y"}
+    assert {wishes[s].value for s in ("MODULE_SIG", "DEBUG_INFO_BTF", "GCC_PLUGINS")} == {"n"}
+
+
+def test_only_a_machine_s_kernel_has_modules_and_a_release_of_its_own() -> None:
+    plain, own = build.tuxmake_argv("d"), build.tuxmake_argv("d", "-kvmharness-1", modules=True)
+    more = [word for word in own if word not in plain]
+    assert [word for word in plain if word not in own] == []
+    assert more == [
+        "--environment=LOCALVERSION=-kvmharness-1",
+        "--environment=INSTALL_MOD_PATH=/build/.modules",
+        "--environment=INSTALL_MOD_STRIP=1",
+        "--environment=DEPMOD=true",
+        "--make-target=modules",
+        "--make-target=modules_install",
+    ]
