@@ -130,6 +130,8 @@ class SshHost(SshServer):
     """At most from a reset to an SSH login in the known-good kernel."""
     config: Literal["machine", "harness"] = "machine"
     """What its kernels are configured from: what its own one has, or allnoconfig."""
+    config: Literal["harness", "machine"] = "harness"
+    """What its kernels start from: allnoconfig, or the configuration that its own one has."""
     trim: bool = False
     """Leave out the modules that it has not loaded."""
 

@@ -178,6 +178,13 @@ def test_a_machine_of_the_lab(tmp_path: Path) -> None:
     assert altra.power is not None
     assert altra.power.on == ("ipmitool", "power", "on")
     assert altra.console == ("ipmitool", "sol", "activate")
+    assert (altra.config, altra.trim) == ("harness", False)
+
+
+def test_a_machine_whose_own_configuration_is_built_from(tmp_path: Path) -> None:
+    own = SSH.replace("    user: admin", "    user: admin\n    config: machine\n    trim: true")
+    altra = load(tmp_path, own).ssh("altra")
+    assert (altra.config, altra.trim) == ("machine", True)
 
 
 def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path) -> None:
@@ -208,6 +215,15 @@ def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path)
         ("[ipmitool, sol, activate]", "[a]\n    fragments: [x]", 22, "fragments[0]", "begins with"),
         ("[ipmitool, sol, activate]", "[a]\n    back_seconds: 5", 22, "back_seconds", "greater"),
         ("    af: hardware\n    jump", "    jump", 6, "hosts.altra.af", "required"),
+        ("        agent: true", "        key: /a\n        agent: true", 13, ".jump[0]", "one of"),
+        ("2222", "0", 14, "hosts.altra.jump[0].port", "greater"),
+        ("gate.example", "{}", 13, "hosts.altra.jump[0].address", "string"),
+        ("      off: ", "      of: ", 16, "hosts.altra.power.off", "required"),
+        ("[ipmitool, power, reset]", "[]", 19, "hosts.altra.power.reset", "at least 1"),
+        ("[ipmitool, power, reset]", "ipmitool", 19, "hosts.altra.power.reset", "tuple"),
+        ("[ipmitool, sol, activate]", '["a\\0b"]', 20, "hosts.altra.console[0]", "pattern"),
+        ("    user: admin", "    config: distro", 9, "hosts.altra.config", "'machine'"),
+        ("    user: admin", "    trim: true", 6, "hosts.altra", "goes with `config: machine`"),
         ("kind: ssh", "kind: bmc", 7, "hosts.altra.kind", "'bmc'"),
         ("    kind: ssh\n", "", 6, "hosts.altra.kind", "kind"),
     ],

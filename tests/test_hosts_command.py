@@ -15,8 +15,11 @@ from command import Ended
 from hosts_helpers import Server, make_key
 
 from harness import cli
-from harness.hosts import health_command, pins
+from harness.hosts import health_command, kernel_command, pins
 from harness.hosts.health import Health
+from harness.hosts.protocols import Shell
+from harness.kernel.build import Kernel
+from harness.kernel.machine import MachineConfig
 
 
 class Keyboard(io.StringIO):
@@ -186,3 +189,41 @@ def test_a_sick_machine_is_shown_until_it_is_put_back(
     assert "set aside" not in command("hosts").stdout
     again = command("hosts", "put-back", "lab")
     assert (again.returncode, again.stdout) == (2, "")
+
+
+def test_a_kernel_of_a_machine_s_own_configuration(
+    command: Command, stock: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins.pin(known_hosts(stock), f"[127.0.0.1]:{server.address.port}", server.host_key)
+    refused = command("hosts", "kernel", "lab")
+    assert refused.returncode == 2
+    assert "host 'lab' lacks `config: machine`" in refused.stderr
+
+    stock.write_text(stock.read_text() + "    config: machine\n    trim: true\n")
+    own = MachineConfig("CONFIG_ARM64=y\nCONFIG_EXT4_FS=m\nCONFIG_XFS_FS=m\n", ("ext4",))
+    asked: list[object] = []
+
+    def read(shell: Shell, *, trim: bool) -> MachineConfig:
+        assert shell.run("echo it answers").stdout == "it answers\n"
+        asked.append(trim)
+        return own
+
+    def build(tree: object, **how: object) -> Kernel:
+        asked.extend((tree, how["machine"]))
+        here = stock.parent / "x"
+        return Kernel(
+            key="k", image=here, vmlinux=here, system_map=here, config=here, log=here,
+            build_dir=here, build_id="00", config_sha256="0", image_sha256="0", tree="one",
+            release="6.12-kvmharness-0123456789ab", incremental=False, seconds=61.5, steps=9,
+            modules=here / "modules.tar.gz",
+        )  # fmt: skip
+
+    monkeypatch.setattr(kernel_command.machine_config, "read", read)
+    monkeypatch.setattr(kernel_command.source, "resolve", lambda spec, deadline: spec)
+    monkeypatch.setattr(kernel_command, "build", build)
+    done = command("hosts", "kernel", "lab", "--source", "tree:somewhere")
+    assert done.returncode == 0
+    assert asked == [True, "tree:somewhere", own]
+    assert "3 settings, 2 of them modules, trimmed to 1 loaded" in done.stdout
+    assert "release   6.12-kvmharness-0123456789ab" in done.stdout
+    assert "modules.tar.gz" in done.stdout

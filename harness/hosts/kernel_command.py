@@ -35,7 +35,7 @@ def kernel(args: argparse.Namespace, console: Console) -> int:
     stock = inventory.load(args.inventory)
     host = stock.ssh(args.host)
     if host.config != "machine":
-        raise UsageError(f"host {args.host!r} has `config: {host.config}`")
+        raise UsageError(f"host {args.host!r} lacks `config: machine` in the inventory")
     progress = Progress(console)
     with progress.stage(f"configuration of {args.host}"):
         known = pins.load(pins.pins_path())
