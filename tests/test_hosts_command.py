@@ -15,9 +15,10 @@ from command import Ended
 from hosts_helpers import Server, make_key
 
 from harness import cli
-from harness.hosts import health_command, kernel_command, pins
+from harness.hosts import health_command, kernel_command, machine_config, pins
 from harness.hosts.health import Health
 from harness.hosts.protocols import Shell
+from harness.kernel import source
 from harness.kernel.build import Kernel
 from harness.kernel.machine import MachineConfig
 
@@ -218,8 +219,8 @@ def test_a_kernel_of_a_machine_s_own_configuration(
             modules=here / "modules.tar.gz",
         )  # fmt: skip
 
-    monkeypatch.setattr(kernel_command.machine_config, "read", read)
-    monkeypatch.setattr(kernel_command.source, "resolve", lambda spec, deadline: spec)
+    monkeypatch.setattr(machine_config, "read", read)
+    monkeypatch.setattr(source, "resolve", lambda spec, deadline: spec)
     monkeypatch.setattr(kernel_command, "build", build)
     done = command("hosts", "kernel", "lab", "--source", "tree:somewhere")
     assert done.returncode == 0

@@ -150,8 +150,8 @@ def _fill(
     wrapper.chmod(0o755)
     what = f"making {len(chosen)} objects again with line numbers"
     box = _sandbox(work, wrapper.parent, tree)
-    argv = build.tuxmake_argv(tree.digest, kernel.localversion)
-    done = sandbox.run(box, argv, deadline=deadline, what=what)
+    make = build.tuxmake_argv(tree.digest, kernel.localversion)
+    done = sandbox.run(box, make, deadline=deadline, what=what)
     if done.returncode != 0:
         raise InfraError(f"{what} failed (exit {done.returncode}): {done.tail(5)}")
     made = build.genuine(work, "vmlinux")
