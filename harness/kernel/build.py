@@ -300,6 +300,8 @@ def _configure(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -
         _put(stage, work, ".config", job.machine.text)
         if job.machine.loaded is not None:
             _put(stage, work, _LSMOD, job.machine.lsmod)
+            # localmodconfig asks for what is new in this source, and nobody is there to answer.
+            make("olddefconfig", {})
             make("localmodconfig", {"LSMOD": str(sandbox.BUILD / _LSMOD)})
         under = _read(work, ".config")
         _put(stage, work, ".config", merged(under, job.fragments.text, job.fragments.wishes))
