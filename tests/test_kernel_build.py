@@ -195,7 +195,7 @@ def test_a_kernel_of_a_machine_s_own_configuration(
     assert "CONFIG_KVM=y\n" in text and "CONFIG_NR_CPUS=4\n" in text
     assert "CONFIG_EXT4_FS=m\n" in text and "CONFIG_XFS_FS=m\n" not in text
     assert base.release == f"6.12.1-toy-kvmharness-{base.key[:12]}"
-    assert modules_of(base) == {f"{base.release}/kernel/EXT4_FS.ko"}
+    assert modules_of(base) == {f"{base.release}/config", f"{base.release}/kernel/EXT4_FS.ko"}
     assert base.build_dir is not None and not (base.build_dir / ".modules").exists()
 
     patched = built(tree, base, "ext4_fs")
@@ -205,7 +205,7 @@ def test_a_kernel_of_a_machine_s_own_configuration(
     assert built(tree, base, "ext4_fs") == patched.model_copy(update={"cached": True})
 
     whole = built(source, None)
-    assert len(modules_of(whole)) == 2 and whole.release != base.release
+    assert len(modules_of(whole)) == 3 and whole.release != base.release
 
     assert base.modules is not None
     base.modules.write_bytes(b"tampered")

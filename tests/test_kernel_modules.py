@@ -24,11 +24,14 @@ def top(tmp_path: Path) -> Path:
     (path / "kernel/fs/ext4.ko").write_bytes(b"\x7fELF")
     (path / "modules.order").write_text("kernel/fs/ext4.ko\n")
     (path / "build").symlink_to("/build")
+    (path / "config").write_text("what a series would have")
     return path
 
 
 def pack(tmp_path: Path, release: str = RELEASE, name: str = "out") -> Path:
-    modules.archive(tmp_path / "work", ".modules", release, END, tmp_path / name)
+    (tmp_path / "config").write_text("CONFIG_KVM=y\n")
+    work = tmp_path / "work"
+    modules.archive(work, ".modules", release, END, tmp_path / "config", tmp_path / name)
     return tmp_path / name
 
 
@@ -36,7 +39,9 @@ def test_files_and_nothing_of_who_made_them(tmp_path: Path, top: Path) -> None:
     first = pack(tmp_path).read_bytes()
     with tarfile.open(tmp_path / "out") as tar:
         members = tar.getmembers()
-    names = [f"{RELEASE}/kernel/fs/ext4.ko", f"{RELEASE}/modules.order"]
+        config = tar.extractfile(members[0])
+        assert config is not None and config.read() == b"CONFIG_KVM=y\n"
+    names = [f"{RELEASE}/{name}" for name in ("config", "kernel/fs/ext4.ko", "modules.order")]
     assert [member.name for member in members] == names
     assert {(m.mode, m.uid, m.gid, m.mtime, m.isreg()) for m in members} == {(0o644, 0, 0, 0, True)}
     os.utime(top / "modules.order", (1, 1))
@@ -85,6 +90,6 @@ def test_modules_that_lie_elsewhere(tmp_path: Path, top: Path) -> None:
 
 
 def test_too_much(tmp_path: Path, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "MAX_FILES", 1)
-    with pytest.raises(InfraError, match="more than 1 files"):
+    monkeypatch.setattr(modules, "MAX_FILES", 2)
+    with pytest.raises(InfraError, match="more than 2 files"):
         pack(tmp_path)

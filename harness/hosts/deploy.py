@@ -2,8 +2,8 @@
 """A kernel's modules, and an initramfs with those that its root needs, on a machine of the lab.
 
 The release is the harness's own (harness/kernel/modules.py), so nothing of an installed kernel is
-overwritten; /boot and the boot loader are not touched. clear() takes all of it away and asks
-nobody what was done: so it also finds what a run that was killed has left.
+overwritten, and the boot loader finds no other kernel than before. clear() takes all of it away
+and asks nobody what was done: so it also finds what a run that was killed has left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from harness.kernel.modules import LOCALVERSION, is_ours
 from harness.observe.text import run_script
 
 MODULES = "/lib/modules"
+# Here mkinitramfs looks whether a kernel can unpack what it makes, and gives up without.
+CONFIG = "/boot/config-"
 CLEAR_SECONDS = 120.0
 
 Maker = Literal["mkinitramfs", "dracut"]
@@ -29,10 +31,12 @@ Maker = Literal["mkinitramfs", "dracut"]
 # Programs of root's are in sbin, which the PATH of a shell over SSH may lack.
 _HEAD = "umask 022\nPATH=$PATH:/usr/sbin:/sbin\n"
 _WHICH = "for p in mkinitramfs dracut; do if command -v $p; then exit; fi; done"
+_OURS = f"*{LOCALVERSION}{'[0-9a-f]' * 12}"
 _CLEAR = f"""\
-for d in {MODULES}/*{LOCALVERSION}{"[0-9a-f]" * 12}; do
+for d in {MODULES}/{_OURS}; do
 	if [ -d "$d" ] && [ ! -L "$d" ]; then rm -rf -- "$d"; fi
-done"""
+done
+rm -f {CONFIG}{_OURS}"""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,15 @@ def steps(release: str, folder: str, maker: Maker | None) -> tuple[Step, ...]:
     ]
     if maker is not None:
         how = {
-            "mkinitramfs": f"mkinitramfs -o {made} {release}",
+            "mkinitramfs": (
+                f"trap 'rm -f {CONFIG}{release}' EXIT\n"
+                f"cp {here}/config {CONFIG}{release}\n"
+                f"mkinitramfs -o {made} {release}"
+            ),
             "dracut": f"dracut --force --kver {release} {made}",
         }
-        found.append(Step(maker, f"{how[maker]}\ntest -s {made}", f"rm -f {made}", 600))
+        undo = f"rm -f {made} {CONFIG}{release}"
+        found.append(Step(maker, f"{how[maker]}\ntest -s {made}", undo, 600))
     return tuple(found)
 
 

@@ -250,7 +250,9 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     final = cache.folder(job.store) / key
     has_modules = job.machine is not None
     if has_modules:
-        modules.archive(work, _MODULES, release, job.localversion, stage / modules.ARCHIVE)
+        modules.archive(
+            work, _MODULES, release, job.localversion, stage / "config", stage / modules.ARCHIVE
+        )
         cache.remove(work / _MODULES)
     keep = job.trusted or job.keep
     cache.remove(work / _OUTPUT) if keep else cache.remove(work)

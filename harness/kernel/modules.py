@@ -24,8 +24,10 @@ MAX_FILES = 20_000
 MAX_BYTES = 2 << 30
 _RELEASE = re.compile(rf"[0-9][0-9A-Za-z.+~-]{{0,40}}{LOCALVERSION}[0-9a-f]{{12}}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_+,@-][A-Za-z0-9_.+,@-]{0,127}", re.ASCII)
-# Links to folders of the controller.
-_LEFT_OUT = ("build", "source")
+# The configuration, where dracut looks for it as well (Debian has it in /boot).
+CONFIG = "config"
+# Links to folders of the controller; and the configuration is not the build's to give.
+_LEFT_OUT = ("build", "source", CONFIG)
 
 
 def is_ours(release: str) -> bool:
@@ -33,9 +35,12 @@ def is_ours(release: str) -> bool:
     return _RELEASE.fullmatch(release) is not None
 
 
-def archive(work: Path, installed: str, release: str, localversion: str, target: Path) -> None:
+def archive(
+    work: Path, installed: str, release: str, localversion: str, config: Path, target: Path
+) -> None:
     """Pack what `make modules_install` put below the folder `installed` of a build folder.
 
+    The kernel's configuration goes with them.
     The same modules give the same archive. InfraError if the release is not the one that was
     asked for, or there is anything but plain files.
     """
@@ -50,8 +55,9 @@ def archive(work: Path, installed: str, release: str, localversion: str, target:
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
-        for count, path in enumerate(_files(top, top), 1):
-            info = tarfile.TarInfo(f"{release}/{path.relative_to(top)}")
+        for count, path in enumerate((config, *_files(top, top)), 1):
+            name = CONFIG if path == config else path.relative_to(top)
+            info = tarfile.TarInfo(f"{release}/{name}")
             info.mode = 0o644
             with path.open("rb") as content:
                 info.size = path.stat().st_size
