@@ -128,8 +128,6 @@ class SshHost(SshServer):
     """At most from the jump into a test kernel to its SSH login."""
     back_seconds: Annotated[int, Field(ge=10, le=3600)] = 900
     """At most from a reset to an SSH login in the known-good kernel."""
-    config: Literal["machine", "harness"] = "machine"
-    """What its kernels are configured from: what its own one has, or allnoconfig."""
     config: Literal["harness", "machine"] = "harness"
     """What its kernels start from: allnoconfig, or the configuration that its own one has."""
     trim: bool = False

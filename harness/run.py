@@ -293,6 +293,12 @@ class Run:
         """
         hosts = {cell.host: stock.host(cell.host) for cell in cells}
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
+        for name, host in hosts.items():
+            if isinstance(host, SshHost) and host.config == "machine":
+                raise UsageError(
+                    f"{name} has `config: machine`, and no run boots such kernels yet: "
+                    "`kvm-harness hosts kernel` builds one (docs/machine-config.md)"
+                )
         drivers = {host.fragments if isinstance(host, SshHost) else () for host in hosts.values()}
         if len(drivers) > 1:
             raise UsageError(

@@ -35,8 +35,8 @@ BOOT_SECONDS = 60.0
 
 # The root file system of an initramfs tells df(1) nothing.
 MORE_INIT = "mkdir -p /var && mount -t tmpfs tmpfs /var"
-# Linux 6.12 leaves virtio devices at work across a kexec. Seen: a packet that came meanwhile was
-# written to where the next kernel's code lay by then. So the device goes before.
+# Linux 6.12 leaves virtio devices at work across a kexec: a packet that came meanwhile could be
+# written to where the next kernel's code lies by then. So the device goes before.
 KEXEC_FIRST = """\
 #!/bin/sh
 [ "$1" != -e ] || for device in /sys/bus/virtio/drivers/virtio_net/virtio*; do

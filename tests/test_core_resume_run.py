@@ -17,7 +17,7 @@ from rich.console import Console
 
 from harness import prepare, resume, runinput
 from harness import run as run_module
-from harness.errors import InfraError
+from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.kernel.apply import PatchedTree
 from harness.kernel.source import Source
@@ -247,3 +247,13 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
     assert "not used: lab1 (kind ssh: a run reboots it, so --host must name it)" in summary.notes
     assert len(case.ran) > 1
     assert not any(cell.host == "lab1" for cell in summary.cells)
+
+
+def test_a_configuration_that_no_run_boots_yet_is_refused(case: Case, tmp_path: Path) -> None:
+    lab = "hosts:\n  lab1:\n    kind: ssh\n    address: 127.0.0.1\n    port: 1\n    agent: true\n"
+    lab += "    kvm_modes: [vhe]\n    af: hardware\n    config: machine\n"
+    defaults = (PROJECT / "inventory.yaml").read_text().partition("hosts:")[0]
+    (tmp_path / "lab.yaml").write_text(defaults + lab)
+    case.cut_off({}, Options(inventory=tmp_path / "lab.yaml", base_only=True, hosts=("lab1",)))
+    with pytest.raises(UsageError, match=r"lab1 has `config: machine`"):
+        case.resumed()
