@@ -293,12 +293,6 @@ class Run:
         """
         hosts = {cell.host: stock.host(cell.host) for cell in cells}
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
-        for name, host in hosts.items():
-            if isinstance(host, SshHost) and host.config == "machine":
-                raise UsageError(
-                    f"{name} has `config: machine`, and no run boots such kernels yet: "
-                    "`kvm-harness hosts kernel` builds one (docs/machine-config.md)"
-                )
         drivers = {host.fragments if isinstance(host, SshHost) else () for host in hosts.values()}
         if len(drivers) > 1:
             raise UsageError(
@@ -614,6 +608,11 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
     for name in options.hosts:
         host = stock.host(name)
         if isinstance(host, SshHost):
+            if host.config == "machine":
+                raise UsageError(
+                    f"{name} has `config: machine`, and no run boots such kernels yet: "
+                    "`kvm-harness hosts kernel` builds one (docs/machine-config.md)"
+                )
             with progress.stage(f"looking at {name}"):
                 findings = examine(name, host)
             for one in findings:
