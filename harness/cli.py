@@ -44,6 +44,9 @@ from harness.report import command as report_command
 from harness.reproduce import command as reproduce
 from harness.run import Run
 from harness.runinput import InputChanged
+from harness.timing import CHECKS as TIMING_CHECKS
+from harness.timing import options as timing_options
+from harness.timing.options import TimingOptions
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
 
 PLAIN_WIDTH = 120
@@ -141,6 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_cost_options(count)
     count.set_defaults(command=_cost)
 
+    timing = commands.add_parser("time", help="measure what aging takes, on one machine")
+    _add_time_options(timing)
+    timing.set_defaults(command=_time)
+
     again = commands.add_parser("repeat", help="run a sound kernel's checks many times over")
     again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
     _add_run_options(again)
@@ -217,6 +224,32 @@ def _add_cost_options(parser: argparse.ArgumentParser) -> None:
     wrong.add_argument("-k", metavar="EXPRESSION", help="only mutants whose names match")
 
 
+def _add_time_options(parser: argparse.ArgumentParser) -> None:
+    _add_subject(parser.add_argument_group("what is timed"), alone=False)
+    where = parser.add_argument_group("where: one host in one mode of KVM")
+    _add_place(where)
+    _add_wait(where)
+    how = parser.add_argument_group("how")
+    default, most = timing_options.DEFAULT, timing_options.MOST
+    how.add_argument(
+        "--rounds",
+        type=int,
+        choices=range(1, most + 1),
+        default=default,
+        metavar="N",
+        help=f"boots of each kernel (default: {default}; {most} at most; fewer than "
+        f"{timing_options.ENOUGH} show nothing)",
+    )
+    how.add_argument(
+        "--no-aa",
+        action="store_true",
+        help="do not boot the base kernel twice in a round, which gives the noise floor",
+    )
+    how.add_argument("-k", metavar="EXPRESSION", help="only measurements whose names match")
+    how.add_argument("--seed", type=int, default=1, help="of the order of boots (default: 1)")
+    _add_output(parser.add_argument_group("output"))
+
+
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is tested")
     _add_subject(what)
@@ -232,13 +265,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     where = parser.add_argument_group("where")
     _add_where(where)
-    where.add_argument(
-        "--wait",
-        type=_positive,
-        default=0,
-        metavar="SECONDS",
-        help="for a machine that another has (default: none, the cell is an error)",
-    )
+    _add_wait(where)
     checks = parser.add_argument_group("which checks (as in pytest)")
     checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
     checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
@@ -265,7 +292,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     _add_output(parser.add_argument_group("output"))
 
 
-def _add_subject(what: _Group) -> None:
+def _add_subject(what: _Group, *, alone: bool = True) -> None:
     what.add_argument(
         "--series",
         action="append",
@@ -282,7 +309,9 @@ def _add_subject(what: _Group) -> None:
     what.add_argument(
         "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
     )
-    what.add_argument("--base-only", action="store_true", help="test the kernel without a series")
+    if alone:
+        words = "test the kernel without a series"
+        what.add_argument("--base-only", action="store_true", help=words)
     what.add_argument(
         "--allow-other-base",
         action="store_true",
@@ -291,6 +320,21 @@ def _add_subject(what: _Group) -> None:
 
 
 def _add_where(where: _Group) -> None:
+    _add_place(where)
+    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+
+
+def _add_wait(where: _Group) -> None:
+    where.add_argument(
+        "--wait",
+        type=_positive,
+        default=0,
+        metavar="SECONDS",
+        help="for a machine that another has (default: none, the cell is an error)",
+    )
+
+
+def _add_place(where: _Group) -> None:
     where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
     where.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host")
     where.add_argument(
@@ -300,7 +344,6 @@ def _add_where(where: _Group) -> None:
         choices=get_args(KvmMode),
         help="only this mode of KVM",
     )
-    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
 
 
 def _add_output(output: _Group) -> None:
@@ -438,6 +481,26 @@ def _cost(args: argparse.Namespace, console: Console) -> int:
         cost=how,
         junitxml=args.junitxml,
         jobs=args.jobs,
+        output=args.output,
+    )
+    return _execute(Run(options, Progress(console)), bisect=False)
+
+
+def _time(args: argparse.Namespace, console: Console) -> int:
+    options = Options(
+        inventory=args.inventory,
+        source=args.source,
+        series=tuple(args.series),
+        mbox=args.mbox,
+        hosts=tuple(args.host),
+        kvm_modes=tuple(args.mode),
+        allow_other_base=args.allow_other_base,
+        timing=TimingOptions(args.rounds, not args.no_aa),
+        checks=(TIMING_CHECKS,),
+        pytest_args=("-k", args.k) if args.k else (),
+        junitxml=args.junitxml,
+        seed=args.seed,
+        wait=args.wait,
         output=args.output,
     )
     return _execute(Run(options, Progress(console)), bisect=False)

@@ -475,6 +475,38 @@ class Guest:
     ) -> None:
         self.close()
 
+    def time_idle_again(self) -> int:
+        """Nanoseconds in which page_idle ages again the pages that idle_mark() aged."""
+        return self._timed("idle-again", ())[1]
+
+    def time_walk(self) -> int:
+        """Nanoseconds in which MGLRU makes a generation of the memcg that kvm-guest is in.
+
+        To read debugfs `lru_gen`, which says what the youngest generation is, is among them.
+        """
+        return self._timed("walk", ())[1]
+
+    def time_reclaim(self, pages: int) -> int:
+        """Nanoseconds in which so many pages of that memcg are reclaimed by memory.reclaim."""
+        return self._timed(f"reclaim {pages}", ())[1]
+
+    def time_touch(self, pages: Iterable[int], *, write: bool) -> int:
+        """Nanoseconds of a touch() by vCPU 0, to tell it of it among them."""
+        asked = frozenset(pages)
+        command = f"touch {_access(write)} 0 {format_ranges(asked)}"
+        reply, took = self._timed(command, ("vcpu", "pages", *EXITS))
+        same = (reply.number("vcpu"), reply.number("pages")) == (0, len(asked))
+        self._agree(reply, same, "not what was asked")
+        return took
+
+    def _timed(self, command: str, names: Sequence[str]) -> tuple[Reply, int]:
+        """The reply to a command, and what it took by the host's own clock, in nanoseconds."""
+        clock = ("clock", ("ns",))
+        first, reply, last = self._ask_all((clock, (command, names), clock))
+        took = last.number("ns") - first.number("ns")
+        self._agree(last, took >= 0, "the clock went back")
+        return reply, took
+
     def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
         reply = self._ask(command, ("vcpu", "pages", *EXITS))
         result = TouchReply(reply.number("vcpu"), reply.number("pages"), reply.exits())

@@ -9,6 +9,8 @@ from pathlib import Path
 from harness import prepare
 from harness.cost.options import CostOptions
 from harness.inventory import KvmMode
+from harness.timing import CHECKS as TIMING_CHECKS
+from harness.timing.options import TimingOptions
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Options:
     linux_guest: bool = False
     cost: CostOptions | None = None
     """None where nothing is counted."""
+    timing: TimingOptions | None = None
+    """None unless time is measured, and nothing else: then `checks` are those that do so."""
     checks: tuple[Path, ...] = ()
     pytest_args: tuple[str, ...] = ()
     junitxml: Path | None = None
@@ -65,7 +69,10 @@ class Options:
         parts = {
             "hosts": " ".join(self.hosts),
             "KVM modes": " ".join(self.kvm_modes),
-            "checks": " ".join([*self.pytest_args, *map(str, self.checks)]),
+            "checks": " ".join(
+                [*self.pytest_args, *(str(one) for one in self.checks if one != TIMING_CHECKS)]
+            ),
         }
         notes = [f"only some {name}: {text}" for name, text in parts.items() if text]
-        return [*notes, *(["only costs: no check ran"] if self.costs_only else [])]
+        notes += ["only costs: no check ran"] if self.costs_only else []
+        return [*notes, *(["only times: no other check ran"] if self.timing else [])]

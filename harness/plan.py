@@ -22,11 +22,13 @@ class PlannedCell:
     af_mode: AfMode
     variant: str = ""
     cmdline: tuple[str, ...] = ()
+    boot: str = ""
+    """Which boot it is, where the same is booted again and again (harness/timing/rounds.py)."""
 
     @property
     def id(self) -> str:
         """E.g. "n1-vhe-patched-sw-af": safe as a folder's name and the same in every run."""
-        parts = [self.host, self.kvm_mode, self.kernel, self.variant]
+        parts = [self.host, self.kvm_mode, self.kernel, self.variant, self.boot]
         return "-".join(part for part in parts if part)
 
     def record(self, outcome: Outcome = "error", reason: str = "") -> Cell:

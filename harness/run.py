@@ -54,6 +54,9 @@ from harness.runfolder import make_run_folder
 from harness.runinput import RunInput
 from harness.scheduler import run_cells
 from harness.selftests.build import Selftests
+from harness.timing import judge as timing
+from harness.timing.judge import Times
+from harness.timing.rounds import boots
 from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
@@ -121,6 +124,7 @@ class Run:
         self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
         self._series_checks: tuple[Check, ...] = ()
         self._costs = cost.Found()
+        self._times = Times()
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
         self._message_id = ""
@@ -256,6 +260,8 @@ class Run:
             base_only=options.base_only,
             cmdline=self._flavor.cmdline,
         )
+        if options.timing is not None:
+            cells = boots(cells, options.seed, options.timing)
         self._hosts = tuple(
             _host_record(name, stock)
             for name in dict.fromkeys(cell.host for cell in cells)
@@ -282,6 +288,8 @@ class Run:
             self._run_cells(stock, cells, prepared)
             self._decode(prepared)
         self._count(stock, cells, prepared, contract)
+        if options.timing is not None:
+            self._time(cells)
         return self._write("")
 
     # ---- before the cells -------------------------------------------------------------------
@@ -394,7 +402,9 @@ class Run:
         prepared: Prepared,
     ) -> None:
         hosts = [stock.host(cell.host) for cell in cells]
-        jobs = self._options.jobs or prepare.cells_at_once(hosts)
+        # Whatever else runs would be timed as well.
+        alone = 1 if self._options.timing else 0
+        jobs = alone or self._options.jobs or prepare.cells_at_once(hosts)
         self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
         total = len(self.specs)
         recorded = {cell.id for cell in self._cells}
@@ -508,6 +518,12 @@ class Run:
         skipped = cost.refusals(stock, options.hosts)
         self._costs = replace(found, checks=(*found.checks, *skipped))
 
+    def _time(self, cells: Sequence[PlannedCell]) -> None:
+        """What the boots of all rounds say together."""
+        settled, checks = self._judged()
+        found = {cell.id: timing.collect(cell, checks, self.folder) for cell in settled}
+        self._times = timing.judge(cells, found, emulated=self._emulated)
+
     # ---- the record -------------------------------------------------------------------------
 
     def _judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
@@ -520,7 +536,7 @@ class Run:
         if reason and found != "fail":
             found = "error"
         series = self._series
-        notes = tuple(self._notes)
+        notes = (*self._notes, *self._times.notes)
         if verdict.only_base_failed(cells):
             notes += ("only the base kernel failed: the series may be the repair",)
         if verdict.nothing_new(cells, checks):
@@ -549,7 +565,7 @@ class Run:
             hosts=self._hosts,
             cells=cells,
             checks=(*self._beside, *checks),
-            figures=self._costs.figures,
+            figures=(*self._costs.figures, *self._times.figures),
         )
         write_atomically(self.folder / resume.SUMMARY, summary)
         (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")

@@ -53,6 +53,14 @@ int command_flagged(struct vm *vm, char **words);
 /* idle.c */
 int command_idle_mark(struct vm *vm, char **words);
 int command_idle_read(struct vm *vm, char **words);
+int command_idle_again(struct vm *vm, char **words);
+
+/* memcg.c */
+int command_walk(struct vm *vm, char **words);
+int command_reclaim(struct vm *vm, char **words);
+
+/* clock.c */
+int command_clock(struct vm *vm, char **words);
 
 /* dirty.c */
 int command_flush(struct vm *vm, char **words);

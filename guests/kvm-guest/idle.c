@@ -172,6 +172,18 @@ int command_idle_mark(struct vm *vm, char **words)
 	return 0;
 }
 
+int command_idle_again(struct vm *vm, char **words)
+{
+	(void)vm;
+	(void)words;
+	if (!marked_pfns)
+		return reply_error("usage", "idle-again needs an idle-mark before it");
+	if (!transfer_all(true, NULL))
+		return reply_errno(BITMAP);
+	reply_ok("%s", "");
+	return 0;
+}
+
 /* 0 if each marked page is where it was, else -1 with the error as the reply. */
 static int check_in_place(const struct vm *vm)
 {

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From the values of all boots to figures, with notes on what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness import splatlog
+from harness.errors import InfraError
+from harness.figures.judge import Measured, figures
+from harness.plan import PlannedCell
+from harness.results import Cell, Check, Figure
+from harness.timing import conditions
+from harness.timing.conditions import Conditions
+from harness.timing.options import ENOUGH
+from harness.timing.rounds import Round, rounds
+from harness.timing.values import FILE, METRICS, UNIT, Values
+
+EMULATED = "emulated: time under QEMU says nothing of hardware"
+NOTE = "times were measured on an emulated host, for the test's sake: none of them is a result"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What one cell measured: a value for each metric, with the file that has its passes."""
+
+    cell: str
+    whole: bool
+    """Whether all of it was one boot that ended well."""
+    values: Mapping[str, float]
+    evidence: Mapping[str, str]
+    conditions: tuple[Conditions, ...] = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """All that a run learned of time."""
+
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def collect(cell: Cell, checks: Sequence[Check], run_folder: Path) -> Boot:
+    """What a cell's checks left in their evidence; InfraError for a file that is not ours."""
+    values: dict[str, float] = {}
+    evidence: dict[str, str] = {}
+    found: list[Conditions] = []
+    for path in (path for check in checks if check.cell == cell.id for path in check.evidence):
+        try:
+            text = (run_folder / path).read_text(encoding="utf-8")
+            if path.endswith(f"/{FILE}"):
+                medians = Values.model_validate_json(text).medians()
+                values |= medians
+                evidence |= dict.fromkeys(medians, path)
+            elif path.endswith(f"/{conditions.FILE}"):
+                found.append(Conditions.model_validate_json(text))
+        except (OSError, ValidationError) as exc:
+            raise InfraError(f"{path} is not what a cell writes: {exc}") from exc
+    cut = any((run_folder / "cells" / cell.id).glob(splatlog.CUT))
+    whole = cell.outcome not in ("fail", "error") and not cut
+    return Boot(cell.id, whole, values, evidence, tuple(found))
+
+
+def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: bool) -> Times:
+    """Figures of what was measured on both kernels, from the rounds that are whole.
+
+    A round is whole if each of its boots ended well and has a value of every metric. A round is
+    left out for all metrics, so that all rest on the same boots.
+    """
+    all_rounds = rounds(cells)
+    metrics = _metrics(all_rounds, boots)
+    whole = tuple(one for one in all_rounds if _is_whole(one, boots, metrics))
+    notes = list(_notes(all_rounds, whole, boots))
+    if not metrics:
+        return Times((), (*notes, "no time was measured on both kernels"))
+    found = figures([_measured(name, cells[0], whole, boots) for name in metrics])
+    if len(whole) < ENOUGH:
+        why = f"{len(whole)} whole rounds, and fewer than {ENOUGH} show nothing"
+        found = tuple(_no_result(one, why) for one in found)
+    if emulated:
+        found = tuple(_no_result(one, EMULATED) for one in found)
+        notes.append(NOTE)
+    return Times(found, tuple(notes))
+
+
+def _metrics(all_rounds: Sequence[Round], boots: Mapping[str, Boot]) -> tuple[str, ...]:
+    """Those that both kernels have somewhere: what no boot of one can do drops no round."""
+    base = {name for one in all_rounds for name in _values(boots, one.base)}
+    patched = {name for one in all_rounds for name in _values(boots, one.patched)}
+    return tuple(name for name in METRICS if name in base & patched)
+
+
+def _values(boots: Mapping[str, Boot], cell: str) -> Mapping[str, float]:
+    return boots[cell].values if cell in boots else {}
+
+
+def _is_whole(one: Round, boots: Mapping[str, Boot], metrics: Sequence[str]) -> bool:
+    return all(
+        cell in boots and boots[cell].whole and set(metrics) <= set(boots[cell].values)
+        for cell in one.cells
+    )
+
+
+def _measured(
+    metric: str, cell: PlannedCell, whole: Sequence[Round], boots: Mapping[str, Boot]
+) -> Measured:
+    def of(cells: Iterator[str]) -> tuple[float, ...]:
+        return tuple(boots[one].values[metric] for one in cells)
+
+    base = of(one.base for one in whole)
+    again = of(one.again for one in whole if one.again)
+    return Measured(
+        metric=metric,
+        what=METRICS[metric],
+        unit=UNIT,
+        host=cell.host,
+        kvm_mode=cell.kvm_mode,
+        af_mode=cell.af_mode,
+        base=base,
+        patched=of(one.patched for one in whole),
+        noise=(base, again) if again else None,
+        evidence=tuple(boots[id_].evidence[metric] for one in whole for id_ in one.cells),
+    )
+
+
+def _no_result(figure: Figure, why: str) -> Figure:
+    """The values stay, for whoever looks at how they were made; nothing is said of them."""
+    nothing = dict.fromkeys(("effect", "low", "high", "smallest", "floor"))
+    return figure.model_copy(update={**nothing, "verdict": "inconclusive", "reason": why})
+
+
+def _notes(
+    all_rounds: Sequence[Round], whole: Sequence[Round], boots: Mapping[str, Boot]
+) -> Iterator[str]:
+    dropped = [str(one.number) for one in all_rounds if one not in whole]
+    if dropped:
+        yield (
+            f"time: left out of {len(all_rounds)} rounds, since a boot of them ended badly or "
+            f"measured less than others: {', '.join(dropped)}"
+        )
+    for one in whole:
+        if names := _differing(one, boots):
+            yield f"time: the boots of round {one.number} differ in {', '.join(names)}"
+
+
+def _differing(one: Round, boots: Mapping[str, Boot]) -> list[str]:
+    found = [state.steady() for cell in one.cells for state in boots[cell].conditions]
+    return (
+        [name for name in found[0] if any(o[name] != found[0][name] for o in found)]
+        if found
+        else []
+    )

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What aging takes, and what waits for it: measured in the host, by the guest program's clock.
+
+A check makes one pass more than it keeps: the first meets cold caches. It fails only if what it
+measures does not happen; how long that takes is judged by nobody here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import mark_idle, populated
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.records import write_atomically
+from harness.timing import conditions
+from harness.timing.values import FILE, PAGES, RECLAIMED, WRITER_PAGES, Values
+
+PASSES = 5
+AGERS = 2
+VCPUS = 3
+# Rounds of a race: acts of a writer, whose mean and slowest are one pass.
+ACTS = 100
+SECONDS = 60.0
+ALL = range(PAGES)
+
+Keep = Callable[..., None]
+
+
+@pytest.fixture
+def keep(shell: Shell, claim: Claim) -> Iterator[Keep]:
+    """A function that keeps nanoseconds of all passes by metric, in conditions that are told."""
+
+    def kept(**passes: list[int]) -> None:
+        # The first warms up.
+        seconds = {
+            name.replace("_", "-"): tuple(one / 1e9 for one in times[1:])
+            for name, times in passes.items()
+        }
+        values = Values(passes=seconds)
+        write_atomically(claim.path(FILE), values)
+        claim.observe(", ".join(f"{name} {one:.6g} s" for name, one in values.medians().items()))
+
+    with conditions.fixed(shell) as found:
+        write_atomically(claim.path(conditions.FILE), found)
+        yield kept
+
+
+def test_time_page_idle(guest: Callable[..., Guest], keep: Keep) -> None:
+    """page_idle ages young pages; a vCPU then touches what is old."""
+    vm = populated(guest(pages=PAGES))
+    mark_idle(vm)
+    aging, reads, writes = [], [], []
+    for _ in range(PASSES + 1):
+        # Without an invalidation a cached translation hides that a page is touched.
+        vm.flush()
+        vm.touch(ALL, write=False)
+        aging.append(vm.time_idle_again())
+        # As guests do it: nobody invalidates for them.
+        reads.append(vm.time_touch(ALL, write=False))
+        vm.touch(ALL, write=True)
+        vm.time_idle_again()
+        writes.append(vm.time_touch(ALL, write=True))
+    keep(time_aging_page_idle=aging, time_read_aged=reads, time_write_aged=writes)
+
+
+def test_time_walk(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
+    """MGLRU makes generations of a guest's young pages."""
+    vm = guest(pages=PAGES)
+    with memcg_of(vm, shell):
+        populated(vm)
+        aging = []
+        for _ in range(PASSES + 1):
+            vm.flush()
+            vm.touch(ALL, write=False)
+            aging.append(vm.time_walk())
+        keep(time_aging_walk=aging)
+
+
+def test_time_writer(guest: Callable[..., Guest], rng: random.Random, keep: Keep) -> None:
+    """A thread takes pages from a guest while others age them."""
+    vm = guest(pages=WRITER_PAGES, vcpus=VCPUS, timeout=SECONDS)
+    mean, slowest = [], []
+    for _ in range(PASSES + 1):
+        seed = rng.randrange(1 << 31)
+        found = vm.race(seed, rounds=ACTS, agers=AGERS, ager="page-idle", opponent="dontneed")
+        assert found.acts, "the writer did nothing"
+        mean.append(1000 * found.acts_us // found.acts)
+        slowest.append(1000 * found.slowest_us)
+    keep(time_writer=mean, time_writer_slowest=slowest)
+
+
+def test_time_reclaim(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
+    """Pages of a guest that has just touched them all are reclaimed, to swap on zram."""
+    with zram_swap(shell):
+        vm = guest(pages=PAGES)
+        with memcg_of(vm, shell):
+            populated(vm)
+            times = []
+            for _ in range(PASSES + 1):
+                vm.flush()
+                vm.touch(ALL, write=True)
+                times.append(vm.time_reclaim(RECLAIMED))
+            keep(time_reclaim=times)
