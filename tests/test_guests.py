@@ -617,3 +617,42 @@ def test_churn_counts_its_vms() -> None:
     assert process.sent == ["churn 192"]
     with pytest.raises(InfraError, match="VMs"):
         guest.churn(192)
+
+
+def test_what_is_timed_is_one_exchange_by_the_clock_of_the_host() -> None:
+    guest, process = start(
+        "ok ns=1000;ok;ok ns=4500",
+        "ok ns=1;ok;ok ns=2",
+        "ok ns=1;ok;ok ns=2",
+        f"ok ns=100;ok vcpu=0 pages=2 {EXITS};ok ns=350",
+    )
+    took = [guest.time_idle_again(), guest.time_walk(), guest.time_reclaim(7)]
+    took.append(guest.time_touch({3, 4}, write=True))
+    assert took == [3500, 1, 1, 250]
+    assert process.sent == [
+        "clock;idle-again;clock",
+        "clock;walk;clock",
+        "clock;reclaim 7;clock",
+        "clock;touch write 0 3-4;clock",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("ok ns=2;ok;ok ns=1", "went back"),
+        ("ok ns=2;ok;ok", "fields"),
+        ("ok ns=2;ok;ok ns=x", "number"),
+        ("ok ns=2;error system memory.reclaim: Resource temporarily unavailable (errno 11)", "11"),
+    ],
+)
+def test_a_time_that_cannot_be_is_refused(answer: str, why: str) -> None:
+    guest, _ = start(answer)
+    with pytest.raises(InfraError, match=why):
+        guest.time_walk()
+
+
+def test_a_timed_touch_touches_what_was_asked() -> None:
+    guest, _ = start(f"ok ns=1;ok vcpu=0 pages=1 {EXITS};ok ns=2")
+    with pytest.raises(InfraError, match="not what was asked"):
+        guest.time_touch({3, 4}, write=False)

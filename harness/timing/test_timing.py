@@ -25,7 +25,7 @@ PASSES = 5
 AGERS = 2
 VCPUS = 3
 # Rounds of a race: acts of a writer, whose mean and slowest are one pass.
-ACTS = 100
+ACTS = 30
 SECONDS = 60.0
 ALL = range(PAGES)
 

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From what cells left to figures: which rounds count, and what is not called a result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from harness.errors import InfraError
+from harness.plan import PlannedCell
+from harness.results import Cell, Check, Outcome
+from harness.timing.conditions import Conditions
+from harness.timing.judge import EMULATED, NOTE, Boot, collect, judge
+from harness.timing.options import TimingOptions
+from harness.timing.rounds import boots
+from harness.timing.values import METRICS, Values
+
+WALK, WRITER = "time-aging-walk", "time-writer"
+PAIR = (
+    PlannedCell("n1", "base", "vhe", "hardware"),
+    PlannedCell("n1", "patched", "vhe", "hardware"),
+)
+STATE = Conditions(
+    governors={"0": "performance"},
+    khz={"0": "2400000"},
+    min_khz={"0": "600000"},
+    max_khz={"0": "3000000"},
+    isolation=("isolcpus=1",),
+    online="0-1",
+    smt="",
+    loadavg="0.00 0.01 0.00 1/70 123",
+    thp="always [madvise] never",
+    lru_gen="0x0007",
+)
+
+
+def measured(
+    number: int, slower: float = 1.5, *, aa: bool = True
+) -> tuple[tuple[PlannedCell, ...], dict[str, Boot]]:
+    """So many rounds in which the patched kernel's walk takes `slower` times as long."""
+    cells = boots(PAIR, 1, TimingOptions(number, aa))
+    rng = random.Random(1)
+    found = {}
+    for cell in cells:
+        factor = slower if cell.kernel == "patched" else 1.0
+        values = {WALK: factor * rng.uniform(0.99, 1.01), WRITER: rng.uniform(0.99, 1.01)}
+        files = dict.fromkeys(values, f"cells/{cell.id}/check/values.json")
+        found[cell.id] = Boot(cell.id, True, values, files, (STATE,))
+    return cells, found
+
+
+def without(boot: Boot, **changes: object) -> Boot:
+    return Boot(**{**vars(boot), **changes})
+
+
+def test_a_slower_kernel_is_worse_and_the_floor_is_told() -> None:
+    cells, found = measured(10)
+    times = judge(cells, found, emulated=False)
+    walk, writer = times.figures
+    assert (walk.metric, walk.unit, walk.verdict) == (WALK, "s", "worse")
+    assert walk.effect == pytest.approx(0.5, abs=0.05)
+    assert walk.floor is not None
+    assert walk.floor < 0.02
+    assert len(walk.base) == len(walk.patched) == 10
+    assert len(walk.evidence) == 30
+    assert writer.verdict != "worse"
+    assert times.notes == ()
+
+
+def test_without_a_second_base_there_is_no_floor() -> None:
+    cells, found = measured(10, aa=False)
+    assert judge(cells, found, emulated=False).figures[0].floor is None
+
+
+def test_no_time_on_an_emulated_host_is_a_result() -> None:
+    cells, found = measured(10)
+    times = judge(cells, found, emulated=True)
+    assert {one.verdict for one in times.figures} == {"inconclusive"}
+    assert {one.reason for one in times.figures} == {EMULATED}
+    assert {one.effect for one in times.figures} == {None}
+    assert times.figures[0].base
+    assert NOTE in times.notes
+
+
+@pytest.mark.parametrize(
+    "changes", [{"whole": False}, {"values": {WALK: 1.0}}], ids=["ended badly", "a metric less"]
+)
+def test_a_round_is_left_out_for_all_metrics(changes: Mapping[str, object]) -> None:
+    cells, found = measured(10)
+    found["n1-vhe-base-r03-again"] = without(found["n1-vhe-base-r03-again"], **changes)
+    times = judge(cells, found, emulated=False)
+    assert {len(one.base) for one in times.figures} == {9}
+    gone = found["n1-vhe-base-r03"].values[WALK]
+    assert gone not in times.figures[0].base
+    assert times.notes == (
+        "time: left out of 10 rounds, since a boot of them ended badly or measured less than "
+        "others: 3",
+    )
+
+
+def test_a_boot_that_never_came_takes_its_round_with_it() -> None:
+    cells, found = measured(8)
+    del found["n1-vhe-patched-r08"]
+    assert {len(one.base) for one in judge(cells, found, emulated=False).figures} == {7}
+
+
+def test_few_rounds_show_nothing() -> None:
+    cells, found = measured(6)
+    found["n1-vhe-patched-r01"] = without(found["n1-vhe-patched-r01"], whole=False)
+    walk, _ = judge(cells, found, emulated=False).figures
+    assert walk.verdict == "inconclusive"
+    assert walk.reason == "5 whole rounds, and fewer than 6 show nothing"
+
+
+def test_what_one_kernel_cannot_do_drops_no_round() -> None:
+    cells, found = measured(10)
+    for name in [one for one in found if "patched" in one]:
+        found[name] = without(found[name], values={WRITER: 1.0})
+    (writer,) = judge(cells, found, emulated=False).figures
+    assert (writer.metric, len(writer.base)) == (WRITER, 10)
+
+
+def test_nothing_was_measured() -> None:
+    cells, _ = measured(2)
+    times = judge(cells, {}, emulated=True)
+    assert times.figures == ()
+    assert times.notes[-1] == "no time was measured on both kernels"
+
+
+def test_conditions_that_differ_are_told_and_load_is_none_of_them() -> None:
+    cells, found = measured(6)
+    other = STATE.model_copy(update={"governors": {"0": "schedutil"}, "loadavg": "9"})
+    found["n1-vhe-base-r02"] = without(found["n1-vhe-base-r02"], conditions=(STATE, other))
+    loaded = STATE.model_copy(update={"loadavg": "9", "khz": {"0": "1"}})
+    found["n1-vhe-base-r03"] = without(found["n1-vhe-base-r03"], conditions=(loaded,))
+    assert judge(cells, found, emulated=False).notes == (
+        "time: the boots of round 2 differ in governors",
+    )
+
+
+def cell_of(folder: Path, text: str, outcome: Outcome = "pass") -> tuple[Cell, Check]:
+    planned = boots(PAIR, 1, TimingOptions(1))[0]
+    cell = planned.record(outcome)
+    place = folder / "cells" / cell.id / "test_time_walk"
+    place.mkdir(parents=True)
+    (place / "values.json").write_text(text)
+    (place / "conditions.json").write_text(STATE.model_dump_json())
+    names = ("conditions.json", "values.json")
+    evidence = tuple(f"cells/{cell.id}/test_time_walk/{name}" for name in names)
+    check = Check(
+        cell=cell.id,
+        name="test_time_walk",
+        outcome="pass",
+        expected="",
+        observed="",
+        evidence=evidence,
+    )
+    return cell, check
+
+
+def test_a_value_is_the_median_of_a_boot(tmp_path: Path) -> None:
+    cell, check = cell_of(tmp_path, Values(passes={WALK: (3.0, 1.0, 2.0)}).model_dump_json())
+    other = check.model_copy(update={"cell": "another", "evidence": ("not/there/values.json",)})
+    boot = collect(cell, [check, other], tmp_path)
+    assert boot.values == {WALK: 2.0}
+    assert boot.evidence[WALK].endswith("/test_time_walk/values.json")
+    assert (boot.whole, boot.conditions) == (True, (STATE,))
+
+
+@pytest.mark.parametrize("outcome", ["fail", "error"])
+def test_a_boot_that_ended_badly_is_not_whole(tmp_path: Path, outcome: Outcome) -> None:
+    cell, check = cell_of(tmp_path, '{"passes": {}}', outcome)
+    assert not collect(cell, [check], tmp_path).whole
+
+
+def test_a_cell_that_was_cut_off_by_a_kill_is_more_than_one_boot(tmp_path: Path) -> None:
+    cell, check = cell_of(tmp_path, '{"passes": {}}')
+    (tmp_path / "cells" / cell.id / "cut-1").mkdir()
+    assert not collect(cell, [check], tmp_path).whole
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"passes": {"x": [NaN]}}', '{"passes": {}, "y": 1}'])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
+    cell, check = cell_of(tmp_path, text)
+    with pytest.raises(InfraError, match=r"values\.json is not what a cell writes"):
+        collect(cell, [check], tmp_path)
+
+
+def test_metrics_have_names_that_reports_can_show() -> None:
+    assert all(name.replace("-", "").isalnum() for name in METRICS)
