@@ -33,6 +33,7 @@ from harness.hosts.image import HostImage
 from harness.hosts.preflight import quiet, require_af, require_cpus, require_vmm
 from harness.hosts.protocols import Boot, BootedHost, Shell
 from harness.hosts.recorder import Journal, RecordedShell
+from harness.hosts.ssh import PUT_SECONDS
 from harness.inventory import Host
 from harness.observe import af, collect
 from harness.plan import PlannedCell
@@ -133,6 +134,7 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         programs=spec.programs,
         folder=spec.folder,
         run=spec.run_folder.name,
+        longest=max(spec.check_seconds, PUT_SECONDS * spec.slowdown),
         wait=spec.wait_seconds,
         seconds=spec.boot_seconds,
         slowdown=spec.slowdown,

@@ -10,13 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_machine import BACK, GOOD, TEST, FakeShell, Power, World
+from fake_machine import machine as machine_of
 from local_shell import LocalShell
 
 from harness.errors import InfraError
-from harness.hosts import tenancy
+from harness.hosts import recovery, tenancy
 from harness.hosts.kexec import _Trip
 from harness.hosts.lease import Place
-from harness.hosts.leasing import LEASE_SECONDS, Busy, look, take
+from harness.hosts.leasing import LEASE_SECONDS, Busy, Held, look, take
 from harness.hosts.machine import Running
 
 SHELL = LocalShell()
@@ -52,6 +54,35 @@ def test_it_is_taken_kept_through_a_boot_and_given_back(place: Place) -> None:
             take(SHELL, "run-2", place=place)
     assert look(SHELL, place).left == 0
     assert said == ["lease taken", "lease given back"]
+
+
+def test_a_hang_that_is_noticed_late_still_ends_in_a_reset(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that hangs answers no renewal, so the lease outlasts the longest check."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    now = [1000.0]
+    held = Held(
+        take(SHELL, "run-1", place=place)._lease,
+        1000.0 + LEASE_SECONDS,
+        place,
+        None,
+        lambda: now[0],
+    )
+    monkeypatch.setattr(FakeShell, "other", lambda _, command: SHELL.run(command))
+    world = World([TEST, BACK])
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    lab = machine_of(world)
+    ours = tenancy.Tenancy(lab, held)
+    ours.hold(200)
+    with ours.away(SHELL, 10):
+        pass
+    now[0] += 180
+    assert recovery.bring_back(lab, ours, GOOD, answers=False) == BACK
+    assert "reset" in world.done
+    assert look(SHELL, place).left <= LEASE_SECONDS, "as usual again, once it is home"
+    ours.end()
 
 
 def test_it_is_given_back_after_an_error(place: Place) -> None:

@@ -33,7 +33,7 @@ from harness.hosts.console_command import Recording, recording
 from harness.hosts.examine import say_until_seen
 from harness.hosts.health import Health
 from harness.hosts.leasing import LeaseLost
-from harness.hosts.machine import MARK, Machine, NotBooted, Running, running
+from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running, running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
 from harness.hosts.recovery import NotBack, bring_back
@@ -183,7 +183,8 @@ def _there(
             machine.say("copying the kernel")
             _load(shell, machine.host, wanted, _cmdline(trip, wanted, before.cpus))
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
-            with ours.away(shell, wanted.seconds):
+            ours.hold(_unnoticed(wanted), wanted.slowdown)
+            with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
                 started = time.monotonic()
                 trip.jumped = True
                 shell.run(JUMP)
@@ -211,6 +212,11 @@ def _there(
         stack.enter_context(watchdog.fed(there))
         userspace.prepare(there, wanted.programs)
         yield LabHost(console, WatchedShell(there, again), seconds)
+
+
+def _unnoticed(wanted: Boot) -> float:
+    """Seconds for which the kernel may have hung before the machine is brought home for it."""
+    return wanted.longest + (2 * LONGEST_SECONDS + AGAIN_SECONDS) * wanted.slowdown
 
 
 def _cmdline(trip: _Trip, wanted: Boot, cpus: int) -> str:

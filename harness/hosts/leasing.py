@@ -171,10 +171,13 @@ class Held:
         self,
         connect: Callable[[Deadline], AbstractContextManager[Shell]],
         every: float = RENEW_SECONDS,
+        *,
+        seconds: int = LEASE_SECONDS,
+        within: float = TRY_SECONDS,
     ) -> Iterator[None]:
-        """Renew it from a thread while the body runs.
+        """Renew it from a thread while the body runs, for `seconds` each time.
 
-        `connect` opens a shell, all of whose waits end with the deadline, and closes it: that of
+        `connect` opens a shell, all of whose waits end `within` seconds, and closes it: that of
         the last time may be cut by now. A renewal that fails is tried again; whether the machine
         is still ours says check(). At the end of the body one that has begun is waited for.
         """
@@ -182,10 +185,10 @@ class Held:
 
         def keep() -> None:
             while self._lost is None and not stop.wait(every):
-                deadline = Deadline(TRY_SECONDS)
+                deadline = Deadline(within)
                 try:
                     with contextlib.suppress(InfraError), connect(deadline) as shell:
-                        self.renew(shell, deadline=deadline)
+                        self.renew(shell, seconds, deadline)
                 except Exception as exc:
                     self._broken = exc
                     return

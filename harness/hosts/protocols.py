@@ -103,6 +103,8 @@ class Boot:
     """The run's name, for people who share the host."""
     seconds: float
     """At most from the kernel's start to its SSH login."""
+    longest: float = 0.0
+    """Seconds that one check on it may take: a hang may go unnoticed for so long."""
     wait: float = 0.0
     """Seconds for a host that another has."""
     slowdown: float = 1.0

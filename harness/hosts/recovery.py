@@ -52,6 +52,7 @@ def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool)
                 ours.away(None, seconds),
                 machine.booted(back, Deadline(seconds)) as (shell, seen),
             ):
+                ours.hold(0)
                 ours.renew(shell)
                 machine.say(f"runs {seen.release}, boot {seen.boot_id}")
                 return seen

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts.leasing import LEASE_SECONDS, Held, look, owner, take
+from harness.hosts.lease import LONGEST
+from harness.hosts.leasing import LEASE_SECONDS, TRY_SECONDS, Held, look, owner, take
 from harness.hosts.machine import Machine
 from harness.hosts.protocols import Shell
 from harness.hosts.route import CONTACT_SECONDS
@@ -24,11 +25,19 @@ class Tenancy:
         self._machine = machine
         self._held = held
         self._renewal = contextlib.ExitStack()
+        self._longer, self._slowdown = 0.0, 1.0
         self._renew_on()
 
     def check(self) -> None:
         """Raise LeaseLost unless the machine is still ours: ask before whatever changes it."""
         self._held.check()
+
+    def hold(self, longer: float, slowdown: float = 1.0) -> None:
+        """Make each renewal from the next away() on last for `longer` seconds more than usual.
+
+        A kernel that hangs answers no renewal: the machine must still be ours once that is known.
+        """
+        self._longer, self._slowdown = longer, slowdown
 
     def renew(self, shell: Shell, seconds: float = 0.0) -> None:
         """Hold the machine for `seconds` more than usual from now on; LeaseLost if we have lost it.
@@ -37,7 +46,7 @@ class Tenancy:
         """
         for left in reversed(range(TRIES)):
             try:
-                return self._held.renew(shell, round(seconds) + LEASE_SECONDS)
+                return self._held.renew(shell, self._seconds(seconds))
             except InfraError:
                 if not left or self._lost():
                     raise
@@ -69,7 +78,16 @@ class Tenancy:
             self._machine.say("lease given back")
 
     def _renew_on(self) -> None:
-        self._renewal.enter_context(self._held.renewing(self._machine.shell))
+        self._renewal.enter_context(
+            self._held.renewing(
+                self._machine.shell,
+                seconds=self._seconds(),
+                within=TRY_SECONDS * self._slowdown,
+            )
+        )
+
+    def _seconds(self, more: float = 0.0) -> int:
+        return min(LONGEST, round(max(more, self._longer)) + LEASE_SECONDS)
 
     def _lost(self) -> bool:
         try:
