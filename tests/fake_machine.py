@@ -11,6 +11,7 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import _ASK, Machine, Running
 from harness.hosts.power import CommandPower
 from harness.hosts.protocols import Result
@@ -30,14 +31,21 @@ class World:
     """The first is running; each order takes it to the next."""
     done: list[str] = field(default_factory=list)
     """Orders, and what was said of them."""
+    cut: bool = False
+    """Whether a reboot takes the connection away before it is answered."""
 
     def order(self, what: str) -> None:
         self.done.append(what)
         if len(self.boots) > 1:
             self.boots.pop(0)
 
+    def looked(self) -> None:
+        """It was, in vain; for monkeypatch."""
+
 
 class FakeShell(UnaskedShell):
+    connected = True
+
     def __init__(self, world: World) -> None:
         self.world = world
 
@@ -47,6 +55,9 @@ class FakeShell(UnaskedShell):
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         if command == REBOOT:
             self.world.order("reboot")
+            if self.world.cut:
+                self.connected = False
+                raise InfraError("the connection ended")
             return Result(command, 0, "", "")
         if command != _ASK:
             return self.other(command)
@@ -65,6 +76,7 @@ class FakeMachine(Machine):
     @contextlib.contextmanager
     def shell(self, *_: object, **__: object) -> Iterator[FakeShell]:  # type: ignore[override]
         if self.world.boots[0] is None:
+            self.world.looked()
             raise InfraError("no answer")
         yield FakeShell(self.world)
 
@@ -75,6 +87,8 @@ class Ours:
     def __init__(self, lost: InfraError | None = None) -> None:
         self.lost = lost
         self.renewed = 0
+        self.lost_at = 0
+        """The renewal that finds out, if not 0."""
 
     def check(self) -> None:
         if self.lost is not None:
@@ -85,6 +99,8 @@ class Ours:
 
     def renew(self, shell: object, seconds: float = 0.0) -> None:
         self.renewed += 1
+        if self.renewed == self.lost_at:
+            raise LeaseLost("it is x's")
 
     @contextlib.contextmanager
     def away(self, shell: object, seconds: float) -> Iterator[None]:

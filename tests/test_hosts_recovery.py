@@ -63,6 +63,22 @@ def test_a_reboot_that_does_not_happen_is_followed_by_a_reset(
     assert [word for word in world.done if word in ("reboot", "reset")] == ["reboot", "reset"]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_without_a_power_switch_it_is_waited_for(
+    answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it was asked to reboot in vain before, or was not worth asking."""
+    world = World([None, None, BACK])
+    monkeypatch.setattr(World, "looked", lambda self: self.order("looked"))
+    assert go(world, monkeypatch, answers=answers, power=False) == BACK
+
+
+def test_a_reboot_that_cuts_the_connection_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([TEST, BACK], cut=True)
+    assert go(world, monkeypatch, answers=True) == BACK
+    assert "reset" not in world.done
+
+
 def test_one_that_is_back_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World([BACK])
     assert go(world, monkeypatch, answers=True, power=False) == BACK
@@ -82,6 +98,15 @@ def test_a_machine_that_is_anothers_is_not_touched(monkeypatch: pytest.MonkeyPat
     with pytest.raises(LeaseLost):
         go(world, monkeypatch, answers=True, ours=Ours(LeaseLost("it is x's")))
     assert world.done == []
+
+
+def test_nor_is_one_whose_loss_is_seen_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in (1, 2):
+        world, ours = World([TEST, BACK, BACK]), Ours()
+        ours.lost_at = at
+        with pytest.raises(LeaseLost):
+            go(world, monkeypatch, answers=True, ours=ours)
+        assert "reset" not in world.done
 
 
 # ---- the rehearsal ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Machine, Running, running
 from harness.hosts.power import CommandPower
 from harness.hosts.route import CONTACT_SECONDS
@@ -35,9 +36,9 @@ def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool)
     """Start the machine from its firmware, and wait for a kernel in another boot than `left`.
 
     `answers` says whether its kernel is worth asking; else, or if that does not help, its power
-    switch is. Without one there is panic= and a watchdog to hope for. Raises NotBack.
+    switch is. Without one there is panic= and a watchdog to hope for. Raises NotBack, and LeaseLost
+    as soon as the machine is another's.
     """
-    ours.check()
     seconds = machine.host.back_seconds
     tried = []
 
@@ -45,6 +46,7 @@ def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool)
         return not seen.cell and seen.boot_id != left.boot_id
 
     for what, order in _ways(machine, ours, answers):
+        ours.check()
         try:
             order(back)
             machine.say(f"{what} ordered")
@@ -56,6 +58,8 @@ def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool)
                 ours.renew(shell)
                 machine.say(f"runs {seen.release}, boot {seen.boot_id}")
                 return seen
+        except LeaseLost:
+            raise
         except InfraError as exc:
             tried.append(f"{what}: {exc}")
             machine.say(tried[-1])
@@ -75,7 +79,12 @@ def _ways(machine: Machine, ours: Tenancy, answers: bool) -> list[tuple[str, Ord
         with machine.shell(deadline) as shell:
             if not back(running(shell, deadline)):
                 ours.renew(shell, machine.host.back_seconds)
-                shell.run(REBOOT, deadline)
+                try:
+                    shell.run(REBOOT, deadline)
+                except InfraError:
+                    # The connection may go before the answer comes.
+                    if shell.connected:
+                        raise
 
     def reset(_: object) -> None:
         if power is not None:
@@ -87,4 +96,4 @@ def _ways(machine: Machine, ours: Tenancy, answers: bool) -> list[tuple[str, Ord
     ways: list[tuple[str, Order]] = [("reboot", reboot)] if answers else []
     if power is not None:
         return [*ways, ("reset", reset)]
-    return ways or [("no power switch, so panic= or a watchdog", wait)]
+    return [*ways, ("no power switch, so panic= or a watchdog", wait)]
