@@ -124,6 +124,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     with tenant(machine, wanted.run, wanted.wait) as ours:
         good = _home(machine, ours)
         with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            ours.check()
             userspace.clear(shell)
             before = gate.admit(name, shell)
             crashes = pstore.names(shell)
@@ -131,7 +132,11 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
         with (
             _taped(host, wanted.folder) as tape,
             _and_back(
-                machine, ours, trip, tape, lambda: _tidy(machine, trip, wanted, before, crashes)
+                machine,
+                ours,
+                trip,
+                tape,
+                lambda: _tidy(machine, ours, trip, wanted, before, crashes),
             ),
         ):
             yield from _there(machine, ours, trip, tape, wanted, before)
@@ -181,7 +186,7 @@ def _there(
                 with Console(wanted.folder / BEFORE, tape.ended) as console:
                     say_until_seen(shell, console, secrets.token_hex(8))
             machine.say("copying the kernel")
-            _load(shell, machine.host, wanted, _cmdline(trip, wanted, before.cpus))
+            _load(shell, ours, machine.host, wanted, _cmdline(trip, wanted, before.cpus))
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
             ours.hold(_unnoticed(wanted), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
@@ -225,10 +230,12 @@ def _cmdline(trip: _Trip, wanted: Boot, cpus: int) -> str:
     return bootargs.of_machine(trip.good.cmdline, ours)
 
 
-def _load(shell: Shell, host: SshHost, wanted: Boot, cmdline: str) -> None:
+def _load(shell: Shell, ours: Tenancy, host: SshHost, wanted: Boot, cmdline: str) -> None:
     """Have the running kernel keep the other one ready."""
     shell.run(f"mkdir -p {PROGRAMS}")
     shell.put(wanted.kernel, IMAGE)
+    # The copy may have taken minutes.
+    ours.check()
     initrd = f" --initrd={shlex.quote(host.initrd)}" if host.initrd else ""
     # -a: by kexec_file_load(2) if the kernel has it, else by kexec_load(2).
     shell.run(
@@ -320,10 +327,19 @@ def _both(failure: BaseException | None, then: InfraError) -> BaseException:
 
 
 def _tidy(
-    machine: Machine, trip: _Trip, wanted: Boot, before: Health, crashes: frozenset[str]
+    machine: Machine,
+    ours: Tenancy,
+    trip: _Trip,
+    wanted: Boot,
+    before: Health,
+    crashes: frozenset[str],
 ) -> None:
-    """Leave the machine as it was; what a crash has left, and what is not as it was, is kept."""
+    """Leave the machine as it was; what a crash has left, and what is not as it was, is kept.
+
+    LeaseLost if it is another's: then what is there is theirs.
+    """
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        ours.check()
         if not trip.jumped:
             shell.run("kexec -u", check=False)
         userspace.clear(shell)
