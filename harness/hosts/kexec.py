@@ -129,6 +129,10 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
             before = gate.admit(name, shell)
             crashes = pstore.names(shell)
         trip = _Trip(rehearse(machine, ours, good))
+
+        def tidy() -> None:
+            _tidy(machine, ours, trip, wanted, before, crashes)
+
         with (
             _taped(host, wanted.folder) as tape,
             _and_back(
