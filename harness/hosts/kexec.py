@@ -344,8 +344,6 @@ def _tidy(
     """
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
         ours.check()
-        if not trip.jumped:
-            shell.run("kexec -u", check=False)
         userspace.clear(shell)
         pstore.collect(shell, crashes, wanted.folder / PSTORE)
         left = gate.dismiss(machine.name, shell, before)

@@ -26,6 +26,8 @@ _CONTROLLER = """\
 grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
 	echo +memory > /sys/fs/cgroup/cgroup.subtree_control"""
 
+_UNLOAD = "! grep -qsx 1 /sys/kernel/kexec_loaded || kexec -u"
+
 
 def prepare(shell: Shell, programs: dict[str, Path]) -> None:
     """Mount what is read, and put the programs where they are expected; InfraError says what fails.
@@ -40,8 +42,11 @@ def prepare(shell: Shell, programs: dict[str, Path]) -> None:
 
 
 def clear(shell: Shell) -> None:
-    """Remove what a cell has put on the machine, this one or one before that was killed."""
-    shell.run(f"rm -rf {PROGRAMS}")
+    """Remove what a cell has put on the machine, this one or one before that was killed.
+
+    A kernel that is loaded goes too: the owner's next reboot would end in it (systemctl(1)).
+    """
+    shell.run(f"rm -rf {PROGRAMS}\n{_UNLOAD}")
 
 
 def _mount(kind: str, place: str) -> str:
