@@ -441,6 +441,7 @@ class Run:
                 jobs=jobs,
                 finished=finished,
                 tick=tick,
+                say=self._progress.say,
                 seen_boot_ids=seen,
                 # A cell that outlives this process by a moment keeps others out for that long.
                 pass_fds=(self._lock,),

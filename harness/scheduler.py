@@ -36,13 +36,15 @@ def run_cells(
     jobs: int,
     finished: Callable[[CellSpec, Cell, tuple[Check, ...]], None],
     tick: Callable[[Sequence[str]], None],
+    say: Callable[[str], None],
     seen_boot_ids: frozenset[str] = frozenset(),
     pass_fds: tuple[int, ...] = (),
 ) -> None:
     """Run every cell, `jobs` at a time and in order; a cell gets as long as its spec says.
 
     `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
-    by Ctrl-C say, ends every process that is still there. `seen_boot_ids` are of boots before.
+    by Ctrl-C say, ends every process that is still there; for a machine of the lab that takes until
+    it is home, which `say` is told. `seen_boot_ids` are of boots before.
     Each cell holds the descriptors `pass_fds` for as long as it lives.
     """
     waiting = list(specs)
@@ -55,8 +57,9 @@ def run_cells(
                 seen = {"seen_boot_ids": frozenset(boot_ids)}
                 running.append(_start(spec.model_copy(update=seen), pass_fds))
             for cell in [c for c in running if _over(c)]:
-                running.remove(cell)
+                # Until it has ended it is among those that are told to.
                 record, checks = _result(cell)
+                running.remove(cell)
                 boot_ids.add(record.boot_id)
                 finished(cell.spec, record, checks)
             tick([cell.spec.cell.id for cell in running])
@@ -66,8 +69,22 @@ def run_cells(
         for cell in running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(cell.process.pid, signal.SIGTERM)
+            if cell.spec.host.kind == "ssh":
+                seconds = cell.spec.end_seconds
+                say(f"bringing {cell.spec.cell.host} home, up to {seconds:.0f} s")
         for cell in running:
-            proc.end(cell.process, grace=cell.spec.end_seconds)
+            _end(cell, say)
+
+
+def _end(cell: _Running, say: Callable[[str], None]) -> None:
+    """End a cell's process. Another Ctrl-C leaves no machine of the lab behind, a third one may."""
+    if cell.spec.host.kind == "ssh":
+        try:
+            return proc.end(cell.process, grace=cell.spec.end_seconds)
+        except KeyboardInterrupt:
+            host = cell.spec.cell.host
+            say(f"{host} is not home yet; Ctrl-C once more leaves it with whatever it runs")
+    return proc.end(cell.process, grace=cell.spec.end_seconds)
 
 
 def _next(waiting: Sequence[CellSpec], running: Sequence[_Running]) -> CellSpec | None:

@@ -115,7 +115,7 @@ def test_a_run_is_at_work_until_its_cells_are_gone(
         "spec.cell.host, spec.host = 'n1', N(kind='qemu')\n"
         "spec.model_copy = lambda update: spec\n"
         "with runinput.alone(pathlib.Path(sys.argv[1])) as lock:\n"
-        " scheduler.run_cells([spec], jobs=1, finished=print, tick=id, pass_fds=(lock,))"
+        " scheduler.run_cells([spec], jobs=1, finished=print, tick=id, say=print, pass_fds=(lock,))"
     )
     holder = started(hold, tmp_path)
     assert holder.stdin is not None

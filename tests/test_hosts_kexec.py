@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from fake_machine import GOOD, Ours, World, machine
 from fake_shell import UnaskedShell
 
-from harness.hosts.kexec import IMAGE, _load, _tidy, _Trip
+from harness.hosts import kexec
+from harness.hosts.kexec import IMAGE, _and_back, _load, _tidy, _Trip
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.protocols import Boot
 from harness.hosts.tenancy import Tenancy
@@ -45,3 +48,30 @@ def test_no_kernel_is_loaded_on_it(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         _load(shell, lost(), machine(World([GOOD])).host, wanted, "")
     assert shell.done == [IMAGE]
+
+
+def test_sigterm_waits_until_the_machine_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def home(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        done.append("home")
+
+    monkeypatch.setattr(kexec, "_bring_home", home)
+    trip = _Trip(GOOD, jumped=True)
+    tape: Any = SimpleNamespace(next=lambda name: None)
+    ours = cast(Tenancy, Ours())
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            _and_back(machine(World([GOOD])), ours, trip, tape, lambda: done.append("tidy")),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["home", "tidy"]

@@ -84,7 +84,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behave], list[CellSpec
     ran: list[CellSpec] = []
 
     def install(behave: Behave) -> list[CellSpec]:
-        def run_cells(specs: Sequence[CellSpec], *, jobs: int, finished: Any, tick: Any) -> None:
+        def run_cells(
+            specs: Sequence[CellSpec], *, jobs: int, finished: Any, tick: Any, say: Any
+        ) -> None:
             for spec in specs:
                 ran.append(spec)
                 finished(spec, *behave(spec))

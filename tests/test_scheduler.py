@@ -6,7 +6,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.scheduler import _next
+import pytest
+
+from harness import proc
+from harness.scheduler import _end, _next
 
 
 def spec(host: str, kind: str) -> Any:
@@ -29,3 +32,27 @@ def test_emulated_hosts_are_as_many_as_are_wanted() -> None:
     one, two = spec("n1", "qemu"), spec("n1", "qemu")
     assert _next([two], running(one)) is two
     assert _next([], running(one)) is None
+
+
+@pytest.mark.parametrize("kind", ["ssh", "qemu"])
+def test_a_machine_is_brought_home_through_another_ctrl_c(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graces: list[float] = []
+    said: list[str] = []
+
+    def end(process: object, grace: float) -> None:
+        graces.append(grace)
+        if len(graces) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(proc, "end", end)
+    cell: Any = SimpleNamespace(spec=spec("altra", kind), process=object())
+    cell.spec.end_seconds = 1800.0
+    if kind == "qemu":
+        with pytest.raises(KeyboardInterrupt):
+            _end(cell, said.append)
+        return
+    _end(cell, said.append)
+    assert graces == [1800.0, 1800.0]
+    assert said == ["altra is not home yet; Ctrl-C once more leaves it with whatever it runs"]

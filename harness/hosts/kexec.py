@@ -41,6 +41,7 @@ from harness.hosts.rehearsal import rehearse, require_same
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
 from harness.hosts.tenancy import Tenancy, tenant
+from harness.hosts.undisturbed import undisturbed
 from harness.hosts.watched import WatchedShell
 from harness.inventory import SshHost
 from harness.printable import printable
@@ -135,13 +136,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
 
         with (
             _taped(host, wanted.folder) as tape,
-            _and_back(
-                machine,
-                ours,
-                trip,
-                tape,
-                lambda: _tidy(machine, ours, trip, wanted, before, crashes),
-            ),
+            _and_back(machine, ours, trip, tape, tidy),
         ):
             yield from _there(machine, ours, trip, tape, wanted, before)
 
@@ -282,19 +277,20 @@ def _and_back(
         yield
     except BaseException as exc:
         failure = exc
-    machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
-    if trip.jumped:
-        tape.next(AFTER)
+    with undisturbed():
+        machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
+        if trip.jumped:
+            tape.next(AFTER)
+            try:
+                _bring_home(machine, ours, trip, failure)
+            except LeaseLost as exc:
+                raise _both(failure, exc) from failure
+            except NotBack as exc:
+                raise _both(failure, exc) from failure
         try:
-            _bring_home(machine, ours, trip, failure)
-        except LeaseLost as exc:
+            tidy()
+        except InfraError as exc:
             raise _both(failure, exc) from failure
-        except NotBack as exc:
-            raise _both(failure, exc) from failure
-    try:
-        tidy()
-    except InfraError as exc:
-        raise _both(failure, exc) from failure
     if failure is not None:
         raise failure
 

@@ -16,6 +16,7 @@ from harness.hosts.machine import Machine, Running, running
 from harness.hosts.power import CommandPower
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.tenancy import Tenancy
+from harness.hosts.undisturbed import undisturbed
 
 POWER_SECONDS = 120.0
 
@@ -32,6 +33,7 @@ class NotBack(InfraError):
     """A machine did not come back to its known-good kernel; the message says what was tried."""
 
 
+@undisturbed()
 def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool) -> Running:
     """Start the machine from its firmware, and wait for a kernel in another boot than `left`.
 

@@ -20,6 +20,7 @@ from harness.hosts.pins import pin_name
 from harness.hosts.recovery import NotBack, bring_back
 from harness.hosts.route import way_to
 from harness.hosts.tenancy import Tenancy
+from harness.hosts.undisturbed import undisturbed
 from harness.paths import state_home
 from harness.records import write_atomically
 from harness.runinput import now
@@ -41,6 +42,7 @@ class Rehearsed(BaseModel):
     """From the order to a login in the known-good kernel."""
 
 
+@undisturbed()
 def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
     """Start the machine anew in the way that a lost one is, unless that was shown already.
 

@@ -338,7 +338,13 @@ class Mutants:
             self._progress.now(f"cells: {len(self._ended)}/{len(keys)} done, running: {waits}")
 
         with self._progress.stage(f"{len(keys)} cells, {self._jobs} at a time"):
-            run_cells(tuple(keys.values()), jobs=self._jobs, finished=finished, tick=tick)
+            run_cells(
+                tuple(keys.values()),
+                jobs=self._jobs,
+                finished=finished,
+                tick=tick,
+                say=self._progress.say,
+            )
 
     def _specs(self, stock: Inventory, ground: Ground) -> Iterator[tuple[_Key, CellSpec]]:
         cells = {flavor: self._cells(stock, flavor) for flavor in (PLAIN, DEBUG)}
