@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fake_shell import UnaskedShell
 
+from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import aside, gate
 from harness.hosts.health import Health, Vm
@@ -27,8 +28,25 @@ class Machine:
         monkeypatch.setattr(gate, "examine", self._examine)
         self.health = WELL
 
+        monkeypatch.setattr(gate, "PAUSE_SECONDS", 0.0)
+        self.later: list[Health] = []
+
     def _examine(self, shell: Shell) -> Health:
-        return self.health
+        now = self.health
+        if self.later:
+            self.health = self.later.pop(0)
+        return now
+
+
+class Up(UnaskedShell):
+    """Was started so many seconds ago."""
+
+    def __init__(self, seconds: str) -> None:
+        self.seconds = seconds
+
+    def read(self, path: str, deadline: Deadline | None = None) -> str:
+        assert path == "/proc/uptime"
+        return f"{self.seconds} 1.00\n"
 
 
 @pytest.fixture
@@ -59,6 +77,25 @@ def test_a_machine_in_use_is_out_while_it_is(machine: Machine) -> None:
         gate.admit("altra", UnaskedShell())
     machine.health = WELL
     gate.admit("altra", UnaskedShell())
+
+
+def test_the_load_of_a_start_is_waited_for(machine: Machine) -> None:
+    machine.health, machine.later = replace(WELL, load=4.0), [replace(WELL, load=2.0), WELL]
+    assert gate.admit("altra", Up("70.55")) == WELL
+
+
+@pytest.mark.parametrize("up", ["301.00", "nonsense"])
+def test_a_load_that_is_no_starts_is_not(up: str, machine: Machine) -> None:
+    machine.health, machine.later = replace(WELL, load=4.0), [WELL]
+    with pytest.raises(InfraError, match=r"it is busy: load 4\.00|nonsense"):
+        gate.admit("altra", Up(up))
+
+
+def test_nor_is_one_for_ever(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "SETTLE_SECONDS", 0.0)
+    machine.health = replace(WELL, load=4.0)
+    with pytest.raises(InfraError, match="it is busy"):
+        gate.admit("altra", Up("70.55"))
 
 
 def test_a_machine_that_a_run_made_sick_is_set_aside(machine: Machine) -> None:

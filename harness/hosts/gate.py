@@ -3,17 +3,52 @@
 
 from __future__ import annotations
 
+import re
+import time
+from dataclasses import replace
+
+from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import aside
 from harness.hosts.health import Health, examine, in_use, left_behind, sick
 from harness.hosts.protocols import Shell
+
+# A machine that was started less than so long ago may have a load of its own.
+NEW_SECONDS = 300
+SETTLE_SECONDS = 180.0
+PAUSE_SECONDS = 5.0
 
 
 def admit(name: str, shell: Shell) -> Health:
     """How the machine is, if tests may run on it; InfraError as of require_fit()."""
     aside.require_in_use(name)
     health = examine(shell)
+    if _only_busy(health) and _just_started(shell):
+        health = _settled(shell, health)
     require_fit(name, health)
+    return health
+
+
+def _only_busy(health: Health) -> bool:
+    idle = replace(health, load=0.0)
+    return bool(in_use(health)) and not in_use(idle) and not sick(health)
+
+
+def _just_started(shell: Shell) -> bool:
+    """Its own start is a load as well, of which the mean over a minute knows for a while."""
+    text = shell.read("/proc/uptime")
+    found = re.match(r"([0-9]{1,9})\.", text, re.ASCII)
+    if found is None:
+        raise InfraError(f"the host answered nonsense when asked for its uptime: {text[:200]!r}")
+    return int(found[1]) < NEW_SECONDS
+
+
+def _settled(shell: Shell, health: Health) -> Health:
+    """How the machine is once its start is over; at the latest after SETTLE_SECONDS."""
+    deadline = Deadline(SETTLE_SECONDS)
+    while _only_busy(health) and not deadline.expired():
+        time.sleep(PAUSE_SECONDS)
+        health = examine(shell)
     return health
 
 
