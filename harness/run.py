@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -32,6 +33,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
+from harness.hosts.leasing import waited
 from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel import config, lines
 from harness.kernel import series as series_module
@@ -631,7 +633,7 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
                     "`kvm-harness hosts kernel` builds one (docs/machine-config.md)"
                 )
             with progress.stage(f"looking at {name}"):
-                findings = examine(name, host)
+                findings = waited(partial(examine, name, host), Deadline(options.wait))
             for one in findings:
                 progress.say(f"{name}: {one}")
             if missing := lacking(findings):

@@ -12,6 +12,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import leasing
 from harness.hosts.lease import LATEST, LONGEST, Clock, Lease, Place, Seen, parse, replace_command
-from harness.hosts.leasing import Busy, Held, LeaseLost, look, take
+from harness.hosts.leasing import Busy, Held, LeaseLost, look, take, waited
 from harness.hosts.protocols import Result, Shell
 
 SHELL = LocalShell()
@@ -53,8 +54,8 @@ class Machine:
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
         self.up(1)
 
-    def take(self, run: str = "run-1", *, wait: float = 0.0, seconds: int = 120) -> Held:
-        return take(SHELL, run, wait=wait, place=self.place, seconds=seconds)
+    def take(self, run: str = "run-1", *, seconds: int = 120) -> Held:
+        return take(SHELL, run, place=self.place, seconds=seconds)
 
     def files(self) -> list[str]:
         return sorted(path.name for path in Path(self.place.folder).iterdir())
@@ -230,7 +231,7 @@ def test_takers_that_wait_get_it_one_after_another(
 
     def one(number: int) -> None:
         for _ in range(2):
-            held = machine.take(f"run-{number}", wait=60)
+            held = waited(partial(machine.take, f"run-{number}"), Deadline(60))
             inside.append(number)
             most.append(len(inside))
             held.renew(SHELL)

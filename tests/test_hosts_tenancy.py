@@ -7,19 +7,21 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fake_machine import BACK, GOOD, TEST, FakeShell, Power, World
 from fake_machine import machine as machine_of
 from local_shell import LocalShell
 
+from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import recovery, tenancy
+from harness.hosts import leasing, recovery, tenancy
 from harness.hosts.kexec import _Trip
 from harness.hosts.lease import Place
 from harness.hosts.leasing import LEASE_SECONDS, Busy, Held, look, take
 from harness.hosts.machine import Running
+from harness.hosts.ssh import HostKeyChanged
 
 SHELL = LocalShell()
 
@@ -97,6 +99,42 @@ def test_anothers_is_refused_and_a_dead_cells_of_the_same_run_waited_for(place: 
         pass
     with tenancy.tenant(machine([]), "run-1", 0) as ours:
         ours.check()
+
+
+def test_who_waits_is_not_put_off_by_the_holders_boot(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which cuts every connection, and leaves the machine without an answer for a while."""
+    monkeypatch.setattr(leasing, "POLL_SECONDS", 0.01)
+    holder = take(SHELL, "run-1", place=place)
+    opened: list[int] = []
+
+    @contextlib.contextmanager
+    def opens(*_: object) -> Iterator[LocalShell]:
+        opened.append(1)
+        if len(opened) in (1, 3):
+            raise InfraError("no answer")
+        if len(opened) == 4:
+            holder.release(SHELL)
+        yield SHELL
+
+    waiting = SimpleNamespace(shell=opens, say=print)
+    with tenancy.tenant(cast(Any, waiting), "run-2", 60) as ours:
+        ours.check()
+        assert len(opened) == 4
+    with pytest.raises(InfraError, match="no answer"):
+        opened.clear()
+        with tenancy.tenant(cast(Any, waiting), "run-2", 0):
+            pass
+
+
+def test_a_new_host_key_is_not_waited_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed() -> None:
+        raise HostKeyChanged("another key")
+
+    monkeypatch.setattr(leasing, "POLL_SECONDS", 0.01)
+    with pytest.raises(HostKeyChanged):
+        leasing.waited(changed, Deadline(60))
 
 
 def test_a_kernel_is_known_by_its_mark() -> None:

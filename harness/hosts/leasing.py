@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts.lease import Clock, Lease, Place, Seen, parse, read_command, replace_command
 from harness.hosts.protocols import Shell
+from harness.hosts.ssh import HostKeyChanged
 
 # A holder that died costs the next one so many seconds.
 LEASE_SECONDS = 120
@@ -29,6 +31,8 @@ RELEASE_TRIES = 3
 # Of those who wait for it.
 POLL_SECONDS = 2.0
 MACHINE = Place()
+
+T = TypeVar("T")
 
 
 class Busy(InfraError):
@@ -54,44 +58,48 @@ def look(shell: Shell, place: Place = MACHINE, deadline: Deadline | None = None)
     return parse(shell.run(read_command(place), deadline).stdout, place)
 
 
-def take(
-    shell: Shell,
-    run: str,
-    *,
-    wait: float = 0.0,
-    place: Place = MACHINE,
-    seconds: int = LEASE_SECONDS,
-) -> Held:
-    """Take the machine for `run`, waiting up to `wait` seconds while another has it.
-
-    Who waits takes it when it is free, whoever came first. Raises Busy when time runs out.
-    """
-    deadline = Deadline(wait)
-    while True:
-        asked = boottime()
+def take(shell: Shell, run: str, *, place: Place = MACHINE, seconds: int = LEASE_SECONDS) -> Held:
+    """Take the machine for `run`. Raises Busy while another has it (see waited())."""
+    asked = boottime()
+    seen = look(shell, place)
+    if not seen.left:
+        lease = _renewed(
+            Lease(
+                token=secrets.token_hex(16),
+                owner=owner(),
+                run=run,
+                since=seen.clock.wall,
+                boot_id=seen.clock.boot_id,
+                up=seen.clock.up,
+                seconds=seconds,
+            ),
+            seen.clock,
+            seconds,
+        )
+        if _replace(shell, place, seen, lease):
+            return Held(lease, asked + seconds, place, seen.abandoned)
+        # Another was faster, so there is a lease now.
         seen = look(shell, place)
-        if not seen.left:
-            lease = _renewed(
-                Lease(
-                    token=secrets.token_hex(16),
-                    owner=owner(),
-                    run=run,
-                    since=seen.clock.wall,
-                    boot_id=seen.clock.boot_id,
-                    up=seen.clock.up,
-                    seconds=seconds,
-                ),
-                seen.clock,
-                seconds,
-            )
-            if _replace(shell, place, seen, lease):
-                return Held(lease, asked + seconds, place, seen.abandoned)
-            # Another was faster, so there is a lease now.
-            seen = look(shell, place)
-        if deadline.expired():
-            state = "in use" if seen.left else "not to be had"
-            raise Busy(f"the host is {state}: {seen.words()}")
-        time.sleep(min(POLL_SECONDS, seen.left or POLL_SECONDS, deadline.remaining()))
+    state = "in use" if seen.left else "not to be had"
+    raise Busy(f"the host is {state}: {seen.words()}")
+
+
+def waited(attempt: Callable[[], T], deadline: Deadline) -> T:
+    """What `attempt` returns, which is made again and again while it raises an InfraError.
+
+    Each attempt opens a shell of its own: one who has a machine boots it, which ends every other's,
+    and leaves it without an answer meanwhile. When time runs out, raises what the last one raised;
+    HostKeyChanged and UsageError are raised at once.
+    """
+    while True:
+        try:
+            return attempt()
+        except HostKeyChanged:
+            raise
+        except InfraError:
+            if deadline.expired():
+                raise
+        time.sleep(min(POLL_SECONDS, deadline.remaining()))
 
 
 class Held:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts.lease import LONGEST
-from harness.hosts.leasing import LEASE_SECONDS, TRY_SECONDS, Held, look, owner, take
+from harness.hosts.lease import LONGEST, Seen
+from harness.hosts.leasing import LEASE_SECONDS, TRY_SECONDS, Held, look, owner, take, waited
 from harness.hosts.machine import Machine
 from harness.hosts.protocols import Shell
 from harness.hosts.route import CONTACT_SECONDS
@@ -104,11 +104,20 @@ def tenant(machine: Machine, run: str, wait: float) -> Iterator[Tenancy]:
     A run has one cell at a time on a machine: its own lease is that of a cell that was killed, and
     is waited for until it runs out.
     """
-    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-        seen = look(shell)
-        if seen.lease is not None and (seen.lease.owner, seen.lease.run) == (owner(), run):
-            wait = max(wait, seen.left + 1)
-        held = take(shell, run, wait=wait)
+
+    def seen_now() -> Seen:
+        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            return look(shell)
+
+    def taken() -> Held:
+        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            return take(shell, run)
+
+    deadline = Deadline(wait)
+    seen = waited(seen_now, deadline)
+    if seen.lease is not None and (seen.lease.owner, seen.lease.run) == (owner(), run):
+        deadline = Deadline(max(deadline.remaining(), seen.left + 1))
+    held = waited(taken, deadline)
     machine.say("lease taken")
     ours = Tenancy(machine, held)
     try:
