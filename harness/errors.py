@@ -41,6 +41,13 @@ class DeadlineExceeded(InfraError):
     """A wait ran out of time; the message says what was waited for and how long."""
 
 
+class ConnectionCut(InfraError):
+    """The connection to a host was cut, and its kernel still runs: that is not the kernel's doing.
+
+    Whatever a check waited for meanwhile proves nothing.
+    """
+
+
 class Hung(InfraError):
     """A guest or a test on a host makes no progress, while the host itself answers.
 

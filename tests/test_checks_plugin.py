@@ -11,7 +11,7 @@ import pytest
 from harness.checks import plugin as plugin_module
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
 from harness.contract import BASE
-from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.errors import ConnectionCut, DeadlineExceeded, HostDied, InfraError
 from harness.records import append, read
 from harness.results import Check, CpuAf, af_seen
 
@@ -338,6 +338,16 @@ def test_a_wait_without_end_is_a_hang(
     assert list(checks) == ["test_first"]
     assert checks["test_first"].death == kind
     assert plugin.death is not None
+
+
+def test_a_wait_over_a_connection_that_was_cut_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = DIES.format(error="DeadlineExceeded('gave up')")
+    checks, plugin = run_checks(text, tmp_path, monkeypatch, Host(ConnectionCut("cut")))
+    assert (checks["test_first"].outcome, checks["test_first"].death) == ("error", None)
+    assert plugin.death is None
+    assert len(checks) == 2, "the next one runs, over another connection"
 
 
 def test_marked_last_runs_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
+from harness.errors import InfraError
 from harness.hosts import watchdog
 
 
@@ -25,7 +27,10 @@ class LocalProcess:
 
     def send(self, line: str) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
+        try:
+            self._process.stdin.write(f"{line}\n")
+        except BrokenPipeError as exc:
+            raise InfraError("it is gone") from exc
 
     def receive(self, deadline: Deadline) -> str:
         assert self._process.stdout is not None
@@ -40,7 +45,8 @@ class LocalProcess:
         return self._process.wait(deadline.remaining())
 
     def close(self) -> None:
-        self._process.communicate(timeout=20)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate(timeout=20)
         self.ended = True
 
 
@@ -50,7 +56,8 @@ class LocalShell(UnaskedShell):
         self.process: LocalProcess | None = None
 
     def start(self, argv: Sequence[str]) -> LocalProcess:
-        script = argv[-1].replace("-c /dev/watchdog", f"{self.kind} {self.device}")
+        script = argv[-1].replace(watchdog._PID, f"{self.device}.pid")
+        script = script.replace("-c /dev/watchdog", f"{self.kind} {self.device}")
         self.process = LocalProcess([*argv[:-1], script.replace("/dev/watchdog", str(self.device))])
         return self.process
 
@@ -72,3 +79,17 @@ def test_a_machine_may_have_none(tmp_path: Path, kind: str) -> None:
     with watchdog.fed(LocalShell(device, kind), every=0.01):
         pass
     assert not device.exists()
+
+
+def test_one_whose_connection_was_cut_makes_way(tmp_path: Path) -> None:
+    device = tmp_path / "watchdog"
+    device.touch()
+    shell = LocalShell(device, "-f")
+    with watchdog.fed(shell, every=0.01):
+        first = shell.process
+        assert first is not None
+        with watchdog.fed(shell, every=0.01):
+            assert first.wait(Deadline(20)) == -9
+            size = device.stat().st_size
+            while device.stat().st_size <= size:
+                pass

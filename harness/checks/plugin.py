@@ -33,6 +33,7 @@ from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import (
+    ConnectionCut,
     DeadlineExceeded,
     HarnessError,
     HostDied,
@@ -255,7 +256,7 @@ class CellPlugin:
             return error
         try:
             self._probe.run("true", Deadline(ANSWER_SECONDS * self._spec.slowdown))
-        except HostDied as exc:
+        except (HostDied, ConnectionCut) as exc:
             return exc
         except HarnessError:
             return self._console.hung(f"{error}, and the host answers nothing else either")

@@ -208,14 +208,14 @@ def _there(
         # At once: where files do not outlive a boot, nobody sees until then whose it is.
         ours.renew(there)
 
-        def again(trouble: InfraError) -> SshShell:
+        def again(trouble: Exception) -> SshShell:
             found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
             stack.enter_context(watchdog.fed(found))
             return found
 
         stack.enter_context(watchdog.fed(there))
         userspace.prepare(there, wanted.programs)
-        yield LabHost(console, WatchedShell(there, again), seconds)
+        yield LabHost(console, WatchedShell(there, again, wanted.slowdown), seconds)
 
 
 def _unnoticed(wanted: Boot) -> float:
@@ -249,7 +249,7 @@ def _found_again(
     stack: contextlib.ExitStack,
     console: Console,
     slowdown: float,
-    trouble: InfraError,
+    trouble: Exception,
 ) -> SshShell:
     """A new shell where one was lost, if the machine still runs the kernel; else HostDied."""
     deadline = Deadline(AGAIN_SECONDS * slowdown)

@@ -21,9 +21,15 @@ from harness.hosts.protocols import Shell
 EVERY_SECONDS = 2.0
 ARM_SECONDS = 30.0
 # Closed without the letter V, so that the end of this program does not stop the watchdog. Where
-# somebody else has it, systemd say, it is theirs.
-_FEED = """\
-[ -c /dev/watchdog ] && exec 3> /dev/watchdog && echo armed &&
+# somebody else has it, systemd say, it is theirs. A feeder of ours whose connection was cut has it
+# until its sshd knows of that, but feeds it no more: it has to go.
+_PID = "/run/kvm-harness-watchdog.pid"
+_FEED = f"""\
+[ -c /dev/watchdog ] || exit
+old=$(cat {_PID} 2> /dev/null) && grep -qs /dev/watchdog "/proc/$old/cmdline" &&
+	kill -9 "$old" && sleep 1
+echo $$ > {_PID}
+exec 3> /dev/watchdog && echo armed &&
 	while read -r _; do echo . >&3; done"""
 
 
