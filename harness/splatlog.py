@@ -16,17 +16,29 @@ MAX_FINDINGS = 32
 MAX_TITLE = 300
 # What the check of the kernel log keeps of dmesg(1), which has what the console does not show.
 _DMESG = "*/dmesg-whole.txt"
+# Of a kernel for arm64 (arch/arm64/kernel/setup.c).
+FIRST_LINE = "Booting Linux on physical CPU"
 # Folders, one for each boot of the cell that was cut off by a kill (harness/resume.py).
 CUT = "cut-*"
 
 
 def findings(folder: Path) -> tuple[Finding, ...]:
     """The distinct reports in a cell's consoles and, where a check kept it, its dmesg."""
-    texts = [_read(path) for path in (folder / "console.log", *sorted(folder.glob(_DMESG)))]
+    consoles = (*earlier_consoles(folder).values(), _read(folder / "console.log"))
+    texts = [_read(path) for path in sorted(folder.glob(_DMESG))]
     found: tuple[Finding, ...] = ()
-    for text in (*earlier_consoles(folder).values(), *texts):
+    for text in (*map(since_boot, consoles), *texts):
         found = merge(found, distinct(klog.splats(text)))
     return found[:MAX_FINDINGS]
+
+
+def since_boot(text: str) -> str:
+    """A console from a kernel's first line on, if that is there; lines keep their numbers.
+
+    On a machine of the lab another kernel shuts down before it: what that reports is its own.
+    """
+    at = max(0, text.find(FIRST_LINE))
+    return "\n" * text.count("\n", 0, at) + text[at:]
 
 
 def earlier_consoles(folder: Path) -> dict[str, str]:

@@ -94,6 +94,15 @@ def test_what_a_boot_that_was_cut_off_reported_is_not_lost(tmp_path: Path) -> No
     assert "shrink_node" in found.splat.title
 
 
+def test_what_another_kernel_reported_before_the_boot_is_its_own(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    start = "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x410fd0c1]\n"
+    boot(spec.folder, console=f"{SPLAT}{SPLAT}{start}{SPLAT.replace('shrink_node', 'mine')}")
+    (found,) = splatlog.findings(spec.folder)
+    assert "mine" in found.splat.title
+    assert (found.count, found.splat.line) == (1, 4)
+
+
 def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     boot(spec.folder, console=SPLAT)

@@ -75,3 +75,11 @@ def test_sigterm_waits_until_the_machine_is_home(monkeypatch: pytest.MonkeyPatch
     finally:
         signal.signal(signal.SIGTERM, before)
     assert done == ["home", "tidy"]
+
+
+def test_a_kernel_has_begun_once_it_says_so() -> None:
+    trip = _Trip(GOOD)
+    last = "[ 1234.000000] Kernel panic - not syncing: in its owner's shutdown\n"
+    assert not trip.begun(last)
+    assert trip.begun(f"{last}[    0.000000] Booting Linux on physical CPU 0x0\n")
+    assert trip.begun(f"[    0.000000] Kernel command line: x kvm_harness.cell={trip.cell}\n")

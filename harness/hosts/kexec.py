@@ -45,6 +45,7 @@ from harness.hosts.undisturbed import undisturbed
 from harness.hosts.watched import WatchedShell
 from harness.inventory import SshHost
 from harness.printable import printable
+from harness.splatlog import FIRST_LINE
 
 # Files in the cell's folder: the console on the way there, in the kernel that is tested, on the way
 # back; what was done to the machine; what a crash left; what is not as it was.
@@ -82,6 +83,10 @@ class _Trip:
     jumped: bool = False
     cell: str = field(default_factory=lambda: secrets.token_hex(8))
     """The mark of this boot, which no other has."""
+
+    def begun(self, console: str) -> bool:
+        """Whether the kernel of this trip has said anything; before it, another shuts down."""
+        return FIRST_LINE in console or self.cell in console
 
     def arrived(self, seen: Running) -> bool:
         """Whether a machine runs the kernel of this trip; HostDied if it has gone past it."""
@@ -199,6 +204,10 @@ def _there(
                             trip.arrived, Deadline(wanted.seconds), console.check, wanted.slowdown
                         )
                     )
+                except HostDied as exc:
+                    if exc.kind == "panic" and not trip.begun(console.text()):
+                        raise InfraError(f"before the kernel of the cell began: {exc}") from exc
+                    raise
                 except NotBooted as exc:
                     if exc.seen is not None:
                         raise InfraError(f"the jump into the kernel did not happen: {exc}") from exc
