@@ -199,6 +199,11 @@ class Figure(_Model):
     """Files in the run folder, relative to it."""
 
 
+SeriesBase = Literal["same", "unnamed", "doubtful", ""]
+"""Whether the series was tested on the base that it is for: on that commit; it names none; it was
+posted against another, or nothing tells. "" without a series, and in a record from before this."""
+
+
 class Summary(_Model):
     """summary.json: one run, whole."""
 
@@ -213,13 +218,14 @@ class Summary(_Model):
     series: str
     series_digest: str = ""
     message_id: str = ""
-    """Of the series' cover letter or first patch, without <>; else what its contract says."""
+    """Of the series' cover letter or first patch, without <>; "" if these mails have none."""
     subject: str = ""
     """Of that mail, with its tags."""
     patches: tuple[str, ...] = ()
     """The subjects of the patches, without tags, in their order."""
     whole: bool = False
     """Whether nothing was left out: all patches, hosts, KVM modes and everyday checks."""
+    series_base: SeriesBase = ""
     seed: int
     started: str
     """UTC, ISO 8601."""

@@ -50,7 +50,7 @@ from harness.progress import Progress
 from harness.records import append, read, write_atomically
 from harness.report.junit import junit
 from harness.report.text import text_report
-from harness.results import Cell, Check, Host, KernelLabel, Summary
+from harness.results import Cell, Check, Host, KernelLabel, SeriesBase, Summary
 from harness.results import Kernel as KernelRecord
 from harness.runfolder import make_run_folder
 from harness.runinput import RunInput
@@ -130,6 +130,7 @@ class Run:
         self._kernels: tuple[KernelRecord, ...] = ()
         self._series: Series | None = None
         self._message_id = ""
+        self._series_base: SeriesBase = ""
         self._emulator = ""
         self._hosts: tuple[Host, ...] = ()
         self._notes: list[str] = []
@@ -252,7 +253,9 @@ class Run:
         if series is not None:
             note = series_module.check_message_id(series, contract.message_id)
             self._notes += [note] if note else []
-            self._message_id = series.message_id or contract.message_id or ""
+            # Of the mails alone: nobody may be told in a thread that its patches were tested
+            # because a contract is named after it.
+            self._message_id = series.message_id or ""
         _check_machines(stock, options, self._progress)
         cells = plan(
             stock,
@@ -335,6 +338,7 @@ class Run:
                 series, source, allow_other_base=options.allow_other_base
             )
             self._notes += [note] if note else []
+            self._series_base = _series_base(series, contract, note)
         trees: dict[KernelLabel, Source | PatchedTree] = {"base": source}
         patched = None
         if series is not None:
@@ -556,6 +560,7 @@ class Run:
             subject=series.subject if series else "",
             patches=tuple(patch.subject for patch in series.patches) if series else (),
             whole=self._whole and not self._options.narrowing,
+            series_base=self._series_base,
             seed=self._options.seed,
             started=self._input.started,
             resumed=self._input.resumed,
@@ -639,6 +644,15 @@ def _check_machines(stock: Inventory, options: Options, progress: Progress) -> N
             if missing := lacking(findings):
                 words = "\n".join(f"{one.what}: {one.words}" for one in missing)
                 raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
+
+
+def _series_base(series: Series, contract: Contract, doubt: str | None) -> SeriesBase:
+    """What is known of the base that the series is for; `doubt` is what check_base() said."""
+    if doubt:
+        return "doubtful"
+    if series.base_commit:
+        return "same"
+    return "doubtful" if contract.base else "unnamed"
 
 
 def _made(prepared: Prepared) -> dict[str, str]:

@@ -67,6 +67,7 @@ class Case:
         )  # fmt: skip
         ground = SimpleNamespace(programs={}, image=SimpleNamespace(digest="i"), source=source)
         monkeypatch.setattr(qemu, "check_qemu", lambda: self.emulator())
+        self.ground = ground
         monkeypatch.setattr(prepare, "ground", lambda *_, **__: ground)
         monkeypatch.setattr(prepare, "patched_tree", lambda *_: patched)
         monkeypatch.setattr(prepare, "kernel", self._kernel)
@@ -74,6 +75,10 @@ class Case:
         monkeypatch.setattr(run_module, "build_without_kvm", self._without_kvm)
         monkeypatch.setattr(prepare, "cell_spec", self._spec)
         monkeypatch.setattr(run_module, "run_cells", self._run_cells)
+
+    def base_commit(self, commit: str | None) -> None:
+        """Which commit the source is at."""
+        self.ground.source = self.ground.source.model_copy(update={"base_commit": commit})
 
     def _kernel(self, label: str, *_: Any) -> Any:
         return SimpleNamespace(
@@ -132,6 +137,32 @@ def test_the_record_says_what_was_tested_and_with_what(case: Case) -> None:
     assert summary.message_id == ""
     assert summary.patches == ("access-fault-sets-nothing.patch",)
     assert summary.subject == "", "a bare diff has none"
+    assert summary.series_base == "unnamed"
+
+
+def test_a_contract_s_thread_is_not_that_of_patches_without_a_message_id(case: Case) -> None:
+    options = replace(SERIES_OPTIONS, series=("lockless-harvest-v1",), kvm_modes=("vhe",))
+    (patch,) = SERIES_OPTIONS.series
+    case.cut_off({}, replace(options, mbox=Path(patch)))
+    summary = case.resumed()
+    assert summary.series == "lockless-harvest-v1"
+    assert summary.message_id == ""
+    assert summary.series_base == "doubtful", "the contract says that it was posted against another"
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed", "found"),
+    [("a" * 40, False, "same"), ("b" * 40, True, "doubtful"), (None, False, "doubtful")],
+)
+def test_whether_it_is_the_series_base_is_in_the_record(
+    case: Case, tmp_path: Path, source: str | None, allowed: bool, found: str
+) -> None:
+    (patch,) = SERIES_OPTIONS.series
+    named = tmp_path / "named.patch"
+    named.write_text(f"{Path(patch).read_text()}\nbase-commit: {'a' * 40}\n")
+    case.base_commit(source)
+    case.cut_off({}, replace(SERIES_OPTIONS, series=(str(named),), allow_other_base=allowed))
+    assert case.resumed().series_base == found
 
 
 @pytest.mark.parametrize(

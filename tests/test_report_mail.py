@@ -52,6 +52,7 @@ PASSES = Summary(
     subject=SUBJECT,
     patches=("mm: add kvm_arch_test_clear_young()",),
     whole=True,
+    series_base="same",
     seed=1,
     started="2026-11-28T11:32:52+00:00",
     seconds=12.0,
@@ -208,7 +209,7 @@ def test_tested_by_is_the_last_line_of_a_mail_that_earned_it() -> None:
     assert body(PASSES, TESTER).endswith(f"\n\nTested-by: {TESTER} # emulated arm64\n")
     assert body(but(emulated=False), TESTER).endswith(f"\n\nTested-by: {TESTER}\n")
     long = f"{'Jane ' * 10}Doe <jane@example.org>"
-    assert body(PASSES, long).endswith(f"\n\nTested-by: {long}\n")
+    assert body(PASSES, long).endswith(f"\n\nTested-by: {long} # emulated arm64\n")
 
 
 def test_nobody_tested_it_without_a_name() -> None:
@@ -223,6 +224,8 @@ def test_nobody_tested_it_without_a_name() -> None:
         ({"verdict": "error"}, "its verdict is error"),
         ({"reason": "interrupted"}, "it has not come to its end"),
         ({"whole": False}, "it was not a whole run"),
+        ({"series_base": "doubtful"}, "not known to have tested the base"),
+        ({"series_base": ""}, "not known to have tested the base"),
         ({"checks": (CHECK.model_copy(update={"outcome": "fail"}),)}, "is not a pass"),
         ({"cells": (CELL.model_copy(update={"outcome": "unproven"}),)}, "is not a pass"),
         ({"cells": (CELL.model_copy(update={"kernel": "base"}),)}, "no cell passed with"),

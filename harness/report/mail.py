@@ -12,8 +12,7 @@ from harness.errors import UsageError
 from harness.printable import clip, one_line, plain_name, printable
 from harness.report import facts
 from harness.report.evidence import Read
-from harness.report.lines import columns
-from harness.report.mailbody import WIDTH, body
+from harness.report.mailbody import body
 from harness.results import Summary
 
 # Left to itself, Python encodes a long Message-Id in headers that it does not know to hold one.
@@ -38,7 +37,7 @@ def mail(run: Summary, read: Read, tested_by: str | None = None) -> str:
     lines = list(body(run, read))
     if tester and not withheld(run):
         # No tag is ever folded, so this line alone may be longer.
-        lines += ["", f"Tested-by: {tester}{_how(run, tester)}"]
+        lines += ["", f"Tested-by: {tester}{' # emulated arm64' if run.emulated else ''}"]
     text = "\n".join(lines) + "\n"
     ascii_only = text.isascii()
     message.set_content(
@@ -61,6 +60,9 @@ def withheld(run: Summary) -> str:
         "something in it is not a pass": not outcomes <= {"pass", "skip"},
         "no cell passed with the series": not proven,
         "it was not a whole run": not run.whole,
+        "it is not known to have tested the base that the series is for": (
+            run.series_base not in ("same", "unnamed")
+        ),
         f"it found a figure that is worse: {', '.join(map(plain_name, worse))}": bool(worse),
     }
     return "; ".join(reason for reason, holds in reasons.items() if holds)
@@ -82,9 +84,3 @@ def _subject(run: Summary) -> str:
         return subject if re.match(r"re:", subject, re.I) else f"Re: {subject}"
     of = clip(one_line(run.series), 100) or "base kernel"
     return f"KVM/arm64 stage-2 page aging: {of}: {run.verdict}"
-
-
-def _how(run: Summary, tested_by: str) -> str:
-    """What a Tested-by must not conceal, where there is room for it."""
-    comment = " # emulated arm64" if run.emulated else ""
-    return comment if columns(f"Tested-by: {tested_by}{comment}") <= WIDTH else ""
