@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from harness.errors import UsageError
 from harness.paths import state_home
 from harness.report.load import load
-from harness.runfolder import runs_home
+from harness.runfolder import imported_home, runs_home
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -193,7 +193,7 @@ def _add(tar: tarfile.TarFile, name: str, size: int, handle: IO[bytes]) -> None:
 
 
 def import_(file: Path) -> tuple[Path, bool]:
-    """Unpack an archive among this user's runs; its folder, and whether it is new there.
+    """Unpack an archive among the imported runs; its folder, and whether it is new there.
 
     UsageError names the member that is not as it must be, and nothing is left then.
     """
@@ -208,17 +208,24 @@ def import_(file: Path) -> tuple[Path, bool]:
 
 
 def _publish(unpacked: Path, manifest: Manifest) -> tuple[Path, bool]:
-    target = runs_home() / manifest.run
+    target = imported_home() / manifest.run
+    # A name among this user's own runs stands for that run, so no other may have it.
+    for there in (runs_home() / manifest.run, target):
+        if os.path.lexists(there):
+            return _same(there, manifest), False
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(target):
-        try:
-            unpacked.rename(target)
-        except OSError as exc:
-            raise UsageError(f"{target}: {exc.strerror}") from exc
-        return target, True
-    if not target.is_dir() or target.is_symlink() or manifest_of(target).files != manifest.files:
-        raise UsageError(f"{manifest.run}: another run of this name is there already: {target}")
-    return target, False
+    try:
+        unpacked.rename(target)
+    except OSError as exc:
+        raise UsageError(f"{target}: {exc.strerror}") from exc
+    return target, True
+
+
+def _same(there: Path, manifest: Manifest) -> Path:
+    """A folder that has the run's name; UsageError if it is not the same run."""
+    if not there.is_dir() or there.is_symlink() or manifest_of(there).files != manifest.files:
+        raise UsageError(f"{manifest.run}: another run of this name is there already: {there}")
+    return there
 
 
 def _unpack(file: Path, work: Path) -> Manifest:

@@ -16,6 +16,11 @@ def runs_home() -> Path:
     return state_home() / "runs"
 
 
+def imported_home() -> Path:
+    """The folder that holds the runs of others, which `kvm-harness import` put there."""
+    return state_home() / "imported"
+
+
 def make_run_folder(parent: Path | None = None) -> Path:
     """A new folder for a run, named by the time (UTC) so that the newest sorts last."""
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -28,9 +33,10 @@ def make_run_folder(parent: Path | None = None) -> Path:
 
 
 def find_run(name: str | None) -> Path:
-    """A run's folder: by its path, by its name among this user's, or the newest without either.
+    """A run's folder: by its path, by its name among this user's and then among the imported ones.
 
-    UsageError if there is none. Whether anything was recorded in it is not looked at.
+    Without a name it is the newest of this user's own. UsageError if there is none. Whether
+    anything was recorded in it is not looked at.
     """
     home = runs_home()
     if name is None:
@@ -39,7 +45,21 @@ def find_run(name: str | None) -> Path:
         if not runs:
             raise UsageError(f"there is no run in {home}: name one by its folder")
         return runs[-1]
-    for folder in (Path(name), home / name):
+    for folder in places(name):
         if name and folder.is_dir():
             return folder.resolve()
     raise UsageError(f"no run {name!r}: neither a folder nor one in {home}")
+
+
+def places(name: str) -> tuple[Path, Path, Path]:
+    """Where a run of that name may be."""
+    return Path(name), runs_home() / name, imported_home() / name
+
+
+def refuse_imported(folder: Path, what: str) -> None:
+    """UsageError if a run came from elsewhere, whose word nothing may be done on: `what` is not.
+
+    Its place says so and nothing in it, since all that is in it was written by whoever sent it.
+    """
+    if folder.resolve().is_relative_to(imported_home().resolve()):
+        raise UsageError(f"{folder} was imported, and nothing shows who made it: {what}")

@@ -24,7 +24,7 @@ from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.paths import PROJECT
 from harness.records import write_atomically
-from harness.runfolder import runs_home
+from harness.runfolder import places, refuse_imported, runs_home
 
 SCHEMA = 1
 NAME = "run.json"
@@ -78,9 +78,10 @@ def begin(options: dict[str, JsonValue]) -> RunInput:
 
 def load(name: str) -> tuple[Path, RunInput]:
     """A run's folder and input, by its path or its name among this user's; UsageError if none."""
-    for folder in (Path(name), runs_home() / name):
+    for folder in places(name):
         if not (folder / NAME).is_file():
             continue
+        refuse_imported(folder, "it is not resumed")
         try:
             found = RunInput.model_validate_json((folder / NAME).read_text())
         except (ValidationError, UnicodeDecodeError) as exc:

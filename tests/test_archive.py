@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import archive, archive_command
+from harness import archive, archive_command, cli, runinput
 from harness.archive import export, import_
 from harness.errors import UsageError
 from harness.paths import state_home
 from harness.records import write_atomically
-from harness.results import Summary
-from harness.runfolder import runs_home
+from harness.results import Cell, Summary
+from harness.runfolder import find_run, imported_home, runs_home
 
 NAME = "20260101-000000-abcd"
 SUMMARY = Summary(
@@ -72,7 +73,7 @@ def refused(file: Path, *words: str) -> None:
 def test_a_run_comes_back_as_it_was(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "a.tar.gz")
     folder, new = import_(tmp_path / "a.tar.gz")
-    assert (folder, new) == (runs_home() / NAME, True)
+    assert (folder, new) == (imported_home() / NAME, True)
     assert files(folder) == files(run)
     assert not any((state_home() / "incoming").iterdir())
 
@@ -102,7 +103,7 @@ def test_tar_itself_can_unpack_it(run: Path, tmp_path: Path) -> None:
 def test_the_same_run_again_is_there_already(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "a.tar.gz")
     import_(tmp_path / "a.tar.gz")
-    assert import_(tmp_path / "a.tar.gz") == (runs_home() / NAME, False)
+    assert import_(tmp_path / "a.tar.gz") == (imported_home() / NAME, False)
 
 
 def test_another_run_of_that_name_is_left_alone(run: Path, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_another_run_of_that_name_is_left_alone(run: Path, tmp_path: Path) -> No
     export(run, tmp_path / "b.tar.gz")
     with pytest.raises(UsageError, match="another run of this name is there already"):
         import_(tmp_path / "b.tar.gz")
-    assert files(runs_home() / NAME)["empty.txt"] == b""
+    assert files(imported_home() / NAME)["empty.txt"] == b""
 
 
 def test_links_are_left_out_of_an_export(run: Path, tmp_path: Path) -> None:
@@ -150,7 +151,8 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert args.command(args, Console()) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0] == f"{target}: 3 files of {run}"
-    assert said[1:] == [f"{runs_home() / NAME}", f"{runs_home() / NAME}: that run is there already"]
+    there = imported_home() / NAME
+    assert said[1:] == [f"{there}", f"{there}: that run is there already"]
 
 
 # ---- hostile archives -----------------------------------------------------------------------
@@ -351,10 +353,79 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_link_in_the_place_of_a_run_is_not_followed(run: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "a.tar.gz")
-    runs_home().mkdir(parents=True)
-    (runs_home() / NAME).symlink_to(run)
+    imported_home().mkdir(parents=True)
+    (imported_home() / NAME).symlink_to(run)
     with pytest.raises(UsageError, match="another run of this name"):
         import_(tmp_path / "a.tar.gz")
+
+
+def test_an_imported_run_takes_no_name_of_a_run_made_here(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a.tar.gz")
+    own = runs_home() / NAME
+    shutil.copytree(run, own)
+    assert import_(tmp_path / "a.tar.gz") == (own, False)
+    (own / "empty.txt").write_text("not empty")
+    with pytest.raises(UsageError, match="another run of this name is there already"):
+        import_(tmp_path / "a.tar.gz")
+    assert not imported_home().exists()
+
+
+# ---- a stranger's run -----------------------------------------------------------------------
+
+
+def asked(*argv: str) -> int | str | None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(argv))
+    return ended.value.code
+
+
+@pytest.fixture
+def imported(run: Path, tmp_path: Path) -> Path:
+    # All that an own run has that never ended, and a failure to reproduce.
+    cell = Cell(
+        id="n1-vhe-patched", host="n1", kernel="patched", kvm_mode="vhe", af_mode="hardware",
+        outcome="fail",
+    )  # fmt: skip
+    write_atomically(run / "summary.json", SUMMARY.model_copy(update={"cells": (cell,)}))
+    runinput.save(run, runinput.begin({}))
+    export(run, tmp_path / "a.tar.gz")
+    return import_(tmp_path / "a.tar.gz")[0]
+
+
+def test_an_imported_run_is_never_the_newest(imported: Path) -> None:
+    with pytest.raises(UsageError, match="there is no run in"):
+        find_run(None)
+    assert find_run(NAME) == find_run(str(imported)) == imported.resolve()
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (("run", "--resume"), "it is not resumed"),
+        (("reproduce",), "what it says is not booted here"),
+        (("report", "--format", "mail", "--tested-by", "J <j@example.org>"), "nobody here can say"),
+    ],
+)
+def test_nothing_is_done_on_the_word_of_an_imported_run(
+    imported: Path,
+    tmp_path: Path,
+    argv: tuple[str, ...],
+    why: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = files(imported)
+    (tmp_path / "link").symlink_to(imported)
+    for name in (NAME, str(imported), str(tmp_path / "link")):
+        assert asked(*argv, name) == 2
+        said = capsys.readouterr()
+        assert "was imported" in said.err and why in said.err
+        assert said.out == ""
+    assert files(imported) == before
+
+
+def test_an_imported_run_is_shown(imported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert asked("report", NAME, "--format", "mail") == 0
+    assert "n1" in capsys.readouterr().out
 
 
 def test_a_damaged_copy_is_refused(run: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from harness.report.mail import mail, withheld
 from harness.report.markdown import markdown
 from harness.report.text import text_report
 from harness.results import Summary
-from harness.runfolder import find_run
+from harness.runfolder import find_run, refuse_imported
 
 WIDTH = 120
 
@@ -103,6 +103,8 @@ def report(args: argparse.Namespace, console: Console) -> int:
     run = load(folder)
     if args.tested_by is not None and args.format != "mail":
         raise UsageError("--tested-by is for --format mail")
+    if args.tested_by is not None:
+        refuse_imported(folder, "nobody here can say Tested-by of it")
     if args.format == "text" and args.output is None:
         console.print(text_report(run))
         return EXIT_PASS

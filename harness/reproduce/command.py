@@ -35,7 +35,7 @@ from harness.reproduce import steps
 from harness.reproduce.script import Boot, parse, script, without_numbers
 from harness.reproduce.steps import Record
 from harness.results import SERIES, Cell, Check, Summary
-from harness.runfolder import find_run
+from harness.runfolder import find_run, refuse_imported
 
 FOLDER = "reproducers"
 BOOT = "boot"
@@ -76,6 +76,7 @@ class Request:
 def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
     """Make the folders and their tarballs; UsageError if the run has no such failure."""
     run = find_run(request.run)
+    refuse_imported(run, "what it says is not booted here")
     summary = load(run)
     failures = select(summary, request.checks, request.cells)
     parent = request.output or run / FOLDER
