@@ -75,7 +75,9 @@ def test_a_run_is_like_itself() -> None:
     assert found.unlike == () == found.changes
     assert (found.alike, found.exit_code) == (3, 0)
     assert [one.figure.verdict for one in found.figures] == ["same"]
-    assert "verdict: pass: nothing got worse" in text(run(), run())
+    said = text(run(), run())
+    assert "verdict: no worse: all that was shown before is shown again" in said
+    assert "pass" not in said
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,55 @@ def test_a_run_of_fewer_cells_is_like_the_whole() -> None:
         "n1-vhe-patched",
         "n1-vhe (AF by hardware), aging, s",
     )
-    assert compare(part, run(), ("A", "B")).only_other == found.only_one
+    assert found.exit_code == 4
+    assert "verdict: inconclusive" in text(run(), part)
+    more = compare(part, run(), ("A", "B"))
+    assert more.only_other == found.only_one
+    assert more.exit_code == 0
+
+
+@pytest.mark.parametrize("missing", ["cells", "checks", "figures"])
+def test_what_is_missing_now_was_not_shown(missing: str) -> None:
+    left = (CELL,) if missing == "cells" else ()
+    assert compare(run(), run(**{missing: left}), ("A", "B")).exit_code == 4
+
+
+@pytest.mark.parametrize("early", [0, 1])
+def test_a_run_that_did_not_end_leaves_all_open(early: int) -> None:
+    both = [run(), run()]
+    both[early] = run(reason="inter\x1brupted")
+    found = compare(both[0], both[1], ("A", "B"))
+    assert found.untold == (f"{'AB'[early]} has not come to its end: inter\x1brupted",)
+    assert found.exit_code == 4
+    said = text(*both)
+    assert f"untold  {'AB'[early]} has not come to its end: inter\\x1brupted" in said
+    assert "verdict: inconclusive" in said
+
+
+@pytest.mark.parametrize("outcome", ["error", "unproven"])
+def test_what_could_not_be_told_before_either_is_no_pass(outcome: Outcome) -> None:
+    found = compare(run(checks=(check(outcome),)), run(checks=(check(outcome),)), ("A", "B"))
+    assert found.changes == ()
+    assert found.untold == (f"n1-vhe-patched, test_a: {outcome}, as before",)
+    assert found.exit_code == 4
+
+
+def test_what_failed_before_is_no_worse() -> None:
+    assert compare(run(checks=(check("fail"),)), run(checks=(check("fail"),)), ("A", "B")) == (
+        compare(run(), run(), ("A", "B"))
+    )
+
+
+@pytest.mark.parametrize(("outcome", "code"), [("fail", 4), ("error", 4), ("pass", 0), ("skip", 0)])
+def test_what_is_new_and_no_pass_is_untold(outcome: Outcome, code: int) -> None:
+    more = run(checks=(check(), check(outcome, name="test_b")))
+    assert compare(run(), more, ("A", "B")).exit_code == code
+
+
+def test_what_is_untold_has_no_end_but_in_the_report() -> None:
+    many = run(checks=tuple(check("error", name=f"test_{n}") for n in range(50)))
+    assert text(many, many).count("\nuntold  ") == 21
+    assert "untold  30 more" in text(many, many)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +205,11 @@ def test_a_run_of_fewer_cells_is_like_the_whole() -> None:
         ("unproven", "pass", "better"),
         ("pass", "unproven", "untold"),
         ("fail", "error", "untold"),
-        ("error", "unproven", "other"),
-        ("pass", "skip", "other"),
+        ("error", "unproven", "untold"),
+        ("skip", "error", "untold"),
+        ("pass", "skip", "untold"),
+        ("fail", "skip", "untold"),
+        ("error", "skip", "other"),
         ("skip", "pass", "other"),
     ],
 )
@@ -164,7 +217,7 @@ def test_only_a_failure_is_worse(one: Outcome, other: Outcome, meaning: str) -> 
     assert turn(one, other) == meaning
 
 
-@pytest.mark.parametrize(("outcome", "code"), [("fail", 1), ("error", 4), ("skip", 0)])
+@pytest.mark.parametrize(("outcome", "code"), [("fail", 1), ("error", 4), ("skip", 4)])
 def test_a_changed_check_decides_the_exit_code(outcome: Outcome, code: int) -> None:
     found = compare(run(), run(checks=(check(outcome),)), ("A", "B"))
     (change,) = found.changes
@@ -233,7 +286,7 @@ def test_unlike_runs_are_refused_unless_forced(tmp_path: Path) -> None:
     assert refused.value.exit_code == 2
     assert "harness version: 1 / 2\nemulator: QEMU 7.2 / QEMU 8" in str(refused.value)
     code, said = ask([*argv, "--force"])
-    assert code == 0
+    assert code == 4
     first, second, third, *_ = said.splitlines()
     assert first.startswith("FORCED: these runs are not of like things, 2 fields differ")
     assert second == "differs: harness version: 1 / 2"

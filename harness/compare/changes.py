@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ from harness.results import Figure, KernelLabel, Outcome, Summary
 SCHEMA = 1
 
 Turn = Literal["worse", "better", "untold", "other"]
-"""What a change of an outcome means; "untold": what one run could tell the other could not."""
+"""What a change of an outcome means; "untold": the later run does not tell."""
 
 _T = TypeVar("_T")
 
@@ -69,15 +69,20 @@ class Comparison(_Model):
     only_one: tuple[str, ...] = ()
     only_other: tuple[str, ...] = ()
     """Cells, checks and figures that only one of them has."""
+    untold: tuple[str, ...] = ()
+    """What else leaves open whether anything got worse, in words: a run that did not end, and what
+    the later one has that did not change, or is new, and is neither a pass nor a skip."""
 
     @property
     def exit_code(self) -> int:
-        """Whether anything got worse, or could not be told."""
+        """Whether anything got worse, or could not be told; what was shown is no worse, else."""
         turns = {change.turn for change in self.changes}
         verdicts = {one.figure.verdict for one in self.figures}
         if "worse" in turns or "worse" in verdicts:
             return EXIT_FAIL
-        return EXIT_UNPROVEN if "untold" in turns or "inconclusive" in verdicts else EXIT_PASS
+        left = self.untold or self.only_one or self.forced
+        told = not left and "untold" not in turns and "inconclusive" not in verdicts
+        return EXIT_PASS if told else EXIT_UNPROVEN
 
 
 def compare(one: Summary, other: Summary, names: tuple[str, str]) -> Comparison:
@@ -101,7 +106,12 @@ def compare(one: Summary, other: Summary, names: tuple[str, str]) -> Comparison:
         figures=_compared([(measured[key], again[key]) for key in both]),
         only_one=_missing(left, right) + _missing(measured, again),
         only_other=_missing(right, left) + _missing(again, measured),
+        untold=(*_unended(one, names[0]), *_unended(other, names[1]), *_untold(left, right)),
     )
+
+
+def _unended(run: Summary, name: str) -> tuple[str, ...]:
+    return (f"{name} has not come to its end: {run.reason}",) if run.reason else ()
 
 
 _Key = tuple[str, ...]
@@ -148,12 +158,22 @@ def _change(key: _Key, one: _Found, other: _Found) -> Change | None:
     )
 
 
+def _untold(left: Mapping[_Key, _Found], right: Mapping[_Key, _Found]) -> Iterator[str]:
+    """What the later run does not tell, or tells with nothing to compare; changes apart."""
+    for key, now in right.items():
+        where, before = ", ".join(key), left.get(key)
+        if before is None and now.outcome not in ("pass", "skip"):
+            yield f"{where}: {now.outcome}, and not there before"
+        elif before and before.outcome == now.outcome and now.outcome in ("error", "unproven"):
+            yield f"{where}: {now.outcome}, as before"
+
+
 def turn(one: Outcome, other: Outcome) -> Turn:
     """What it means that an outcome became another: only a failure is the kernel's fault."""
     if other == "fail":
         return "worse"
-    if other in ("error", "unproven"):
-        return "untold" if one in ("pass", "fail") else "other"
+    if other in ("error", "unproven") or (other == "skip" and one in ("pass", "fail")):
+        return "untold"
     return "better" if other == "pass" and one != "skip" else "other"
 
 

@@ -15,7 +15,7 @@ from harness.records import write_atomically
 from harness.report.load import load
 from harness.runfolder import find_run
 
-_EPILOG = "exit codes: 0 nothing got worse, 1 something did, 2 refused, 4 not all could be told"
+_EPILOG = "exit codes: 0 no worse, 1 something got worse, 2 refused, 4 not all could be told"
 
 
 def add_parser(parser: argparse.ArgumentParser) -> None:

@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.compare.changes import Change, Compared, Comparison
-from harness.printable import printable
+from harness.printable import clip, printable
 from harness.results import Figure
 
 MAX_NAMES = 20
+MAX_WORDS = 1000
 _STYLES = {
     "worse": "bold red",
     "better": "green",
@@ -23,7 +24,7 @@ _STYLES = {
     "other": "",
 }
 _VERDICTS = {
-    0: ("pass", "green", "nothing got worse"),
+    0: ("no worse", "green", "all that was shown before is shown again, and nothing got worse"),
     1: ("worse", "bold red", "something got worse"),
     4: ("inconclusive", "yellow", "nothing is known to be worse, but not all could be told"),
 }
@@ -38,6 +39,7 @@ def text_report(found: Comparison) -> RenderableType:
         parts += ["", _table(found.figures), *_reasons(found.figures), _legend()]
     parts += list(_missing(found.one, found.only_one))
     parts += list(_missing(found.other, found.only_other))
+    parts += list(_untold(found.untold))
     parts.append(_verdict(found))
     return Group(*parts)
 
@@ -125,6 +127,15 @@ def _missing(name: str, keys: Sequence[str]) -> Iterator[Text]:
         yield Text(printable(f"only in {name}: {key}"))
     if len(keys) > MAX_NAMES:
         yield Text(printable(f"only in {name}: {len(keys) - MAX_NAMES} more"))
+
+
+def _untold(words: Sequence[str]) -> Iterator[Text]:
+    for one in words[:MAX_NAMES]:
+        yield Text.assemble(
+            ("untold", _STYLES["untold"]), printable(f"  {clip(one, MAX_WORDS)}", " " * 8)
+        )
+    if len(words) > MAX_NAMES:
+        yield Text(f"untold  {len(words) - MAX_NAMES} more", style=_STYLES["untold"])
 
 
 def _verdict(found: Comparison) -> Text:
