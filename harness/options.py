@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from harness.cost.options import CostOptions
 from harness.inventory import KvmMode
 from harness.timing import CHECKS as TIMING_CHECKS
 from harness.timing.options import TimingOptions
+
+_MODES: Mapping[KvmMode, str] = {"vhe": "VHE", "nvhe": "nVHE", "protected": "protected mode"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,17 @@ class Options:
         if "stress" in given[at]:
             return given
         return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The same for the sentence that a report begins with: short, and as it was asked for."""
+        places = ", ".join([*self.hosts, *(_MODES[mode] for mode in self.kvm_modes)])
+        parts = (
+            " ".join([*self.pytest_args, *map(str, self.checks)]),
+            f"{places} only" if places else "",
+            "only costs" if self.costs_only else "",
+        )
+        return tuple(filter(None, parts))
 
     @property
     def narrowing(self) -> list[str]:

@@ -225,6 +225,8 @@ class Summary(_Model):
     """The subjects of the patches, without tags, in their order."""
     whole: bool = False
     """Whether nothing was left out: all patches, hosts, KVM modes and everyday checks."""
+    only: tuple[str, ...] = ()
+    """To what the run was narrowed, as it was asked for: "-m quick", "n1, VHE only"."""
     series_base: SeriesBase = ""
     seed: int
     started: str

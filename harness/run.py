@@ -199,6 +199,12 @@ class Run:
         return self._step is None or self._step.whole
 
     @property
+    def _first_patches(self) -> tuple[str, ...]:
+        if self._step is None or self._whole:
+            return ()
+        return (f"only the patches up to {len(self._step.series.patches)}",)
+
+    @property
     def verdict(self) -> str:
         """What the cells that ran so far amount to."""
         return verdict.of_run(self._judged()[0], self._beside)
@@ -560,6 +566,7 @@ class Run:
             subject=series.subject if series else "",
             patches=tuple(patch.subject for patch in series.patches) if series else (),
             whole=self._whole and not self._options.narrowing,
+            only=(*self._options.only, *self._first_patches),
             series_base=self._series_base,
             seed=self._options.seed,
             started=self._input.started,

@@ -166,19 +166,20 @@ def test_whether_it_is_the_series_base_is_in_the_record(
 
 
 @pytest.mark.parametrize(
-    ("narrowing", "whole"),
+    ("narrowing", "only"),
     [
-        ({}, True),
-        ({"hosts": ("n1",)}, False),
-        ({"kvm_modes": ("vhe",)}, False),
-        ({"pytest_args": ("-k", "a")}, False),
+        ({}, ()),
+        ({"hosts": ("n1",)}, ("n1 only",)),
+        ({"kvm_modes": ("vhe",)}, ("VHE only",)),
+        ({"pytest_args": ("-k", "a")}, ("-k a",)),
     ],
 )
 def test_only_a_run_that_leaves_nothing_out_is_whole(
-    case: Case, narrowing: dict[str, Any], whole: bool
+    case: Case, narrowing: dict[str, Any], only: tuple[str, ...]
 ) -> None:
     case.cut_off({}, replace(SERIES_OPTIONS, **{"hosts": (), "kvm_modes": (), **narrowing}))
-    assert case.resumed().whole == whole
+    summary = case.resumed()
+    assert (summary.whole, summary.only) == (not only, only)
 
 
 def test_a_run_that_was_cut_off_goes_on(case: Case) -> None:

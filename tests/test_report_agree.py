@@ -42,7 +42,7 @@ def counts(cells: int, outcomes: Iterable[Outcome]) -> Counts:
 
 
 def in_words(text: str) -> Counts:
-    """From the sentence that text, Markdown and mail have: "(15 cells, 434 pass; ...)"."""
+    """From the sentence that text and Markdown have: "(15 cells, 434 pass; ...)"."""
     (words,) = re.findall(r"\((\d+ cells?(?:, \d+ [a-z]+)*)[;)]", " ".join(text.split()))
     numbers = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", words)}
     cells = numbers.pop("cells", 0) + numbers.pop("cell", 0)
@@ -57,7 +57,13 @@ def of_text(run: Summary) -> Counts:
 
 def of_mail(run: Summary) -> Counts:
     message = email.message_from_bytes(mail(run, nothing).encode(), policy=email.policy.default)
-    return in_words(message.get_content())
+    head, *_ = message.get_content().split("\n\n")
+    words = " ".join(line for line in head.split("\n") if not line.startswith("  | "))
+    (cells,) = re.findall(r"\((\d+) cells?[;)]", " ".join(words.split()))
+    found = Counter[str]()
+    for of in re.findall(r"(?:patched|base|series) (\d+ [a-z]+(?:, \d+ [a-z]+)*)", words):
+        found.update({kind: int(number) for number, kind in re.findall(r"(\d+) ([a-z]+)", of)})
+    return Counts(int(cells), {kind: found[kind] for kind in ORDER})
 
 
 def of_markdown(run: Summary) -> Counts:

@@ -220,9 +220,15 @@ def test_markdown_of_what_is_not_a_pass() -> None:
         "From `c/error.txt`:\n\n```text\nValueError: x\n```",
         "Evidence: `c/error.txt`",
         "- host `n1`: `Neoverse N1, MIDR_EL1 0x414fd0c1, CPUs 0-1`, emulated by `QEMU 7.2.22`",
-        "- note: `another base`",
+        "### Limits of this run\n\n- `another base`\n\n> Emulated hosts show",
     ):
         assert words in text
+    heads = ("Limits of this run", "What is not a pass", "What was tested")
+    assert sorted(heads, key=text.index) == list(heads)
+    assert text.startswith(
+        "## Series `harvest`: FAIL\n\n"
+        "With the series `test_young` fails (`n1`, VHE). (1 cell, 1 fail; 12 s)"
+    )
 
 
 def test_markdown_figures() -> None:

@@ -100,7 +100,8 @@ def test_markdown_headings_and_rows_are_its_own() -> None:
         heads = [n for n, token in enumerate(tokens) if token.type == "heading_open"]
         for at in heads:
             assert re.match(
-                r"(Series <code>|Base kernel|What is not|Figures|(\*\*FAIL\*\*|error|\?) <code>)",
+                r"(Series <code>|Base kernel|Limits of|What is not|What was|Figures|"
+                r"(\*\*FAIL\*\*|error|\?) <code>)",
                 tokens[at + 1].content,
             )
 

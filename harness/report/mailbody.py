@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.printable import clip, one_line, plain_name, printable
 from harness.report import evidence, facts, figures
-from harness.report.counts import conclusion, count
+from harness.report.case import apart, case
+from harness.report.counts import MEANING
 from harness.report.evidence import Read
 from harness.report.lines import cut, wrap
 from harness.report.matrix import kernel_of, matrix, of_series, short_name, troubles
@@ -23,30 +24,50 @@ WIDTH = 72
 MAX_WORDS = 1000
 MAX_TROUBLES = 10
 MAX_SPLATS = 3
-MAX_FILES = 3
 MAX_PATCHES = 20
 MAX_NOTES = 20
 MAX_FIGURES = 40
 GUTTER = "  | "
+_FILES = (f"{GUTTER}see ", f"{GUTTER}from ")
 _PRINTK_TIME = re.compile(r"^\[ *\d+\.\d+\] ")
 
 
 def body(run: Summary, read: Read) -> Iterator[str]:
-    """Its lines: the verdict, what failed, figures, what was tested on what, what is not shown."""
-    verdict = run.verdict.upper() if run.verdict == "fail" else run.verdict
-    what = (
-        f"The verdict of kvm-harness {plain_name(run.harness)} on stage-2 page aging is {verdict}"
-    )
-    if run.reason:
-        yield from _own(f"{what} ({count(run)}). {facts.UNFINISHED}:")
-        yield from _quoted(run.reason)
-    else:
-        yield from _own(f"{what}: {conclusion(run)} ({count(run)}).")
+    """Its lines: what is the case, its limits, what failed, figures, what was tested on what."""
+    yield from _case(run)
+    yield from _limits(run)
     yield from _troubles(run, read)
     yield from _figures(run)
     yield from _tested(run)
     yield from _cells(run)
-    yield from _limits(run)
+
+
+def _case(run: Summary) -> Iterator[str]:
+    """What is the case, before all else, and the word for it."""
+    if run.reason:
+        so_far = apart(run)
+        yield from _own(f"{facts.UNFINISHED}{f' ({so_far})' if so_far else ''}:")
+        yield from _quoted(run.reason)
+    else:
+        yield from _own(case(run, plain_name))
+    verdict = run.verdict.upper() if run.verdict == "fail" else run.verdict
+    number = f"{len(run.cells)} cell{'s' if len(run.cells) != 1 else ''}"
+    meaning = f", {MEANING[run.verdict]}" if run.verdict in ("error", "unproven") else ""
+    # A partial run and one that was cut off have the counts in their first sentence.
+    counts = f"; {apart(run)}" if run.whole and not run.reason and apart(run) else ""
+    yield from _own(
+        f"Verdict of kvm-harness {plain_name(run.harness)} on stage-2 page aging: "
+        f"{verdict}{meaning} ({number}{counts})."
+    )
+
+
+def _limits(run: Summary) -> Iterator[str]:
+    notes = facts.notes(run)
+    if notes or run.emulated:
+        yield from _head("Limits of this run")
+        yield from _list(notes, MAX_NOTES)
+    if run.emulated:
+        yield from _own(EMULATION)
 
 
 def _tested(run: Summary) -> Iterator[str]:
@@ -71,10 +92,6 @@ def _tested(run: Summary) -> Iterator[str]:
         yield from _fact("checks", names)
     for check in of_series(run):
         yield from _fact(check.outcome, f"{check.name}, {check.observed}")
-    if notes := facts.notes(run):
-        yield ""
-        yield from _own("To be known with it:")
-        yield from _list(notes, MAX_NOTES)
 
 
 def _kernel(kernel: Kernel) -> Iterator[str]:
@@ -114,14 +131,15 @@ def _troubles(run: Summary, read: Read) -> Iterator[str]:
     if not ended and not groups:
         return
     yield from _head("What was not as expected, and what the kernels reported")
-    yield from _own("(The files that are named are in the run's folder, which the sender has.)")
-    yield ""
     entries = [
         *(list(_trouble(one, cells.get(one[0].cell), read)) for one in groups[:MAX_TROUBLES]),
         list(_more(len(groups) - MAX_TROUBLES, "checks in other ways")),
         *(list(_ended(cell, read)) for cell in ended[:MAX_TROUBLES]),
         list(_more(len(ended) - MAX_TROUBLES, "cells")),
     ]
+    if any(line.startswith(_FILES) for lines in entries for line in lines):
+        yield from _own("(The files that are named are in the run's folder, which the sender has.)")
+        yield ""
     for number, lines in enumerate(filter(None, entries)):
         yield from [""] if number else []
         yield from lines
@@ -143,8 +161,6 @@ def _trouble(group: Sequence[Check], cell: Cell | None, read: Read) -> Iterator[
         yield from _list([f"see {cell.splat_file}"] if cell and cell.splat_file else [], 1)
     elif found := evidence.of_check(first, cell, read):
         yield from _excerpt(found)
-    else:
-        yield from _list([f"see {path}" for path in evidence.files(first)], MAX_FILES)
 
 
 def _ended(cell: Cell, read: Read) -> Iterator[str]:
@@ -191,12 +207,6 @@ def _figures(run: Summary) -> Iterator[str]:
         if why := figures.because(one):
             yield from _quoted(why)
     yield from _more(len(run.figures) - MAX_FIGURES, "figures")
-
-
-def _limits(run: Summary) -> Iterator[str]:
-    if run.emulated:
-        yield from _head("What this cannot show")
-        yield from _own(EMULATION)
 
 
 # ---- lines ----------------------------------------------------------------------------------

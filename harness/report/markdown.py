@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from harness.printable import clip, one_line, printable
 from harness.report import evidence, facts, figures
-from harness.report.counts import conclusion, count
+from harness.report.case import case
+from harness.report.counts import count
 from harness.report.evidence import Read
 from harness.report.lines import columns, wrap
 from harness.report.matrix import Matrix, kernel_of, matrix, of_series, short_name, troubles
@@ -31,12 +32,12 @@ def markdown(run: Summary, read: Read) -> str:
     """The whole report; `read` reads files of the run folder."""
     blocks = [
         f"## {_subject(run)}: {run.verdict.upper() if run.verdict == 'fail' else run.verdict}",
-        f"{_conclusion(run)} ({count(run)}; {run.seconds:.0f} s)",
+        f"{_case(run)} ({count(run)}; {run.seconds:.0f} s)",
     ]
-    blocks += [_facts(run), *_matrix(matrix(run)), *_series_checks(run)]
+    blocks += _limits(run)
     blocks += _troubles(run, read)
     blocks += _figures(run)
-    blocks += [f"> {EMULATION}"] if run.emulated else []
+    blocks += ["### What was tested", _facts(run), *_series_checks(run), *_matrix(matrix(run))]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -69,10 +70,20 @@ def _subject(run: Summary) -> str:
     return f"Series {code(run.series)}" if run.series else "Base kernel"
 
 
-def _conclusion(run: Summary) -> str:
+def _case(run: Summary) -> str:
     if run.reason:
         return f"**{facts.UNFINISHED}:** {code(run.reason, MAX_WORDS)}"
-    return f"{conclusion(run)[:1].upper()}{conclusion(run)[1:]}"
+    return case(run, code)
+
+
+def _limits(run: Summary) -> Iterator[str]:
+    notes = facts.notes(run)
+    if notes or run.emulated:
+        yield "### Limits of this run"
+    if notes:
+        yield "\n".join(f"- {code(note, MAX_WORDS)}" for note in notes)
+    if run.emulated:
+        yield f"> {EMULATION}"
 
 
 def _facts(run: Summary) -> str:
@@ -88,7 +99,6 @@ def _facts(run: Summary) -> str:
         lines.append(f"- host {code(host)}: {words}{how}")
     lines += [f"- patch {n}: {code(title)}" for n, title in enumerate(run.patches, 1)]
     lines += [f"- Message-Id {code(run.message_id)}"] if run.message_id else []
-    lines += [f"- note: {code(note, MAX_WORDS)}" for note in facts.notes(run)]
     started = f"- started {code(run.started)}, seed {run.seed}, kvm-harness {code(run.harness)}"
     return "\n".join([*lines, started])
 
