@@ -4,7 +4,6 @@ write down what they were asked for, and what they were asked for is what there 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -60,7 +59,6 @@ def run(step: dict[str, Any], folder: Path, env: dict[str, str], code: int = 0) 
         program.chmod(0o755)
     for name in ("20260101-000000-aaaa", "20260102-000000-bbbb"):
         (folder / "runs" / name).mkdir(parents=True)
-    (folder / "report.md").write_text("x" * 2_000_000)
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
         cwd=folder,
@@ -89,15 +87,10 @@ def test_what_the_steps_ask_for_is_there(name: str, env: dict[str, str], tmp_pat
         if program == "make":
             assert args[0] in targets
             assert all(re.fullmatch(r"ARGS=.*", arg) for arg in args[1:])
-        if program == "kvm-harness" and known(args[0]):
+        if program == "kvm-harness":
             options = cli._parser().parse_args(args)
             if args[0] == "run":
                 assert options.series == [env["SERIES"]] if env else options.series == []
-
-
-def known(command: str) -> bool:
-    """Reports of a finished run are a module of their own."""
-    return command != "report" or importlib.util.find_spec("harness.report.command") is not None
 
 
 def test_tox_has_the_environments_that_are_named(tmp_path: Path) -> None:
@@ -118,10 +111,31 @@ def test_the_exit_code_of_a_run_is_that_of_its_step(name: str, code: int, tmp_pa
     assert re.fullmatch(r"::[0-9a-f-]{36}::", last)
 
 
-def test_the_newest_run_is_reported_and_the_summary_fits(tmp_path: Path) -> None:
-    ran = run(STEPS["report 0"], tmp_path, {})
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_newest_run_is_reported_and_no_report_loses_another(code: int, tmp_path: Path) -> None:
+    ran = run(STEPS["report 0"], tmp_path, {}, code)
     assert {args[2] for args in ran.asked} == {"runs/20260102-000000-bbbb/"}
-    assert (tmp_path / "summary").stat().st_size <= 1 << 20
+    assert [args[4] for args in ran.asked] == ["github", "markdown", "html"]
+    assert (tmp_path / "summary").is_file()
+    assert ran.code == code
+
+
+def test_evidence_is_kept_whatever_failed() -> None:
+    there = "hashFiles('runs/**') != ''"
+    reports = [step for step in STEPS.values() if step.get("uses") == "./.github/actions/report"]
+    assert len(reports) == 2
+    (kept,) = (step for step in STEPS.values() if "upload-artifact" in step.get("uses", ""))
+    assert {step["if"] for step in (*reports, kept)} == {f"always() && {there}"}
+
+
+def test_a_push_cancels_nothing_but_the_push_before_it() -> None:
+    assert "concurrency" not in WORKFLOW, "it would be of all jobs"
+    emulated, metal = (WORKFLOW["jobs"][name]["concurrency"] for name in ("emulated", "metal"))
+    assert "github.event_name" in emulated["group"] and "github.ref" in emulated["group"]
+    assert "matrix.runner" in emulated["group"], "else one runner's job would cancel the other's"
+    assert "schedule" not in emulated["cancel-in-progress"]
+    assert metal["cancel-in-progress"] is False
+    assert "github.event_name" in metal["group"]
 
 
 def test_nothing_may_be_written_and_nothing_foreign_is_run() -> None:
