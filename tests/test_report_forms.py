@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any, get_args
 
 import pytest
@@ -238,6 +239,50 @@ def test_markdown_figures() -> None:
         "| `instructions, under TCG` | -37.2 %, 95 % interval -38.0 % to -36.0 % | better "
         "| `beyond the noise; could have shown 1.2 %` |"
     )
+
+
+@pytest.mark.parametrize("word", ["`" * 9, "word ", "|" * 900])
+def test_markdown_has_a_bound_and_no_fence_is_cut(word: str) -> None:
+    """GitHub takes 65536 characters for a comment."""
+    words = (word * 5000)[:5000]
+    count = range(300)
+    cells = tuple(CELL.model_copy(update={"id": f"c{n}", "reason": words}) for n in count)
+    checks = tuple(
+        CHECK.model_copy(
+            update={"cell": f"c{n}", "name": f"test_{n}", "outcome": "fail", "expected": words}
+        )
+        for n in count
+    )
+    huge = but(
+        cells=cells, checks=checks, figures=(FIGURE,) * 300, notes=(words,) * 300,
+        patches=(words,) * 300,
+    )  # fmt: skip
+    text = markdown(huge, lambda path: f"error: {words}\n" * 50)
+    assert len(text) <= 65536
+    assert len(re.findall("^`{3,}(text)?$", text, re.MULTILINE)) % 2 == 0
+    assert text.rstrip().endswith("more parts of this report, see `summary.json`")
+    assert "and 290 more cells, see `summary.json`" in text
+
+
+def test_markdown_counts_what_it_leaves_out() -> None:
+    own = [CHECK.model_copy(update={"cell": SERIES, "name": f"build_{n}"}) for n in range(12)]
+    fails = [
+        CHECK.model_copy(update={"cell": f"c{n}", "outcome": "fail", "expected": f"{min(n, 20)}"})
+        for n in range(70)
+    ]
+    text = markdown(
+        but(
+            cells=tuple(CELL.model_copy(update={"id": f"c{n}"}) for n in range(70)),
+            checks=(*own, *fails), figures=(FIGURE,) * 50, notes=("note",) * 30,
+            patches=("patch",) * 30,
+        ),
+        nothing,
+    )  # fmt: skip
+    for words in (
+        "and 10 more cells", "and 11 more checks in other ways", "and 10 more figures",
+        "- and 10 more notes", "- and 10 more patches", "and 2 more checks of the series",
+    ):  # fmt: skip
+        assert f"\n{words}, see `summary.json`\n" in text
 
 
 def test_markdown_of_an_interrupted_run() -> None:

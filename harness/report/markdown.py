@@ -16,14 +16,23 @@ from harness.report.case import case
 from harness.report.counts import count
 from harness.report.evidence import Read
 from harness.report.lines import columns, wrap
+from harness.report.mailbody import (
+    MAX_FIGURES,
+    MAX_NOTES,
+    MAX_PATCHES,
+    MAX_TROUBLES,
+    MAX_WORDS,
+)
 from harness.report.matrix import Matrix, kernel_of, matrix, of_series, short_name, troubles
 from harness.report.text import EMULATION, MAX_EVIDENCE, MAX_SPLATS
 from harness.results import Cell, Check, Summary
 
 MARKS = {"pass": "ok", "fail": "**FAIL**", "error": "error", "unproven": "?", "skip": "-"}
 _ABSENT = "."
-# GitHub takes 65536 characters for a comment.
-MAX_WORDS = 2000
+# GitHub takes 65536 characters for a comment, and 1 MiB for the summary of a job.
+MAX_CHARACTERS = 65_000
+MAX_CELLS = 60
+MAX_COLUMNS = 80
 MAX_NAME = 200
 WIDTH = 110
 
@@ -38,7 +47,29 @@ def markdown(run: Summary, read: Read) -> str:
     blocks += _troubles(run, read)
     blocks += _figures(run)
     blocks += ["### What was tested", _facts(run), *_series_checks(run), *_matrix(matrix(run))]
-    return "\n\n".join(blocks) + "\n"
+    return _bounded(blocks)
+
+
+def _bounded(blocks: Sequence[str]) -> str:
+    """What GitHub takes of the blocks, each whole: none ends within a fence or a table."""
+    kept: list[str] = []
+    left = MAX_CHARACTERS
+    for one in blocks:
+        if len(one) + 2 <= left:
+            left -= len(one) + 2
+            kept.append(one)
+    kept += _more(len(blocks) - len(kept), "parts of this report")
+    return "\n\n".join(kept) + "\n"
+
+
+def _more(count: int, of_what: str) -> list[str]:
+    return [f"and {count} more {of_what}, see `summary.json`"] if count > 0 else []
+
+
+def _most(lines: Sequence[str], limit: int, of_what: str) -> list[str]:
+    """The first lines of a list, and how many more there are."""
+    more = _more(len(lines) - limit, of_what)
+    return [*lines[:limit], *(f"- {words}" for words in more)]
 
 
 def code(text: str, limit: int = MAX_NAME) -> str:
@@ -81,7 +112,8 @@ def _limits(run: Summary) -> Iterator[str]:
     if notes or run.emulated:
         yield "### Limits of this run"
     if notes:
-        yield "\n".join(f"- {code(note, MAX_WORDS)}" for note in notes)
+        lines = [f"- {code(note, MAX_WORDS)}" for note in notes]
+        yield "\n".join(_most(lines, MAX_NOTES, "notes"))
     if run.emulated:
         yield f"> {EMULATION}"
 
@@ -93,11 +125,14 @@ def _facts(run: Summary) -> str:
         + (f", {code(one.compiler)}" if one.compiler else "")
         for one in run.kernels
     ]
+    hosts = []
     for host, kinds in facts.cpus(run).items():
         how = f", emulated by {code(run.emulator or 'QEMU')}" if run.emulated else ""
-        words = "; ".join(code(kind) for kind in kinds) or "CPU not known"
-        lines.append(f"- host {code(host)}: {words}{how}")
-    lines += [f"- patch {n}: {code(title)}" for n, title in enumerate(run.patches, 1)]
+        words = "; ".join(code(kind) for kind in kinds[:MAX_CELLS]) or "CPU not known"
+        hosts.append(f"- host {code(host)}: {words}{how}")
+    lines += _most(hosts, MAX_CELLS, "hosts")
+    patches = [f"- patch {n}: {code(title)}" for n, title in enumerate(run.patches, 1)]
+    lines += _most(patches, MAX_PATCHES, "patches")
     lines += [f"- Message-Id {code(run.message_id)}"] if run.message_id else []
     started = f"- started {code(run.started)}, seed {run.seed}, kvm-harness {code(run.harness)}"
     return "\n".join([*lines, started])
@@ -106,13 +141,14 @@ def _facts(run: Summary) -> str:
 def _matrix(shape: Matrix) -> Iterator[str]:
     if not shape.cells:
         return
+    columns_ = shape.columns[:MAX_COLUMNS]
     heads = ["host", "KVM mode", "kernel", "AF expected", "AF observed"]
-    heads += [str(number) for number in range(1, len(shape.columns) + 1)] + ["verdict"]
+    heads += [str(number) for number in range(1, len(columns_) + 1)] + ["verdict"]
     rows = [heads, ["---"] * len(heads)]
-    for cell in shape.cells:
+    for cell in shape.cells[:MAX_CELLS]:
         marks = [
             MARKS[shape.outcomes[cell.id, name]] if (cell.id, name) in shape.outcomes else _ABSENT
-            for name in shape.columns
+            for name in columns_
         ]
         seen = cell.af_observed or "-"
         wrong = cell.af_observed not in (cell.af_mode, None)
@@ -124,14 +160,18 @@ def _matrix(shape: Matrix) -> Iterator[str]:
             ]
         )
     yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    names = ", ".join(f"{n} {code(short_name(name))}" for n, name in enumerate(shape.columns, 1))
+    yield from _more(len(shape.cells) - MAX_CELLS, "cells")
+    names = ", ".join(f"{n} {code(short_name(name))}" for n, name in enumerate(columns_, 1))
     yield f"{names}{'; ' if names else ''}`?` unproven, `-` skipped, `{_ABSENT}` did not run"
+    yield from _more(len(shape.columns) - MAX_COLUMNS, "checks")
 
 
 def _series_checks(run: Summary) -> Iterator[str]:
-    for check in of_series(run):
+    checks = of_series(run)
+    for check in checks[:MAX_TROUBLES]:
         words = code(check.observed, MAX_WORDS)
         yield f"Series: {MARKS[check.outcome]} {code(short_name(check.name))}: {words}"
+    yield from _more(len(checks) - MAX_TROUBLES, "checks of the series")
 
 
 def _troubles(run: Summary, read: Read) -> Iterator[str]:
@@ -140,10 +180,12 @@ def _troubles(run: Summary, read: Read) -> Iterator[str]:
     groups = troubles(run)
     if ended or groups:
         yield "### What is not a pass"
-    for cell in ended:
+    for cell in ended[:MAX_TROUBLES]:
         yield from _cell(cell, read)
-    for group in groups:
+    yield from _more(len(ended) - MAX_TROUBLES, "cells")
+    for group in groups[:MAX_TROUBLES]:
         yield from _trouble(group, cells.get(group[0].cell), read)
+    yield from _more(len(groups) - MAX_TROUBLES, "checks in other ways")
 
 
 def _cell(cell: Cell, read: Read) -> Iterator[str]:
@@ -179,7 +221,9 @@ def _trouble(group: Sequence[Check], cell: Cell | None, read: Read) -> Iterator[
     if files:
         yield f"Evidence: {', '.join(files)}"
     if len(group) > 1:
-        yield f"The same in: {', '.join(code(check.cell) for check in group[1:])}"
+        also_in = [code(check.cell) for check in group[1 : MAX_TROUBLES + 1]]
+        also_in += _more(len(group) - 1 - MAX_TROUBLES, "cells")
+        yield f"The same in: {', '.join(also_in)}"
 
 
 def _excerpt(found: evidence.Excerpt) -> Iterator[str]:
@@ -193,7 +237,7 @@ def _figures(run: Summary) -> Iterator[str]:
     yield "### Figures, base against patched"
     rows = [["figure", "where", "base", "patched", "unit", "change", "verdict", "reason"]]
     rows.append(["---"] * len(rows[0]))
-    for one in run.figures:
+    for one in run.figures[:MAX_FIGURES]:
         verdict = f"**{one.verdict}**" if one.verdict == "worse" else one.verdict
         rows.append(
             [
@@ -203,3 +247,4 @@ def _figures(run: Summary) -> Iterator[str]:
             ]
         )
     yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    yield from _more(len(run.figures) - MAX_FIGURES, "figures")
