@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from harness.cost.judge import Judged, judge
+from harness.cost.judge import MARGIN, Judged, judge
+from harness.figures import judge as measured
 from harness.results import Effect
 
 
@@ -24,7 +25,18 @@ def judged(base: list[int], patched: list[int], neutral: tuple[int, ...] = ()) -
         ([1000, 1002, 999], [965, 966, 964], "better"),
         ([1000, 1002, 999], [1003, 1003, 1003], "same"),  # as far as layouts go
         ([1000, 1002, 999], [1004, 1004, 1004], "worse"),
-        ([1000, 1000, 1000], [1035, 1075, 1035], "same"),  # by the layouts of the patched one
+        ([1000, 1000, 1000], [1010, 1015, 1010], "worse"),  # by more than its layouts make
+        ([1000, 1000, 1000], [1010, 1020, 1010], "same"),  # by no more than they and the margin
+        # Layouts make more than the difference, and than the margin: nothing is shown
+        ([100, 100, 140], [135, 135, 137], "inconclusive"),
+        ([135, 135, 137], [100, 100, 140], "inconclusive"),
+        ([1000, 1000, 1000], [1010, 1075, 1010], "inconclusive"),
+        ([100, 100, 140], [100, 100, 300], "inconclusive"),  # medians that happen to agree
+        ([100, 100, 140], [100, 100, 140], "same"),  # no layout differs
+        # All of the one kernel lie beyond all of the other, by more than the margin
+        ([1000, 1000, 1000], [1035, 1075, 1035], "worse"),
+        ([1035, 1075, 1035], [1000, 1000, 1000], "better"),
+        ([1000, 1000, 1000], [1020, 1075, 1020], "inconclusive"),
         ([5000, 5000], [5005, 5005], "same"),  # a thousandth
         ([5000, 5000], [5006, 5006], "worse"),
         ([10, 10], [11, 11], "same"),  # the floor: one instruction
@@ -50,7 +62,9 @@ def test_it_is_exact() -> None:
 def test_neutral_changes_count_against_a_difference() -> None:
     assert judged([1000, 1000], [1035, 1035], neutral=(1020, 990)).verdict == "worse"
     found = judged([1000, 1000], [1035, 1035], neutral=(1036,))
-    assert found.verdict == "same"
+    assert found.verdict == "inconclusive"
+    assert "that there is none of 20.000 is not shown either" in found.reason
+    assert judged([1000, 1000], [1010, 1010], neutral=(1015,)).verdict == "same"
     assert found.smallest == Fraction(36, 1000)
     assert "layouts and neutral changes differ by up to 36.000" in found.reason
 
@@ -65,3 +79,7 @@ def test_to_swap_the_kernels_swaps_the_verdict(scale: int) -> None:
     one, other = [1000 * scale, 1001 * scale], [1100 * scale, 1100 * scale]
     assert judged(one, other).verdict == "worse"
     assert judged(other, one).verdict == "better"
+
+
+def test_the_margin_is_that_of_what_is_measured() -> None:
+    assert float(MARGIN) == measured.MARGIN

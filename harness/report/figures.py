@@ -17,17 +17,27 @@ def typical(values: Sequence[float]) -> str:
 def change(figure: Figure) -> str:
     """Patched against base with its confidence interval; "-" where it could not be told.
 
-    An interval of no width is a count without noise.
+    A count has none: what layouts make of it is told, and it is exact if that is nothing.
     """
     if figure.effect is None:
         return "-"
     words = percent(figure.effect)
+    if figure.spread is not None:
+        return f"{words}, {layouts(figure)}"
     if figure.low is not None and figure.high is not None:
-        if figure.low == figure.high:
-            return f"{words}, exact"
         low, high = percent(figure.low), percent(figure.high)
         words += f", {100 * figure.confidence:g} % interval {low} to {high}"
     return words
+
+
+def layouts(figure: Figure) -> str:
+    """How far the values of one kernel lie apart, relative to the base, of what is counted."""
+    values = [one for one in (figure.base, figure.patched) if one]
+    width = max((max(one) - min(one) for one in values), default=0.0)
+    if not width:
+        return "exact" if all(len(one) > 1 for one in values) else "one layout"
+    usual = abs(median(figure.base)) if figure.base else 0.0
+    return f"layouts ±{100 * width / usual:.1f} %" if usual else f"layouts ±{width:.4g}"
 
 
 def because(figure: Figure) -> str:
