@@ -190,8 +190,8 @@ class Figure(_Model):
     floor: float | None = None
     """What the base kernel shows against itself, relative; nothing smaller is an effect."""
     spread: float | None = Field(default=None, ge=0)
-    """Of what is counted: the relative difference that changes without a meaning cause. None for
-    what is measured, which a test judges."""
+    """Of what is counted, in its unit: by how much values differ that should not, as those of other
+    layouts of memory. None for what is measured, which a test judges."""
     verdict: Effect
     reason: str = ""
     """Why it is inconclusive, or what the verdict rests on."""

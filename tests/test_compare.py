@@ -244,11 +244,108 @@ def test_a_machine_that_became_slower_is_not_the_series_fault() -> None:
     assert found.exit_code == 4
 
 
-def test_counts_are_compared_by_their_spread() -> None:
-    counted = figure().model_copy(update={"spread": 0.01, "base": (5.0,), "patched": (6.0,)})
-    more = counted.model_copy(update={"patched": (7.0,)})
-    assert compare(run(figures=(counted,)), run(figures=(more,)), ("A", "B")).exit_code == 1
-    assert compare(run(figures=(counted,)), run(figures=(counted,)), ("A", "B")).exit_code == 0
+# ---- counts -------------------------------------------------------------------------------------
+
+Values = tuple[float, ...]
+HUNDRED = (100.0, 100.0, 101.0)
+
+
+def count(
+    patched: Values, base: Values = HUNDRED, metric: str = "cost-idle", spread: float = 0.0
+) -> Figure:
+    return Figure(
+        metric=metric, what="", unit="instructions", host="n1", kvm_mode="vhe",
+        af_mode="hardware", base=base, patched=patched, confidence=1.0, spread=spread,
+        verdict="same",
+    )  # fmt: skip
+
+
+def counts(one: Figure, other: Figure) -> tuple[Figure, int]:
+    found = compare(run(figures=(one,)), run(figures=(other,)), ("A", "B"))
+    return found.figures[0].figure, found.exit_code
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "verdict", "code"),
+    [
+        ((100.0, 100.0, 101.0), (135.0, 136.0, 135.0), "worse", 1),
+        ((135.0, 136.0, 135.0), (100.0, 100.0, 101.0), "better", 0),
+        ((100.0, 100.0, 101.0), (101.0, 101.0, 101.0), "same", 0),  # as far as layouts go
+        ((100.0, 100.0, 101.0), (102.0, 102.0, 102.0), "worse", 1),
+        ((100.0, 140.0, 100.0), (135.0, 137.0, 135.0), "inconclusive", 4),
+        ((1.0, 900.0, 900.0), (1.0, 1.0, 900.0), "inconclusive", 4),  # not by the first values
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "same", 0),
+        ((0.0, 0.0, 0.0), (0.5, 0.5, 0.5), "same", 0),  # below the floor: one instruction
+        ((0.5, 0.5, 0.5), (0.2, 0.3, 0.2), "same", 0),
+        ((0.0, 0.0, 0.0), (2.0, 2.0, 2.0), "worse", 1),
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 3.0), "inconclusive", 4),
+        ((100.0,), (135.0,), "inconclusive", 4),  # one layout
+        ((100.0,), (100.0,), "same", 0),
+    ],
+)
+def test_counts_are_compared_by_their_medians(
+    one: Values, other: Values, verdict: str, code: int
+) -> None:
+    found, exit_code = counts(count(one), count(other))
+    assert (found.verdict, exit_code) == (verdict, code)
+    assert "p = " not in found.reason
+
+
+def test_a_call_where_there_was_none_is_worse() -> None:
+    none, some = (count((n, n, n), (0.0,) * 3, "calls-idle") for n in (0.0, 1.0))
+    assert counts(none, some)[0].verdict == "worse"
+    assert counts(some, none)[0].verdict == "better"
+
+
+def test_the_larger_spread_of_both_counts() -> None:
+    wide = count((100.0, 100.0, 101.0), spread=1.9)
+    assert counts(wide, count((101.5,) * 3))[0].verdict == "same"
+    assert counts(count((100.0,) * 3), count((101.5,) * 3, spread=30.0))[0].verdict != "worse"
+    assert counts(wide, count((102.0,) * 3))[0].verdict == "worse"
+
+
+def test_what_the_base_kernels_differ_by_is_no_difference_of_the_patched() -> None:
+    found, code = counts(count((110.0,) * 3), count((150.0,) * 3, (140.0,) * 3))
+    assert (found.verdict, code) == ("inconclusive", 4)
+    assert "other changes differ by up to 40.000" in found.reason
+
+
+def test_more_of_a_count_can_be_better() -> None:
+    one, other = (
+        count((n,) * 3).model_copy(update={"more_is_better": True}) for n in (100.0, 135.0)
+    )
+    assert counts(one, other)[0].verdict == "better"
+
+
+@pytest.mark.parametrize("base", [(0.0,) * 3, (0.2, 0.0, 0.4), (100.0, 90.0, 300.0), (7.0,)])
+@pytest.mark.parametrize("patched", [(), (0.0,) * 3, (0.2, 0.0, 0.4), (100.0, 90.0, 300.0)])
+def test_counts_of_a_run_are_like_themselves(base: Values, patched: Values) -> None:
+    same = run(figures=(count(patched, base, spread=210.0), figure()))
+    found = compare(same, same, ("A", "B"))
+    assert [one.figure.verdict for one in found.figures] == ["same", "same"]
+    assert [one.control.verdict for one in found.figures] == ["same", "same"]
+    assert found.exit_code == 0
+
+
+def test_counts_take_nothing_from_the_tests_of_other_figures() -> None:
+    many = tuple(count((1.0,) * 3, metric=f"cost-{n}") for n in range(100))
+    found = compare(run(figures=(figure(), *many)), run(figures=(figure(), *many)), ("A", "B"))
+    alone = compare(run(figures=(figure(),)), run(figures=(figure(),)), ("A", "B"))
+    assert found.figures[0] == alone.figures[0]
+
+
+def test_the_legend_is_about_what_the_table_has() -> None:
+    measured, counted = run(), run(figures=(count((100.0, 140.0, 100.0)),))
+    assert "with an interval and its confidence" in text(measured, measured)
+    said = text(counted, counted)
+    assert "no test judges them" in said
+    assert "interval and its confidence" not in said and "[" not in said
+
+
+def test_each_interval_has_its_own_confidence() -> None:
+    few = run(figures=(figure(OTHER[:3], STEADY[:3]),))
+    assert "+1.11%] (90 %)" in text(few, few)
+    assert "] (95 %)" in text(run(), run())
 
 
 def test_the_report_says_what_changed_and_keeps_control_characters_out() -> None:

@@ -98,6 +98,7 @@ def test_a_figure_for_each_metric(found: Callable[..., Found], tmp_path: Path) -
     assert one.patched[0] - one.base[0] == pytest.approx(35)
     assert one.effect == one.low == one.high == pytest.approx(35 / one.base[0])
     assert "under TCG" in one.unit
+    assert {figure.spread for figure in measured.figures} == {0.0}
     assert by_name["calls-idle"].verdict == by_name["faults-access"].verdict == "same"
     lines = "cost/n1-vhe/base-reference/lines.txt"
     assert lines in one.evidence
@@ -108,10 +109,13 @@ def test_the_reference_layout_comes_first(found: Callable[..., Found]) -> None:
     dearer = edited(BASE, "units=1024 instructions=8", "units=1024 instructions=9")
     one = next(f for f in found({"base-down": dearer}).figures if f.metric == "cost-walk")
     assert one.base[0] < one.base[1]
+    assert one.spread == pytest.approx(one.base[1] - one.base[0])
 
 
 def test_one_layout_tells_nothing_of_a_difference(found: Callable[..., Found]) -> None:
-    verdicts = {figure.metric: figure.verdict for figure in found(layouts=1).figures}
+    figures = found(layouts=1).figures
+    verdicts = {figure.metric: figure.verdict for figure in figures}
+    assert {figure.spread for figure in figures} == {0.0}
     assert verdicts["cost-notifier"] == "inconclusive"
     assert verdicts["calls-idle"] == "same"
 

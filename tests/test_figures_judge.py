@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verdicts on what was measured and counted (harness/figures/judge.py)."""
+"""Verdicts on what was measured (harness/figures/judge.py)."""
 
 from dataclasses import replace
 
@@ -27,10 +27,6 @@ def measured(effect: float = 0.0, rounds: int = 12) -> Measured:
         base=BASE[:rounds],
         patched=patched[:rounds],
     )
-
-
-def counted(base: tuple[float, ...], patched: tuple[float, ...]) -> Measured:
-    return replace(measured(), base=base, patched=patched, spread=0.01)
 
 
 def one(given: Measured) -> Figure:
@@ -157,45 +153,6 @@ def test_samples_without_rounds_are_judged_as_well() -> None:
     assert few.reason == "5 values cannot show a difference among 1 figures"
 
 
-def test_counts_are_judged_by_the_spread_alone() -> None:
-    same, worse = one(counted((1000.0,) * 3, (1009.0,) * 3)), one(counted((1000.0,), (1011.0,)))
-    assert (same.verdict, worse.verdict) == ("same", "worse")
-    assert same.effect == same.low == same.high == pytest.approx(0.009)
-    assert same.confidence == 1.0
-    assert same.smallest == 0.01
-    assert one(counted((1000.0,), (900.0,))).verdict == "better"
-
-
-def test_counts_that_vary_by_themselves_must_differ_by_more() -> None:
-    found = one(counted((1000.0, 1050.0), (1040.0, 1041.0)))
-    assert found.verdict == "inconclusive"
-    assert found.smallest == pytest.approx(0.05)
-    assert found.reason.startswith("counted; one kernel differs from itself by up to 5.00%")
-    assert one(counted((1000.0, 1050.0), (1000.0,))).verdict == "inconclusive"
-    assert one(counted((1000.0, 1050.0), (1060.0,))).verdict == "worse"
-    assert one(counted((1000.0, 1009.0), (1005.0,))).verdict == "same"
-    assert one(counted((0.0, 1.0), (5.0,))).verdict == "inconclusive"
-
-
-def test_counts_that_the_base_changes_as_much_are_inconclusive() -> None:
-    changed = replace(counted((1000.0,), (1100.0,)), paired=False, noise=((10.0,), (11.0,)))
-    found = one(changed)
-    assert found.verdict == "inconclusive"
-    assert found.floor == pytest.approx(0.1)
-    assert one(replace(changed, noise=((10.0,), (10.5,)))).verdict == "worse"
-
-
-def test_counts_need_no_ratio() -> None:
-    nothing, some = one(counted((0.0,), (0.0,))), one(counted((0.0,), (2.0,)))
-    assert (nothing.verdict, nothing.effect) == ("same", 0.0)
-    assert (some.verdict, some.effect) == ("worse", None)
-
-
-def test_counts_are_no_part_of_the_family() -> None:
-    found = figures([measured(0.5, rounds=6), counted((1.0,), (1.0,))])
-    assert [one.verdict for one in found] == ["worse", "same"]
-
-
 @pytest.mark.parametrize(
     ("base", "patched", "reason"),
     [
@@ -225,4 +182,4 @@ def test_controls_are_from_the_same_rounds() -> None:
 
 def test_values_that_are_no_numbers_make_no_figure() -> None:
     with pytest.raises(ValueError, match="finite"):
-        one(counted((float("nan"),), (1.0,)))
+        one(replace(measured(), base=(float("nan"),) * 12))

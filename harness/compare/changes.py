@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.compare import counts
 from harness.compare.like import Unlike, unlike
 from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN
 from harness.figures.judge import Measured, figures
@@ -47,7 +48,8 @@ class Compared(_Model):
 
     figure: Figure
     """Its `base` are the values of the patched kernel in the one run, its `patched` those in the
-    other, and its verdict is about the other."""
+    other, and its verdict is about the other. Of what is counted in runs without a patched kernel
+    it is the control."""
     control: Figure
     """The same of the two base kernels: what else than the series changed."""
 
@@ -185,11 +187,14 @@ def _key(figure: Figure) -> _Key:
 
 def _compared(both: list[tuple[Figure, Figure]]) -> tuple[Compared, ...]:
     """The patched kernels, each with the base kernel of its run as what must not change as much."""
-    judged = figures([_patched(one, other) for one, other in both])
-    controls = figures([_base(one, other) for one, other in both])
+    measured = [pair for pair in both if not counts.counted(*pair)]
+    judged = iter(figures([_patched(one, other) for one, other in measured]))
+    controls = iter(figures([_base(one, other) for one, other in measured]))
     return tuple(
-        Compared(figure=figure, control=control)
-        for figure, control in zip(judged, controls, strict=True)
+        Compared(figure=counts.patched(one, other), control=counts.base(one, other))
+        if counts.counted(one, other)
+        else Compared(figure=next(judged), control=next(controls))
+        for one, other in both
     )
 
 
@@ -208,7 +213,6 @@ def _measured(
     second: tuple[float, ...],
     noise: tuple[tuple[float, ...], tuple[float, ...]] | None,
 ) -> Measured:
-    spreads = [figure.spread for figure in (one, other) if figure.spread is not None]
     return Measured(
         metric=other.metric,
         what=other.what,
@@ -222,7 +226,6 @@ def _measured(
         patched=second,
         paired=False,
         noise=noise,
-        spread=max(spreads) if len(spreads) == 2 else None,
         evidence=other.evidence,
     )
 

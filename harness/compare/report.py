@@ -36,7 +36,8 @@ def text_report(found: Comparison) -> RenderableType:
     parts += [_names(found)]
     parts += [_change(change) for change in found.changes]
     if found.figures:
-        parts += ["", _table(found.figures), *_reasons(found.figures), _legend()]
+        parts += ["", _table(found.figures), *_reasons(found.figures)]
+        parts += _legend(found.figures)
     parts += list(_missing(found.one, found.only_one))
     parts += list(_missing(found.other, found.only_other))
     parts += list(_untold(found.untold))
@@ -99,10 +100,10 @@ def _table(figures: Sequence[Compared]) -> Table:
 def _effect(figure: Figure) -> str:
     if figure.effect is None:
         return "-"
-    if figure.low is None or figure.high is None or figure.low == figure.high:
+    if figure.low is None or figure.high is None or figure.spread is not None:
         return _percent(figure.effect, "+")
     low, high = _percent(figure.low, "+"), _percent(figure.high, "+")
-    return f"{_percent(figure.effect, '+')} [{low}, {high}]"
+    return f"{_percent(figure.effect, '+')} [{low}, {high}] ({100 * figure.confidence:.3g} %)"
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -114,12 +115,21 @@ def _reasons(figures: Sequence[Compared]) -> Iterator[Text]:
         yield Text(printable(f"{number} {one.figure.verdict}: {one.figure.reason}"), style="dim")
 
 
-def _legend() -> Text:
-    return Text(
-        "patched: by how much the later patched kernel is above the earlier one, each beside the "
-        "base kernel of its run, with an interval of 95 %; base: the base kernels, the control",
-        style="dim",
-    )
+def _legend(figures: Sequence[Compared]) -> Iterator[Text]:
+    counts = {one.figure.spread is not None for one in figures}
+    if False in counts:
+        yield Text(
+            "patched: by how much the later patched kernel is above the earlier one, each beside "
+            "the base kernel of its run, with an interval and its confidence; base: the base "
+            "kernels, the control",
+            style="dim",
+        )
+    if True in counts:
+        yield Text(
+            "of counts (without an interval): by how much the later kernel's median over its "
+            "layouts is above the earlier one's, patched and base; no test judges them",
+            style="dim",
+        )
 
 
 def _missing(name: str, keys: Sequence[str]) -> Iterator[Text]:

@@ -27,6 +27,8 @@ class Judged:
     verdict: Effect
     effect: Fraction | None
     smallest: Fraction | None
+    spread: Fraction
+    """By how much the values differ that should not, in their unit."""
     reason: str
 
 
@@ -36,45 +38,49 @@ def judge(
     *,
     floor: Fraction,
     neutral: Sequence[Fraction] = (),
+    known: Fraction = Fraction(0),
 ) -> Judged:
     """Compare the medians of two kernels, each booted in the same layouts, in the same order.
 
     `neutral` are of kernels that differ from the base in nothing that matters, in the layout of the
-    first. A difference is one if it is larger than what layouts or neutral changes make, than FLOOR
-    of the base, and than `floor`; or if all values of the one kernel lie beyond all of the other by
-    more than the margin, MARGIN of the base or `floor`. None is one if no layout has any, or if all
-    that layouts make is within the margin too.
+    first; `known` is what else is known to make no difference. A difference is one if it is larger
+    than what layouts and these make, than FLOOR of the base, and than `floor`; or if all values of
+    the one kernel lie beyond all of the other by more than `known` and the margin, MARGIN of the
+    base or `floor`. None is one if no layout has any, or if all that layouts make is within the
+    margin too.
     """
-    if not patched:
-        return Judged("inconclusive", None, None, "there is no patched kernel")
+    spread = max(known, *map(_range, (base, patched, (*base[:1], *neutral))))
+    if not base or not patched:
+        missing = "base" if not base else "patched"
+        return Judged("inconclusive", None, None, spread, f"there is no {missing} kernel")
     usual = median(base)
     difference = median(patched) - usual
     alike = (*base, *neutral)
-    spread = max(_range(base), _range(patched), _range((base[0], *neutral)))
     least, margin = max(spread, FLOOR * usual, floor), max(MARGIN * usual, floor)
     small = usual < floor
     effect = None if small else difference / usual
     smallest = None if small else least / usual
+    others = " and neutral changes" * bool(neutral) + " and other changes" * bool(known)
     words = (
-        f"the difference is {_shown(difference)}; layouts{' and neutral changes' * bool(neutral)} "
+        f"the difference is {_shown(difference)}; layouts{others} "
         f"differ by up to {_shown(spread)}, and what is not more than {_shown(least)} is not shown"
     )
     if tuple(base) == tuple(patched):
-        return Judged("same", effect, smallest, f"no layout differs; {words}")
+        return Judged("same", effect, smallest, spread, f"no layout differs; {words}")
     if min(len(base), len(patched)) < 2:
         why = f"{words}; one layout alone tells nothing of what chance does"
-        return Judged("inconclusive", effect, None, why)
+        return Judged("inconclusive", effect, None, spread, why)
     apart = max(min(patched) - max(alike), min(alike) - max(patched))
-    if abs(difference) > least or apart > margin:
-        return Judged("worse" if difference > 0 else "better", effect, smallest, words)
+    if abs(difference) > least or apart > max(margin, known):
+        return Judged("worse" if difference > 0 else "better", effect, smallest, spread, words)
     if least <= margin:
-        return Judged("same", effect, smallest, words)
+        return Judged("same", effect, smallest, spread, words)
     why = f"{words}; that there is none of {_shown(margin)} is not shown either"
-    return Judged("inconclusive", effect, smallest, why)
+    return Judged("inconclusive", effect, smallest, spread, why)
 
 
 def _range(values: Sequence[Fraction]) -> Fraction:
-    return max(values) - min(values)
+    return max(values) - min(values) if values else Fraction(0)
 
 
 def _shown(value: Fraction) -> str:

@@ -297,7 +297,7 @@ def _figures(place: Place, measured: Mapping[Boot, Measured], run_folder: Path) 
             high=effect,
             confidence=1.0,
             smallest=_float(judged.smallest),
-            spread=_float(judged.smallest),
+            spread=float(judged.spread),
             verdict=judged.verdict,
             reason=judged.reason,
             evidence=tuple(_evidence(run_folder, tuple(firsts))),

@@ -3,7 +3,7 @@
 
 Of what varies, a difference and sameness are both claims that a test must make, each corrected over
 the figures of the run (Holm 1979), so that a run makes a wrong one with a chance of LEVEL at most.
-What is counted has no noise, and is judged against what changes without a meaning make.
+What is counted is no sample, and is judged elsewhere (harness/cost/judge.py).
 """
 
 from __future__ import annotations
@@ -51,8 +51,6 @@ class Measured:
     """Samples between which nothing but the measurement can make a difference. For a paired figure
     the base kernel against itself, made in the same way; otherwise a control for each of `base` and
     `patched`, whose value i is from the same round."""
-    spread: float | None = None
-    """For what is counted: the relative difference that changes without a meaning make."""
     evidence: tuple[str, ...] = ()
 
 
@@ -86,12 +84,12 @@ class _Tested:
 
 
 def figures(measured: Sequence[Measured], *, margin: float = MARGIN) -> tuple[Figure, ...]:
-    """The figures of a run, in their order; those with a spread are tested by no test."""
-    found = [_refused(one) or _counted(one) or _tested(one) for one in measured]
+    """The figures of a run, in their order."""
+    found = [_refused(one) or _tested(one) for one in measured]
     tested = [one for one in found if isinstance(one, _Tested)]
     # What could not be tested was meant to be: leaving it out would make the others' level depend
     # on it.
-    family = sum(one.spread is None for one in measured)
+    family = len(measured)
     differs = iter(holm([one.differs for one in tested], family))
     alike = iter(holm([one.alike(margin) for one in tested], family))
     return tuple(
@@ -127,8 +125,6 @@ def _refused(one: Measured) -> Figure | None:
         return _figure(one, reason="nothing was measured")
     if any(len(sample) > MAX_VALUES for sample in samples):
         return _figure(one, reason=f"more than {MAX_VALUES} values")
-    if one.spread is not None:
-        return None
     if min(values) <= 0 or math.log(max(values)) - math.log(min(values)) > MAX_RATIO:
         return _figure(one, reason="no ratio can be told: a value is not above 0, or one is absurd")
     first, second = map(len, one.noise or ((), ()))
@@ -138,51 +134,6 @@ def _refused(one: Measured) -> Figure | None:
     if not whole:
         return _figure(one, reason="the rounds are not whole: the samples differ in their number")
     return None
-
-
-def _counted(one: Measured) -> Figure | None:
-    """What has no noise, None for what is measured.
-
-    The first values are compared; others are of the same kernel where nothing but chance differs,
-    such as where things lie in memory. What they make of one kernel is no difference of two.
-    """
-    if one.spread is None:
-        return None
-    base, patched = one.base[0], one.patched[0]
-    effect = _relative(base, patched)
-    size = math.inf if effect is None else abs(effect)
-    floor = abs(_relative(one.noise[0][0], one.noise[1][0]) or 0.0) if one.noise else None
-    noise = max(floor or 0.0, *map(_stray, (one.base, one.patched, *(one.noise or ()))))
-    verdict: Effect = "inconclusive"
-    reason = f"counted; one kernel differs from itself by up to {noise:.2%}"
-    if size > max(noise, one.spread):
-        verdict = "better" if (patched > base) == one.more_is_better else "worse"
-    elif max(size, noise) <= one.spread:
-        verdict = "same"
-    return _figure(
-        one,
-        effect=effect,
-        low=effect,
-        high=effect,
-        confidence=1.0,
-        smallest=max(noise, one.spread) if math.isfinite(noise) else None,
-        floor=floor,
-        verdict=verdict,
-        reason=f"{reason}, and changes without a meaning make {one.spread:.2%}",
-    )
-
-
-def _stray(sample: Sequence[float]) -> float:
-    """How far the values of one kernel lie apart, relative to the first; infinity above none."""
-    width = max(sample) - min(sample)
-    return width / abs(sample[0]) if sample[0] else (math.inf if width else 0.0)
-
-
-def _relative(base: float, patched: float) -> float | None:
-    if patched == base:
-        return 0.0
-    effect = (patched - base) / abs(base) if base else math.inf
-    return effect if math.isfinite(effect) else None
 
 
 def _tested(one: Measured) -> _Tested:
@@ -314,7 +265,6 @@ def _figure(
         confidence=confidence,
         smallest=smallest,
         floor=floor,
-        spread=one.spread,
         verdict=verdict,
         reason=reason,
         evidence=one.evidence,

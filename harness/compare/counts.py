@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is counted, in two runs: no sample, so it is judged as the costs of one run are."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from statistics import median
+from typing import Literal
+
+from harness.cost.judge import judge
+from harness.cost.metrics import METRICS
+from harness.results import Effect, Figure
+
+_TURNED: dict[Effect, Effect] = {"worse": "better", "better": "worse"}
+
+
+def counted(one: Figure, other: Figure) -> bool:
+    """Whether both are counts."""
+    return one.spread is not None and other.spread is not None
+
+
+def patched(one: Figure, other: Figure) -> Figure:
+    """The patched kernels; the base kernels where neither run has a patched one.
+
+    How far the base kernels of the two runs lie apart is no difference of the patched ones.
+    """
+    if not (one.patched or other.patched):
+        return base(one, other)
+    known = Fraction(0)
+    if one.base and other.base:
+        known = abs(Fraction(median(other.base)) - Fraction(median(one.base)))
+    return _judged(one, other, "patched", known)
+
+
+def base(one: Figure, other: Figure) -> Figure:
+    """The base kernels."""
+    return _judged(one, other, "base", Fraction(0))
+
+
+def _judged(
+    one: Figure, other: Figure, kernel: Literal["base", "patched"], known: Fraction
+) -> Figure:
+    first, second = getattr(one, kernel), getattr(other, kernel)
+    metric = METRICS.get(other.metric)
+    spreads = (Fraction(figure.spread or 0.0) for figure in (one, other))
+    judged = judge(
+        [Fraction(value) for value in first],
+        [Fraction(value) for value in second],
+        floor=metric.floor if metric else Fraction(0),
+        known=max(known, *spreads),
+    )
+    verdict = judged.verdict
+    effect = None if judged.effect is None else float(judged.effect)
+    return other.model_copy(
+        update={
+            "base": first,
+            "patched": second,
+            "effect": effect,
+            "low": effect,
+            "high": effect,
+            "confidence": 1.0,
+            "smallest": None if judged.smallest is None else float(judged.smallest),
+            "floor": None,
+            "spread": float(judged.spread),
+            "verdict": _TURNED.get(verdict, verdict) if other.more_is_better else verdict,
+            "reason": f"{kernel} kernels: {judged.reason}",
+        }
+    )
