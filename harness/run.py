@@ -515,8 +515,9 @@ class Run:
         if options.cost is None:
             return
         source, base = prepared.ground.source, prepared.kernels["base"]
-        alike = neutral.kernels(source, base, self._progress) if options.cost.neutral else {}
         places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
+        wanted = bool(places) and options.cost.neutral
+        alike = neutral.kernels(source, base, self._progress) if wanted else {}
         found = cost.measure(
             places,
             {str(label): kernel for label, kernel in prepared.kernels.items()},

@@ -235,3 +235,14 @@ def test_a_machine_of_the_lab_is_skipped_with_a_reason() -> None:
     assert (check.name, check.outcome) == ("cost[lab]", "skip")
     assert "only an emulated host" in check.reason
     assert refusals(both, ["n1"]) == ()
+    found = places(both, [("lab", "vhe"), ("n1", "vhe")])
+    assert [place.id for place in found] == ["n1-vhe"]
+    assert places(both, [("lab", "vhe")]) == ()
+
+
+def test_nowhere_to_count_boots_nothing(tmp_path: Path) -> None:
+    found = measure(
+        (), KERNELS, tmp_path / "program", tmp_path, Progress(Console(quiet=True)),
+        options=CostOptions(), at_once=1,
+    )  # fmt: skip
+    assert found == Found()

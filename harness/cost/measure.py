@@ -89,8 +89,12 @@ class Found:
 
 
 def places(stock: Inventory, pairs: Iterable[tuple[str, KvmMode]]) -> tuple[Place, ...]:
-    """Where costs are counted, of the hosts and modes that cells run in."""
-    return tuple(Place(name, stock.emulated(name), mode) for name, mode in dict.fromkeys(pairs))
+    """Where costs are counted, of the hosts and modes that cells run in, without `refusals`."""
+    return tuple(
+        Place(name, stock.emulated(name), mode)
+        for name, mode in dict.fromkeys(pairs)
+        if not counting.refusal(stock.host(name))
+    )
 
 
 def refusals(stock: Inventory, hosts: Sequence[str]) -> tuple[Check, ...]:
