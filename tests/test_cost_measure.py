@@ -15,6 +15,7 @@ from harness import inventory
 from harness.contract import Contract, CostPromise, load
 from harness.cost.measure import Found, Place, measure, places, refusals
 from harness.cost.options import CostOptions
+from harness.cost.promises import kept
 from harness.errors import HostDied, InfraError
 from harness.hosts import counting
 from harness.hosts.counting import Counting
@@ -212,6 +213,43 @@ def test_promises(found: Callable[..., Found], metric: str, promise: str, expect
 def test_a_promise_of_what_is_inconclusive_is_unproven(found: Callable[..., Found]) -> None:
     made = CostPromise(metric="cost-notifier", promise="not-worse")
     assert found(contract=promising(made), layouts=1).checks[1].outcome == "unproven"
+
+
+def without(console: str, words: str) -> str:
+    return edited("\r\n".join(x for x in console.splitlines() if words not in x), "", "")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "console", "calls"), [("patched", LOCKLESS, "pass"), ("base", BASE, "fail")]
+)
+def test_a_promise_of_what_one_kernel_does_not_show_is_unproven(
+    found: Callable[..., Found], kernel: str, console: str, calls: str
+) -> None:
+    """What a call costs is no number where there is none; that there is none is one."""
+    made = tuple(
+        CostPromise.model_validate({"metric": metric, "promise": "better"})
+        for metric in ("calls-idle", "cost-notifier")
+    )
+    ends = {kernel: without(console, " calls idle ")}
+    checks = found(ends, contract=promising(*made)).checks
+    assert [check.outcome for check in checks] == ["pass", calls, "unproven"]
+
+
+def test_a_promise_of_what_no_boot_shows_is_unproven(found: Callable[..., Found]) -> None:
+    made = CostPromise(metric="cost-walk", promise="not-worse")
+    ends = {"base": without(BASE, " walk "), "patched": without(LOCKLESS, " walk ")}
+    measured = found(ends, contract=promising(made))
+    check = measured.checks[1]
+    assert (check.name, check.outcome) == ("cost[n1-vhe-cost-walk]", "unproven")
+    assert "cost-walk" not in {figure.metric for figure in measured.figures}
+
+
+def test_a_promise_of_what_does_not_exist_there_is_skipped() -> None:
+    (check,) = kept({"cost-walk": "better"}, (), host="a57", kvm_mode="nvhe", af_mode="software")
+    assert (check.name, check.outcome) == ("cost[a57-nvhe-cost-walk]", "skip")
+    assert "without hardware AF" in check.reason
+    (check,) = kept({"cost-idle": "better"}, (), host="a57", kvm_mode="nvhe", af_mode="software")
+    assert check.outcome == "unproven"
 
 
 def test_without_promises_nothing_is_judged(found: Callable[..., Found]) -> None:

@@ -54,7 +54,15 @@ def test_without_a_walk() -> None:
     assert "calls-walk" not in found.values
 
 
-@pytest.mark.parametrize("kind", ["pass idle-bare", "pass idle ", "calls idle", "faults access"])
+@pytest.mark.parametrize("kind", ["idle", "walk", "reclaim"])
+def test_what_is_not_called_has_no_line(kind: str) -> None:
+    lines = [line for line in BASE.splitlines() if f" calls {kind} " not in line]
+    found = costs(parse(edited("\r\n".join(lines), "", ""))).values
+    assert found[f"calls-{kind}"] == 0
+    assert ("cost-notifier" in found) == (kind != "idle")
+
+
+@pytest.mark.parametrize("kind", ["pass idle-bare", "pass idle ", "calls ", "faults access"])
 def test_a_part_is_missing(kind: str) -> None:
     lines = [line for line in BASE.splitlines() if f" {kind}" not in line]
     with pytest.raises(Garbled):

@@ -52,7 +52,7 @@ def judge(
     spread = max(known, *map(_range, (base, patched, (*base[:1], *neutral))))
     if not base or not patched:
         missing = "base" if not base else "patched"
-        return Judged("inconclusive", None, None, spread, f"there is no {missing} kernel")
+        return Judged("inconclusive", None, None, spread, f"nothing of a {missing} kernel")
     usual = median(base)
     difference = median(patched) - usual
     alike = (*base, *neutral)

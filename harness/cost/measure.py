@@ -231,7 +231,14 @@ def _judge(
     if contract is None:
         return Found(figures, (counted,))
     situation = Situation(place.mode, place.host.af, place.host.af)
-    return Found(figures, (counted, *promises.kept(contract.expect_cost(situation), figures)))
+    kept = promises.kept(
+        contract.expect_cost(situation),
+        figures,
+        host=place.name,
+        kvm_mode=place.mode,
+        af_mode=place.host.af,
+    )
+    return Found(figures, (counted, *kept))
 
 
 def _trouble(here: Mapping[Boot, Result]) -> tuple[Outcome, str] | None:
@@ -281,7 +288,7 @@ def _figures(place: Place, measured: Mapping[Boot, Measured], run_folder: Path) 
             kernel: tuple(one.values[name] for one in boots.values() if name in one.values)
             for kernel, boots in by_kernel.items()
         }
-        if not values["base"]:
+        if not values["base"] and not values.get("patched"):
             continue
         base, patched = values.pop("base"), values.pop("patched", ())
         neutral = tuple(one for each in values.values() for one in each)

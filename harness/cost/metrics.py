@@ -15,6 +15,8 @@ from harness.cost.readings import Pass, Readings
 INSTRUCTIONS = "instructions"
 # The passes from this one on are alike: MGLRU has its generations, swap its slots.
 LATER = 2
+# Kinds of passes that call KVM's notifiers of aging.
+_CALLING = frozenset(("idle", "walk", "reclaim"))
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,26 @@ class Costs:
 def costs(readings: Readings) -> Costs:
     """The slopes of a boot; Garbled if it lacks what they take.
 
-    Of several passes the median counts: the tick comes by in some of them.
+    Of several passes the median counts: the tick comes by in some of them. The kernel's profile
+    has no line for a function that was not called, so where others were its calls are none; what a
+    call costs is no number then.
     """
+    if not readings.calls:
+        raise Garbled("no call of a notifier was counted")
     kinds = dict.fromkeys(one.metric for one in readings.passes)
     lines = {kind: _line(readings.passes, kind, later=True) for kind in kinds}
     first = {kind: _line(readings.passes, kind, later=False) for kind in kinds}
     values = {f"cost-{kind}": one.slope for kind, one in lines.items() if kind != "idle-bare"}
-    for kind in dict.fromkeys(one.metric for one in readings.calls):
+    for kind in kinds.keys() & _CALLING:
         values[f"calls-{kind}"] = _calls_line(readings, kind).slope
     values["faults-access"] = _through(
         (one.pages, one.count) for one in readings.faults if one.number == LATER
     ).slope
-    try:
-        calls = values["calls-idle"]
-        values["cost-notifier"] = (lines["idle"].slope - lines["idle-bare"].slope) / calls
-    except (KeyError, ZeroDivisionError):
-        raise Garbled("page_idle without a guest, or its calls, were not measured") from None
+    if not {"idle", "idle-bare"} <= kinds.keys():
+        raise Garbled("page_idle, with a guest and without, was not measured")
+    if values["calls-idle"]:
+        bare = lines["idle"].slope - lines["idle-bare"].slope
+        values["cost-notifier"] = bare / values["calls-idle"]
     return Costs({name: values[name] for name in METRICS if name in values}, lines, first)
 
 
@@ -95,7 +101,7 @@ def _line(passes: Iterable[Pass], kind: str, *, later: bool) -> Line:
 
 
 def _calls_line(readings: Readings, kind: str) -> Line:
-    hits: dict[int, int] = {}
+    hits = {one.pages: 0 for one in readings.passes if one.metric == kind}
     for one in readings.calls:
         if one.metric == kind:
             hits[one.pages] = hits.get(one.pages, 0) + one.hits
