@@ -23,10 +23,10 @@ def figure(base: Values, patched: Values, spread: float | None) -> Figure:
     ("base", "patched", "words"),
     [
         ((100.0, 100.0), (135.0, 135.0), "+35.0 %, exact"),
-        ((100.0, 100.0, 140.0), (135.0, 135.0, 137.0), "+35.0 %, layouts ±40.0 %"),
-        ((100.0, 100.0), (135.0, 136.0), "+35.0 %, layouts ±1.0 %"),
+        ((100.0, 100.0, 140.0), (135.0, 135.0, 137.0), "+35.0 %, layouts differ by 40.0 %"),
+        ((100.0, 100.0), (135.0, 136.0), "+35.0 %, layouts differ by 1.0 %"),
         ((100.0,), (135.0,), "+35.0 %, one layout"),
-        ((0.0, 2.0, 0.0), (1.0, 1.0, 1.0), "+35.0 %, layouts ±2"),
+        ((0.0, 2.0, 0.0), (1.0, 1.0, 1.0), "+35.0 %, layouts differ by 2"),
     ],
 )
 def test_a_count_is_exact_only_if_no_layout_differs(

@@ -366,6 +366,16 @@ def test_figures_of_any_numbers(tmp_path: Path, values: tuple[float, ...]) -> No
     check_harmless(Page(html_report(run, tmp_path)), tmp_path)
 
 
+def test_counts_have_layouts_where_measured_values_have_intervals(tmp_path: Path) -> None:
+    counted = figure(base=(100.0, 100.0, 140.0), patched=(135.0, 137.0), spread=40.0)
+    measured, layouts = (
+        html_report(summary((), (), (one,)), tmp_path) for one in (figure(), counted)
+    )
+    assert "<small>(95" in measured and ">interval</th>" in measured
+    assert "layouts differ by 40.0" in layouts and ">layouts differ by</th>" in layouts
+    assert "<small>(95" not in layouts and "Effects with their intervals" not in layouts
+
+
 def test_what_a_plot_leaves_out_is_told(tmp_path: Path) -> None:
     many = figure(base=(1.0, float("nan"), *range(300)), patched=(2.0,))
     page = Page(html_report(summary((), (), (many,)), tmp_path))

@@ -37,7 +37,11 @@ def layouts(figure: Figure) -> str:
     if not width:
         return "exact" if all(len(one) > 1 for one in values) else "one layout"
     usual = abs(median(figure.base)) if figure.base else 0.0
-    return f"layouts ±{100 * width / usual:.1f} %" if usual else f"layouts ±{width:.4g}"
+    return (
+        f"layouts differ by {100 * width / usual:.1f} %"
+        if usual
+        else f"layouts differ by {width:.4g}"
+    )
 
 
 def because(figure: Figure) -> str:

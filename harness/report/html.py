@@ -23,6 +23,7 @@ from harness.report.compared import WORST, differences, pairs
 from harness.report.counts import ORDER, by_outcome, conclusion
 from harness.report.drawn import MAX_PLOTS, generations_views, metric_views
 from harness.report.excerpts import Evidence, Excerpt
+from harness.report.figures import layouts
 from harness.report.matrix import family, kernel_of, matrix, short_name
 from harness.report.text import EMULATION, MARKS
 from harness.results import Cell, Check, Outcome, Summary
@@ -145,6 +146,7 @@ def _environment() -> Environment:
         "bytes": _bytes,
         "kernel_of": kernel_of,
         "percent": _percent,
+        "layouts": layouts,
         "share": _share,
         "short": short_name,
     }
