@@ -14,6 +14,8 @@ from harness.errors import UsageError
 from harness.records import append
 from harness.reproduce import command
 from harness.reproduce.command import BOOT, Failure, select
+from harness.reproduce.script import Boot
+from harness.reproduce.sign import Sign
 from harness.results import SERIES, Cell, Check, Splat, Summary
 
 WARN = "WARNING: CPU: 0 PID: 9 at arch/arm64/kvm/mmu.c:12 f+0x1/0x2"
@@ -121,13 +123,17 @@ def failure(name: str, *titles: str) -> Failure:
     return Failure(cell(), name, "", "", "", titles, 1.0)
 
 
+def work(of: CellSpec, failed: Failure) -> tuple[Any, Any, str]:
+    return command._work(of, failed, command._check_of(of, failed))
+
+
 def test_the_steps_of_a_check_in_whatever_boot_it_ran(tmp_path: Path) -> None:
     spec(tmp_path, {"run": "one"}, {"check": "a"}, {"run": "two"}, boot="cut-1")
     both = spec(tmp_path, {"run": "three"}, {"check": "b"}, {"run": "four"})
-    assert command._work(both, failure("a")) == ([{"run": "one"}], [{"run": "two"}], "")
-    assert command._work(both, failure("b")) == ([{"run": "three"}], [{"run": "four"}], "")
-    assert command._work(both, failure(BOOT)) == ([], [], "")
-    assert "did not write down" in command._work(both, failure("c"))[2]
+    assert work(both, failure("a")) == ([{"run": "one"}], [{"run": "two"}], "")
+    assert work(both, failure("b")) == ([{"run": "three"}], [{"run": "four"}], "")
+    assert work(both, failure(BOOT)) == ([], [], "")
+    assert "did not write down" in work(both, failure("c"))[2]
 
 
 def test_the_steps_of_the_check_during_which_the_kernel_reported(tmp_path: Path) -> None:
@@ -141,16 +147,24 @@ def test_the_steps_of_the_check_during_which_the_kernel_reported(tmp_path: Path)
     append(tmp_path / "records.jsonl", check("a", "pass"))
     (tmp_path / "a").mkdir()
     (tmp_path / "a/dmesg.txt").write_text(f"[ 1.0] {WARN}\n")
-    _, work, why = command._work(both, failure("test_kernel_log", WARN))
-    assert work == [{"run": "one"}]
+    _, done, why = work(both, failure("test_kernel_log", WARN))
+    assert done == [{"run": "one"}]
     assert "during a" in why
-    _, work, _ = command._work(both, failure("test_kernel_log", "BUG: another"))
-    assert work == [{"run": "dmesg | grep x"}]
+    _, done, _ = work(both, failure("test_kernel_log", "BUG: another"))
+    assert done == [{"run": "dmesg | grep x"}]
 
 
 def test_how_far_the_base_kernel_was_asked_for_the_same(tmp_path: Path) -> None:
-    work: list[dict[str, object]] = [{"run": "one 1"}, {"run": "two"}]
+    done: list[dict[str, object]] = [{"run": "one 1"}, {"run": "two"}]
     base = spec(tmp_path, {"check": "a"}, {"run": "one 2"}, {"run": "three"})
-    assert command._alike(base, failure("a"), work) == 1
-    assert command._alike(base, failure("b"), work) == 2
-    assert command._alike(None, failure("a"), work) == 2
+    assert command._alike(base, "a", done) == 1
+    assert command._alike(base, "b", done) == 2
+    assert command._alike(None, "a", done) == 2
+
+
+def test_what_is_told_of_a_difference_that_may_not_be_the_failure() -> None:
+    boots = [Boot(1, True, {1: frozenset({"1 path=b"})})]
+    told = command._tried(Sign("lines", 1, ("1 path=b",), sure=False), boots, boots, "")
+    assert told.startswith("A difference between the kernels is seen; whether it is the failure")
+    assert "that difference was seen in 1 of 1 boots of this kernel and 1 of 1" in told
+    assert command._tried(Sign("lines", 1, ("1 path=b",)), boots, [], "").startswith("When this")

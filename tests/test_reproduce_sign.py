@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from harness.reproduce.script import Boot
-from harness.reproduce.sign import Sign, choose, shows
+from harness.reproduce.sign import Sign, shows
+from harness.reproduce.sign import choose as choose_
 
 
 def boot(*shown: str, over: bool = True, titles: tuple[str, ...] = ()) -> Boot:
     """A boot whose steps, from 1 on, showed these words, each as a line."""
     steps = {at: frozenset(words.split()) for at, words in enumerate(shown, 1)}
     return Boot(len(shown) + (not over), over, steps, frozenset(titles))
+
+
+def choose(
+    bad: Sequence[Boot],
+    good: Sequence[Boot],
+    *,
+    alike: int,
+    errors: Mapping[int, Sequence[str]],
+    replies: Mapping[int, frozenset[str]] | None = None,
+) -> Sign:
+    """As if the run had seen in each step what the first boot of the failing kernel showed."""
+    recorded = bad[0].shown if replies is None else replies
+    return choose_(bad, good, alike=alike, errors=errors, replies=recorded)
 
 
 def test_the_last_step_that_both_were_asked_for_decides() -> None:
@@ -40,7 +56,7 @@ def test_a_counter_without_a_partner_tells_less_than_one_with() -> None:
 
 def test_something_that_is_only_missing() -> None:
     sign = choose([boot("ok")], [boot("ok dirty=3")], alike=1, errors={})
-    assert sign == Sign("lines", 1, (), ("dirty=3",))
+    assert sign == Sign("lines", 1, (), ("dirty=3",), sure=False)
     assert shows(boot("ok dirty=4"), sign)
 
 
@@ -69,6 +85,29 @@ def test_an_error_that_was_seen_in_the_run_alone() -> None:
     assert sign == Sign("lines", 1, ("1 error", "1 data"), recorded=True)
     hit = Boot(1, True, {1: frozenset({"1 error", "1 data", "1 page=9"})})
     assert shows(hit, sign)
+
+
+CALM = [boot("1_ok", "path=b"), boot("1_ok", "path=b")]
+GOOD = [boot("1_ok", "path=a")]
+HIT = Boot(2, True, {1: frozenset({"1 error", "1 data"}), 2: frozenset({"path=b"})})
+
+
+def test_what_a_series_changes_on_purpose_is_not_an_error_that_did_not_come_again() -> None:
+    sign = choose(CALM, GOOD, alike=2, errors={1: ("error", "data")})
+    assert sign == Sign("lines", 1, ("1 error", "1 data"), recorded=True)
+    assert not any(shows(one, sign) for one in (*CALM, *GOOD))
+    sign = choose([*CALM, HIT], GOOD, alike=2, errors={1: ("error", "data")})
+    assert (sign.step, sign.recorded) == (1, False)
+    sign = choose([HIT], [HIT], alike=2, errors={1: ("error", "data")})
+    assert sign == Sign("none"), "the kernel that is right shows it too"
+
+
+def test_a_difference_that_the_run_did_not_show_may_be_another_one() -> None:
+    for replies in ({}, {2: frozenset({"path=c"})}, {1: frozenset({"path=b"})}):
+        sign = choose(CALM, GOOD, alike=2, errors={}, replies=replies)
+        assert sign == Sign("lines", 2, ("path=b",), ("path=a",), sure=False)
+    sign = choose(CALM, GOOD, alike=2, errors={}, replies={2: frozenset({"path=b", "ok"})})
+    assert sign.sure
 
 
 def test_nothing_to_tell_it_by() -> None:

@@ -45,3 +45,12 @@ def test_how_far_two_hosts_were_asked_for_the_same() -> None:
     assert steps.common(one, other) == 3
     assert steps.common(one, one) == 4
     assert steps.common(one, []) == 0
+
+
+def test_what_guests_replied_is_as_the_script_shows_it() -> None:
+    records: list[Record] = [{"start": ["guest"]}, {"received": "ready pid=1"}, {"send": "age"}]
+    records += [{"received": "ok path=a|old=1 old=1"}, {"run": "cat x"}]
+    assert steps.replies(records) == {
+        1: frozenset({"1 ready", "1 pid=1"}),
+        2: frozenset({"1 ok", "1 path=a", "2 old=1"}),
+    }

@@ -150,7 +150,8 @@ def _make(
     if not isinstance(host, QemuHost) or user_space is None:
         raise UsageError(f"{spec.cell.host} is a machine of a lab: only QEMU can be started here")
     base = _base(run, failure.cell)
-    before, work, why = _work(spec, failure)
+    name = _check_of(spec, failure)
+    before, work, why = _work(spec, failure, name)
     try:
         text = script(before, work)
     except UsageError as exc:
@@ -189,8 +190,9 @@ def _make(
         sign = signs.choose(
             bad,
             good,
-            alike=_alike(base, failure, work),
+            alike=_alike(base, name, work),
             errors=steps.errors(work),
+            replies=steps.replies(work),
         )
         told = _tried(sign, bad, good, why)
         (target / "observed.txt").write_text("".join(f"{line}\n" for line in sign.seen))
@@ -252,16 +254,20 @@ def _find(spec: CellSpec, name: str) -> tuple[list[Record], list[Record]] | None
     return None
 
 
-def _work(spec: CellSpec, failure: Failure) -> tuple[list[Record], list[Record], str]:
-    """What was done before the checks, what the failed check did, and a word on that."""
-    if failure.name == BOOT:
+def _check_of(spec: CellSpec, failure: Failure) -> str:
+    """The check whose steps show the failure: that in whose time the kernel reported it."""
+    culprit = _culprit(spec, failure.titles) if failure.titles and failure.name != BOOT else None
+    return culprit or failure.name
+
+
+def _work(spec: CellSpec, failure: Failure, name: str) -> tuple[list[Record], list[Record], str]:
+    """What was done before the checks, what the check of that name did, and a word on that."""
+    if name == BOOT:
         return [], [], ""
-    at, why = failure.name, ""
-    if failure.titles and (culprit := _culprit(spec, failure.titles)) is not None:
-        at, why = culprit, f"The kernel reported it during {culprit}."
-    found = _find(spec, at)
+    found = _find(spec, name)
     if found is None:
         return [], [], "The run did not write down what this check did."
+    why = "" if name == failure.name else f"The kernel reported it during {name}."
     return (*found, why)
 
 
@@ -276,9 +282,9 @@ def _culprit(spec: CellSpec, titles: Sequence[str]) -> str | None:
     return None
 
 
-def _alike(base: CellSpec | None, failure: Failure, work: Sequence[Record]) -> int:
+def _alike(base: CellSpec | None, name: str, work: Sequence[Record]) -> int:
     """How many steps of the check the base kernel's cell was asked for as well."""
-    there = _find(base, failure.name) if base is not None else None
+    there = _find(base, name) if base is not None else None
     mine = steps.announced(work)
     return len(mine) if there is None else steps.common(mine, steps.announced(there[1]))
 
@@ -348,8 +354,11 @@ def _tried(sign: signs.Sign, bad: Sequence[Boot], good: Sequence[Boot], why: str
     """How often the failure was seen when the folder was made."""
     seen = sum(signs.shows(boot, sign) for boot in bad)
     wrong = sum(signs.shows(boot, sign) for boot in good)
-    words = f"When this was made it was seen in {seen} of {len(bad)} boots of this kernel"
+    what = "it" if sign.sure else "that difference"
+    words = f"When this was made {what} was seen in {seen} of {len(bad)} boots of this kernel"
     words += f" and {wrong} of {len(good)} of the one without the series." if good else "."
+    if not sign.sure:
+        words = f"{files.UNSURE.capitalize()}. {words}"
     if sign.kind == "none" or not seen:
         words += " It may need more luck (a race), or what went before it in the run."
     return f"{why} {words}".strip()

@@ -27,6 +27,7 @@ TEMPLATE = Path(__file__).with_name("run.sh")
 LONGEST = 600
 LOOPS = 20
 """Boots of a reproducer whose failure no boot has shown yet: it may be a race."""
+UNSURE = "a difference between the kernels is seen; whether it is the failure is not known"
 _FOLDERS = ("proc", "sys", "dev", "tmp", "run", "usr/bin", "usr/sbin", "root/.ssh")
 
 
@@ -78,6 +79,8 @@ def run_sh(sign: Sign, machine: qemu.Machine, cmdline: Sequence[str], limit: int
     loops = LOOPS if sign.recorded else 1
     settings = [
         f"kind={sign.kind} step={sign.step} loops={loops} limit={limit}",
+        f"seen={shlex.quote('the failure is seen' if sign.sure else UNSURE)}",
+        f"unseen='{'the failure' if sign.sure else 'that difference'} is not seen'",
         f"SANDBOX=${{SANDBOX-{sandbox}}}",
     ]
     text = TEMPLATE.read_text()
@@ -93,15 +96,17 @@ def readme(told: Told, sign: Sign) -> str:
         "lines": f"by step {sign.step}: it shows all of observed.txt and nothing of expected.txt",
         "none": "by nothing that is known: read the console's log",
     }[sign.kind]
+    is_told = "the failure" if sign.sure else "a difference that may be another one"
+    shown = "the failure is seen" if sign.sure else "that difference is seen"
     lines = (
         f"Broken: {told.check} fails in {told.cell} ({told.kernel}; seed {told.seed}): "
         f"{told.reason}",
         f"Expected: {told.expected}",
         f"Observed: {told.observed}",
         "Run: `sh run.sh` boots Image in QEMU 7.2 or newer, without a network, and ends with 0 if "
-        "the failure is seen, 1 if not, 2 if that cannot be told; `sh run.sh KERNEL` tries another "
+        f"{shown}, 1 if not, 2 if that cannot be told; `sh run.sh KERNEL` tries another "
         "Image; its head says how to use an arm64 machine.",
-        f"Read: steps.sh is what runs inside (kvm-guest is its KVM user); the failure is told {by}."
+        f"Read: steps.sh is what runs inside (kvm-guest is its KVM user); {is_told} is told {by}."
         f" {told.tried}",
     )
     return "".join(f"{one_line(line)}\n" for line in lines)

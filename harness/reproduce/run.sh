@@ -81,8 +81,8 @@ tell() {
 		;;
 	esac
 	case $1 in
-	0) echo 'the failure is seen' ;;
-	1) echo 'the failure is not seen' ;;
+	0) echo "$seen" ;;
+	1) echo "$unseen" ;;
 	*) echo 'cannot tell: the host did not come to where the failure shows, or it has no known sign' ;;
 	esac
 	exit "$1"

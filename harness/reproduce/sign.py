@@ -2,14 +2,15 @@
 """By what a failure is known again: what only the failing kernel shows, whenever it was tried.
 
 A check ends where it fails, so what it judged last is the last step that both kernels were asked
-for alike. What differs between them before that was seen by the check and found to be right.
+for alike. But what differs there may be what the series means to change, and the failure may not
+have come again: a difference is the failure only if the run wrote down that this step showed it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.reproduce.script import Boot
@@ -31,6 +32,8 @@ class Sign:
     """Lines of the step that a kernel without the failure shows, of which none is there."""
     recorded: bool = False
     """It is what the run saw, and no boot of the reproducer has shown it."""
+    sure: bool = True
+    """Whether it is the failure; otherwise a difference of the kernels that may be another one."""
 
 
 def choose(
@@ -39,11 +42,12 @@ def choose(
     *,
     alike: int,
     errors: Mapping[int, Sequence[str]],
+    replies: Mapping[int, frozenset[str]],
 ) -> Sign:
     """The sign that tells boots of the failing kernel from boots of another one.
 
     `alike` is how many steps both were asked for alike in the run; `errors` are replies that were
-    errors there, by step (steps.errors()).
+    errors there, by step (steps.errors()), `replies` what guests replied there (steps.replies()).
     """
     titles = _all(boot.titles for boot in bad) - _any(boot.titles for boot in good)
     if titles:
@@ -51,15 +55,18 @@ def choose(
     stopped = {boot.begun for boot in bad}
     if len(stopped) == 1 and not any(b.over for b in bad) and good and all(g.over for g in good):
         return Sign("stop", stopped.pop())
+    for step, words in sorted(errors.items(), reverse=True):
+        sign = Sign("lines", step, tuple(f"1 {word}" for word in words))
+        again = any(shows(boot, sign) for boot in bad)
+        if not any(shows(boot, sign) for boot in good):
+            return replace(sign, recorded=not again)
     for step in range(min(alike, max((boot.begun for boot in bad), default=0)), 0, -1):
         if not good or not all(step in boot.shown for boot in (*bad, *good)):
             continue
         theirs, others = [b.shown[step] for b in bad], [g.shown[step] for g in good]
         seen, absent = _all(theirs) - _any(others), _all(others) - _any(theirs)
         if seen or absent:
-            return _lines(step, seen, absent)
-    for step, words in sorted(errors.items(), reverse=True):
-        return Sign("lines", step, tuple(f"1 {word}" for word in words), recorded=True)
+            return _lines(step, seen, absent, replies.get(step))
     return Sign("none")
 
 
@@ -75,16 +82,20 @@ def shows(boot: Boot, sign: Sign) -> bool:
     return False
 
 
-def _lines(step: int, seen: frozenset[str], absent: frozenset[str]) -> Sign:
+def _lines(
+    step: int, seen: frozenset[str], absent: frozenset[str], reply: frozenset[str] | None
+) -> Sign:
     """The lines of a step that tell; those alone, if there are such, of which either has one.
 
-    A counter that happened to be the same in all boots of one kernel has no such partner.
+    A counter that happened to be the same in all boots of one kernel has no such partner. They are
+    the failure if the run's reply to that step had all of them, and there are such.
     """
     both = {_key(line) for line in seen} & {_key(line) for line in absent}
     if both:
         seen = frozenset(line for line in seen if _key(line) in both)
         absent = frozenset(line for line in absent if _key(line) in both)
-    return Sign("lines", step, tuple(sorted(seen)), tuple(sorted(absent)))
+    sure = bool(seen) and reply is not None and seen <= reply
+    return Sign("lines", step, tuple(sorted(seen)), tuple(sorted(absent)), sure=sure)
 
 
 def _key(line: str) -> str:

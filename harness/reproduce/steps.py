@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.replay import own_collection
@@ -66,6 +67,18 @@ def errors(records: Iterable[Record]) -> dict[int, tuple[str, ...]]:
         if text.startswith("error "):
             words = [word for word in text.split()[:3] if word.isalpha()]
             found[step] = tuple(words)
+    return found
+
+
+def replies(records: Iterable[Record]) -> dict[int, frozenset[str]]:
+    """What guests replied, by their step: fields as the script shows them, with their counts."""
+    step = 0
+    found: dict[int, frozenset[str]] = {}
+    for record in records:
+        step += _announced(record) is not None
+        if "received" in record:
+            words = Counter(re.split(r"[ |]", str(record["received"])))
+            found[step] = frozenset(f"{count} {word}" for word, count in words.items())
     return found
 
 
