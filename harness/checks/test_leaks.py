@@ -33,6 +33,9 @@ ROUNDS = 2
 CHURN = 192
 # Readings of memory at rest, to know how much it moves by itself.
 RESTING = 4
+# Readings for one during which CPUs' lists of free pages change by no more pages than this.
+LOOKS = 5
+STILL = 32
 # Looks for a time at which it rests: what ran before may have left work to kernel threads.
 RESTS = 5
 
@@ -46,12 +49,22 @@ class Reading:
 
 
 def read(shell: Shell) -> Reading:
-    """Memory after an RCU barrier. One shell does it: a process more would be memory more."""
+    """Memory after an RCU barrier. One shell does it: a process more would be memory more.
+
+    The kernel moves free pages from CPUs' lists to where MemFree counts them, by hundreds at a time
+    (decay_pcp_high(), mm/page_alloc.c). Between two files that would make them no one's, so the
+    lists are read on both sides of MemFree; Unproven if they never stay as they were meanwhile.
+    """
     mark = "== end of a part =="
-    files = f"cat /proc/meminfo; echo '{mark}'; cat /proc/zoneinfo; echo '{mark}'; cat {slab.PATH}"
-    meminfo, zones, slabs = run_script(shell, f"{tables.SETTLE}{files}", None).split(f"{mark}\n")
-    pcp = memory.parse_pcp(zones)
-    return Reading(memory.unaccounted(vmstat.parse_meminfo(meminfo), pcp), slab.parse(slabs))
+    files = f"cat /proc/zoneinfo /proc/meminfo /proc/zoneinfo; echo '{mark}'; cat {slab.PATH}"
+    for _ in range(LOOKS):
+        pages, slabs = run_script(shell, f"{tables.SETTLE}{files}", None).split(f"{mark}\n")
+        zones, meminfo, again = memory.apart(pages)
+        pcp, later = memory.parse_pcp(zones), memory.parse_pcp(again)
+        if abs(pcp - later) <= STILL:
+            found = memory.unaccounted(vmstat.parse_meminfo(meminfo), pcp)
+            return Reading(found, slab.parse(slabs))
+    raise Unproven(f"free pages went from list to list in each of {LOOKS} readings of memory")
 
 
 def spread(shell: Shell, bound: int) -> int:

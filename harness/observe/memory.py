@@ -37,6 +37,13 @@ def parse_pcp(text: str, source: str = "/proc/zoneinfo") -> int:
     return sum(found)
 
 
+def apart(text: str) -> tuple[str, str, str]:
+    """What one cat(1) of /proc/zoneinfo, /proc/meminfo and /proc/zoneinfo printed, file by file."""
+    first, _, rest = text.partition("MemTotal:")
+    meminfo, _, last = rest.partition("\nNode ")
+    return first, f"MemTotal:{meminfo}\n", f"Node {last}"
+
+
 def unaccounted(meminfo: Mapping[str, int], pcp: int) -> int:
     """Pages in use that no line of /proc/meminfo (in bytes) accounts for; `pcp` is parse_pcp()."""
     known = sum(meminfo.get(name, 0) for name in _USERS)
