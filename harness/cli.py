@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import get_args
@@ -413,12 +414,8 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _options(args: argparse.Namespace) -> Options:
-    if getattr(args, "cost", False) and args.debug:
-        raise UsageError("--cost is for plain kernels: what a debug kernel costs is its checks")
-    for path in args.checks:
-        if not path.exists():
-            raise UsageError(f"--checks {path}: no such file or folder")
+def _what_and_where(args: argparse.Namespace) -> Options:
+    """What every command that runs a series lets choose alike."""
     return Options(
         inventory=args.inventory,
         source=args.source,
@@ -426,12 +423,25 @@ def _options(args: argparse.Namespace) -> Options:
         mbox=args.mbox,
         hosts=tuple(args.host),
         kvm_modes=tuple(args.mode),
+        allow_other_base=args.allow_other_base,
+        junitxml=args.junitxml,
+        output=args.output,
+    )
+
+
+def _options(args: argparse.Namespace) -> Options:
+    if getattr(args, "cost", False) and args.debug:
+        raise UsageError("--cost is for plain kernels: what a debug kernel costs is its checks")
+    for path in args.checks:
+        if not path.exists():
+            raise UsageError(f"--checks {path}: no such file or folder")
+    return replace(
+        _what_and_where(args),
         base_only=args.base_only,
         debug=args.debug,
         selftests=args.selftests,
         linux_guest=args.linux_guest,
         lines=not args.no_lines,
-        allow_other_base=args.allow_other_base,
         checks=tuple(path.resolve() for path in args.checks),
         pytest_args=(
             *(("-k", args.k) if args.k else ()),
@@ -439,11 +449,9 @@ def _options(args: argparse.Namespace) -> Options:
             *(("-x",) if args.x else ()),
         ),
         cost=CostOptions() if getattr(args, "cost", False) else None,
-        junitxml=args.junitxml,
         seed=args.seed,
         jobs=args.jobs,
         wait=args.wait,
-        output=args.output,
     )
 
 
@@ -469,39 +477,23 @@ def _cost(args: argparse.Namespace, console: Console) -> int:
     how = CostOptions(True, args.layouts, args.repeat, args.neutral)
     if args.mutants:
         return _cost_mutants(args, how, Progress(console))
-    options = Options(
-        inventory=args.inventory,
-        source=args.source,
-        series=tuple(args.series),
-        mbox=args.mbox,
-        hosts=tuple(args.host),
-        kvm_modes=tuple(args.mode),
+    options = replace(
+        _what_and_where(args),
         base_only=args.base_only,
-        allow_other_base=args.allow_other_base,
         cost=how,
-        junitxml=args.junitxml,
         jobs=args.jobs,
-        output=args.output,
     )
     return _execute(Run(options, Progress(console)), bisect=False)
 
 
 def _time(args: argparse.Namespace, console: Console) -> int:
-    options = Options(
-        inventory=args.inventory,
-        source=args.source,
-        series=tuple(args.series),
-        mbox=args.mbox,
-        hosts=tuple(args.host),
-        kvm_modes=tuple(args.mode),
-        allow_other_base=args.allow_other_base,
+    options = replace(
+        _what_and_where(args),
         timing=TimingOptions(args.rounds, not args.no_aa),
         checks=(TIMING_CHECKS,),
         pytest_args=("-k", args.k) if args.k else (),
-        junitxml=args.junitxml,
         seed=args.seed,
         wait=args.wait,
-        output=args.output,
     )
     return _execute(Run(options, Progress(console)), bisect=False)
 
