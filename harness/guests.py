@@ -284,6 +284,15 @@ class Guest:
         self._agree(reply, reply.number("count") == len(dirty), "count is not the set's size")
         return dirty
 
+    def write_then_log(self) -> None:
+        """Have vCPU 0 write to every tested page, and switch the dirty log on at once.
+
+        One exchange, so that an ager in another process has no time to go over the pages. The
+        first round of writes may fault on each page, the second one only makes all of them young.
+        """
+        write = (f"touch write 0 {format_ranges(range(self._pages))}", ("vcpu", "pages", *EXITS))
+        self._ask_all((write, write, ("dirty-log on", ())))
+
     def readonly(self, on: bool) -> None:
         """Make the tested slot anew, as read-only memory of the guest or as what it was.
 

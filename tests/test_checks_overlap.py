@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.checks.overlap import AGE, UNMAP, Window, acts, in_guest, meetings, windows
+from harness.checks.overlap import AGE, UNMAP, Window, acts, between, in_guest, meetings, windows
 from harness.observe.trace import MARK, Event
 
 PAGE = 4096
@@ -98,3 +98,9 @@ def test_a_vcpu_is_in_the_guest_from_entry_to_exit_of_its_thread() -> None:
     assert spans == (window(10, 20), window(12, 30, pid=3))
     # An ager on another CPU meets whoever is in the guest, and a vCPU's own thread is no ager.
     assert meetings(spans, [age(25), age(35), age(11, pid=1)]) == 1
+
+
+def test_what_lies_between_is_of_one_thread_and_from_its_last_beginning() -> None:
+    begins = [event("first()", time, pid) for time, pid in ((10, 1), (12, 1), (15, 3))]
+    ends = [event("last()", time, pid) for time, pid in ((20, 1), (30, 4), (11, 3))]
+    assert between(begins, ends, 0, 8 * PAGE) == (window(12, 20),)

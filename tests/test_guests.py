@@ -494,6 +494,13 @@ def test_take_away_is_held_to_its_form(at: int, reply: str) -> None:
         guest.take_away(7, aged=True, vcpu=1)
 
 
+def test_write_then_log_is_one_exchange() -> None:
+    touched = f"ok vcpu=0 pages=4096 {EXITS}"
+    guest, process = start(f"{touched};{touched};ok")
+    guest.write_then_log()
+    assert process.sent == ["touch write 0 0-4095;touch write 0 0-4095;dirty-log on"]
+
+
 def test_advise_and_verify() -> None:
     guest, process = start("ok pages=3", "ok pages=2", "ok pages=2")
     guest.advise("pageout", [1, 2, 3])

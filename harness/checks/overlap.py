@@ -95,6 +95,19 @@ def in_guest(
     return tuple(found)
 
 
+def between(
+    begins: Iterable[Event], ends: Iterable[Event], start: int, end: int
+) -> tuple[Window, ...]:
+    """From a thread's last event of `begins` to each of its `ends`, for a range of addresses."""
+    begun = tuple(begins)
+    found: list[Window] = []
+    for event in ends:
+        times = [one.time for one in begun if one.pid == event.pid and one.time <= event.time]
+        if times:
+            found.append(Window(event.pid, max(times), event.time, start, end))
+    return tuple(found)
+
+
 def meetings(
     spans: Iterable[Window],
     events: Iterable[Event],

@@ -13,6 +13,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
+from typing import TypeVar
 
 import pytest
 
@@ -37,6 +38,8 @@ from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe.trace import MARK, Counts, Session, Wanted, returned, tracing
+
+Result = TypeVar("Result")
 
 # More than the two CPUs that a race uses.
 VCPUS = 3
@@ -139,7 +142,7 @@ class Field:
     def _met(self, result: RaceReply, counts: Counts) -> Met:
         ages = counts.events(AGE)
         if self.opponent == "guest":
-            spans = in_guest(counts.events(ENTER), counts.events(LEAVE), *tested(self.vm))
+            spans = in_guest(counts.events(ENTER), counts.events(LEAVE), *slot_range(self.vm))
         else:
             spans = acts(counts.events(MARK))
         marked = 0
@@ -159,8 +162,8 @@ class Field:
 
 
 def kept(
-    session: Session, claim: Claim, name: str, race: Callable[[], RaceReply]
-) -> tuple[RaceReply, Counts]:
+    session: Session, claim: Claim, name: str, race: Callable[[], Result]
+) -> tuple[Result, Counts]:
     """Record a race, and keep its trace by that name even if it fails: then it is worth more."""
     stopped: list[Counts] = []
 
@@ -190,7 +193,7 @@ def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int 
     vm.verify(range(vm.slot.pages))
 
 
-def tested(vm: Guest) -> tuple[int, int]:
+def slot_range(vm: Guest) -> tuple[int, int]:
     """Where the tested pages begin and end in the guest program's memory."""
     start = vm.greeting.slot_hva
     return start, start + vm.slot.pages * PAGE_SIZE
@@ -222,7 +225,7 @@ def field(
         vm = guest(backing=size.backing, pages=size.pages, vcpus=VCPUS, timeout=SECONDS)
         # Ends before its swap does.
         stack.enter_context(vm)
-        start, end = tested(vm)
+        start, end = slot_range(vm)
         # A fault stays for long where its page is marked: it must be mapped by then.
         returns = {MARK_DIRTY: ""} if opponent == "dirty-log" else {}
         wanted = Wanted(

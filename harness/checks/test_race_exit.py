@@ -8,7 +8,7 @@ lock he waits; without it nothing but a grace period keeps the tables for him.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
@@ -17,13 +17,13 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, Window, meetings
+from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings
 from harness.checks.pages import populated
+from harness.checks.racing import slot_range
 from harness.contract import Contract
-from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MOST_SLOWED, Event, Wanted, returned, tracing
+from harness.observe.trace import MOST_SLOWED, Wanted, returned, tracing
 from harness.observe.unproven import Unproven
 
 # Few, in one table or two, which are freed as soon as the release begins: who is in them at that
@@ -76,7 +76,10 @@ def test_race_exit(
                 counts = session.stop()
             claim.save(f"trace{number}.txt", counts.raw)
             ages = counts.events(AGE)
-            spans = releases(counts.events(leaves_mm), counts.events(returned(RELEASE)), vm)
+            # From when its last thread has given up the mm until KVM has let go of stage 2.
+            spans = between(
+                counts.events(leaves_mm), counts.events(returned(RELEASE)), *slot_range(vm)
+            )
             times = meetings(spans, ages)
             claim.observe(
                 f"owner {number}: {aged} of {PAGES} pages aged, {times} of {len(ages)} "
@@ -91,15 +94,3 @@ def test_race_exit(
     assert left == 0, f"{left} pages of stage-2 tables are left when the VMs are gone"
     if not met:
         raise Unproven("no aging began while stage 2 was being released")
-
-
-def releases(leaving: Sequence[Event], released: Sequence[Event], vm: Guest) -> list[Window]:
-    """From when a thread has given up its mm until KVM has let go of stage 2 in its course."""
-    start = vm.greeting.slot_hva
-    end = start + vm.slot.pages * PAGE_SIZE
-    spans = []
-    for event in released:
-        left = [one.time for one in leaving if one.pid == event.pid and one.time <= event.time]
-        if left:
-            spans.append(Window(event.pid, left[-1], event.time, start, end))
-    return spans

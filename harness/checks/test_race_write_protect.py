@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging while dirty logging is switched on, which takes write permission from every entry.
+
+An ager that loaded an entry before and stores it after that gives the permission back, and the
+guest's next write to the page passes the dirty log by: live migration loses it (CLAIMS.md, 4). A
+kprobe on the walk's callback keeps the ager between its load and its store for most of its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import ager
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings
+from harness.checks.pages import leaves, populated, shorten
+from harness.checks.racing import kept, slot_range
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.collect import NoDump
+from harness.observe.trace import MOST_SLOWED, Session, Wanted, returned, tracing
+from harness.observe.unproven import Unproven
+
+# Two words of the dirty log, small enough to be young still when the switch comes to them.
+PAGES = 128
+# A store that is blind to the change shows in two of three.
+SWITCHES = 8
+
+# KVM takes the permission between the returns of these two (virt/kvm/kvm_main.c).
+PREPARED = "kvm_arch_prepare_memory_region"
+COMMITTED = "kvm_arch_commit_memory_region"
+
+
+@pytest.mark.deep
+def test_race_write_protect(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Write permission that dirty logging took does not come back with aging; no splat."""
+    claim.expect(
+        f"another process ages {PAGES} pages that the guest has just written, while dirty logging "
+        f"is switched on, {SWITCHES} times: no page is writable then, and the log names each of "
+        "them when the guest has written it again; no splat; some agings begin during a switch"
+    )
+    before = splats(shell)
+    fast = contract.fast_path.functions if contract.fast_path else ()
+    wanted = Wanted(
+        events=(AGE,),
+        functions=tuple(dict.fromkeys((AGE_CALLBACK, *fast))),
+        slowed={AGE_CALLBACK: MOST_SLOWED},
+        returns={PREPARED: "", COMMITTED: ""},
+    )
+    met = 0
+    with tracing(shell, wanted) as session:
+        vm = populated(guest(pages=PAGES))
+        with ager(shell, vm.pfns().values(), cell.slowdown) as aged:
+            claim.observe(f"{aged} of {PAGES} pages aged")
+            for number in range(SWITCHES):
+                met += _switch(vm, shell, session, claim, number)
+        vm.verify(range(PAGES))
+    claim.observe(f"{met} agings began during the switches")
+    if AGE_CALLBACK in session.absent:
+        claim.observe(f"the window was not widened: {session.absent[AGE_CALLBACK]}")
+    assert_none_new(shell, claim, before)
+    if not met:
+        raise Unproven("no aging began while write permission was being taken")
+
+
+def _switch(vm: Guest, shell: Shell, session: Session, claim: Claim, number: int) -> int:
+    """Switch the log on and off once, and tell how many agings began meanwhile."""
+    _, counts = kept(session, claim, f"trace{number}.txt", vm.write_then_log)
+    try:
+        ranges = leaves(vm, shell, claim, f"{number}-logged")
+    except NoDump as exc:
+        claim.observe(f"switch {number}: by the log alone, since {exc.reason}")
+    else:
+        writable = stage2.writable(ranges, vm.slot.ipa, PAGES)
+        assert not writable, (
+            f"switch {number}: {len(writable)} pages are writable, and nobody has written to them "
+            f"since the log was switched on: {shorten(writable)}"
+        )
+    vm.touch(range(PAGES), write=True)
+    missing = frozenset(range(PAGES)) - vm.dirty()
+    assert not missing, (
+        f"switch {number}: {len(missing)} writes were not logged: {shorten(missing)}"
+    )
+    vm.dirty_log(False)
+    begins, ends = (counts.events(returned(name)) for name in (PREPARED, COMMITTED))
+    spans = between(begins, ends, *slot_range(vm))
+    return meetings(spans, counts.events(AGE))
