@@ -36,6 +36,7 @@ from harness.figures import command as figures_command
 from harness.hosts import command as hosts_command
 from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
+from harness.mutants.command import joined as mutants_joined
 from harness.mutants.table import TABLE
 from harness.options import Options
 from harness.printable import printable
@@ -385,6 +386,13 @@ def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", metavar="SOURCE", help="as for run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the folder goes")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write docs/mutants.md anew")
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run nothing: show what these runs' folders have, each of a part of the table, as one",
+    )
 
 
 def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
@@ -557,6 +565,8 @@ def _mutants(args: argparse.Namespace, console: Console) -> int:
         output=args.output,
         markdown=args.markdown,
     )
+    if args.join:
+        return EXIT_CODES[mutants_joined(request, args.join, Progress(console)).verdict]
     run = Mutants(request, Progress(console))
     try:
         return EXIT_CODES[run.execute().verdict]

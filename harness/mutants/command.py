@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import __version__, inventory, prepare, selection, without_kvm
+from harness import inventory, prepare, runinput, selection, without_kvm
 from harness.cell import CellSpec
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -21,6 +21,7 @@ from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.mutants import judge, table
+from harness.mutants.join import NAME, join, read
 from harness.mutants.report import markdown, text_report
 from harness.mutants.results import Build, Matrix, Ran, Result
 from harness.mutants.table import Mutant, Place
@@ -173,6 +174,29 @@ def _control(series: str | None, flavor: Flavor) -> str:
     return name if flavor is PLAIN else f"{name}-{flavor.name}"
 
 
+def show(
+    matrix: Matrix, claims: Mapping[int, str], target: Path | None, progress: Progress
+) -> None:
+    """Print the matrix, and write it down where that is asked for."""
+    progress.console.print()
+    progress.console.print(text_report(matrix))
+    if target is None:
+        return
+    try:
+        target.write_text(markdown(matrix, claims), encoding="utf-8")
+    except OSError as exc:
+        raise UsageError(f"--markdown {target}: {exc.strerror}") from exc
+
+
+def joined(request: Request, folders: Sequence[Path], progress: Progress) -> Matrix:
+    """Show what several runs found, as if they were one; nothing is run."""
+    whole = table.load(request.table)
+    rest = [listed(name, mutant) for name, mutant in whole.mutants.items()]
+    matrix = join([read(folder) for folder in folders], rest)
+    show(matrix, whole.claims, request.markdown, progress)
+    return matrix
+
+
 class Mutants:
     """One run of the command and its folder. mutants.json says at any time what is known."""
 
@@ -181,6 +205,7 @@ class Mutants:
         self._progress = progress
         self._clock = time.monotonic()
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._harness = runinput.harness()
         self._subjects: tuple[Subject, ...] = ()
         self._rest: tuple[Result, ...] = ()
         self._trees: dict[str, Source | PatchedTree] = {}
@@ -206,17 +231,8 @@ class Mutants:
             self._write(str(exc) or type(exc).__name__)
             raise
         matrix = self._write("")
-        self._progress.console.print()
-        self._progress.console.print(text_report(matrix))
-        if self._request.markdown is not None:
-            self._save_markdown(self._request.markdown, matrix)
+        show(matrix, self._claims, self._request.markdown, self._progress)
         return matrix
-
-    def _save_markdown(self, target: Path, matrix: Matrix) -> None:
-        try:
-            target.write_text(markdown(matrix, self._claims), encoding="utf-8")
-        except OSError as exc:
-            raise UsageError(f"--markdown {target}: {exc.strerror}") from exc
 
     def _execute(self) -> None:
         request = self._request
@@ -423,7 +439,7 @@ class Mutants:
         source = self._ground.source if self._ground else None
         matrix = Matrix(
             schema=1,
-            harness=__version__,
+            harness=self._harness,
             # A miss stays one, whatever ended the run before its end.
             verdict="error" if reason and found != "fail" else found,
             reason=reason,
@@ -436,5 +452,5 @@ class Mutants:
             notes=tuple(self._notes),
             results=(*results, *self._rest),
         )
-        write_atomically(self.folder / "mutants.json", matrix)
+        write_atomically(self.folder / NAME, matrix)
         return matrix

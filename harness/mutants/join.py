@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One matrix of several runs of `kvm-harness mutants`, each of which ran a part of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.errors import UsageError
+from harness.mutants import judge
+from harness.mutants.results import Matrix, Ran, Result
+
+NAME = "mutants.json"
+
+
+def read(folder: Path) -> Matrix:
+    """What a run recorded; UsageError if it is none, or is damaged. Evidence is told from there."""
+    path = folder / NAME
+    try:
+        matrix = Matrix.model_validate_json(path.read_bytes())
+    except OSError as exc:
+        raise UsageError(f"{path}: {exc.strerror}") from exc
+    except ValidationError as exc:
+        raise UsageError(f"{path}: not what `kvm-harness mutants` writes: {exc}") from exc
+    results = tuple(_placed(result, folder) for result in matrix.results)
+    return matrix.model_copy(update={"results": results})
+
+
+def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
+    """All that the parts ran, in the order of `listed`, which are the mutants of the table.
+
+    A break that several parts ran is judged by the last one that did; a note says what those before
+    found. Of what must pass each cell of each part counts, so no false alarm is lost.
+    UsageError for parts of different kernels or seeds.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        for name in ("source", "version", "seeds"):
+            one, other = getattr(first, name), getattr(part, name)
+            if one != other:
+                raise UsageError(f"these runs do not belong together: {name} {one} and {other}")
+    notes = [note for part in parts for note in _notes(part)]
+    results: dict[str, Result] = {}
+    for part in parts:
+        for result in part.results:
+            if not result.ran and result.name in results:
+                continue
+            before = results.get(result.name)
+            results[result.name], note = _newer(before, result)
+            notes += note
+    controls = [one for one in results.values() if one.kind == "control"]
+    table = [results.get(one.name, one) for one in listed]
+    absent = [word for one in table for word in _missing(one, first.seeds)]
+    if absent:
+        notes.append(f"not run in any part: {', '.join(absent)}")
+    joined = tuple(judge.judge(one) if one.ran else one for one in (*controls, *table))
+    found = judge.verdict(joined)
+    return first.model_copy(
+        update={
+            "verdict": "error" if absent and found == "pass" else found,
+            "reason": "",
+            "seconds": sum(part.seconds for part in parts),
+            "jobs": max(part.jobs for part in parts),
+            "notes": tuple(dict.fromkeys(notes)),
+            "results": joined,
+        }
+    )
+
+
+def _missing(result: Result, seeds: tuple[int, ...]) -> list[str]:
+    """A mutant that no part ran, or not with each seed, as in a part that ended early."""
+    if result.kind not in ("break", "neutral"):
+        return []
+    if not result.ran:
+        return [result.name]
+    left = sorted(set(seeds) - {one.seed for one in result.ran})
+    return [f"{result.name} with seed {', '.join(map(str, left))}"] if left else []
+
+
+def _notes(part: Matrix) -> list[str]:
+    """What a part says of itself; what it left out is not told, since others may have it."""
+    own = [note for note in part.notes if not note.startswith("only some mutants: ")]
+    count = sum(one.kind == "break" and bool(one.ran) for one in part.results)
+    words = f"a part with {count} mutants, begun at {part.started}, by kvm-harness {part.harness}"
+    return [*own, words + (f", ended early: {part.reason}" if part.reason else "")]
+
+
+def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
+    if before is None or not before.ran:
+        return result, []
+    if result.kind != "break":
+        return result.model_copy(update={"ran": (*before.ran, *result.ran)}), []
+    return result, [f"{result.name}: an earlier part found: {before.found}. The later one counts"]
+
+
+def _placed(result: Result, folder: Path) -> Result:
+    ran = tuple(_of(one, folder) for one in result.ran)
+    return result.model_copy(update={"ran": ran})
+
+
+def _of(ran: Ran, folder: Path) -> Ran:
+    return ran.model_copy(update={"folder": f"{folder.name}/{ran.folder}"})

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One matrix of several runs of parts of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_mutants_judge import a_break, matrix, ran, sound
+
+from harness.errors import UsageError
+from harness.mutants.join import NAME, join, read
+from harness.mutants.report import tally
+from harness.mutants.results import Result
+
+TABLE = [
+    Result(name=name, kind="break", breaks="all", claim=1, check="test_a")
+    for name in ("first", "second")
+]
+
+
+def caught(name: str = "wrong", seeds: tuple[int, ...] = (1, 2)) -> Result:
+    return a_break(*(ran(seed=seed, a="fail") for seed in seeds), name=name)
+
+
+def test_parts_are_one_in_the_order_of_the_table() -> None:
+    parts = [
+        matrix(sound(ran(a="pass")), caught(name="second")),
+        matrix(sound(ran(seed=2, a="pass")), caught(name="first")),
+    ]
+    joined = join(parts, TABLE)
+    assert [result.name for result in joined.results] == ["base", "first", "second"]
+    assert [one.seed for one in joined.results[0].ran] == [1, 2]
+    assert (joined.verdict, joined.seconds) == ("pass", 120.0)
+    assert "2 of 2 mutants caught" in tally(joined)
+
+
+def test_what_no_part_ran_is_told() -> None:
+    joined = join([matrix(caught(name="first"))], TABLE)
+    assert joined.verdict == "error"
+    assert "not run in any part: second" in joined.notes
+
+
+def test_a_seed_that_no_part_ran_is_told() -> None:
+    joined = join([matrix(caught("first"), caught("second", seeds=(2,)))], TABLE)
+    assert joined.verdict == "error"
+    assert "not run in any part: second with seed 1" in joined.notes
+
+
+def test_a_false_alarm_of_any_part_stays_one() -> None:
+    parts = [
+        matrix(sound(ran(a="fail")), caught(name="first")),
+        matrix(sound(ran(a="pass")), caught(name="second")),
+    ]
+    joined = join(parts, TABLE)
+    assert (joined.verdict, joined.results[0].found) == ("fail", "false alarm")
+
+
+def test_of_a_mutant_that_ran_twice_the_last_counts_and_the_first_is_told() -> None:
+    missed = a_break(*(ran(seed=seed, a="pass") for seed in (1, 2)), name="first")
+    parts = [
+        matrix(missed, caught(name="second")),
+        matrix(caught(name="first")),
+    ]
+    joined = join(parts, TABLE)
+    assert joined.results[0].found == "caught"
+    assert "first: an earlier part found: missed. The later one counts" in joined.notes
+    assert join(parts[::-1], TABLE).results[0].found == "missed"
+
+
+def test_a_later_part_that_only_lists_a_mutant_says_nothing_of_it() -> None:
+    parts = [
+        matrix(caught(name="first"), caught(name="second")),
+        matrix(TABLE[0]),
+    ]
+    assert join(parts, TABLE).results[0].found == "caught"
+
+
+def test_parts_of_other_kernels_or_seeds_are_refused() -> None:
+    one = matrix(caught())
+    for name, value in (("version", "7.3"), ("seeds", (4,)), ("source", "another")):
+        with pytest.raises(UsageError, match=f"do not belong together: {name}"):
+            join([one, one.model_copy(update={name: value})], TABLE)
+
+
+def test_a_folder_is_read_and_evidence_is_told_from_there(tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / NAME).write_text(matrix(caught()).model_dump_json(by_alias=True))
+    assert read(folder).results[0].ran[0].folder == "half/runs/x-seed1/cells/n1-vhe-patched"
+    (folder / NAME).write_text("{}")
+    with pytest.raises(UsageError, match="not what `kvm-harness mutants` writes"):
+        read(folder)
+    with pytest.raises(UsageError, match="No such file"):
+        read(tmp_path / "none")
