@@ -66,6 +66,9 @@ class KernelFiles(BaseModel):
     vmlinux: Path
     build_id: str
     config_sha256: str
+    modules: Path | None = None
+    """The archive of its modules, of a kernel for a machine with a configuration of its own."""
+    release: str = ""
 
 
 class CellSpec(BaseModel):
@@ -139,6 +142,8 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         seconds=spec.boot_seconds,
         slowdown=spec.slowdown,
         tickless=spec.tickless,
+        modules=spec.kernel.modules,
+        release=spec.kernel.release,
     )
     with (
         opening.booted(spec.cell.host, spec.host, spec.image, boot) as host,

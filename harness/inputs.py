@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.inventory import Inventory
 from harness.kernel.series import Series
-from harness.results import KernelLabel
 from harness.runinput import digest
 
 
@@ -28,10 +27,9 @@ def chosen(
     return found
 
 
-def made(build_ids: Mapping[KernelLabel, str], image: str, files: Iterable[Path]) -> dict[str, str]:
-    """What was built or found in the cache: kernels by label, the host image, programs."""
-    kernels = {f"{label} kernel": build_id for label, build_id in build_ids.items()}
-    return {**kernels, "host image": image, "programs": digest(files)}
+def made(build_ids: Mapping[str, str], image: str, files: Iterable[Path]) -> dict[str, str]:
+    """What was built or found in the cache: kernels by what they are, the host image, programs."""
+    return {**build_ids, "host image": image, "programs": digest(files)}
 
 
 def _python_files(path: Path) -> Iterable[Path]:

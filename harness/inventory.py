@@ -132,11 +132,16 @@ class SshHost(SshServer):
     """What its kernels start from: allnoconfig, or the configuration that its own one has."""
     trim: bool = False
     """Leave out the modules that it has not loaded."""
+    build: Literal["controller", "on-host"] = "controller"
+    """Where kernels from its own configuration are built."""
 
     @model_validator(mode="after")
-    def _trims_its_own(self) -> Self:
-        if self.trim and self.config != "machine":
-            raise ValueError("`trim: true` goes with `config: machine`")
+    def _for_its_own(self) -> Self:
+        if self.config != "machine":
+            if self.trim:
+                raise ValueError("`trim: true` goes with `config: machine`")
+            if self.build == "on-host":
+                raise ValueError("`build: on-host` goes with `config: machine`")
         return self
 
 

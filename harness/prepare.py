@@ -14,6 +14,7 @@ from harness.checks.plugin import check_paths
 from harness.contract import base_for
 from harness.deadline import Deadline
 from harness.guests import PROGRAM
+from harness.hosts.deploy import DEPLOY_SECONDS
 from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost, SshHost
 from harness.kernel import source as source_module
@@ -21,6 +22,7 @@ from harness.kernel.apply import PatchedTree, apply
 from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
+from harness.kernel.machine import MachineConfig
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.linux_guest.files import linux_guest_files
@@ -35,6 +37,8 @@ from harness.selftests.table import ALTOGETHER, LONGEST
 
 SOURCE_SECONDS = 1800.0
 BUILD_SECONDS = 4 * 3600.0
+# A distribution's configuration has ten times the files of the harness's own.
+MACHINE_BUILD_SECONDS = 12 * 3600.0
 IMAGE_SECONDS = 900.0
 LINES_SECONDS = 1800.0
 BOOT_SECONDS = 120.0
@@ -100,10 +104,12 @@ def kernel(
     progress: Progress,
     flavor: Flavor = PLAIN,
     keep: bool = False,
+    machine: MachineConfig | None = None,
 ) -> Kernel:
     """The kernel of a tree; `base` is that of the tree without its series, None for itself.
 
-    `keep` is for a patched tree that others are built upon.
+    `keep` is for a patched tree that others are built upon, `machine` what it starts from in the
+    place of allnoconfig.
     """
     with progress.stage(f"{label} kernel"):
         built = build(
@@ -111,7 +117,8 @@ def kernel(
             fragments=flavor.fragments,
             base=base,
             keep=keep,
-            deadline=Deadline(BUILD_SECONDS),
+            machine=machine,
+            deadline=Deadline(BUILD_SECONDS if machine is None else MACHINE_BUILD_SECONDS),
             progress=lambda at: progress.now(describe(f"{label} kernel", at)),
         )
     how = "from the cache" if built.cached else f"built in {built.seconds:.0f} s"
@@ -168,6 +175,7 @@ def cell_spec(
         boot_seconds = host.boot_seconds * slowdown
         # The rehearsal, and the way home: by reboot, then by reset.
         travel_seconds = boot_seconds + 3.0 * host.back_seconds + wait
+        travel_seconds += DEPLOY_SECONDS if kernel.modules is not None else 0.0
     return CellSpec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
@@ -178,6 +186,8 @@ def cell_spec(
             vmlinux=kernel.vmlinux,
             build_id=kernel.build_id,
             config_sha256=kernel.config_sha256,
+            modules=kernel.modules,
+            release=kernel.release,
         ),
         image=ground.image,
         programs=ground.programs | (checks.linux_guest or {}),

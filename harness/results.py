@@ -145,6 +145,8 @@ class Kernel(_Model):
     """What compiler and linker say of themselves, "" in a record from before there was this."""
     page_kib: int | None = None
     """The size of its pages, in KiB; None in a record from before there was this."""
+    hosts: tuple[str, ...] = ()
+    """Those that run it, where a run has several kernels of one label; else it is for all."""
 
 
 class Host(_Model):

@@ -34,19 +34,23 @@ from harness.hosts import qemu
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.hosts.leasing import waited
+from harness.hosts.own_config import own_config
 from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Kernel
-from harness.kernel.flavor import DEBUG, PLAIN, with_fragments
+from harness.kernel.flavor import DEBUG, PLAIN
+from harness.kernel.machine import MachineConfig, keep, kept
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
+from harness.printable import printable
 from harness.programs import cost_program
 from harness.progress import Progress
+from harness.recipes import Kernels, Recipe, recipes
 from harness.records import append, read, write_atomically
 from harness.report.junit import junit
 from harness.report.text import text_report
@@ -63,6 +67,8 @@ from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
 RECORDS = "records.jsonl"
+# The configurations of machines that kernels start from.
+MACHINES = "machines"
 UNTRIED = "The harness has never run on arm64 hardware in the hands of its authors"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
 
@@ -71,13 +77,17 @@ DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-
 class Prepared:
     """Everything that cells need, once it is built."""
 
-    kernels: dict[KernelLabel, Kernel]
+    kernels: tuple[Kernels, ...]
     trees: dict[KernelLabel, Source | PatchedTree]
     ground: Ground
     selftests: dict[KernelLabel, tuple[Selftests, ...]] | None
     """None if they were not asked for."""
     linux_guest: dict[str, Path] | None
     """As well."""
+
+    def kernels_of(self, host: str) -> Mapping[KernelLabel, Kernel]:
+        """Those that a host boots."""
+        return next(made.of for made in self.kernels if host in made.recipe.hosts)
 
     @property
     def patched(self) -> PatchedTree | None:
@@ -133,6 +143,8 @@ class Run:
         self._series_base: SeriesBase = ""
         self._emulator = ""
         self._hosts: tuple[Host, ...] = ()
+        self._own: dict[str, MachineConfig] = {}
+        self._recipes: tuple[Recipe, ...] = ()
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._emulated = False
@@ -180,6 +192,7 @@ class Run:
         again = {"resumed": (*self._input.resumed, runinput.now())}
         self._input = self._input.model_copy(update=again)
         self._untouched = False
+        self._keep()
         self._agree({})
 
     def _agree(self, found: Mapping[str, str]) -> None:
@@ -262,7 +275,7 @@ class Run:
             # Of the mails alone: nobody may be told in a thread that its patches were tested
             # because a contract is named after it.
             self._message_id = series.message_id or ""
-        _check_machines(stock, options, self._progress)
+        self._check_machines(stock)
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -312,14 +325,12 @@ class Run:
         """
         hosts = {cell.host: stock.host(cell.host) for cell in cells}
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
-        drivers = {host.fragments if isinstance(host, SshHost) else () for host in hosts.values()}
-        if len(drivers) > 1:
-            raise UsageError(
-                "hosts with different `fragments:` need kernels of their own: "
-                "test them in runs of their own, by --host"
-            )
-        more = [path.expanduser() for path in drivers.pop()]
-        self._flavor = with_fragments(self._flavor, more)
+        self._recipes = recipes(hosts, self._flavor, self._own)
+        self._notes += [
+            f"kernels of {' '.join(one.hosts)} start from its own configuration: {one.machine}"
+            for one in self._recipes
+            if one.machine is not None
+        ]
         emulator = qemu.check_qemu() if self._emulated else ""
         if emulator:
             self._emulator = f"QEMU {emulator}"
@@ -328,6 +339,47 @@ class Run:
         if lab:
             self._notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
         return emulator
+
+    def _check_machines(self, stock: Inventory) -> None:
+        """Look at the machines of the lab before anything is built, and read their configurations.
+
+        InfraError names all that one of them lacks.
+        """
+        for name in self._options.hosts:
+            host = stock.host(name)
+            if not isinstance(host, SshHost):
+                continue
+            with self._progress.stage(f"looking at {name}"):
+                findings = waited(partial(examine, name, host), Deadline(self._options.wait))
+            for one in findings:
+                self._progress.say(f"{name}: {one}")
+            if missing := lacking(findings):
+                words = "\n".join(f"{one.what}: {one.words}" for one in missing)
+                raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
+            if host.config == "machine":
+                self._own[name] = self._configuration(name, host)
+        self._keep()
+        self._agree({f"configuration of {name}": one.digest for name, one in self._own.items()})
+
+    def _configuration(self, name: str, host: SshHost) -> MachineConfig:
+        """What kernels for a machine start from: read once for a run and all that belongs to it."""
+        folder = self._step.base_folder if self._step is not None else self.folder
+        if (found := kept(folder / MACHINES, name)) is not None:
+            return found
+        with self._progress.stage(f"configuration of {name}"):
+            return own_config(
+                name,
+                host,
+                self.folder.name,
+                self._options.wait,
+                lambda words: self._progress.say(f"{name}: {printable(words)}"),
+            )
+
+    def _keep(self) -> None:
+        """Keep what was read of machines with the run, for the case that it is resumed."""
+        for name, found in self._own.items():
+            if not self._untouched:
+                keep(found, self.folder / MACHINES, name)
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options = self._options
@@ -349,7 +401,7 @@ class Run:
         patched = None
         if series is not None:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
-        kernels = self._kernels_of(source, patched)
+        kernels = tuple(self._kernels_by(recipe, source, patched) for recipe in self._recipes)
         selftests = None
         if options.selftests:
             selftests = prepare.selftests(source, patched, self._progress)
@@ -358,18 +410,19 @@ class Run:
             linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
         return Prepared(kernels, trees, ground, selftests, linux_guest)
 
-    def _kernels_of(self, source: Source, patched: PatchedTree | None) -> dict[KernelLabel, Kernel]:
+    def _kernels_by(self, recipe: Recipe, source: Source, patched: PatchedTree | None) -> Kernels:
         """Base first: the patched kernel is built from a copy of its build folder."""
-        base = self._build("base", source, None)
+        base = self._build(recipe, "base", source, None)
         kernels: dict[KernelLabel, Kernel] = {"base": base}
         if patched is not None:
-            kernels["patched"] = self._build("patched", patched, base)
-        return kernels
+            kernels["patched"] = self._build(recipe, "patched", patched, base)
+        return Kernels(recipe, kernels)
 
-    def _guest_kernel(self, source: Source, kernels: dict[KernelLabel, Kernel]) -> Kernel:
-        """The kernel of Linux guests: the base one, and never a debug kernel."""
-        if self._flavor is PLAIN:
-            return kernels["base"]
+    def _guest_kernel(self, source: Source, kernels: Sequence[Kernels]) -> Kernel:
+        """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
+        for made in kernels:
+            if made.recipe.flavor is PLAIN:
+                return made.of["base"]
         return prepare.kernel("Linux guest", source, None, self._progress)
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
@@ -388,8 +441,22 @@ class Run:
         self._series_checks = (check,)
         self._progress.say(f"{check.name}: {check.outcome}: {check.observed}")
 
-    def _build(self, label: KernelLabel, tree: Source | PatchedTree, base: Kernel | None) -> Kernel:
-        kernel = prepare.kernel(label, tree, base, self._progress, self._flavor)
+    def _build(
+        self,
+        recipe: Recipe,
+        label: KernelLabel,
+        tree: Source | PatchedTree,
+        base: Kernel | None,
+    ) -> Kernel:
+        several = len(self._recipes) > 1
+        kernel = prepare.kernel(
+            f"{label}{_whose(recipe, several)}",
+            tree,
+            base,
+            self._progress,
+            recipe.flavor,
+            machine=recipe.machine,
+        )
         self._kernels += (
             KernelRecord(
                 label=label,
@@ -401,6 +468,7 @@ class Run:
                 build_seconds=round(kernel.seconds, 1),
                 compiler=kernel.compiler,
                 page_kib=config.page_kib(kernel.config.read_text()),
+                hosts=recipe.hosts if several else (),
             ),
         )
         return kernel
@@ -465,7 +533,7 @@ class Run:
         return prepare.cell_spec(
             cell,
             stock.host(cell.host),
-            prepared.kernels[cell.kernel],
+            prepared.kernels_of(cell.host)[cell.kernel],
             prepared.ground,
             run_folder=self.folder,
             contract=series.contract if series and self._whole else None,
@@ -488,15 +556,22 @@ class Run:
         if not struck:
             return
 
-        def vmlinux_of(label: KernelLabel, functions: Sequence[str]) -> Path:
+        def vmlinux_of(
+            kernels: Mapping[KernelLabel, Kernel], label: KernelLabel, functions: Sequence[str]
+        ) -> Path:
             if not self._options.lines:
                 raise UsageError("--no-lines was given")
-            kernel, base = prepared.kernels[label], prepared.kernels["base"]
             deadline = Deadline(prepare.LINES_SECONDS)
-            return lines.with_lines(kernel, prepared.trees[label], base, functions, deadline)
+            return lines.with_lines(
+                kernels[label], prepared.trees[label], kernels["base"], functions, deadline
+            )
 
+        told: dict[str, Cell] = {}
         with self._progress.stage("file and line of what the kernel reported"):
-            told = decode.cells(struck, self.folder, prepared.ground.source.dir, vmlinux_of)
+            for made in prepared.kernels:
+                own = [cell for cell in struck if cell.host in made.recipe.hosts]
+                vmlinux = partial(vmlinux_of, made.of)
+                told |= decode.cells(own, self.folder, prepared.ground.source.dir, vmlinux)
         self._cells = [
             cell.model_copy(update=_decoded(told[cell.id])) if cell.id in told else cell
             for cell in self._cells
@@ -514,13 +589,15 @@ class Run:
         options = self._options
         if options.cost is None:
             return
-        source, base = prepared.ground.source, prepared.kernels["base"]
         places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
+        # Only emulated hosts count, and these share their kernels.
+        kernels = prepared.kernels_of(places[0].name) if places else {}
         wanted = bool(places) and options.cost.neutral
-        alike = neutral.kernels(source, base, self._progress) if wanted else {}
+        source = prepared.ground.source
+        alike = neutral.kernels(source, kernels["base"], self._progress) if wanted else {}
         found = cost.measure(
             places,
-            {str(label): kernel for label, kernel in prepared.kernels.items()},
+            {str(label): kernel for label, kernel in kernels.items()},
             cost_program(Deadline(prepare.IMAGE_SECONDS)),
             self.folder,
             self._progress,
@@ -635,25 +712,6 @@ def _contract_notes(source: Source, series: Series | None, contract: Contract) -
     return notes + ([f"the series was posted against {contract.base}"] if contract.base else [])
 
 
-def _check_machines(stock: Inventory, options: Options, progress: Progress) -> None:
-    """InfraError that names all that a machine of the lab lacks, before anything is built."""
-    for name in options.hosts:
-        host = stock.host(name)
-        if isinstance(host, SshHost):
-            if host.config == "machine":
-                raise UsageError(
-                    f"{name} has `config: machine`, and no run boots such kernels yet: "
-                    "`kvm-harness hosts kernel` builds one (docs/machine-config.md)"
-                )
-            with progress.stage(f"looking at {name}"):
-                findings = waited(partial(examine, name, host), Deadline(options.wait))
-            for one in findings:
-                progress.say(f"{name}: {one}")
-            if missing := lacking(findings):
-                words = "\n".join(f"{one.what}: {one.words}" for one in missing)
-                raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
-
-
 def _series_base(series: Series, contract: Contract, doubt: str | None) -> SeriesBase:
     """What is known of the base that the series is for; `doubt` is what check_base() said."""
     if doubt:
@@ -670,9 +728,19 @@ def _made(prepared: Prepared) -> dict[str, str]:
         *(prepared.linux_guest or {}).values(),
         *(path for tests in built for path in tests.programs.values()),
     ]
-    build_ids = {label: kernel.build_id for label, kernel in prepared.kernels.items()}
+    several = len(prepared.kernels) > 1
+    build_ids = {
+        f"{label} kernel{_whose(made.recipe, several)}": kernel.build_id
+        for made in prepared.kernels
+        for label, kernel in made.of.items()
+    }
     image = prepared.ground.image
     return inputs.made(build_ids, image.digest if image is not None else "", files)
+
+
+def _whose(recipe: Recipe, several: bool) -> str:
+    """What tells kernels apart that have one label."""
+    return f" of {' '.join(recipe.hosts)}" if several else ""
 
 
 def _check_selection(options: Options) -> tuple[str, ...]:

@@ -178,13 +178,13 @@ def test_a_machine_of_the_lab(tmp_path: Path) -> None:
     assert altra.power is not None
     assert altra.power.on == ("ipmitool", "power", "on")
     assert altra.console == ("ipmitool", "sol", "activate")
-    assert (altra.config, altra.trim) == ("harness", False)
+    assert (altra.config, altra.trim, altra.build) == ("harness", False, "controller")
 
 
 def test_a_machine_whose_own_configuration_is_built_from(tmp_path: Path) -> None:
-    own = SSH.replace("    user: admin", "    user: admin\n    config: machine\n    trim: true")
-    altra = load(tmp_path, own).ssh("altra")
-    assert (altra.config, altra.trim) == ("machine", True)
+    own = "    user: admin\n    config: machine\n    trim: true\n    build: on-host"
+    altra = load(tmp_path, SSH.replace("    user: admin", own)).ssh("altra")
+    assert (altra.config, altra.trim, altra.build) == ("machine", True, "on-host")
 
 
 def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path) -> None:
@@ -217,6 +217,8 @@ def test_what_only_a_machine_of_the_lab_has_is_asked_of_no_other(tmp_path: Path)
         ("    af: hardware\n    jump", "    jump", 6, "hosts.altra.af", "required"),
         ("    user: admin", "    config: distro", 9, "hosts.altra.config", "'machine'"),
         ("    user: admin", "    trim: true", 6, "hosts.altra", "goes with `config: machine`"),
+        ("    user: admin", "    build: on-host", 6, "hosts.altra", "goes with `config: machine`"),
+        ("    user: admin", "    build: there", 9, "hosts.altra.build", "'on-host'"),
         ("kind: ssh", "kind: bmc", 7, "hosts.altra.kind", "'bmc'"),
         ("    kind: ssh\n", "", 6, "hosts.altra.kind", "kind"),
     ],

@@ -17,9 +17,11 @@ from rich.console import Console
 
 from harness import prepare, resume, runinput
 from harness import run as run_module
-from harness.errors import InfraError, UsageError
+from harness.errors import InfraError
 from harness.hosts import qemu
+from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
+from harness.kernel.machine import MachineConfig, keep, kept
 from harness.kernel.source import Source
 from harness.options import Options
 from harness.paths import PROJECT
@@ -27,7 +29,7 @@ from harness.plan import PlannedCell
 from harness.progress import Progress
 from harness.records import append, write_atomically
 from harness.results import SERIES, Cell, Check, Summary
-from harness.run import Run
+from harness.run import Run, Step
 from harness.runinput import InputChanged
 
 OPTIONS = TypeAdapter(Options)
@@ -58,6 +60,10 @@ class Case:
         self.config = folder.parent / "config"
         self.config.write_text("CONFIG_ARM64_4K_PAGES=y\n")
         self.ran: list[str] = []
+        self.made: list[tuple[tuple[str, ...], MachineConfig | None]] = []
+        """Which kernels, for which hosts and from what."""
+        self.booted: dict[str, str] = {}
+        """The build id that each cell is given."""
         self.of_series = 0
         self.emulator: Callable[[], str] = lambda: "8.0"
         source = Source(dir=folder, digest="d", version="6.12.117", description="a tree")
@@ -80,7 +86,9 @@ class Case:
         """Which commit the source is at."""
         self.ground.source = self.ground.source.model_copy(update={"base_commit": commit})
 
-    def _kernel(self, label: str, *_: Any) -> Any:
+    def _kernel(self, label: str, *_: Any, machine: MachineConfig | None = None, **__: Any) -> Any:
+        names = label.partition(" of ")[2]
+        self.made.append((tuple(names.split()), machine))
         return SimpleNamespace(
             release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
             seconds=0.0, compiler="gcc 12", config=self.config,
@@ -90,7 +98,8 @@ class Case:
         self.of_series += 1
         return check(SERIES, NAME)
 
-    def _spec(self, cell: PlannedCell, *_: Any, **__: Any) -> Any:
+    def _spec(self, cell: PlannedCell, host: Any, kernel: Any, *_: Any, **__: Any) -> Any:
+        self.booted[cell.id] = kernel.build_id
         folder = self.folder / "cells" / cell.id
         return SimpleNamespace(cell=cell, folder=folder, pytest_args=())
 
@@ -281,11 +290,92 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
     assert not any(cell.host == "lab1" for cell in summary.cells)
 
 
-def test_a_configuration_that_no_run_boots_yet_is_refused(case: Case, tmp_path: Path) -> None:
-    lab = "hosts:\n  lab1:\n    kind: ssh\n    address: 127.0.0.1\n    port: 1\n    agent: true\n"
-    lab += "    kvm_modes: [vhe]\n    af: hardware\n    config: machine\n"
-    defaults = (PROJECT / "inventory.yaml").read_text().partition("hosts:")[0]
-    (tmp_path / "lab.yaml").write_text(defaults + lab)
-    case.cut_off({}, Options(inventory=tmp_path / "lab.yaml", base_only=True, hosts=("lab1",)))
-    with pytest.raises(UsageError, match=r"lab1 has `config: machine`"):
+OWN = MachineConfig("CONFIG_ARM64=y\nCONFIG_EXT4_FS=m\n", ("ext4",))
+
+
+class Own:
+    """Machines of a lab with configurations of their own, which are not there."""
+
+    def __init__(self, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.read: list[tuple[str, str]] = []
+        self.now = OWN
+        host = "\n    kind: ssh\n    address: 127.0.0.1\n    port: 1\n    agent: true\n"
+        host += "    kvm_modes: [vhe]\n    af: hardware\n"
+        stock = (PROJECT / "inventory.yaml").read_text().rstrip()
+        stock += f"\n  lab1:{host}    config: machine\n    trim: true\n  lab2:{host}"
+        (folder / "lab.yaml").write_text(stock)
+        self.options = Options(
+            inventory=folder / "lab.yaml", base_only=True, hosts=("n1", "lab1", "lab2"),
+            kvm_modes=("vhe",),
+        )  # fmt: skip
+        monkeypatch.setattr(run_module, "examine", lambda name, host: ())
+        monkeypatch.setattr(run_module, "own_config", self._own_config)
+
+    def _own_config(self, name: str, host: object, run: str, wait: float, say: object) -> Any:
+        self.read.append((name, run))
+        return self.now
+
+
+@pytest.fixture
+def own(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
+    return Own(case, tmp_path, monkeypatch)
+
+
+def test_a_machine_with_its_own_configuration_has_its_own_kernels(case: Case, own: Own) -> None:
+    case.cut_off({}, own.options)
+    summary = case.resumed()
+    assert own.read == [("lab1", case.folder.name)]
+    assert case.made == [(("n1", "lab2"), None), (("lab1",), OWN)]
+    assert [(one.label, one.hosts) for one in summary.kernels] == [
+        ("base", ("n1", "lab2")),
+        ("base", ("lab1",)),
+    ]
+    (note,) = [note for note in summary.notes if "its own configuration" in note]
+    assert note.startswith("kernels of lab1 start from its own configuration: 2 settings")
+    inputs = runinput.load(str(case.folder))[1].inputs
+    assert inputs["configuration of lab1"] == OWN.digest
+    assert inputs["base kernel of lab1"] == "ab-base of lab1"
+    assert case.booted == {
+        "n1-vhe-base": "ab-base of n1 lab2",
+        "lab1-vhe-base": "ab-base of lab1",
+        "lab2-vhe-base": "ab-base of n1 lab2",
+    }
+
+
+def test_a_run_goes_on_with_what_was_read_at_its_start(case: Case, own: Own) -> None:
+    """The machine may have loaded other modules by now; nor is it asked again."""
+    case.cut_off({"configuration of lab1": OWN.digest}, own.options)
+    keep(OWN, case.folder / run_module.MACHINES, "lab1")
+    own.now = MachineConfig(OWN.text, ("ext4", "xfs"))
+    case.resumed()
+    assert own.read == []
+    assert case.made[1] == (("lab1",), OWN)
+
+
+def test_a_run_that_lost_what_was_read_does_not_go_on_with_another(case: Case, own: Own) -> None:
+    case.cut_off({"configuration of lab1": OWN.digest}, own.options)
+    own.now = MachineConfig(OWN.text, ("ext4", "xfs"))
+    before = files(case.folder)
+    with pytest.raises(InputChanged, match="configuration of lab1"):
         case.resumed()
+    assert files(case.folder) == before
+
+
+def test_a_step_along_a_series_has_the_configuration_of_its_base(
+    case: Case, own: Own, tmp_path: Path
+) -> None:
+    keep(OWN, case.folder / run_module.MACHINES, "lab1")
+    (patch,) = SERIES_OPTIONS.series
+    base = Summary(
+        schema=1, harness="0", verdict="pass", reason="", series="", seed=1,
+        started=runinput.now(), seconds=1.0, emulated=False,
+    )  # fmt: skip
+    step = Step(series_module.load(patch), True, base, case.folder)
+    options = replace(own.options, base_only=False, series=(patch,), output=tmp_path / "steps")
+    (tmp_path / "steps").mkdir()
+    run = Run(options, Progress(Console(file=case.out, width=200)), step)
+    # The mark on the folder's lock is that of another run.
+    case.folder = run.folder
+    run.execute(show=False)
+    assert own.read == []
+    assert kept(run.folder / run_module.MACHINES, "lab1") == OWN

@@ -12,9 +12,10 @@ import pytest
 from fake_machine import GOOD, Ours, World, machine
 from fake_shell import UnaskedShell
 
-from harness.hosts import kexec
-from harness.hosts.kexec import IMAGE, _and_back, _load, _tidy, _Trip
+from harness.hosts import deploy, kexec
+from harness.hosts.kexec import IMAGE, _and_back, _deployed, _load, _tidy, _Trip
 from harness.hosts.leasing import LeaseLost
+from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot
 from harness.hosts.tenancy import Tenancy
 
@@ -46,7 +47,7 @@ def test_what_is_anothers_is_not_tidied_up(tmp_path: Path) -> None:
 def test_no_kernel_is_loaded_on_it(tmp_path: Path) -> None:
     shell, wanted = Copied(), Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0)
     with pytest.raises(LeaseLost):
-        _load(shell, lost(), machine(World([GOOD])).host, wanted, "")
+        _load(shell, lost(), None, wanted, "")
     assert shell.done == [IMAGE]
 
 
@@ -83,3 +84,37 @@ def test_a_kernel_has_begun_once_it_says_so() -> None:
     assert not trip.begun(last)
     assert trip.begun(f"{last}[    0.000000] Booting Linux on physical CPU 0x0\n")
     assert trip.begun(f"[    0.000000] Kernel command line: x kvm_harness.cell={trip.cell}\n")
+
+
+@pytest.mark.parametrize(
+    ("modules", "named", "made", "initrd"),
+    [
+        (False, None, "/w/initramfs.img", None),
+        (False, "/boot/initrd.img", "/w/initramfs.img", "/boot/initrd.img"),
+        (True, None, "/w/initramfs.img", "/w/initramfs.img"),
+        (True, None, None, None),
+        (True, "/boot/initrd.img", None, "/boot/initrd.img"),
+    ],
+)
+def test_which_initramfs_a_kernel_starts_with(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    modules: bool,
+    named: str | None,
+    made: str | None,
+    initrd: str | None,
+) -> None:
+    asked: list[object] = []
+
+    def put(_: object, archive: Path, release: str, folder: str, *, make: bool) -> str | None:
+        asked.append((archive, release, folder, make))
+        return made if make else None
+
+    monkeypatch.setattr(deploy, "deploy", put)
+    reached = machine(World([GOOD]))
+    object.__setattr__(reached, "host", reached.host.model_copy(update={"initrd": named}))
+    archive = tmp_path / "modules.tar.gz" if modules else None
+    release = "6.12-kvmharness-0123456789ab"
+    wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0, modules=archive, release=release)
+    assert _deployed(cast(Any, None), reached, wanted) == initrd
+    assert asked == ([(archive, release, PROGRAMS, named is None)] if modules else [])

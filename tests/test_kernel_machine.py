@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from harness.kernel import build, config, flavor
-from harness.kernel.machine import MachineConfig, merged
+from harness.kernel.machine import MachineConfig, keep, kept, merged
 from harness.kernel.toolchain import Toolchain
 
-TOOLS = Toolchain("gcc version 12", "1.45.0")
+SAID = "gcc version 12 (Debian 12.2.0-14)\nGNU ld 2.40\n"
+TOOLS = Toolchain(SAID, "1.45.0", "  -march=\t\tarmv8-a\n")
 OWN = "CONFIG_ARM64=y\nCONFIG_KVM=m\n# CONFIG_SWAP is not set\nCONFIG_KVM_X=y\n"
 
 
@@ -68,3 +71,29 @@ def test_only_a_machine_s_kernel_has_modules_and_a_release_of_its_own() -> None:
         "--make-target=modules",
         "--make-target=modules_install",
     ]
+
+
+def test_what_was_read_is_kept_with_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "machines"
+    assert kept(folder, "a") is None
+    found = {
+        "a": MachineConfig(OWN),
+        "b": MachineConfig(OWN, ()),
+        "c.d": MachineConfig(OWN, ("ext4", "xfs")),
+    }
+    for name, own in found.items():
+        keep(own, folder, name)
+    assert {name: kept(folder, name) for name in found} == found
+    assert len({own.digest for own in found.values()}) == 3
+    assert (folder / "a.config").read_text() == OWN
+
+
+def test_what_was_cut_off_while_it_was_kept_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "a.modules").write_text("ext4\n")
+    assert kept(tmp_path, "a") is None
+
+
+def test_it_says_what_it_is() -> None:
+    own = "CONFIG_ARM64=y\nCONFIG_EXT4_FS=m\nCONFIG_XFS_FS=m\n"
+    assert str(MachineConfig(own)) == "3 settings, 2 of them modules"
+    assert str(MachineConfig(own, ("ext4",))).endswith("modules, trimmed to 1 loaded")

@@ -18,6 +18,7 @@ from typing import Literal
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts.protocols import Shell
+from harness.hosts.ssh import PUT_SECONDS
 from harness.kernel.modules import LOCALVERSION, is_ours
 from harness.observe.text import run_script
 
@@ -25,6 +26,8 @@ MODULES = "/lib/modules"
 # Here mkinitramfs looks whether a kernel can unpack what it makes, and gives up without.
 CONFIG = "/boot/config-"
 CLEAR_SECONDS = 120.0
+# At most, all of deploy(): the archive's way to the machine, and the steps there.
+DEPLOY_SECONDS = PUT_SECONDS + 300 + 120 + 600
 
 Maker = Literal["mkinitramfs", "dracut"]
 
@@ -94,13 +97,16 @@ def initramfs(folder: str) -> str:
     return f"{folder}/initramfs.img"
 
 
-def deploy(shell: Shell, modules: Path, release: str, folder: str) -> str | None:
+def deploy(
+    shell: Shell, modules: Path, release: str, folder: str, *, make: bool = True
+) -> str | None:
     """Put a kernel's modules on a machine, and make an initramfs with what the machine has for it.
 
-    Returns the path of the initramfs there, None where neither initramfs-tools nor dracut is: such
-    a machine starts without one. What was done is undone if a step fails; InfraError says which.
+    Returns the path of the initramfs there, None without `make`, and where neither initramfs-tools
+    nor dracut is: such a machine starts without one. What was done is undone if a step fails;
+    InfraError says which.
     """
-    todo = steps(release, folder, maker(shell))
+    todo = steps(release, folder, maker(shell) if make else None)
     packed = shlex.quote(archive(folder))
     try:
         shell.run(f"mkdir -p {shlex.quote(folder)}")

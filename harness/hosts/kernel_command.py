@@ -7,7 +7,7 @@ import argparse
 
 from rich.console import Console
 
-from harness import inventory
+from harness import inventory, prepare
 from harness.deadline import Deadline
 from harness.errors import EXIT_PASS, UsageError
 from harness.hosts import machine_config, pins
@@ -16,12 +16,7 @@ from harness.kernel import source
 from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.flavor import DEBUG, PLAIN, on_machine
-from harness.kernel.machine import MachineConfig
 from harness.progress import Progress
-
-SOURCE_SECONDS = 1800.0
-# A distribution's configuration has ten times the files of the harness's own.
-BUILD_SECONDS = 12 * 3600.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,9 +36,11 @@ def kernel(args: argparse.Namespace, console: Console) -> int:
         known = pins.load(pins.pins_path())
         with open_shell(args.host, host, known, Deadline(CONTACT_SECONDS)) as shell:
             found = machine_config.read(shell, trim=host.trim)
-    progress.say(f"configuration: {describe(found)}")
+    progress.say(f"configuration: {found}")
     with progress.stage("kernel source"):
-        tree = source.resolve(args.source or stock.defaults.source, Deadline(SOURCE_SECONDS))
+        tree = source.resolve(
+            args.source or stock.defaults.source, Deadline(prepare.SOURCE_SECONDS)
+        )
 
     def at(now: BuildProgress) -> None:
         progress.now(f"kernel: {now.done} of about {now.expected} steps ({now.current})")
@@ -54,20 +51,12 @@ def kernel(args: argparse.Namespace, console: Console) -> int:
             fragments=on_machine(DEBUG if args.debug else PLAIN).fragments,
             base=None,
             machine=found,
-            deadline=Deadline(BUILD_SECONDS),
+            deadline=Deadline(prepare.MACHINE_BUILD_SECONDS),
             progress=at,
         )
     for line in report(built):
         print(line)
     return EXIT_PASS
-
-
-def describe(config: MachineConfig) -> str:
-    """What was read, in words."""
-    lines = config.text.splitlines()
-    as_modules = sum(line.endswith("=m") for line in lines)
-    words = f"{len(lines)} settings, {as_modules} of them modules"
-    return words if config.loaded is None else f"{words}, trimmed to {len(config.loaded)} loaded"
 
 
 def report(built: Kernel) -> tuple[str, ...]:

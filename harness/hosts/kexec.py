@@ -27,16 +27,16 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
-from harness.hosts import aside, bootargs, gate, pins, pstore, userspace, watchdog
+from harness.hosts import aside, bootargs, deploy, gate, pins, pstore, userspace, watchdog
 from harness.hosts.console import Console
 from harness.hosts.console_command import Recording, recording
 from harness.hosts.examine import say_until_seen
 from harness.hosts.health import Health
 from harness.hosts.leasing import LeaseLost
-from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running, running
+from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
-from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.recovery import NotBack, bring_back, home
 from harness.hosts.rehearsal import rehearse, require_same
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
@@ -128,10 +128,10 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     machine = Machine(name, host, pins.load(pins.pins_path()), diary)
     aside.require_in_use(name)
     with tenant(machine, wanted.run, wanted.wait) as ours:
-        good = _home(machine, ours)
+        good = home(machine, ours)
         with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
             ours.check()
-            userspace.clear(shell)
+            _clear(shell)
             before = gate.admit(name, shell)
             crashes = pstore.names(shell)
         trip = _Trip(rehearse(machine, ours, good))
@@ -157,17 +157,6 @@ def _diary(path: Path) -> Callable[[str], None]:
     return say
 
 
-def _home(machine: Machine, ours: Tenancy) -> Running:
-    """The known-good kernel that the machine runs, after it was brought back if need be."""
-    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-        now = running(shell)
-    machine.say(f"runs {now.release}, boot {now.boot_id}")
-    if not now.cell:
-        return now
-    machine.say("that is a kernel of a run that died")
-    return bring_back(machine, ours, now, answers=True)
-
-
 @contextlib.contextmanager
 def _taped(host: SshHost, folder: Path) -> Iterator[_Tape]:
     if host.console is None:
@@ -189,8 +178,9 @@ def _there(
             if machine.host.console is not None:
                 with Console(wanted.folder / BEFORE, tape.ended) as console:
                     say_until_seen(shell, console, secrets.token_hex(8))
+            initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
-            _load(shell, ours, machine.host, wanted, _cmdline(trip, wanted, before.cpus))
+            _load(shell, ours, initrd, wanted, _cmdline(trip, wanted, before.cpus))
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
             ours.hold(_unnoticed(wanted), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
@@ -238,18 +228,39 @@ def _cmdline(trip: _Trip, wanted: Boot, cpus: int) -> str:
     return bootargs.of_machine(trip.good.cmdline, ours)
 
 
-def _load(shell: Shell, ours: Tenancy, host: SshHost, wanted: Boot, cmdline: str) -> None:
+def _deployed(shell: Shell, machine: Machine, wanted: Boot) -> str | None:
+    """Put the kernel's modules on the machine; the initramfs that it starts with, None for none.
+
+    One that the inventory names is its owner's word; else one is made with these modules.
+    """
+    named = machine.host.initrd
+    if wanted.modules is None:
+        return named
+    machine.say(f"deploying modules of {wanted.release}")
+    made = deploy.deploy(shell, wanted.modules, wanted.release, PROGRAMS, make=named is None)
+    if made is not None:
+        machine.say("initramfs made")
+    return named or made
+
+
+def _load(shell: Shell, ours: Tenancy, initrd: str | None, wanted: Boot, cmdline: str) -> None:
     """Have the running kernel keep the other one ready."""
     shell.run(f"mkdir -p {PROGRAMS}")
     shell.put(wanted.kernel, IMAGE)
     # The copy may have taken minutes.
     ours.check()
-    initrd = f" --initrd={shlex.quote(host.initrd)}" if host.initrd else ""
+    given = f" --initrd={shlex.quote(initrd)}" if initrd else ""
     # -a: by kexec_file_load(2) if the kernel has it, else by kexec_load(2).
     shell.run(
-        f"kexec -a -l {IMAGE}{initrd} --command-line={shlex.quote(cmdline)} && rm {IMAGE} && "
+        f"kexec -a -l {IMAGE}{given} --command-line={shlex.quote(cmdline)} && rm {IMAGE} && "
         "grep -qx 1 /sys/kernel/kexec_loaded"
     )
+
+
+def _clear(shell: Shell) -> None:
+    """Remove what any cell may have put on the machine, this one's or that of a run that died."""
+    userspace.clear(shell)
+    deploy.clear(shell, PROGRAMS)
 
 
 def _found_again(
@@ -349,7 +360,7 @@ def _tidy(
     """
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
         ours.check()
-        userspace.clear(shell)
+        _clear(shell)
         pstore.collect(shell, crashes, wanted.folder / PSTORE)
         left = gate.dismiss(machine.name, shell, before)
     machine.say("nothing of the cell is left on it")

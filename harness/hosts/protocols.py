@@ -111,6 +111,10 @@ class Boot:
     """A factor of every deadline of the shell's own."""
     tickless: bool = True
     """Whether the last CPU is kept free of the tick."""
+    modules: Path | None = None
+    """The archive of its modules (harness/kernel/modules.py), None for a kernel without any."""
+    release: str = ""
+    """What uname -r shows in it, with modules."""
 
 
 class BootedHost(Protocol):

@@ -33,6 +33,17 @@ class NotBack(InfraError):
     """A machine did not come back to its known-good kernel; the message says what was tried."""
 
 
+def home(machine: Machine, ours: Tenancy) -> Running:
+    """The known-good kernel that the machine runs, after it was brought back if need be."""
+    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        now = running(shell)
+    machine.say(f"runs {now.release}, boot {now.boot_id}")
+    if not now.cell:
+        return now
+    machine.say("that is a kernel of a run that died")
+    return bring_back(machine, ours, now, answers=True)
+
+
 @undisturbed()
 def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool) -> Running:
     """Start the machine from its firmware, and wait for a kernel in another boot than `left`.

@@ -202,9 +202,16 @@ def key_of(
     tools: toolchain.Toolchain,
     machine: MachineConfig | None = None,
 ) -> str:
-    """The name of a kernel in the cache: equal only for what must give equal kernels."""
-    parts = [RECIPE, tree_digest, fragments, tools.identity, tools.tuxmake]
-    parts += [] if machine is None else machine.key
+    """The name of a kernel in the cache: equal only for what must give equal kernels.
+
+    One for a machine may be built there as well as here, so its name says which compiler that is,
+    and not where it runs.
+    """
+    parts = [RECIPE, tree_digest, fragments]
+    if machine is None:
+        parts += [tools.identity, tools.tuxmake]
+    else:
+        parts += [*tools.target, *machine.key]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ looks for no other).
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import re
@@ -20,21 +21,46 @@ from harness.errors import InfraError
 from harness.kernel.sandbox import python_prefixes
 
 PREFIX = "aarch64-linux-gnu-"  # CROSS_COMPILE
+# Has gcc say which code it generates with the kernel's -O2.
+DEFAULTS = ("-Q", "-O2", "--help=target,optimizers")
 _HOST_TOOLS = ("make", "flex", "bison", "bc", "perl", "ccache", "bwrap")
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """`identity` is what gcc and ld say of themselves, `tuxmake` is its version."""
+    """`identity` is what gcc and ld say of themselves, `tuxmake` is its version, "" without it.
+
+    `defaults` is what gcc generates unless it is told otherwise (DEFAULTS).
+    """
 
     identity: str
     tuxmake: str
+    defaults: str = ""
 
     @property
     def compiler(self) -> str:
         """The versions of gcc and ld for arm64, in a line."""
+        found = self._versions
+        return ", ".join([f"{PREFIX}{line}" for line in found[:1]] + found[1:2])
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        """What decides the code that comes out, wherever these tools run.
+
+        The versions of gcc and ld as their distribution words them, and a digest of gcc's
+        defaults; not for which machine they are built and where they are installed, in which a
+        cross compiler differs from the same compiler at home. InfraError if it is not told.
+        """
+        settings = re.findall(r"^  -\S.*", self.defaults, re.MULTILINE)
+        if len(self._versions) < 2 or not settings:
+            raise InfraError(f"no GNU tools, or they do not say which: {self.identity[:200]!r}")
+        text = "\n".join(" ".join(line.split()) for line in settings)
+        return (*self._versions[:2], hashlib.sha256(text.encode()).hexdigest())
+
+    @property
+    def _versions(self) -> list[str]:
         found = re.findall(r"^(?:gcc version|GNU ld) .*", self.identity, re.MULTILINE)
-        return ", ".join([f"{PREFIX}{line.strip()}" for line in found[:1]] + found[1:2])
+        return [line.strip() for line in found]
 
 
 def find(deadline: Deadline) -> Toolchain:
@@ -44,9 +70,11 @@ def find(deadline: Deadline) -> Toolchain:
         raise InfraError(f"{', '.join(missing)}: not found; run `kvm-harness doctor`")
     asked = ((f"{PREFIX}gcc", "-v"), (f"{PREFIX}ld", "-v"), ("gcc", "-v"))
     said = [proc.run(argv, deadline=deadline, what=" ".join(argv)) for argv in asked]
+    defaults = (f"{PREFIX}gcc", *DEFAULTS)
     return Toolchain(
         identity="\n".join(done.stdout + done.stderr for done in said),
         tuxmake=_tuxmake(),
+        defaults=proc.run(defaults, deadline=deadline, what=" ".join(defaults)).stdout,
     )
 
 
