@@ -19,7 +19,7 @@ from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost, SshHost
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Kernel, build
+from harness.kernel.build import Builder, Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.machine import MachineConfig
@@ -105,11 +105,12 @@ def kernel(
     flavor: Flavor = PLAIN,
     keep: bool = False,
     machine: MachineConfig | None = None,
+    builder: Builder | None = None,
 ) -> Kernel:
     """The kernel of a tree; `base` is that of the tree without its series, None for itself.
 
     `keep` is for a patched tree that others are built upon, `machine` what it starts from in the
-    place of allnoconfig.
+    place of allnoconfig, and `builder` the machine that builds it, None for this one.
     """
     with progress.stage(f"{label} kernel"):
         built = build(
@@ -118,10 +119,14 @@ def kernel(
             base=base,
             keep=keep,
             machine=machine,
+            builder=builder,
             deadline=Deadline(BUILD_SECONDS if machine is None else MACHINE_BUILD_SECONDS),
             progress=lambda at: progress.now(describe(f"{label} kernel", at)),
         )
-    how = "from the cache" if built.cached else f"built in {built.seconds:.0f} s"
+    where = f" on {built.builder}" if built.builder else ""
+    how = f"from the cache{where and f', built{where}'}"
+    if not built.cached:
+        how = f"built{where} in {built.seconds:.0f} s"
     progress.say(f"{label}: {built.release}, build id {built.build_id[:12]}, {how}")
     return built
 

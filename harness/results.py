@@ -147,6 +147,8 @@ class Kernel(_Model):
     """The size of its pages, in KiB; None in a record from before there was this."""
     hosts: tuple[str, ...] = ()
     """Those that run it, where a run has several kernels of one label; else it is for all."""
+    builder: str = ""
+    """The machine that it was built on, "" for the controller."""
 
 
 class Host(_Model):

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from harness.cost import neutral
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
+from harness.hosts.builder import builder_on
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.hosts.leasing import waited
@@ -39,7 +42,7 @@ from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Kernel
+from harness.kernel.build import Builder, Kernel
 from harness.kernel.flavor import DEBUG, PLAIN
 from harness.kernel.machine import MachineConfig, keep, kept
 from harness.kernel.series import Series
@@ -372,7 +375,7 @@ class Run:
                 host,
                 self.folder.name,
                 self._options.wait,
-                lambda words: self._progress.say(f"{name}: {printable(words)}"),
+                self._told(name),
             )
 
     def _keep(self) -> None:
@@ -401,7 +404,7 @@ class Run:
         patched = None
         if series is not None:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
-        kernels = tuple(self._kernels_by(recipe, source, patched) for recipe in self._recipes)
+        kernels = tuple(self._kernels_by(one, stock, source, patched) for one in self._recipes)
         selftests = None
         if options.selftests:
             selftests = prepare.selftests(source, patched, self._progress)
@@ -410,13 +413,28 @@ class Run:
             linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
         return Prepared(kernels, trees, ground, selftests, linux_guest)
 
-    def _kernels_by(self, recipe: Recipe, source: Source, patched: PatchedTree | None) -> Kernels:
+    def _kernels_by(
+        self, recipe: Recipe, stock: Inventory, source: Source, patched: PatchedTree | None
+    ) -> Kernels:
         """Base first: the patched kernel is built from a copy of its build folder."""
-        base = self._build(recipe, "base", source, None)
-        kernels: dict[KernelLabel, Kernel] = {"base": base}
-        if patched is not None:
-            kernels["patched"] = self._build(recipe, "patched", patched, base)
+        with self._builder(recipe.builder, stock) as builder:
+            base = self._build(recipe, builder, "base", source, None)
+            kernels: dict[KernelLabel, Kernel] = {"base": base}
+            if patched is not None:
+                kernels["patched"] = self._build(recipe, builder, "patched", patched, base)
         return Kernels(recipe, kernels)
+
+    def _builder(self, name: str, stock: Inventory) -> AbstractContextManager[Builder | None]:
+        """The machine of that name, to build on; "" is for this one."""
+        if not name:
+            return contextlib.nullcontext()
+        return builder_on(
+            name, stock.ssh(name), self.folder.name, self._options.wait, self._told(name)
+        )
+
+    def _told(self, name: str) -> Callable[[str], None]:
+        """Shows what is done to a machine."""
+        return lambda words: self._progress.say(f"{name}: {printable(words)}")
 
     def _guest_kernel(self, source: Source, kernels: Sequence[Kernels]) -> Kernel:
         """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
@@ -444,6 +462,7 @@ class Run:
     def _build(
         self,
         recipe: Recipe,
+        builder: Builder | None,
         label: KernelLabel,
         tree: Source | PatchedTree,
         base: Kernel | None,
@@ -456,6 +475,7 @@ class Run:
             self._progress,
             recipe.flavor,
             machine=recipe.machine,
+            builder=builder,
         )
         self._kernels += (
             KernelRecord(
@@ -469,6 +489,7 @@ class Run:
                 compiler=kernel.compiler,
                 page_kib=config.page_kib(kernel.config.read_text()),
                 hosts=recipe.hosts if several else (),
+                builder=kernel.builder,
             ),
         )
         return kernel

@@ -101,6 +101,15 @@ def test_a_run_is_like_itself() -> None:
             {"kernels": (KERNEL.model_copy(update={"page_kib": 64}),)},
             "page size of the base kernel (KiB): 4 / 64",
         ),
+        (
+            {
+                "kernels": (
+                    KERNEL.model_copy(update={"hosts": ("n2",)}),
+                    KERNEL.model_copy(update={"hosts": ("n1",), "config_sha256": "ee"}),
+                )
+            },
+            "configuration of the base kernel of n1: cc / ee",
+        ),
         ({"hosts": ()}, "CPU model of n1: neoverse-n1 / not recorded"),
         (
             {"hosts": (HOST.model_copy(update={"cpu": "cortex-a57"}),)},

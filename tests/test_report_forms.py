@@ -131,6 +131,23 @@ def test_kcidb_links_each_test_to_its_kernel() -> None:
     assert on_patched["misc"]["observed"] == "b"
 
 
+def test_a_host_s_own_kernel_is_told_from_that_of_others() -> None:
+    """In KCIDB each test is of the build that its host booted."""
+    own = KERNEL.model_copy(update={"hosts": ("altra",), "build_id": "77"})
+    others = KERNEL.model_copy(update={"hosts": ("n1",)})
+    cell = CELL.model_copy(update={"id": "altra-vhe-patched", "host": "altra"})
+    run = but(kernels=(others, own), cells=(CELL, cell), checks=())
+    value = report(run)
+    builds = {one["id"]: one.get("misc", {}).get("build_id") for one in value["builds"]}
+    found = {
+        one["environment"]["misc"]["host"]: builds[one["build_id"]]
+        for one in value["tests"]
+        if "environment" in one
+    }
+    assert found == {"n1": KERNEL.build_id, "altra": "77"}
+    assert "- patched of altra: Linux " in re.sub("`", "", markdown(run, nothing))
+
+
 def test_kcidb_paths_by_variant_and_parameter() -> None:
     cell = CELL.model_copy(update={"variant": "sw-af"})
     one = CHECK.model_copy(update={"name": "test_split[thp]"})

@@ -7,11 +7,14 @@ ones record.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.results import Cell, Summary
+from harness.report import facts
+from harness.results import Cell, Kernel, KernelLabel, Summary
 
 UNKNOWN = "not recorded"
 
@@ -52,10 +55,14 @@ def _of_run(one: Summary, other: Summary) -> Iterator[Unlike]:
 
 def _of_kernels(one: Summary, other: Summary) -> Iterator[Unlike]:
     """Of those that both have: a run of the base kernel alone is like the base of another."""
-    left, right = ({kernel.label: kernel for kernel in run.kernels} for run in (one, other))
-    for label in sorted(left.keys() & right.keys()):
-        first, second = left[label], right[label]
-        of = f"of the {label} kernel"
+    hosts = sorted({cell.host for cell in one.cells} & {cell.host for cell in other.cells})
+    compared: set[tuple[Kernel, Kernel]] = set()
+    for label, host in itertools.product(get_args(KernelLabel), hosts or [""]):
+        first, second = (facts.kernel_of(run, label, host) for run in (one, other))
+        if first is None or second is None or (first, second) in compared:
+            continue
+        compared.add((first, second))
+        of = f"of the {label} kernel" + (f" of {host}" if first.hosts or second.hosts else "")
         yield _pair(f"configuration {of}", first.config_sha256, second.config_sha256)
         yield _pair(f"toolchain {of}", first.compiler, second.compiler)
         yield _pair(f"page size {of} (KiB)", first.page_kib, second.page_kib)

@@ -24,7 +24,7 @@ def admit(name: str, shell: Shell) -> Health:
     aside.require_in_use(name)
     health = examine(shell)
     if _only_busy(health) and _just_started(shell):
-        health = _settled(shell, health)
+        health = settled(shell, health)
     require_fit(name, health)
     return health
 
@@ -43,9 +43,9 @@ def _just_started(shell: Shell) -> bool:
     return int(found[1]) < NEW_SECONDS
 
 
-def _settled(shell: Shell, health: Health) -> Health:
-    """How the machine is once its start is over; at the latest after SETTLE_SECONDS."""
-    deadline = Deadline(SETTLE_SECONDS)
+def settled(shell: Shell, health: Health, seconds: float = SETTLE_SECONDS) -> Health:
+    """How the machine is once a load has passed that is known to; at the latest after `seconds`."""
+    deadline = Deadline(seconds)
     while _only_busy(health) and not deadline.expired():
         time.sleep(PAUSE_SECONDS)
         health = examine(shell)

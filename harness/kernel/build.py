@@ -8,15 +8,18 @@ of the base's build folder, where only what the series touches is compiled.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -39,11 +42,64 @@ FILES = {"Image": "arch/arm64/boot/Image", "vmlinux": "vmlinux", "System.map": "
 
 OnLine = Callable[[bytes], None]
 
+
+class Bench(Protocol):
+    """Where one kernel is made: a source, a build folder, and make."""
+
+    @property
+    def folder(self) -> str:
+        """The path of the build folder, as make has it."""
+
+    def make(self, target: str, variables: Mapping[str, str]) -> int:
+        """Make one target of the configuration; returns the exit status."""
+
+    def compile(self) -> int:
+        """Make Image, and modules if there are any, and leave them in the `work` of the order."""
+
+    def put(self, name: str, text: str) -> None:
+        """Write a file of the build folder."""
+
+    def read(self, name: str) -> str:
+        """The text of a file of the build folder."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a bench is for."""
+
+    tree: Path
+    digest: str
+    localversion: str
+    stage: Path
+    """A folder of the controller for what lies between."""
+    work: Path
+    """The build folder, or the one that gets what is needed of it."""
+    on_line: OnLine
+    """Gets each line that make says."""
+    deadline: Deadline
+
+
+class Builder(Protocol):
+    """Another machine that makes kernels, in the same steps."""
+
+    @property
+    def name(self) -> str:
+        """In the inventory."""
+
+    def tools(self, deadline: Deadline) -> toolchain.Toolchain:
+        """Its compiler and linker."""
+
+    def bench(self, order: Order) -> AbstractContextManager[Bench]:
+        """A bench there, of which nothing is left after the block."""
+
+
 _FRAGMENTS = Path("/fragments.config")
 _CCACHE = Path("/ccache")
 _OUTPUT = ".tuxmake"
-_MODULES = ".modules"
-_LSMOD = "lsmod"
+MODULES = ".modules"
+LSMOD = "lsmod"
+# What is made of a machine's kernel, in this order; of others the first alone.
+TARGETS = ("Image", "modules", "modules_install")
 # Steps of a build before the cache has seen one of its kind.
 _DEFAULT_STEPS = {
     "full": 1560,
@@ -78,7 +134,8 @@ class Kernel(BaseModel):
     `build_id` is the GNU build id in hex, to be compared with /sys/kernel/notes; `release` what
     uname -r shows; `seconds` what the build took when it was made, `steps` how many commands
     kbuild ran. `build_dir` is kept for a base kernel, and for a patched one where it was asked for.
-    `compiler` is what compiler and linker say of themselves.
+    `compiler` is what compiler and linker say of themselves; `builder` the machine that it was
+    made on, "" for this one.
     Of one for a machine with a configuration of its own, `modules` is the archive of its modules,
     and `localversion` the end of its release, which no other kernel has.
     """
@@ -103,6 +160,7 @@ class Kernel(BaseModel):
     modules: Path | None = None
     modules_sha256: str = ""
     localversion: str = ""
+    builder: str = ""
     cached: bool = True
     # Not in the cache's file: the key has it, and a cache may serve other versions of this.
     compiler: str = Field(default="", exclude=True)
@@ -121,6 +179,7 @@ class _Job:
     keep: bool
     deadline: Deadline
     progress: Callable[[BuildProgress], None]
+    builder: Builder | None
 
     @property
     def trusted(self) -> bool:
@@ -156,10 +215,12 @@ def build(
     progress: Callable[[BuildProgress], None] = lambda _: None,
     keep: bool = False,
     machine: MachineConfig | None = None,
+    builder: Builder | None = None,
 ) -> Kernel:
     """The kernel of a tree with these fragments on allnoconfig, built unless the cache has it.
 
-    With `machine` they are laid over that configuration instead, and the kernel has modules.
+    With `machine` they are laid over that configuration instead, and the kernel has modules; a
+    `builder` is for such kernels alone, and begins each of them anew.
     With `base`, the kernel of the tree without its series, its build folder is built upon. With
     `keep` that of a patched tree stays as well, for series on top of it.
     Raises ConfigError if the configuration is not what the fragments ask for, KernelBuildError if
@@ -167,11 +228,13 @@ def build(
     a full disk, too little memory or no sandbox, DeadlineExceeded when time runs out.
     """
     asked = config.read_fragments(fragments, config.Tree(tree.version, symbols.of(tree)))
-    tools = toolchain.find(deadline)
-    base_dir = _base_folder(tree, base)
+    tools = toolchain.find(deadline) if builder is None else builder.tools(deadline)
+    base_dir = _base_folder(tree, base) if builder is None else None
     key = key_of(tree.digest, asked.text, tools, machine)
     localversion = "" if machine is None else f"{modules.LOCALVERSION}{key[:12]}"
-    job = _Job(tree, asked, machine, localversion, tools, base_dir, keep, deadline, progress)
+    job = _Job(
+        tree, asked, machine, localversion, tools, base_dir, keep, deadline, progress, builder
+    )
     key += "-kept" if keep and not job.trusted else ""
     for _ in range(2):
         entry = cache.get_or_make(
@@ -247,8 +310,10 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
             writer.add(line)
             counter.add(line)
 
-        wanted = _configure(stage, work, job, log, on_line)
-        _compile(stage, work, job, log, on_line)
+        with _bench(stage, work, job, on_line) as bench:
+            wanted = _configure(bench, job, log)
+            if (status := bench.compile()) != 0:
+                raise _failure(log, job, f"the build exited {status}")
     for name, where in FILES.items():
         _take(work, where, stage / name)
     _require_same_config(work, stage / "vmlinux", wanted)
@@ -258,10 +323,10 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     has_modules = job.machine is not None
     if has_modules:
         modules.archive(
-            work, _MODULES, release, job.localversion, stage / "config", stage / modules.ARCHIVE
+            work, MODULES, release, job.localversion, stage / "config", stage / modules.ARCHIVE
         )
-        cache.remove(work / _MODULES)
-    keep = job.trusted or job.keep
+        cache.remove(work / MODULES)
+    keep = job.builder is None and (job.trusted or job.keep)
     cache.remove(work / _OUTPUT) if keep else cache.remove(work)
     kernel = Kernel(
         key=key,
@@ -282,6 +347,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
         modules=final / modules.ARCHIVE if has_modules else None,
         modules_sha256=_sha256(stage / modules.ARCHIVE) if has_modules else "",
         localversion=job.localversion,
+        builder=job.builder.name if job.builder is not None else "",
     )
     # Without what only a machine's kernel has, as other versions of this write and read it.
     text = kernel.model_dump_json(indent=2, exclude_defaults=True)
@@ -289,77 +355,117 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     (cache.folder("steps") / job.kind).write_text(f"{counter.done}\n")
 
 
-def _configure(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> str:
-    """Make .config with the fragments, and return it when it has all that they ask for."""
+@contextlib.contextmanager
+def _bench(stage: Path, work: Path, job: _Job, on_line: OnLine) -> Iterator[Bench]:
+    if job.builder is None:
+        yield _Here(stage, work, job, on_line)
+        return
+    order = Order(
+        job.tree.dir, job.tree.digest, job.localversion, stage, work, on_line, job.deadline
+    )
+    with job.builder.bench(order) as bench:
+        yield bench
 
-    def make(target: str, extra: dict[str, str]) -> None:
+
+@dataclass(frozen=True)
+class _Here:
+    """A Bench on this machine, in the sandbox."""
+
+    stage: Path
+    work: Path
+    job: _Job
+    on_line: OnLine
+
+    @property
+    def folder(self) -> str:
+        return str(sandbox.BUILD)
+
+    def make(self, target: str, variables: Mapping[str, str]) -> int:
         argv = [
             "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", "ARCH=arm64",
             f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
             f"CC=ccache {toolchain.PREFIX}gcc", "HOSTCC=ccache gcc", target,
         ]  # fmt: skip
-        box = _sandbox(stage, work, job, extra)
-        status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
-        if status != 0:
+        return self._stream(argv, dict(variables))
+
+    def compile(self) -> int:
+        job = self.job
+        return self._stream(
+            tuxmake_argv(job.tree.digest, job.localversion, modules=job.machine is not None), {}
+        )
+
+    def put(self, name: str, text: str) -> None:
+        """By rename: what a series left there may be a link."""
+        (self.stage / "new").write_text(text)
+        (self.stage / "new").replace(self.work / name)
+
+    def read(self, name: str) -> str:
+        return _read(self.work, name)
+
+    def _stream(self, argv: Sequence[str], variables: dict[str, str]) -> int:
+        box = _sandbox(self.stage, self.work, self.job, variables)
+        job = self.job
+        return sandbox.stream(box, argv, self.on_line, deadline=job.deadline, what=job.what)
+
+
+def _configure(bench: Bench, job: _Job, log: Path) -> str:
+    """Make .config with the fragments, and return it when it has all that they ask for."""
+
+    def make(target: str, variables: Mapping[str, str]) -> None:
+        if (status := bench.make(target, variables)) != 0:
             raise _failure(log, job, f"make {target} exited {status}")
 
     if job.machine is None:
         make("allnoconfig", {"KCONFIG_ALLCONFIG": str(_FRAGMENTS)})
     else:
-        _put(stage, work, ".config", job.machine.text)
+        bench.put(".config", job.machine.text)
         if job.machine.loaded is not None:
-            _put(stage, work, _LSMOD, job.machine.lsmod)
+            bench.put(LSMOD, job.machine.lsmod)
             # localmodconfig asks for what is new in this source, and nobody is there to answer.
             make("olddefconfig", {})
-            make("localmodconfig", {"LSMOD": str(sandbox.BUILD / _LSMOD)})
-        under = _read(work, ".config")
-        _put(stage, work, ".config", merged(under, job.fragments.text, job.fragments.wishes))
+            make("localmodconfig", {"LSMOD": f"{bench.folder}/{LSMOD}"})
+        under = bench.read(".config")
+        bench.put(".config", merged(under, job.fragments.text, job.fragments.wishes))
         make("olddefconfig", {})
-    text = _read(work, ".config")
+    text = bench.read(".config")
     config.require(job.fragments.wishes, text, symbols.kconfigs(job.tree.dir))
     return text
 
 
-def _put(stage: Path, work: Path, name: str, text: str) -> None:
-    """Write a file of the build folder by rename: what a series left there may be a link."""
-    (stage / "new").write_text(text)
-    (stage / "new").replace(work / name)
+def compile_variables(digest: str, localversion: str, modules_to: str | None) -> dict[str, str]:
+    """What a build has in its environment, so that the same tree gives the same kernel.
 
-
-def _compile(stage: Path, work: Path, job: _Job, log: Path, on_line: OnLine) -> None:
-    """Let tuxmake build the Image, and modules for a machine."""
-    argv = tuxmake_argv(job.tree.digest, job.localversion, modules=job.machine is not None)
-    box = _sandbox(stage, work, job, {})
-    status = sandbox.stream(box, argv, on_line, deadline=job.deadline, what=job.what)
-    if status != 0:
-        raise _failure(log, job, f"tuxmake exited {status}")
+    User, host, time and version are fixed: a rebuild is bit-identical, and the host names the
+    tree, so two trees never share a build id. `modules_to` is where modules are put, None without
+    any; what depmod(8) makes of them is the machine's own to make.
+    """
+    found = {
+        "KBUILD_BUILD_USER": "kvm-harness",
+        "KBUILD_BUILD_HOST": hashlib.sha256(digest.encode()).hexdigest()[:12],
+        "KBUILD_BUILD_TIMESTAMP": "1970-01-01 00:00:00 UTC",
+        "KBUILD_BUILD_VERSION": "1",
+    }
+    if localversion:
+        found["LOCALVERSION"] = localversion
+    if modules_to is not None:
+        found |= {
+            "INSTALL_MOD_PATH": modules_to,
+            "INSTALL_MOD_STRIP": "1",
+            "DEPMOD": "true",
+        }
+    return found
 
 
 def tuxmake_argv(digest: str, localversion: str = "", *, modules: bool = False) -> list[str]:
     """The tuxmake command that builds the Image from the .config that is in /build.
 
     The target "config" is named since without a target tuxmake builds all of them; with a .config
-    in the build folder it makes none itself. User, host, time and version are fixed: a
-    rebuild is bit-identical, and the host names the tree, so two trees never share a build id.
-    With `modules` these are built and put into the build folder as well; what depmod(8) makes of
-    them is the machine's own to make.
+    in the build folder it makes none itself. With `modules` these are built and put into the build
+    folder as well.
     """
-    environment = {
-        "KBUILD_BUILD_USER": "kvm-harness",
-        "KBUILD_BUILD_HOST": hashlib.sha256(digest.encode()).hexdigest()[:12],
-        "KBUILD_BUILD_TIMESTAMP": "1970-01-01 00:00:00 UTC",
-        "KBUILD_BUILD_VERSION": "1",
-    }
-    targets = ["Image"]
-    if localversion:
-        environment["LOCALVERSION"] = localversion
-    if modules:
-        targets += ["modules", "modules_install"]
-        environment |= {
-            "INSTALL_MOD_PATH": str(sandbox.BUILD / _MODULES),
-            "INSTALL_MOD_STRIP": "1",
-            "DEPMOD": "true",
-        }
+    modules_to = str(sandbox.BUILD / MODULES) if modules else None
+    environment = compile_variables(digest, localversion, modules_to)
+    targets = TARGETS if modules else TARGETS[:1]
     return [
         sys.executable, "-I", "-u", "-m", "tuxmake",
         f"--directory={sandbox.SOURCE}",
@@ -398,6 +504,8 @@ def _failure(log: Path, job: _Job, ended: str) -> InfraError | UsageError:
     The log of a tree that does not compile is kept.
     """
     lacking = buildlog.ran_out(_lines(log))
+    if lacking is not None and job.builder is not None:
+        return InfraError(f"{job.builder.name} has no {lacking} left for {job.what}")
     if lacking == "disk":
         return cache.disk_full(job.what, job.need)
     if lacking == "memory":

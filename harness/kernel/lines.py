@@ -54,8 +54,10 @@ def with_lines(
     time runs out.
     """
     start = kernel.build_dir or base.build_dir
-    if start is None or kernel.tree != tree.digest:
-        raise ValueError(f"{kernel.key} has no build folder, or is not of {tree.digest}")
+    if kernel.tree != tree.digest:
+        raise ValueError(f"{kernel.key} is not of {tree.digest}")
+    if start is None:
+        raise InfraError(f"it was built on {kernel.builder}, and no build folder is kept there")
     if elf.has_lines(kernel.vmlinux):
         return kernel.vmlinux
     chosen = objects_of(functions, _symbols(start, objects(start), deadline))

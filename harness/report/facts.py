@@ -35,9 +35,16 @@ def message_id(run: Summary) -> str:
     return run.message_id if _MESSAGE_ID.fullmatch(run.message_id) else ""
 
 
-def kernels(run: Summary) -> Mapping[KernelLabel, Kernel]:
-    """The kernels that were built, by their labels."""
-    return {kernel.label: kernel for kernel in run.kernels}
+def kernel_of(run: Summary, label: KernelLabel, host: str = "") -> Kernel | None:
+    """The kernel that a host boots, "" for any; None if it was not built."""
+    return next(
+        (
+            kernel
+            for kernel in run.kernels
+            if kernel.label == label and (not host or not kernel.hosts or host in kernel.hosts)
+        ),
+        None,
+    )
 
 
 def notes(run: Summary) -> tuple[str, ...]:

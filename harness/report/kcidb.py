@@ -23,7 +23,7 @@ from harness.printable import clip, plain_name, printable
 from harness.report import evidence, facts, figures
 from harness.report.counts import conclusion, count
 from harness.report.evidence import Excerpt, Read
-from harness.results import SERIES, Cell, Check, Figure, KernelLabel, Outcome, Summary
+from harness.results import SERIES, Cell, Check, Figure, Kernel, KernelLabel, Outcome, Summary
 
 ROOT = "kvm_harness"
 FIGURE = "figure"
@@ -70,7 +70,7 @@ class _Report:
         return {
             "version": {"major": 5, "minor": 3},
             "checkouts": [self._checkout(label) for label in self._labels],
-            "builds": [self._build(label) for label in self._labels],
+            "builds": list(self._builds()),
             "tests": tests,
         }
 
@@ -81,7 +81,7 @@ class _Report:
 
     def _checkout(self, label: KernelLabel) -> _Object:
         run = self._run
-        kernel = facts.kernels(run).get(label)
+        kernel = facts.kernel_of(run, label)
         value = self._object(label) | {
             "comment": _words(kernel.source if kernel else run.reason),
             "misc": {"series": _words(run.series), "series_digest": _words(run.series_digest)},
@@ -95,10 +95,14 @@ class _Report:
             value |= {"start_time": started}
         return value
 
-    def _build(self, label: KernelLabel) -> _Object:
+    def _builds(self) -> Iterator[_Object]:
         """A kernel that there is not, of a run that ended early, is a build that is missing."""
-        kernel = facts.kernels(self._run).get(label)
-        value = self._object(label) | {
+        for label in self._labels:
+            made = {k.hosts: k for k in reversed(self._run.kernels) if k.label == label}
+            yield from (self._build(label, kernel) for kernel in made.values() or (None,))
+
+    def _build(self, label: KernelLabel, kernel: Kernel | None) -> _Object:
+        value = self._object(label, *(kernel.hosts if kernel else ())) | {
             "checkout_id": self._object(label)["id"],
             "architecture": "arm64",
         }
@@ -118,9 +122,13 @@ class _Report:
             },
         }
 
-    def _test(self, label: KernelLabel, path: str, outcome: Outcome, *names: str) -> _Object:
+    def _test(
+        self, label: KernelLabel, path: str, outcome: Outcome, *names: str, host: str = ""
+    ) -> _Object:
+        kernel = facts.kernel_of(self._run, label, host)
+        build = self._object(label, *(kernel.hosts if kernel else ()))
         return self._object(label, *names) | {
-            "build_id": self._object(label)["id"],
+            "build_id": build["id"],
             "path": path,
             "status": STATUS[outcome],
         }
@@ -142,7 +150,8 @@ class _Report:
         }
 
     def _cell(self, cell: Cell) -> _Object:
-        value = self._test(cell.kernel, _path(cell), cell.outcome, "cell", cell.id)
+        names = ("cell", cell.id)
+        value = self._test(cell.kernel, _path(cell), cell.outcome, *names, host=cell.host)
         value |= _excerpt(evidence.of_cell(cell, self._read) if cell.outcome != "pass" else None)
         return value | {
             "environment": self._environment(cell),
@@ -160,7 +169,9 @@ class _Report:
         cell = self._cells.get(check.cell)
         label = cell.kernel if cell else self._labels[-1]
         path = f"{_path(cell)}.{_node(check.name)}"
-        value = self._test(label, path, check.outcome, "check", check.cell, check.name)
+        names = ("check", check.cell, check.name)
+        host = cell.host if cell else ""
+        value = self._test(label, path, check.outcome, *names, host=host)
         value |= {"environment": self._environment(cell)} if cell else {}
         if check.outcome not in ("pass", "skip"):
             value |= _excerpt(evidence.of_check(check, cell, self._read))

@@ -96,6 +96,8 @@ def _tested(run: Summary) -> Iterator[str]:
 
 def _kernel(kernel: Kernel) -> Iterator[str]:
     yield from _fact(kernel.label, f"Linux {kernel.version}, {kernel.source}")
+    if kernel.hosts:
+        yield from _fact("", f"for {' '.join(kernel.hosts)}")
     yield from _fact("", f"build id {kernel.build_id}")
     yield from _fact("", f"configuration {kernel.config_sha256[:16]} (sha256)")
 

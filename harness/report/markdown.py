@@ -25,7 +25,7 @@ from harness.report.mailbody import (
 )
 from harness.report.matrix import Matrix, kernel_of, matrix, of_series, short_name, troubles
 from harness.report.text import EMULATION, MAX_EVIDENCE, MAX_SPLATS
-from harness.results import Cell, Check, Summary
+from harness.results import Cell, Check, Kernel, Summary
 
 MARKS = {"pass": "ok", "fail": "**FAIL**", "error": "error", "unproven": "?", "skip": "-"}
 _ABSENT = "."
@@ -118,9 +118,14 @@ def _limits(run: Summary) -> Iterator[str]:
         yield f"> {EMULATION}"
 
 
+def _label(kernel: Kernel) -> str:
+    names = " ".join(code(name) for name in kernel.hosts)
+    return f"{kernel.label} of {names}" if names else kernel.label
+
+
 def _facts(run: Summary) -> str:
     lines = [
-        f"- {one.label}: Linux {code(one.version)}, {code(one.source)}, build id "
+        f"- {_label(one)}: Linux {code(one.version)}, {code(one.source)}, build id "
         f"{code(one.build_id)}, configuration {code(one.config_sha256[:12])}"
         + (f", {code(one.compiler)}" if one.compiler else "")
         for one in run.kernels

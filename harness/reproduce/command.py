@@ -28,6 +28,7 @@ from harness.inventory import QemuHost
 from harness.kernel import cache
 from harness.progress import Progress
 from harness.replay import CMDLINE, read_journal
+from harness.report import facts
 from harness.report.load import load
 from harness.reproduce import folder as files
 from harness.reproduce import sign as signs
@@ -344,7 +345,7 @@ def _console(argv: Sequence[str], stage: Path, limit: int) -> str:
 
 
 def _kernel_words(summary: Summary, cell: Cell) -> str:
-    kernel = next((one for one in summary.kernels if one.label == cell.kernel), None)
+    kernel = facts.kernel_of(summary, cell.kernel, cell.host)
     version = f"Linux {kernel.version}" if kernel else "a kernel"
     series = f" with {summary.series}" if cell.kernel == "patched" else ""
     return f"{version}{series}, build id {cell.build_id or (kernel.build_id if kernel else '?')}"
