@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import gzip
 import secrets
 import shlex
 import tarfile
@@ -301,7 +302,7 @@ def unpack(packed: Path, folder: Path) -> None:
     """
     size = count = 0
     try:
-        with tarfile.open(packed, "r:gz") as tar:
+        with gzip.open(packed) as raw, tarfile.open(fileobj=raw, mode="r|") as tar:
             for member in tar:
                 if member.issym():
                     continue
@@ -311,6 +312,10 @@ def unpack(packed: Path, folder: Path) -> None:
                 if size > MAX_TAKEN or count > modules.MAX_FILES:
                     raise InfraError("too large a kernel, or too many files")
                 tar.extract(member, folder, filter="data")
+            # To the end, where the checksum is.
+            while raw.read(1 << 20):
+                if raw.tell() > 2 * MAX_TAKEN:
+                    raise InfraError("too much after the kernel")
     except (tarfile.TarError, EOFError, OSError) as exc:
         raise InfraError(f"what the host sent for a kernel cannot be unpacked: {exc}") from exc
 
