@@ -194,6 +194,29 @@ def test_nothing_is_missing(parts: dict[str, str]) -> None:
     assert missing(parts) == {}
 
 
+OWN = HOST.model_copy(update={"config": "machine"})
+BUILDS = OWN.model_copy(update={"build": "on-host"})
+
+
+@pytest.mark.parametrize(
+    ("host", "more"),
+    [(OWN, probe.MODULE_TOOLS), (BUILDS, (*probe.MODULE_TOOLS, *probe.BUILD_TOOLS))],
+)
+def test_what_a_machine_with_kernels_of_its_own_needs_as_well(
+    host: SshHost, more: tuple[str, ...]
+) -> None:
+    assert missing({}, host)["tools"] == f"no {' '.join(more)}"
+    assert missing({"tools": "".join(f"{one}\n" for one in probe.ALL_TOOLS)}, host) == {}
+
+
+def test_who_builds_needs_room_for_it() -> None:
+    tools = "".join(f"{one}\n" for one in probe.ALL_TOOLS)
+    disk = "Filesystem\n/dev/sda 1 1 10485759 1% /\n"
+    said = missing({"tools": tools, "disk": disk}, BUILDS)
+    assert said == {"disk": "10239 MiB free, 10240 needed"}
+    assert missing({"tools": tools, "disk": disk}, OWN) == {}
+
+
 def test_no_console_and_no_power_are_noted_and_keep_nobody_off() -> None:
     bare = HOST.model_copy(update={"console": None, "power": None})
     findings = found(host=bare)
@@ -266,9 +289,14 @@ class Local(UnaskedShell):
         return Result(command, done.returncode, done.stdout, done.stderr)
 
 
+def has_openssl() -> bool:
+    return any(Path("/usr/include").rglob("openssl/opensslv.h"))
+
+
 def test_the_script_runs_here() -> None:
     """Whatever this machine lacks, its answer makes sense."""
     seen = probe.survey(Local())
     assert seen.machine == platform.machine()
-    assert {"cat", "grep"} <= seen.tools
+    assert {"cat", "grep", "gcc", "gzip"} <= seen.tools
+    assert ("openssl/opensslv.h" in seen.tools) is has_openssl()
     assert abs(seen.clock.off) <= 1

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.hosts.probe import TOOLS, Survey
+from harness.hosts.probe import BUILD_TOOLS, MODULE_TOOLS, TOOLS, Survey
 from harness.inventory import SshHost
 from harness.printable import printable
 
 FREE_MIB = 1024
+# A source of Linux, and a build folder with a distribution's drivers.
+BUILD_MIB = 10 * 1024
 CLOCK_SECONDS = 60.0
 # Whose packages and boot files are known, by os-release's ID or ID_LIKE.
 INSTALL = {"debian": "apt-get install", "fedora": "dnf install", "rhel": "dnf install"}
@@ -38,12 +40,12 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
         *_machine(seen),
         _root(seen, host),
         _distribution(seen),
-        _disk(seen),
+        _disk(seen, host),
         *_kexec(seen),
         *_console(seen, host),
         _power(host),
         _clock(seen),
-        _tools(seen),
+        _tools(seen, host),
     )
 
 
@@ -101,13 +103,12 @@ def _distribution(seen: Survey) -> Finding:
     )
 
 
-def _disk(seen: Survey) -> Finding:
+def _disk(seen: Survey, host: SshHost) -> Finding:
     if seen.free_kib is None:
         return Finding("missing", "disk", "df does not say how much is free")
     free = seen.free_kib >> 10
-    return _either(
-        free >= FREE_MIB, "disk", f"{free} MiB free", f"{free} MiB free, {FREE_MIB} needed"
-    )
+    need = BUILD_MIB if host.build == "on-host" else FREE_MIB
+    return _either(free >= need, "disk", f"{free} MiB free", f"{free} MiB free, {need} needed")
 
 
 def _kexec(seen: Survey) -> Iterator[Finding]:
@@ -158,6 +159,9 @@ def _clock(seen: Survey) -> Finding:
     return _either(abs(off) <= CLOCK_SECONDS, "clock", words, bad)
 
 
-def _tools(seen: Survey) -> Finding:
-    absent = [tool for tool in TOOLS if tool not in seen.tools]
-    return _either(not absent, "tools", f"all {len(TOOLS)}", f"no {' '.join(absent)}")
+def _tools(seen: Survey, host: SshHost) -> Finding:
+    modules = MODULE_TOOLS if host.config == "machine" else ()
+    build = BUILD_TOOLS if host.build == "on-host" else ()
+    wanted = (*TOOLS, *modules, *build)
+    absent = [tool for tool in wanted if tool not in seen.tools]
+    return _either(not absent, "tools", f"all {len(wanted)}", f"no {' '.join(absent)}")

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from functools import partial
 
 from rich.console import Console
 
@@ -11,12 +13,17 @@ from harness import inventory, prepare
 from harness.deadline import Deadline
 from harness.errors import EXIT_PASS, UsageError
 from harness.hosts import machine_config, pins
+from harness.hosts.builder import builder_on
 from harness.hosts.route import CONTACT_SECONDS, open_shell
 from harness.kernel import source
 from harness.kernel.build import Kernel, build
 from harness.kernel.buildlog import BuildProgress
 from harness.kernel.flavor import DEBUG, PLAIN, on_machine
+from harness.printable import printable
 from harness.progress import Progress
+
+# In the lease of a machine that builds.
+RUN = "hosts-kernel"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,12 +52,18 @@ def kernel(args: argparse.Namespace, console: Console) -> int:
     def at(now: BuildProgress) -> None:
         progress.now(f"kernel: {now.done} of about {now.expected} steps ({now.current})")
 
-    with progress.stage("kernel"):
+    with contextlib.ExitStack() as stack:
+        builder = None
+        if host.build == "on-host":
+            told = partial(_say, progress, args.host)
+            builder = stack.enter_context(builder_on(args.host, host, RUN, 0, told))
+        stack.enter_context(progress.stage("kernel"))
         built = build(
             tree,
             fragments=on_machine(DEBUG if args.debug else PLAIN).fragments,
             base=None,
             machine=found,
+            builder=builder,
             deadline=Deadline(prepare.MACHINE_BUILD_SECONDS),
             progress=at,
         )
@@ -59,12 +72,17 @@ def kernel(args: argparse.Namespace, console: Console) -> int:
     return EXIT_PASS
 
 
+def _say(progress: Progress, host: str, words: str) -> None:
+    progress.say(f"{host}: {printable(words)}")
+
+
 def report(built: Kernel) -> tuple[str, ...]:
     """What was built, one thing a line."""
     return (
         f"release   {built.release}",
         f"build id  {built.build_id}",
         f"built in  {built.seconds:.0f} s, {built.steps} steps"
+        + (f" on {built.builder}" if built.builder else "")
         + (" (from the cache)" if built.cached else ""),
         f"image     {built.image}",
         f"modules   {built.modules}",

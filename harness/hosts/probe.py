@@ -22,6 +22,14 @@ SOURCE = "the host's answer to what it is"
 LIMIT = 1 << 18
 # What the harness calls on a host (a test host's own are in its image).
 TOOLS = ("base64", "cat", "chmod", "dmesg", "grep", "mv", "rm", "sha256sum")
+# What is called as well where kernels have modules, and where they are built on the machine. A name
+# that ends in .h is that of a header.
+MODULE_TOOLS = ("depmod", "gzip", "tar")
+BUILD_TOOLS = (
+    *("awk", "bc", "bison", "env", "flex", "gcc", "ld", "make", "nproc", "perl", "setpriv"),
+    *("unshare", "openssl/opensslv.h"),
+)
+ALL_TOOLS = (*TOOLS, *MODULE_TOOLS, *BUILD_TOOLS)
 
 Level = Literal["EL1", "EL2", "mixed"]
 # What arch/arm64/kernel/smp.c:hyp_mode_check() prints.
@@ -57,7 +65,10 @@ for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled /sys/kern
 do $S test -r "$f" && printf '%s ' "$f" && $S cat "$f"; done
 part kexec; $S sh -c 'command -v kexec'
 part consoles; cat /proc/consoles 2>/dev/null
-part tools; for t in TOOLS; do $S sh -c "command -v $t" > /dev/null && echo "$t"; done
+part tools; for t in TOOLS; do case $t in
+*.h) echo "#include <$t>" | gcc -E - > /dev/null 2>&1 ;;
+*) $S sh -c "PATH=\$PATH:/usr/sbin:/sbin; command -v $t" > /dev/null ;;
+esac && echo "$t"; done
 part clock; date -u +%s
 part end
 """
@@ -122,7 +133,7 @@ def survey(shell: Shell, deadline: Deadline | None = None) -> Survey:
 
 def script(nonce: str) -> str:
     """What is run on the machine, by a POSIX sh."""
-    return _SCRIPT.replace("NONCE", nonce).replace("TOOLS", " ".join(TOOLS))
+    return _SCRIPT.replace("NONCE", nonce).replace("TOOLS", " ".join(ALL_TOOLS))
 
 
 def parse(text: str, nonce: str, before: float, after: float) -> Survey:
@@ -153,7 +164,7 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         lockdown="[none]" not in files.get("/sys/kernel/security/lockdown", "[none]"),
         kexec=bool(bodies["kexec"]),
         consoles=tuple(line.split()[0] for line in bodies["consoles"] if line.strip()),
-        tools=frozenset(bodies["tools"]) & frozenset(TOOLS),
+        tools=frozenset(bodies["tools"]) & frozenset(ALL_TOOLS),
         clock=Clock(before, unsigned(_word("clock", bodies), SOURCE, 0), after),
     )
 
