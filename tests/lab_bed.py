@@ -34,7 +34,7 @@ MEMORY_MIB = 3072
 BOOT_SECONDS = 60.0
 
 # The root file system of an initramfs tells df(1) nothing.
-MORE_INIT = "mkdir -p /var && mount -t tmpfs tmpfs /var"
+MORE_INIT = "mkdir -p /var /lib/modules && mount -t tmpfs tmpfs /var"
 # Linux 6.12 leaves virtio devices at work across a kexec: a packet that came meanwhile could be
 # written to where the next kernel's code lies by then. So the device goes before.
 KEXEC_FIRST = """\
@@ -44,6 +44,17 @@ KEXEC_FIRST = """\
 done
 exec /usr/lib/kexec "$@"
 """
+# What it makes an initramfs with, called as Debian's: its user space, and a kernel's modules.
+MKINITRAMFS = """\
+#!/bin/sh
+set -e
+cd /
+{ echo lib; echo lib/modules; find "lib/modules/$3"; } | cpio -o -H newc | gzip > "$2.modules"
+cat boot/initrd "$2.modules" > "$2"
+rm "$2.modules"
+"""
+# So that a kernel of its configuration, which has none, comes with a module.
+FRAGMENT = Path(__file__).parent / "data/lab-module.config"
 OS_RELEASE = 'ID=debian\nPRETTY_NAME="a test bed"\n'
 
 
@@ -52,6 +63,8 @@ class Lab:
     """The machine, and how a lab's inventory has it."""
 
     inventory: Path
+    own: Path
+    """The inventory for kernels from its own configuration, with an initramfs that it makes."""
     host: SshHost
     host_key: str
     monitor: Path
@@ -110,7 +123,11 @@ def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iter
         (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         port = qemu.forwarded_port(text)
         path = _inventory(folder, port, ground.image.login_key, monitor, log, af)
-        yield Lab(path, inventory.load(path).ssh("lab"), ground.image.host_key, monitor, log)
+        own = folder / "own.yaml"
+        more = f"    config: machine\n    fragments: [{FRAGMENT}]\n"
+        own.write_text(path.read_text().replace("    initrd: /boot/initrd\n", more))
+        host = inventory.load(path).ssh("lab")
+        yield Lab(path, own, host, ground.image.host_key, monitor, log)
 
 
 def _inventory(folder: Path, port: int, key: Path, monitor: Path, log: Path, af: str) -> Path:
@@ -139,8 +156,11 @@ def _inventory(folder: Path, port: int, key: Path, monitor: Path, log: Path, af:
 
 def _initramfs(base: Path, folder: Path) -> Path:
     """What QEMU gives the machine: user space, and within it what other kernels are given."""
-    init, release, first = (folder / name for name in ("init", "os-release", "kexec"))
+    init, release, first, maker = (
+        folder / name for name in ("init", "os-release", "kexec", "mkinitramfs")
+    )
     first.write_text(KEXEC_FIRST)
+    maker.write_text(MKINITRAMFS)
     text = INIT.read_text()
     at = "# Only the key"
     assert text.count(at) == 1
@@ -148,7 +168,7 @@ def _initramfs(base: Path, folder: Path) -> Path:
     release.write_text(OS_RELEASE)
     inner, outer = folder / "initrd", folder / "initramfs"
     files = {"init": init, "etc/os-release": release, **_kexec()}
-    files |= {"usr/lib/kexec": files[PROGRAM], PROGRAM: first}
+    files |= {"usr/lib/kexec": files[PROGRAM], PROGRAM: first, "sbin/mkinitramfs": maker}
     qemu.overlay(base, files, inner)
     qemu.overlay(inner, {"boot/initrd": inner}, outer)
     return outer

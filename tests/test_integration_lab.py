@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from harness.hosts.places import PROGRAMS
 pytestmark = pytest.mark.integration
 
 CHECK = "test_page_idle"
+MODULES = Path(__file__).with_name("modules_on_host.py")
+KEXEC = "/sbin/kexec"
+BROKEN = '#!/bin/sh\n[ "$1" = -u ] || { echo no kernel today >&2; exit 1; }\n'
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,14 @@ def state(tmp_path_factory: pytest.TempPathFactory, machine: Lab) -> Path:
     return folder
 
 
-def run(machine: Lab, state: Path, *args: str) -> Ended:
+def run(
+    machine: Lab, state: Path, *args: str, stock: Path | None = None, checks: str = CHECK
+) -> Ended:
     with Machine("lab", machine.host, machine.pins).shell(Deadline(60)) as shell:
         # It has no clock of its own, and asks nobody for the time.
         shell.run(f"date -s @{int(time.time())}")
-    where = ["--inventory", str(machine.inventory), "--host", "lab"]
-    return kvm_harness(["run", *where, "-k", CHECK, *args], state)
+    where = ["--inventory", str(stock or machine.inventory), "--host", "lab"]
+    return kvm_harness(["run", *where, "-k", checks, *args], state)
 
 
 def at_home(machine: Lab) -> Running:
@@ -51,6 +57,7 @@ def at_home(machine: Lab) -> Running:
         now = running(shell)
         assert look(shell).left == 0, "the lease is not free"
         assert shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
+        assert shell.run("ls /lib/modules").stdout == "", "modules are left"
     assert now.cell == "", "it is in a kernel of ours"
     return now
 
@@ -84,3 +91,33 @@ def test_the_machine_is_home_again_whatever_its_kernels_did(
     console = (done.folder / "cells/lab-protected-base/console.log").read_text()
     assert console.count("Booting Linux") == 1
     assert "kvm_harness.cell=" in console
+
+
+def test_a_kernel_of_its_own_configuration_has_its_modules(machine: Lab, state: Path) -> None:
+    """The initramfs that the machine made of them is what they are loaded from."""
+    before = at_home(machine)
+    with_module = ["--base-only", "--mode", "vhe", "--checks", str(MODULES)]
+    done = run(machine, state, *with_module, stock=machine.own, checks=MODULES.stem)
+    assert done.returncode == 0
+    assert done.outcome("lab-vhe-base", "test_a_module_of_its_own") == "pass"
+    (kernel,), (cell,) = done.summary["kernels"], done.summary["cells"]
+    assert cell["build_id"] == kernel["build_id"]
+    own = (done.folder / "machines/lab.config").read_text()
+    assert "CONFIG_VIRTIO_NET=y\n" in own
+    assert "initramfs made" in (done.folder / "cells/lab-vhe-base/machine.txt").read_text()
+    after = at_home(machine)
+    assert after.same_build(before) and after.boot_id != before.boot_id
+
+    # Where it never jumps, it is still removed.
+    with Machine("lab", machine.host, machine.pins).shell(Deadline(30)) as shell:
+        shell.run(f"printf {shlex.quote(BROKEN)} > /tmp/kexec && mount --bind /tmp/kexec {KEXEC}")
+    try:
+        done = run(machine, state, *with_module, stock=machine.own, checks=MODULES.stem)
+    finally:
+        with Machine("lab", machine.host, machine.pins).shell(Deadline(30)) as shell:
+            shell.run(f"umount {KEXEC}")
+    assert done.returncode == 3
+    (cell,) = done.summary["cells"]
+    assert "no kernel today" in cell["reason"]
+    assert "deploying modules" in (done.folder / "cells/lab-vhe-base/machine.txt").read_text()
+    assert at_home(machine).boot_id == after.boot_id
