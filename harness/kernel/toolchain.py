@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from harness.kernel.sandbox import python_prefixes
 
 PREFIX = "aarch64-linux-gnu-"  # CROSS_COMPILE
 # Has gcc say which code it generates with the kernel's -O2.
-DEFAULTS = ("-Q", "-O2", "--help=target,optimizers")
+DEFAULTS = ("-Q", "-O2", "--help=target", "--help=optimizers")
 _HOST_TOOLS = ("make", "flex", "bison", "bc", "perl", "ccache", "bwrap")
 
 
@@ -69,12 +70,14 @@ def find(deadline: Deadline) -> Toolchain:
     if missing := [tool for tool in dict.fromkeys(tools) if shutil.which(tool) is None]:
         raise InfraError(f"{', '.join(missing)}: not found; run `kvm-harness doctor`")
     asked = ((f"{PREFIX}gcc", "-v"), (f"{PREFIX}ld", "-v"), ("gcc", "-v"))
-    said = [proc.run(argv, deadline=deadline, what=" ".join(argv)) for argv in asked]
+    # In their own words, not in the user's language.
+    env = {**os.environ, "LC_ALL": "C"}
+    said = [proc.run(argv, deadline=deadline, what=" ".join(argv), env=env) for argv in asked]
     defaults = (f"{PREFIX}gcc", *DEFAULTS)
     return Toolchain(
         identity="\n".join(done.stdout + done.stderr for done in said),
         tuxmake=_tuxmake(),
-        defaults=proc.run(defaults, deadline=deadline, what=" ".join(defaults)).stdout,
+        defaults=proc.run(defaults, deadline=deadline, what=" ".join(defaults), env=env).stdout,
     )
 
 
