@@ -115,6 +115,8 @@ def test_a_kernel_is_the_same_wherever_it_was_built(
             tree, fragments=[fragment], base=base, machine=OWN, builder=on, deadline=soon()
         )
 
+    # All options, and not those alone that are of two kinds at once.
+    assert there.found.tools.defaults.count("\n") > 200
     base = built(source, None, there)
     assert (base.builder, base.build_dir, base.cached) == ("lab", None, False)
     assert base.modules is not None
