@@ -60,6 +60,15 @@ def test_the_larger_an_effect_the_more_often_it_is_shown() -> None:
     assert counts[0] < 20 < counts[-1]
 
 
+def test_the_base_kernel_against_itself_is_simulated_as_it_is_timed() -> None:
+    """`time` boots the base kernel twice in a round, and both comparisons share the first boot."""
+    setting, random = Setting(1, 1), np.random.default_rng(1)
+    one = simulate._measured(setting, random, "rounds, A/A", "outliers", 10, 0.1, 0.0)
+    assert one.noise is not None
+    assert one.noise[0] == one.base
+    assert len({*one.base, *one.patched, *one.noise[1]}) == 30
+
+
 def test_the_tolerance_is_that_of_the_binomial_distribution() -> None:
     allowed = simulate.allowed_of(1000, LEVEL)
     chance = simulate.DOUBT / simulate.PROMISES

@@ -2,8 +2,8 @@
 """How often harness/figures/judge.py is wrong, on data whose effects are known.
 
 Each figure goes the way that a measured one goes, and only what its reader sees is counted. Noise
-is made for slots of time, one for each value: two slots are a round, and chance decides which of
-them is the patched kernel's.
+is made for slots of time, one for each value: two slots are a round, three where the base kernel
+is measured twice in it (harness/timing/rounds.py), and chance decides which of them is whose.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ DOUBT = 0.001
 """The chance that a simulation finds a sound judge wrong too often, whatever it looks at."""
 
 Design = Literal["rounds", "rounds, A/A", "two runs"]
-"""Base and patched in rounds; the same with the base kernel against itself; two runs compared."""
+"""Base and patched in rounds; the same with the base kernel once more in each, held against the
+first; two runs compared."""
 DESIGNS: tuple[Design, ...] = get_args(Design)
 
 
@@ -65,8 +66,8 @@ NOISE: Mapping[str, Callable[[Generator, int], Array]] = {
 doubled. Two states: half of the boots are 3 % slower. Drift: 10 % from the first slot to the last.
 Autocorrelated: 0.8 from slot to slot."""
 
-# Rates that have a promise: three of each row.
-PROMISES = 3 * len(DESIGNS) * len(VALUES) * (len(NOISE) + 1) + 2 * 2 * len(VALUES)
+# Rates that have a promise: three of each row, of those with a bias five in two rows.
+PROMISES = len(VALUES) * (3 * len(DESIGNS) * (len(NOISE) + 1) + 5)
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,10 @@ def biased(setting: Setting) -> Iterator[Row]:
             "false": setting.rate(map(_any_differs, run((0.0,))), LEVEL),
             "false same": setting.rate(map(_any_same, hidden), LEVEL),
         }
+        if design == "rounds, A/A":
+            # The measurement moves the patched kernel as far, the other way.
+            turned = (1 - BIAS) / (1 + BIAS) - 1
+            rates["false turned"] = setting.rate(map(_any_differs, run((turned,))), LEVEL)
         yield Row(design, "normal", values, rates)
 
 
@@ -202,20 +207,25 @@ def _measured(
     effect: float,
     bias: float,
 ) -> Measured:
-    def samples(bias: float, effect: float) -> Samples:
-        slots = NOISE[kind](random, 2 * values).reshape(values, 2)
+    def rounds(*factors: float) -> list[tuple[float, ...]]:
+        """A sample of each kernel, by what it takes as a multiple of what the base kernel takes."""
+        slots = NOISE[kind](random, len(factors) * values).reshape(values, len(factors))
         if not setting.fixed:
             slots = random.permuted(slots, axis=1)
-        first, second = 100 * np.exp(slots.T)
-        return tuple(first), tuple(second * (1 + bias) * (1 + effect))
+        taken = 100 * np.exp(slots) * np.asarray(factors)
+        return [tuple(sample) for sample in taken.T]
 
-    if design == "two runs":
-        one, other = samples(0.0, 0.0), samples(0.0, effect)
-        base, patched = one[1], tuple(value * (1 + bias) for value in other[1])
-        noise = one[0], tuple(value * (1 + bias) for value in other[0])
+    changed = (1 + bias) * (1 + effect)
+    noise: Samples | None = None
+    if design == "rounds":
+        base, patched = rounds(1.0, changed)
+    elif design == "rounds, A/A":
+        base, patched, again = rounds(1.0, changed, 1 + bias)
+        noise = base, again
     else:
-        base, patched = samples(bias, effect)
-        noise = samples(bias, 0.0)
+        first, base = rounds(1.0, 1.0)
+        second, patched = rounds(1 + bias, changed)
+        noise = first, second
     return Measured(
         metric="simulated",
         what=kind,
@@ -226,7 +236,7 @@ def _measured(
         base=base,
         patched=patched,
         paired=design != "two runs",
-        noise=None if design == "rounds" else noise,
+        noise=noise,
     )
 
 
