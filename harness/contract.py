@@ -8,7 +8,7 @@ the series/base-VERSION.yaml that is for its kernel.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -33,6 +33,8 @@ CostMetric = Literal[
     "calls-reclaim",
     "faults-access",
 ]
+Lock = Literal["none", "read", "write"]
+Locker = Literal["access_fault", "aging"]
 Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged", "damon", "damon_check"]
 
 # These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
@@ -114,6 +116,22 @@ class AccessFaults(_Model):
     software: Literal["none", "touched"]
 
 
+class LockRule(_Where):
+    """How the MMU lock is taken where the conditions hold: once at most, and no stronger."""
+
+    takes: Lock
+
+
+class MmuLock(_Model):
+    """How each access fault, and each call of a notifier that ages, takes the MMU lock.
+
+    What is left out is the base's, and if that says nothing, nothing is asked.
+    """
+
+    access_fault: tuple[LockRule, ...] | None = None
+    aging: tuple[LockRule, ...] | None = None
+
+
 class AfFile(_Model):
     """A file in a VM's debugfs folder that tells who manages AF at stage 2, and its two texts."""
 
@@ -169,6 +187,7 @@ class ContractFile(_Model):
     paths: Mapping[Name, AgingPath] = Field(default_factory=dict)
     drivers: Drivers = Drivers()
     access_faults: AccessFaults | None = None
+    mmu_lock: MmuLock = MmuLock()
     stage2_af_file: AfFile | None = None
     variants: tuple[Variant, ...] = ()
     fast_path: FastPath | None = None
@@ -232,6 +251,7 @@ class Contract:
     paths: Mapping[str, AgingPath]
     rules: Mapping[Driver, tuple[Rule, ...]]
     access_faults: AccessFaults
+    mmu_lock: Mapping[Locker, tuple[LockRule, ...]]
     stage2_af_file: AfFile | None
     variants: tuple[Variant, ...]
     fast_path: FastPath | None
@@ -263,6 +283,13 @@ class Contract:
     def expect_cost(self, situation: Situation) -> dict[CostMetric, str]:
         """What is promised of the cost in `situation`: "better" or "not-worse", by metric."""
         return {one.metric: one.promise for one in self.cost if _holds(one, situation)}
+
+    def expect_mmu_lock(self, situation: Situation) -> dict[Locker, Lock]:
+        """How access faults and aging take the MMU lock at most, of what is promised."""
+        return {
+            who: next(rule.takes for rule in rules if _holds(rule, situation))
+            for who, rules in self.mmu_lock.items()
+        }
 
     def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
         """For which pages a guest that touches aged pages takes access faults."""
@@ -314,6 +341,13 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         inherited: tuple[Rule, ...] | None = getattr(ground.drivers, driver)
         where = own_path if mine is not None else base
         rules[driver] = _complete(driver, mine if mine is not None else inherited, paths, where)
+    locks: dict[Locker, tuple[LockRule, ...]] = {}
+    for who in get_args(Locker):
+        own_rules: tuple[LockRule, ...] | None = getattr(own.mmu_lock, who)
+        where = own_path if own_rules is not None else base
+        if (found := own_rules or getattr(ground.mmu_lock, who)) is not None:
+            _check_one_holds(("mmu_lock", who), found, where)
+            locks[who] = found
     faults = own.access_faults or ground.access_faults
     if faults is None:
         raise problem_at(base, ("access_faults",), "missing, and the base must have it")
@@ -338,6 +372,7 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         paths=paths,
         rules=rules,
         access_faults=faults,
+        mmu_lock=locks,
         stage2_af_file=own.stage2_af_file,
         variants=own.variants,
         fast_path=own.fast_path,
@@ -379,16 +414,21 @@ def _complete(
         if rule.path not in paths:
             at = ("drivers", driver, index, "path")
             raise problem_at(where, at, f"no path of the name {rule.path!r}")
+    _check_one_holds(("drivers", driver), rules, where)
+    return rules
+
+
+def _check_one_holds(at: tuple[str, ...], rules: Sequence[_Where], where: Path) -> None:
+    """Refuse rules of which none holds in some situation, or more than one."""
     for situation in situations():
         number = sum(_holds(rule, situation) for rule in rules)
         if number != 1:
             raise problem_at(
                 where,
-                ("drivers", driver),
+                at,
                 f"{number} rules instead of one for mode {situation.mode}, "
                 f"stage1_af {situation.stage1_af}, stage2_af {situation.stage2_af}",
             )
-    return rules
 
 
 def _holds(where: _Where, situation: Situation) -> bool:

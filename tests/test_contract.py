@@ -282,6 +282,25 @@ cost:
     assert load(None).expect_cost(N1) == {}
 
 
+def test_the_mmu_lock_is_taken_as_the_base_takes_it_unless_the_series_says_otherwise() -> None:
+    lockless = load(PROJECT / "series/lockless-aging/series.yaml")
+    for situation in situations():
+        assert load(None).expect_mmu_lock(situation) == {"access_fault": "read", "aging": "write"}
+        aging = "write" if situation.mode == "protected" else "none"
+        assert lockless.expect_mmu_lock(situation) == {"access_fault": "read", "aging": aging}
+
+
+def test_a_base_that_says_nothing_of_the_mmu_lock() -> None:
+    assert load(None, BASE.with_name("base-6.2.yaml")).expect_mmu_lock(N1) == {}
+
+
+def test_mmu_lock_without_a_rule_for_a_situation(tmp_path: Path) -> None:
+    message = refusal(
+        tmp_path, 'kernel: "6.12"\nmmu_lock:\n  aging: [{takes: none, modes: [vhe]}]\n'
+    )
+    assert "series.yaml:3: mmu_lock.aging: 0 rules instead of one for mode nvhe" in message
+
+
 def test_cost_promised_twice(tmp_path: Path) -> None:
     text = """\
 kernel: "6.12"

@@ -35,7 +35,7 @@ mutants:
      deaths: [livelock]}
   lies: {breaks: some, claim: 1, cells: [vhe hardware], check: test_b}
   same: {breaks: a name, kind: neutral, modes: [vhe]}
-  slow: {breaks: time, claim: 1, kind: cost, shown_by: a clock}
+  slow: {breaks: time, claim: 1, kind: cost, metric: cost-idle, shown_by: a clock}
 """
 HERE = Path("/nonesuch")
 

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether lockdep still watches: after its first report, or when it runs out of room, it stops."""
+"""Whether lockdep still watches: after its first report, or when it runs out of room, it stops.
+
+And who takes a lock, by the tracepoint that comes with it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from harness.observe.errors import ObserveError, shown
+from harness.observe.trace import Event
 
 # Only in a kernel with CONFIG_LOCKDEP; kernel/locking/lockdep_proc.c.
 STATS = "/proc/lockdep_stats"
@@ -29,6 +34,33 @@ def by_access(texts: Iterable[str]) -> tuple[int, int]:
             raise ObserveError(ACQUIRE, 0, f"not an acquisition: {shown(text)}")
         number[found["read"] is not None] += 1
     return number[0], number[1]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How often a lock was taken for writing and for reading, in the course of so many causes."""
+
+    causes: int
+    write: int
+    read: int
+
+
+def taken_by(cause: str, events: Iterable[Event]) -> Taken:
+    """The acquisitions that follow an event of the name `cause` on its thread.
+
+    `events` are in order of time, acquisitions among them. Another event of the same thread ends
+    what its cause is to blame for, so whatever begins something else must be among them too.
+    """
+    causes = 0
+    at: dict[int, str] = {}
+    texts = []
+    for event in events:
+        if event.name != ACQUIRE:
+            at[event.pid] = event.name
+            causes += event.name == cause
+        elif at.get(event.pid) == cause:
+            texts.append(event.text)
+    return Taken(causes, *by_access(texts))
 
 
 def armed(text: str) -> bool:

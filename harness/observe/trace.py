@@ -217,6 +217,12 @@ class Counts:
             raise Unproven(f"{name}: the trace buffer lost {self.lost} events")
         return tuple(event for event in self.recorded if event.name == name)
 
+    def in_order(self, *names: str) -> tuple[Event, ...]:
+        """All events of several names, as they came; Unproven and KeyError as events() does."""
+        for name in names:
+            self.events(name)
+        return tuple(event for event in self.recorded if event.name in names)
+
     def of(self, name: str) -> int:
         """How often an event occurred or a function was entered.
 

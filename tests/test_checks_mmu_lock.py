@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who takes the MMU lock, by made-up traces of kernels that are right and of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.checks import test_mmu_lock as check
+from harness.checks.claim import Claim
+from harness.checks.overlap import AGE
+from harness.contract import Lock
+from harness.observe import lockdep
+from harness.observe.trace import ACCESS_FAULT, Counts, Event
+from harness.observe.unproven import Unproven
+
+FAULT = check.FAULT
+LOCK = "00000000a1b2c3d4 {}&(kvm)->mmu_lock"
+
+
+def event(name: str, pid: int = 7, text: str = "") -> Event:
+    return Event(0, 0, "kvm-guest", pid, name, text, {})
+
+
+def lock(access: str = "", pid: int = 7) -> Event:
+    return event(lockdep.ACQUIRE, pid, LOCK.format(access))
+
+
+def faults(number: int, *locks: str) -> Iterator[Event]:
+    """So many access faults of a vCPU, each of which takes these locks."""
+    for _ in range(number):
+        yield event(FAULT)
+        yield event(ACCESS_FAULT)
+        yield from map(lock, locks)
+
+
+def counts(*recorded: Event, lost: int = 0, absent: dict[str, str] | None = None) -> Counts:
+    return Counts(check.WANTED, absent or {}, lost, {}, recorded, "")
+
+
+def judge(found: Counts, promise: Lock, cause: str = ACCESS_FAULT, least: int = 3) -> str:
+    claim = Claim(Path("unused"), "")
+    check.check_taken(claim, "access faults", check.taken(found, cause), promise, least)
+    return claim.observed
+
+
+def test_an_access_fault_takes_a_read_lock() -> None:
+    words = judge(counts(*faults(3, "read ")), "read")
+    assert words == "3 access faults: 0 write locks, 3 read locks"
+
+
+def test_a_write_lock_where_a_read_lock_is_promised() -> None:
+    with pytest.raises(AssertionError, match="3 times for writing, where 0 times are the most"):
+        judge(counts(*faults(3, "")), "read")
+
+
+@pytest.mark.parametrize("locks", [("read ", "read "), ("try read ", "read ")])
+def test_a_lock_that_is_taken_twice(locks: tuple[str, ...]) -> None:
+    with pytest.raises(AssertionError, match="6 times for reading, where 3 times are the most"):
+        judge(counts(*faults(3, *locks)), "read")
+    with pytest.raises(AssertionError, match="took the MMU lock 6 times"):
+        judge(counts(*faults(3, "read ", "")), "write")
+
+
+def test_a_lock_where_none_is_promised() -> None:
+    aging = [event(AGE), lock("read "), event(AGE), event(AGE)]
+    with pytest.raises(AssertionError, match="1 times for reading, where 0 times are the most"):
+        judge(counts(*aging), "none", AGE)
+    assert judge(counts(event(AGE), event(AGE), event(AGE)), "write", AGE)
+
+
+def test_what_others_take_is_not_theirs() -> None:
+    """Another thread's lock, and that of a fault which maps a page."""
+    others = [lock(pid=8), event(FAULT), lock("read "), lock("read ")]
+    assert judge(counts(*faults(3, "read "), *others), "read")
+    first = [event(FAULT), event(ACCESS_FAULT), event(FAULT, 8), lock(pid=8), lock("read ")]
+    assert judge(counts(*first), "read", least=1).endswith("0 write locks, 1 read locks")
+
+
+def test_what_was_not_recorded_is_not_kept() -> None:
+    with pytest.raises(Unproven, match="2 access faults were recorded, and there were 3"):
+        judge(counts(*faults(2, "read ")), "read")
+    with pytest.raises(Unproven, match="lost 1 events"):
+        judge(counts(*faults(3, "read "), lost=1), "read")
+    with pytest.raises(Unproven, match="cannot be observed"):
+        judge(counts(*faults(3, "read "), absent={lockdep.ACQUIRE: "no such event"}), "read")
+
+
+def test_events_come_in_their_order_whatever_their_names() -> None:
+    found = counts(lock(), event(AGE), lock("read "))
+    assert [one.name for one in found.in_order(AGE, lockdep.ACQUIRE)] == [
+        *(lockdep.ACQUIRE, AGE, lockdep.ACQUIRE)
+    ]
+    with pytest.raises(KeyError):
+        found.in_order(AGE, "kvm:kvm_exit")
