@@ -215,8 +215,10 @@ def _add_cost_options(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--neutral",
-        action="store_true",
-        help="kernels of the neutral mutants tell as well what is no difference (more builds)",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="kernels of the neutral mutants tell as well what is no difference (four builds the "
+        "first time, and a boot of each)",
     )
     _add_output(parser.add_argument_group("output"))
     wrong = parser.add_argument_group("instead of a series")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, LOCKLESS, LOCKLESS_BUIL
 from rich.console import Console
 
 from harness import inventory
-from harness.contract import Contract, CostPromise, load
+from harness.contract import Contract, CostPromise, Variant, load
 from harness.cost.measure import Found, Place, measure, places, refusals
 from harness.cost.options import CostOptions
 from harness.cost.promises import kept
@@ -135,6 +136,32 @@ def test_neutral_kernels_widen_what_is_no_difference(found: Callable[..., Found]
     assert "neutral changes" in one.reason
 
 
+def test_a_boot_variant_is_held_to_the_plain_base(found: Callable[..., Found]) -> None:
+    """It has figures and promises of its own; the base kernel knows nothing of it."""
+    variant = Variant(name="sw-af", cmdline=("kvm-arm.stage2_sw_af=1",), stage2_af="software")
+    everywhere = CostPromise(metric="faults-access", promise="not-worse")
+    forced = CostPromise(metric="calls-idle", promise="better", stage2_af="software")
+    contract = replace(promising(everywhere, forced), variants=(variant,))
+    faults = edited(LOCKLESS, "pages=1024 pass=2 exits=1", "pages=1024 pass=2 exits=1025")
+    measured = found({"patched-sw-af": faults}, contract=contract)
+    plain, own = (
+        {one.metric: one for one in measured.figures if one.variant == name}
+        for name in ("", "sw-af")
+    )
+    assert plain.keys() == own.keys()
+    assert (plain["faults-access"].verdict, own["faults-access"].verdict) == ("same", "worse")
+    assert plain["cost-idle"].base == own["cost-idle"].base
+    assert {one.af_mode for one in plain.values()} == {"hardware"}
+    assert {one.af_mode for one in own.values()} == {"software"}
+    assert any("patched-sw-af-down" in name for name in own["cost-idle"].evidence)
+    assert not any("sw-af" in name for name in plain["cost-idle"].evidence)
+    assert {one.name: one.outcome for one in measured.checks[1:]} == {
+        "cost[n1-vhe-faults-access]": "pass",
+        "cost[n1-vhe-sw-af-faults-access]": "fail",
+        "cost[n1-vhe-sw-af-calls-idle]": "fail",
+    }
+
+
 # ---- what keeps figures from being there ----------------------------------------------------
 
 PANIC = HostDied("panic", "Kernel panic - not syncing: Oops")
@@ -245,10 +272,10 @@ def test_a_promise_of_what_no_boot_shows_is_unproven(found: Callable[..., Found]
 
 
 def test_a_promise_of_what_does_not_exist_there_is_skipped() -> None:
-    (check,) = kept({"cost-walk": "better"}, (), host="a57", kvm_mode="nvhe", af_mode="software")
+    (check,) = kept({"cost-walk": "better"}, (), "a57-nvhe", "software")
     assert (check.name, check.outcome) == ("cost[a57-nvhe-cost-walk]", "skip")
     assert "without hardware AF" in check.reason
-    (check,) = kept({"cost-idle": "better"}, (), host="a57", kvm_mode="nvhe", af_mode="software")
+    (check,) = kept({"cost-idle": "better"}, (), "a57-nvhe", "software")
     assert check.outcome == "unproven"
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from harness.contract import Contract, Situation
+from harness.contract import Contract, Situation, Variant
 from harness.cost import promises
 from harness.cost.framing import Gave
 from harness.cost.judge import judge
@@ -25,7 +25,7 @@ from harness.errors import HostDied, InfraError
 from harness.hosts import counting, proof
 from harness.hosts.counting import Counting
 from harness.hosts.proof import Expected
-from harness.inventory import Inventory, KvmMode, QemuHost
+from harness.inventory import AfMode, Inventory, KvmMode, QemuHost
 from harness.kernel.build import Kernel
 from harness.observe import klog
 from harness.plan import MODE_CMDLINE
@@ -59,12 +59,15 @@ class Boot:
     layout: Layout
     again: int = 0
     """0 for the first boot of this layout, then 1 ..."""
+    variant: Variant | None = None
+    """Of the patched kernel: a boot variant of the series' contract."""
 
     @property
     def id(self) -> str:
         """The path of its folder in that of all costs."""
-        again = f"-{self.again}" if self.again else ""
-        return f"{self.place.id}/{self.kernel}-{self.layout.name}{again}"
+        again = str(self.again) if self.again else ""
+        parts = (self.kernel, _named(self.variant), self.layout.name, again)
+        return f"{self.place.id}/{'-'.join(filter(None, parts))}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,10 @@ class Measured:
 
 
 Result = Measured | InfraError
+
+
+def _named(variant: Variant | None) -> str:
+    return variant.name if variant else ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ def measure(
     """
     started = time.monotonic()
     every = {**kernels, **(neutral or {})}
-    boots = tuple(_boots(places, tuple(kernels), tuple(neutral or {}), options))
+    variants = contract.variants if contract and "patched" in kernels else ()
+    boots = tuple(_boots(places, tuple(kernels), variants, tuple(neutral or {}), options))
     results: dict[Boot, Result] = {}
 
     def finished(number: int, end: str | InfraError) -> None:
@@ -150,13 +158,18 @@ def measure(
 
 
 def _boots(
-    places: Iterable[Place], kernels: Sequence[str], neutral: Sequence[str], options: CostOptions
+    places: Iterable[Place],
+    kernels: Sequence[str],
+    variants: Sequence[Variant],
+    neutral: Sequence[str],
+    options: CostOptions,
 ) -> Iterable[Boot]:
+    what = [*((kernel, None) for kernel in kernels), *(("patched", one) for one in variants)]
     for place in places:
         for layout in LAYOUTS[: options.layouts]:
-            for kernel in kernels:
+            for kernel, variant in what:
                 again = options.repeat if layout is LAYOUTS[0] else 1
-                yield from (Boot(place, kernel, layout, number) for number in range(again))
+                yield from (Boot(place, kernel, layout, number, variant) for number in range(again))
         yield from (Boot(place, kernel, LAYOUTS[0]) for kernel in neutral)
 
 
@@ -166,7 +179,12 @@ def _machine(boot: Boot, kernels: Mapping[str, Kernel], program: Path) -> Counti
         cpu=place.host.cpu,
         kernel=kernels[boot.kernel].image,
         program=program,
-        cmdline=(*MODE_CMDLINE[place.mode], *place.host.cmdline, *layout.cmdline),
+        cmdline=(
+            *MODE_CMDLINE[place.mode],
+            *place.host.cmdline,
+            *(boot.variant.cmdline if boot.variant else ()),
+            *layout.cmdline,
+        ),
         memory_mib=layout.memory_mib,
         padding=layout.padding,
     )
@@ -224,21 +242,23 @@ def _judge(
         outcome, why = trouble
         return Found((), (_check(name, outcome, why, why, evidence),))
     measured = {boot: result for boot, result in here.items() if isinstance(result, Measured)}
-    figures = tuple(_figures(place, measured, run_folder))
-    counted = _check(
-        name, "pass", f"{len(here)} boots, {len(figures)} figures{_alike(measured)}", "", evidence
-    )
-    if contract is None:
-        return Found(figures, (counted,))
-    situation = Situation(place.mode, place.host.af, place.host.af)
-    kept = promises.kept(
-        contract.expect_cost(situation),
-        figures,
-        host=place.name,
-        kvm_mode=place.mode,
-        af_mode=place.host.af,
-    )
+    neutral = len({boot.kernel for boot in measured} - {"base", "patched"})
+    variants = tuple(dict.fromkeys(boot.variant for boot in measured))
+    by_variant = {one: tuple(_figures(place, measured, one, run_folder)) for one in variants}
+    figures = tuple(figure for some in by_variant.values() for figure in some)
+    words = f"{len(here)} boots, {neutral} kernels with a neutral change, {len(figures)} figures"
+    counted = _check(name, "pass", f"{words}{_alike(measured)}", "", evidence)
+    kept: list[Check] = []
+    for variant, some in by_variant.items() if contract else ():
+        assert contract is not None
+        situation = Situation(place.mode, place.host.af, _stage2_af(place, variant))
+        where = "-".join(filter(None, (place.id, _named(variant))))
+        kept += promises.kept(contract.expect_cost(situation), some, where, place.host.af)
     return Found(figures, (counted, *kept))
+
+
+def _stage2_af(place: Place, variant: Variant | None) -> AfMode:
+    return (variant.stage2_af if variant else None) or place.host.af
 
 
 def _trouble(here: Mapping[Boot, Result]) -> tuple[Outcome, str] | None:
@@ -253,7 +273,7 @@ def _trouble(here: Mapping[Boot, Result]) -> tuple[Outcome, str] | None:
             return "fail", f"{boot.id}: {error} The base kernel lived."
         return "error", f"{boot.id}: {error}"
     for boot, result in here.items():
-        twin = here[Boot(boot.place, boot.kernel, boot.layout)]
+        twin = here[replace(boot, again=0)]
         assert isinstance(result, Measured) and isinstance(twin, Measured)
         if result.console != twin.console:
             return "error", f"{boot.id} is not as the first boot: {_differ(twin, result)}"
@@ -278,19 +298,23 @@ def _alike(measured: Mapping[Boot, Measured]) -> str:
     return f"; {again} boots of each kernel alike in every byte of the console" * (again > 1)
 
 
-def _figures(place: Place, measured: Mapping[Boot, Measured], run_folder: Path) -> Iterable[Figure]:
-    firsts = {boot: one.costs for boot, one in measured.items() if not boot.again}
-    by_kernel: dict[str, dict[Boot, Costs]] = {}
-    for boot, one in firsts.items():
-        by_kernel.setdefault(boot.kernel, {})[boot] = one
+def _figures(
+    place: Place, measured: Mapping[Boot, Measured], variant: Variant | None, run_folder: Path
+) -> Iterable[Figure]:
+    """The patched kernel in a boot variant, or in none, beside the base kernel."""
+    firsts = {
+        boot: one.costs
+        for boot, one in measured.items()
+        if not boot.again and (boot.kernel != "patched" or boot.variant == variant)
+    }
     for name, metric in METRICS.items():
-        values = {
-            kernel: tuple(one.values[name] for one in boots.values() if name in one.values)
-            for kernel, boots in by_kernel.items()
-        }
-        if not values["base"] and not values.get("patched"):
+        values: dict[str, tuple[Fraction, ...]] = {"base": (), "patched": ()}
+        for boot, one in firsts.items():
+            if name in one.values:
+                values[boot.kernel] = (*values.get(boot.kernel, ()), one.values[name])
+        base, patched = values.pop("base"), values.pop("patched")
+        if not base and not patched:
             continue
-        base, patched = values.pop("base"), values.pop("patched", ())
         neutral = tuple(one for each in values.values() for one in each)
         judged = judge(base, patched, floor=metric.floor, neutral=neutral)
         effect = _float(judged.effect)
@@ -300,7 +324,8 @@ def _figures(place: Place, measured: Mapping[Boot, Measured], run_folder: Path) 
             unit=metric.unit,
             host=place.name,
             kvm_mode=place.mode,
-            af_mode=place.host.af,
+            af_mode=_stage2_af(place, variant),
+            variant=_named(variant),
             base=tuple(map(float, base)),
             patched=tuple(map(float, patched)),
             effect=effect,

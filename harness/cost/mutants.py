@@ -10,6 +10,7 @@ from statistics import median
 
 from harness import inventory, prepare
 from harness.cost import measure as cost
+from harness.cost import neutral
 from harness.cost.measure import Found, Place
 from harness.cost.options import CostOptions
 from harness.deadline import Deadline
@@ -36,8 +37,8 @@ _HEAD = """\
 
 Each does what it should, and costs more than it should. It is **caught** if the cost that its entry
 in [tests/mutants](../tests/mutants/README.md) names is worse than on the kernel that it goes on, by
-more than layouts make of it; **told** if it names none, as no count of instructions is promised to
-show it. [cost.md](cost.md) says what the costs are.
+more than layouts make of it, and neutral changes where it goes on the base. [cost.md](cost.md) says
+what the costs are.
 
 | mutant | what it costs | on | host | found | worse: base -> mutant | not judged another |
 |---|---|---|---|---|---|---|"""
@@ -60,8 +61,6 @@ class Tried:
     @property
     def word(self) -> str:
         """Whether that which must be worse is."""
-        if self.mutant.metric is None:
-            return "told"
         caught = self.mutant.metric in {figure.metric for figure in self.worse}
         return "caught" if caught else "missed"
 
@@ -80,6 +79,7 @@ class Mutants:
         self._progress = progress
         self._source = source
         self._stock = inventory.load(inventory_file)
+        self._neutral: dict[str, Kernel] = {}
         self._built: dict[str, tuple[Source | PatchedTree, Kernel]] = {}
         self.folder = make_run_folder(output)
 
@@ -92,7 +92,10 @@ class Mutants:
         qemu.check_qemu()
         source = self._source or self._stock.defaults.source
         tree = prepare.ground(source, self._progress).source
-        self._built[""] = (tree, prepare.kernel("base", tree, None, self._progress))
+        base = prepare.kernel("base", tree, None, self._progress)
+        self._built[""] = (tree, base)
+        if options.neutral:
+            self._neutral = neutral.kernels(tree, base, self._progress)
         tried: list[Tried] = []
         for name, mutant in chosen.items():
             if mutant.kind != "cost":
@@ -113,6 +116,8 @@ class Mutants:
             self._progress,
             options=options,
             at_once=jobs or prepare.cells_at_once([place.host]),
+            # Those of a series are another thing: they differ from it in more than what is neutral.
+            neutral=self._neutral if mutant.series is None else None,
         )
         if not found.figures:
             raise InfraError(f"{name}: {found.checks[0].observed}")
@@ -162,5 +167,7 @@ def _figure(figure: Figure) -> str:
 
 
 def _foot(source: Source | PatchedTree, options: CostOptions) -> Iterator[str]:
-    yield f"{source.description} ({source.version}), {options.layouts} layouts of each kernel."
+    others = "with" if options.neutral else "without"
+    yield f"{source.description} ({source.version}), {options.layouts} layouts of each kernel,"
+    yield f"{others} the neutral mutants."
     yield ""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from harness import prepare
+from harness.errors import UsageError
 from harness.kernel.build import Kernel
 from harness.kernel.source import Source
 from harness.mutants import table
@@ -11,12 +12,18 @@ from harness.progress import Progress
 
 
 def kernels(source: Source, base: Kernel, progress: Progress) -> dict[str, Kernel]:
-    """Those that go on the kernel without a series, by name; each takes a build unless cached."""
+    """Those that go on the kernel without a series, by name; each takes a build unless cached.
+
+    One that does not apply to this source, or does not compile there, is left out.
+    """
     found = {}
     for name, mutant in table.load().mutants.items():
-        if mutant.kind == "neutral" and mutant.series is None:
-            tree = prepare.patched_tree(
-                table.series_of(mutant, table.patch_of(name)), source, progress
-            )
+        if mutant.kind != "neutral" or mutant.series is not None:
+            continue
+        series = table.series_of(mutant, table.patch_of(name))
+        try:
+            tree = prepare.patched_tree(series, source, progress)
             found[name] = prepare.kernel(name, tree, base, progress)
+        except UsageError as exc:
+            progress.say(f"{name} tells nothing of costs here: {exc}")
     return found

@@ -17,5 +17,5 @@ class CostOptions:
     layouts: int = DEFAULT
     repeat: int = 1
     """Boots of the reference layout, which must be alike to the last byte."""
-    neutral: bool = False
+    neutral: bool = True
     """Kernels of neutral mutants tell as well what is no difference."""

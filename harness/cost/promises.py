@@ -8,7 +8,7 @@ from statistics import median
 
 from harness.contract import CostMetric
 from harness.cost.metrics import METRICS
-from harness.inventory import AfMode, KvmMode
+from harness.inventory import AfMode
 from harness.results import SERIES, Check, Figure, Outcome
 
 METRICS_OF_WALK = ("cost-walk", "calls-walk")
@@ -21,29 +21,27 @@ _WORDS = {
 def kept(
     promises: Mapping[CostMetric, str],
     figures: Iterable[Figure],
-    *,
-    host: str,
-    kvm_mode: KvmMode,
-    af_mode: AfMode,
+    where: str,
+    stage1_af: AfMode,
 ) -> tuple[Check, ...]:
-    """A check for each promise, for the figures of one host in one mode.
+    """A check for each promise, for the figures of one host in one mode and boot variant.
 
-    What could not be measured there, or compared, is unproven; a promise of what does not exist
-    there is skipped.
+    `where` names these. What could not be measured there, or compared, is unproven; a promise of
+    what does not exist there is skipped.
     """
     by_metric = {figure.metric: figure for figure in figures}
     return tuple(
-        _check(f"cost[{host}-{kvm_mode}-{metric}]", promise, by_metric[metric])
+        _check(f"cost[{where}-{metric}]", promise, by_metric[metric])
         if metric in by_metric
-        else _absent(f"cost[{host}-{kvm_mode}-{metric}]", metric, promise, af_mode)
+        else _absent(f"cost[{where}-{metric}]", metric, promise, stage1_af)
         for metric, promise in promises.items()
     )
 
 
-def _absent(name: str, metric: CostMetric, promise: str, af_mode: AfMode) -> Check:
+def _absent(name: str, metric: CostMetric, promise: str, stage1_af: AfMode) -> Check:
     outcome: Outcome = "unproven"
     why = "no boot has this figure"
-    if metric in METRICS_OF_WALK and af_mode == "software":
+    if metric in METRICS_OF_WALK and stage1_af == "software":
         outcome, why = "skip", "MGLRU's walk looks at no page table without hardware AF"
     return Check(
         cell=SERIES,
@@ -78,5 +76,6 @@ def told(figure: Figure) -> str:
     both = [median(values) for values in (figure.base, figure.patched) if values]
     numbers = " -> ".join(f"{value:.2f}" for value in both)
     effect = "" if figure.effect is None else f" {100 * figure.effect:+.2f} %"
-    words = f"{figure.host} {figure.kvm_mode} {figure.metric}: {numbers} {figure.unit}"
+    variant = f" +{figure.variant}" if figure.variant else ""
+    words = f"{figure.host} {figure.kvm_mode}{variant} {figure.metric}: {numbers} {figure.unit}"
     return f"{words}:{effect} {figure.verdict}"
