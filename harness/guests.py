@@ -37,6 +37,7 @@ from harness.guest_replies import (
 )
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
+from harness.observe.memcg import BATCH
 from harness.ranges import format_ranges
 
 PROGRAM = f"{PROGRAMS}/kvm-guest"
@@ -498,6 +499,16 @@ class Guest:
     def time_reclaim(self, pages: int) -> int:
         """Nanoseconds in which so many pages of that memcg are reclaimed by memory.reclaim."""
         return self._timed(f"reclaim {pages}", ())[1]
+
+    def time_squeeze(self, pages: int) -> int:
+        """The same by a memory.high that is so much below what is in use; it is lifted again.
+
+        To read memory.current twice is among them. InfraError if the kernel gave up.
+        """
+        reply, took = self._timed(f"squeeze {pages}", ("left", "high"))
+        left, high = reply.number("left"), reply.number("high")
+        self._agree(reply, left <= high + BATCH, "the kernel left more than memory.high allows")
+        return took
 
     def time_touch(self, pages: Iterable[int], *, write: bool) -> int:
         """Nanoseconds of a touch() by vCPU 0, to tell it of it among them."""

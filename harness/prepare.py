@@ -69,9 +69,11 @@ class Checks:
     pytest_args: tuple[str, ...] = ()
     seed: int = 1
     selftests: tuple[Selftests, ...] | None = None
-    """Those that run in the cell as well, None where they were not asked for."""
+    """Those that are on the host, None where they were not asked for."""
     linux_guest: dict[str, Path] | None = None
     """What the checks with a Linux guest need on the host, None where they were not asked for."""
+    timed: bool = False
+    """Selftests are there to be timed by the checks, and are no checks themselves."""
 
 
 def ground(spec: str, progress: Progress, *, vmm: bool = False, emulated: bool = True) -> Ground:
@@ -206,7 +208,7 @@ def cell_spec(
             *checks.pytest_args,
             *check_paths(
                 checks.paths,
-                selftests=checks.selftests is not None,
+                selftests=checks.selftests is not None and not checks.timed,
                 linux_guest=checks.linux_guest is not None,
             ),
         ),

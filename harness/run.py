@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -59,10 +59,11 @@ from harness.report.junit import junit
 from harness.report.text import text_report
 from harness.results import Cell, Check, Host, KernelLabel, SeriesBase, Summary
 from harness.results import Kernel as KernelRecord
-from harness.runfolder import make_run_folder
+from harness.runfolder import link_evidence, make_run_folder
 from harness.runinput import RunInput
 from harness.scheduler import run_cells
 from harness.selftests.build import Selftests
+from harness.timing import SELFTEST_CHECK
 from harness.timing import judge as timing
 from harness.timing.judge import Times
 from harness.timing.rounds import boots
@@ -135,8 +136,8 @@ class Run:
         self._flavor = DEBUG if options.debug else PLAIN
         self._progress = progress
         self._clock = time.monotonic()
-        self._cells: list[Cell] = list(_cells_elsewhere(step)) if step else []
-        self._checks: list[Check] = list(_elsewhere(step.base.checks, step)) if step else []
+        self._cells: list[Cell] = list(step.base.cells) if step else []
+        self._checks: list[Check] = list(step.base.checks) if step else []
         self._series_checks: tuple[Check, ...] = ()
         self._costs = cost.Found()
         self._times = Times()
@@ -158,6 +159,8 @@ class Run:
             self.folder, self._input = earlier
         else:
             self.folder = make_run_folder(options.output)
+            if step is not None:
+                link_evidence(step.base_folder, self.folder)
             self._input = runinput.begin(_OPTIONS.dump_python(options, mode="json"))
             self._agree({})
         self.specs: tuple[CellSpec, ...] = ()
@@ -406,7 +409,7 @@ class Run:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
         kernels = tuple(self._kernels_by(one, stock, source, patched) for one in self._recipes)
         selftests = None
-        if options.selftests:
+        if options.selftests or SELFTEST_CHECK in self._names:
             selftests = prepare.selftests(source, patched, self._progress)
         linux_guest = None
         if options.linux_guest:
@@ -565,6 +568,7 @@ class Run:
                 options.seed,
                 prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
                 prepared.linux_guest,
+                timed=options.timing is not None,
             ),
             flavor=self._flavor,
             wait=options.wait,
@@ -700,19 +704,6 @@ def _host_record(name: str, stock: Inventory) -> Host:
 def _decoded(cell: Cell) -> dict[str, object]:
     """What decoding adds to a record; its judgement is made anew."""
     return {"splats": cell.splats, "splat_file": cell.splat_file}
-
-
-def _elsewhere(checks: Sequence[Check], step: Step) -> Iterator[Check]:
-    """Checks of the base's run, with evidence relative to the folder of a run beside it."""
-    for check in checks:
-        paths = tuple(f"../{step.base_folder.name}/{path}" for path in check.evidence)
-        yield check.model_copy(update={"evidence": paths})
-
-
-def _cells_elsewhere(step: Step) -> Iterator[Cell]:
-    for cell in step.base.cells:
-        there = f"../{step.base_folder.name}/{cell.splat_file}" if cell.splat_file else ""
-        yield cell.model_copy(update={"splat_file": there})
 
 
 def _contract_notes(source: Source, series: Series | None, contract: Contract) -> list[str]:

@@ -631,15 +631,18 @@ def test_what_is_timed_is_one_exchange_by_the_clock_of_the_host() -> None:
         "ok ns=1000;ok;ok ns=4500",
         "ok ns=1;ok;ok ns=2",
         "ok ns=1;ok;ok ns=2",
+        "ok ns=1;ok left=1064 high=1000;ok ns=3",
         f"ok ns=100;ok vcpu=0 pages=2 {EXITS};ok ns=350",
     )
     took = [guest.time_idle_again(), guest.time_walk(), guest.time_reclaim(7)]
+    took.append(guest.time_squeeze(7))
     took.append(guest.time_touch({3, 4}, write=True))
-    assert took == [3500, 1, 1, 250]
+    assert took == [3500, 1, 1, 2, 250]
     assert process.sent == [
         "clock;idle-again;clock",
         "clock;walk;clock",
         "clock;reclaim 7;clock",
+        "clock;squeeze 7;clock",
         "clock;touch write 0 3-4;clock",
     ]
 
@@ -657,6 +660,12 @@ def test_a_time_that_cannot_be_is_refused(answer: str, why: str) -> None:
     guest, _ = start(answer)
     with pytest.raises(InfraError, match=why):
         guest.time_walk()
+
+
+def test_a_limit_that_the_kernel_did_not_meet_is_no_time() -> None:
+    guest, _ = start("ok ns=1;ok left=1065 high=1000;ok ns=3")
+    with pytest.raises(InfraError, match="the kernel left more"):
+        guest.time_squeeze(7)
 
 
 def test_a_timed_touch_touches_what_was_asked() -> None:

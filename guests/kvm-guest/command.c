@@ -29,6 +29,7 @@ static const struct command {
 	{ "idle-again", 0, "idle-again", command_idle_again },
 	{ "walk", 0, "walk", command_walk },
 	{ "reclaim", 1, "reclaim PAGES", command_reclaim },
+	{ "squeeze", 1, "squeeze PAGES", command_squeeze },
 	{ "clock", 0, "clock", command_clock },
 	{ "flush", 0, "flush", command_flush },
 	{ "dirty-log", 1, "dirty-log on|off", command_dirty_log },

@@ -58,6 +58,7 @@ int command_idle_again(struct vm *vm, char **words);
 /* memcg.c */
 int command_walk(struct vm *vm, char **words);
 int command_reclaim(struct vm *vm, char **words);
+int command_squeeze(struct vm *vm, char **words);
 
 /* clock.c */
 int command_clock(struct vm *vm, char **words);

@@ -5,3 +5,5 @@ from pathlib import Path
 
 CHECKS = Path(__file__).parent / "test_timing.py"
 """What a cell measures, as checks."""
+SELFTEST_CHECK = "test_time_selftest"
+"""The one that needs the KVM selftests of the tree."""

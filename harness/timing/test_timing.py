@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, populated
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.observe.unproven import Unproven
 from harness.records import write_atomically
-from harness.timing import conditions
-from harness.timing.values import FILE, PAGES, RECLAIMED, WRITER_PAGES, Values
+from harness.selftests import judge
+from harness.selftests.execute import execute, lacks
+from harness.timing import conditions, tracking
+from harness.timing.values import FILE, PAGES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
 PASSES = 5
 AGERS = 2
@@ -101,9 +105,32 @@ def test_time_reclaim(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> 
         vm = guest(pages=PAGES)
         with memcg_of(vm, shell):
             populated(vm)
-            times = []
+            asked: list[int] = []
+            limited: list[int] = []
             for _ in range(PASSES + 1):
-                vm.flush()
-                vm.touch(ALL, write=True)
-                times.append(vm.time_reclaim(RECLAIMED))
-            keep(time_reclaim=times)
+                for times, act in ((asked, vm.time_reclaim), (limited, vm.time_squeeze)):
+                    vm.flush()
+                    vm.touch(ALL, write=True)
+                    times.append(act(RECLAIMED))
+            keep(time_reclaim=asked, time_reclaim_high=limited)
+
+
+def test_time_selftest(shell: Shell, claim: Claim, cell: CellSpec, keep: Keep) -> None:
+    """The kernel's own access_tracking_perf_test, that of the base tree on both kernels."""
+    built = cell.selftests[0]
+    if SELFTEST not in built.programs:
+        raise Unproven(built.broken.get(SELFTEST, f"{built.tree} has no {SELFTEST} for arm64"))
+    cpus = int(shell.run("nproc").stdout)
+    program = tracking.of_machine(cpus)
+    if lacking := lacks(shell, program):
+        raise Unproven(lacking)
+    passes: dict[str, list[int]] = {}
+    for number in range(PASSES + 1):
+        ended, threads = execute(shell, program, built.programs[SELFTEST], cell.slowdown)
+        claim.save(f"{SELFTEST}-{number}.txt", f"{ended.output}{threads}")
+        point = judge.point(program, SELFTEST, ended, program.seconds * cell.slowdown)
+        if not point.ok or point.directive:
+            raise Unproven(f"{SELFTEST}: {point.directive} {point.detail}")
+        for metric, nanoseconds in tracking.times(ended.output).items():
+            passes.setdefault(metric, []).append(nanoseconds)
+    keep(**passes)

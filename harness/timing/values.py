@@ -14,6 +14,7 @@ PAGES = 4096
 """Tested pages of 4 KiB."""
 RECLAIMED = PAGES // 4
 WRITER_PAGES = 64
+SELFTEST = "access_tracking_perf_test"
 
 METRICS: Mapping[str, str] = {
     "time-aging-page-idle": f"one pass of page_idle over {PAGES:,} young pages",
@@ -23,6 +24,10 @@ METRICS: Mapping[str, str] = {
     "time-writer": f"MADV_DONTNEED on some of {WRITER_PAGES} pages that two threads age, the mean",
     "time-writer-slowest": "the same, the slowest of them",
     "time-reclaim": f"{RECLAIMED:,} of {PAGES:,} young pages are reclaimed by memory.reclaim",
+    "time-reclaim-high": f"{RECLAIMED:,} of {PAGES:,} young pages are reclaimed by memory.high",
+    "time-selftest-idle": f"{SELFTEST} marks its memory idle, twice",
+    "time-selftest-write-idle": f"{SELFTEST}: vCPUs write to idle memory",
+    "time-selftest-read-idle": f"{SELFTEST}: vCPUs read idle memory",
 }
 """Name -> what was measured; all are seconds, and less is better."""
 
