@@ -32,6 +32,19 @@ def make_run_folder(parent: Path | None = None) -> Path:
     return folder
 
 
+def link_evidence(source: Path, target: Path) -> None:
+    """Have the files of a run's cells in the folder of another one too, which lies beside it.
+
+    No byte is copied: what is written once has two names then. So whoever has the one folder has
+    all that its summary names.
+    """
+    for path in sorted((source / "cells").rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            other = target / path.relative_to(source)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.hardlink_to(path)
+
+
 def find_run(name: str | None) -> Path:
     """A run's folder: by its path, by its name among this user's and then among the imported ones.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InfraError
-from harness.runfolder import make_run_folder, runs_home
+from harness.runfolder import link_evidence, make_run_folder, runs_home
 
 
 def test_a_folder_for_each_run(tmp_path: Path) -> None:
@@ -35,3 +35,16 @@ def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
     blocker.touch()
     with pytest.raises(InfraError, match=f"cannot make the run folder {blocker}/.*ot a directory"):
         make_run_folder(blocker)
+
+
+def test_evidence_of_a_run_is_in_the_folder_of_another_too(tmp_path: Path) -> None:
+    base, other = make_run_folder(tmp_path), make_run_folder(tmp_path)
+    (base / "summary.json").write_text("{}")
+    place = base / "cells/n1-vhe-base/test_page_idle"
+    place.mkdir(parents=True)
+    (place / "trace.txt").write_text("a trace")
+    (place / "link.txt").symlink_to("/etc/passwd")
+    link_evidence(base, other)
+    found = [path for path in other.rglob("*") if not path.is_dir()]
+    assert found == [other / "cells/n1-vhe-base/test_page_idle/trace.txt"]
+    assert found[0].samefile(place / "trace.txt")

@@ -22,8 +22,9 @@ from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
 from harness.options import Options
 from harness.progress import Progress
+from harness.report.evidence import reader
 from harness.results import Cell, Check, EachPatch, Outcome, Summary
-from harness.run import Step
+from harness.run import Run, Step, load_series
 from harness.verdict import Verdict, worst
 
 End = Outcome | BaseException
@@ -241,3 +242,18 @@ def test_the_exit_code_of_the_command(
     with pytest.raises(SystemExit) as ended:
         main(["run", "--series", str(tmp_path / "none"), *options])
     assert ended.value.code == code
+
+
+def test_the_base_s_evidence_is_in_the_folder_of_each_patch(tmp_path: Path) -> None:
+    """So reports show it, and an archive has it."""
+    place = tmp_path / "base/cells/n1-vhe-base/test_a"
+    place.mkdir(parents=True)
+    (place / "error.txt").write_text("what went wrong")
+    base = summary("base", "pass")
+    named = base.checks[0].model_copy(update={"evidence": ("cells/n1-vhe-base/test_a/error.txt",)})
+    patches = load_series(Options(series=("lockless-aging",)))
+    step = Step(patches, True, base.model_copy(update={"checks": (named,)}), tmp_path / "base")
+    run = Run(Options(output=tmp_path / "out"), Progress(Console(quiet=True)), step)
+    assert run.verdict == "pass"
+    read = reader(run.folder)
+    assert [read(path) for path in named.evidence] == ["what went wrong"]
