@@ -38,6 +38,7 @@ from harness.inventory import Host
 from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
+from harness.replay import own_collection
 from harness.results import Cell, af_seen
 from harness.selftests.build import Selftests
 
@@ -151,7 +152,7 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
     ):
         facts["boot_seconds"] = host.boot_seconds
         try:
-            shell = RecordedShell(host.shell, journal)
+            shell = RecordedShell(host.shell, journal, own_collection)
             booted = _prove(spec, shell, host.boot_seconds)
             facts |= booted.model_dump()
             write_atomically(spec.folder / BOOTED, booted)

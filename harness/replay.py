@@ -182,7 +182,7 @@ class _Writer:
     def add(self, record: Mapping[str, object]) -> None:
         """The lines for one record."""
         number = record.get("program")
-        if "check" in record:
+        if "check" in record or "output" in record:
             return
         if "start" in record:
             self._start(number, record["start"])

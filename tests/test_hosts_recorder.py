@@ -12,7 +12,7 @@ import pytest
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts.protocols import Result
-from harness.hosts.recorder import Journal, RecordedShell
+from harness.hosts.recorder import LONGEST, Journal, RecordedShell
 
 
 class Inner:
@@ -67,11 +67,26 @@ def test_lines_of_programs_are_kept_in_order(tmp_path: Path) -> None:
     assert records[2]["received"] == "ok"
 
 
+def test_what_a_command_says_is_kept_unless_it_is_long_or_kept_elsewhere(tmp_path: Path) -> None:
+    _, inner, path = shell(tmp_path)
+    host: Any = inner
+    recorded = RecordedShell(host, Journal(path), own=lambda command: command == "ours")
+    inner._ask = lambda: "two\nlines\n"  # type: ignore[method-assign]
+    recorded.run("theirs")
+    recorded.run("ours")
+    inner._ask = lambda: "x" * LONGEST  # type: ignore[method-assign]
+    recorded.run("much")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record.get("run", record.get("output")) for record in records] == [
+        *("theirs", "two\nlines\n", "ours", "much")
+    ]
+
+
 def test_where_a_check_begins_is_on_disk_before_its_first_command(tmp_path: Path) -> None:
     recorded, _, path = shell(tmp_path)
     recorded.mark("test_x[a]")
     recorded.run("true")
-    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    first, second, _ = (json.loads(line) for line in path.read_text().splitlines())
     assert (first["check"], second["run"]) == ("test_x[a]", "true")
 
 

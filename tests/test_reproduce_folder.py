@@ -108,7 +108,7 @@ def test_what_qemu_is_given(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_comes_by_chance_is_tried_often(tmp_path: Path) -> None:
-    folder = made(tmp_path / "it", replace(LINES, recorded=True))
+    folder = made(tmp_path / "it", replace(LINES, rare=True))
     assert run(folder, console=CONSOLES["right"][1]).returncode == 1
     argv = (tmp_path / "argv").read_text().splitlines()
     assert argv.count("-kernel") == files.LOOPS

@@ -22,11 +22,12 @@ def choose(
     *,
     alike: int,
     errors: Mapping[int, Sequence[str]],
-    replies: Mapping[int, frozenset[str]] | None = None,
+    recorded: Mapping[int, frozenset[str]] | None = None,
+    titles: Sequence[str] = (),
 ) -> Sign:
     """As if the run had seen in each step what the first boot of the failing kernel showed."""
-    recorded = bad[0].shown if replies is None else replies
-    return choose_(bad, good, alike=alike, errors=errors, replies=recorded)
+    shown = bad[0].shown if recorded is None else recorded
+    return choose_(bad, good, alike=alike, titles=titles, errors=errors, recorded=shown)
 
 
 def test_the_last_step_that_both_were_asked_for_decides() -> None:
@@ -82,9 +83,26 @@ def test_a_host_that_stops_in_the_same_step() -> None:
 def test_an_error_that_was_seen_in_the_run_alone() -> None:
     same = [boot("1 ok".replace(" ", "_"))]
     sign = choose(same, same, alike=1, errors={1: ("error", "data")})
-    assert sign == Sign("lines", 1, ("1 error", "1 data"), recorded=True)
+    assert sign == Sign("lines", 1, ("1 error", "1 data"), rare=True)
     hit = Boot(1, True, {1: frozenset({"1 error", "1 data", "1 page=9"})})
     assert shows(hit, sign)
+
+
+def test_a_report_that_a_race_brings_now_and_then() -> None:
+    """The run saw it, and no kernel without the fault prints it: it is waited for."""
+    calm, hit = boot("ok"), boot("ok", titles=("WARN b",))
+
+    def chosen(
+        bad: Sequence[Boot], good: Boot, *titles: str, errors: Mapping[int, Sequence[str]] = {}
+    ) -> Sign:
+        return choose(bad, [good], alike=1, errors=errors, titles=titles)
+
+    two = ("WARN a", "WARN b")
+    assert chosen([calm, hit], calm, *two) == Sign("report", seen=("WARN b",), rare=True)
+    assert chosen([calm, calm], calm, *two) == Sign("report", seen=("WARN a",), rare=True)
+    assert chosen([calm], hit, "WARN b") == Sign("none")
+    both = chosen([calm, hit], calm, *two, errors={1: ("error", "data")})
+    assert both.kind == "report", "what came again outranks what did not"
 
 
 CALM = [boot("1_ok", "path=b"), boot("1_ok", "path=b")]
@@ -94,19 +112,21 @@ HIT = Boot(2, True, {1: frozenset({"1 error", "1 data"}), 2: frozenset({"path=b"
 
 def test_what_a_series_changes_on_purpose_is_not_an_error_that_did_not_come_again() -> None:
     sign = choose(CALM, GOOD, alike=2, errors={1: ("error", "data")})
-    assert sign == Sign("lines", 1, ("1 error", "1 data"), recorded=True)
+    assert sign == Sign("lines", 1, ("1 error", "1 data"), rare=True)
     assert not any(shows(one, sign) for one in (*CALM, *GOOD))
     sign = choose([*CALM, HIT], GOOD, alike=2, errors={1: ("error", "data")})
-    assert (sign.step, sign.recorded) == (1, False)
+    assert (sign.step, sign.rare) == (1, True), "one boot of three"
+    sign = choose([HIT], GOOD, alike=2, errors={1: ("error", "data")})
+    assert (sign.step, sign.rare) == (1, False)
     sign = choose([HIT], [HIT], alike=2, errors={1: ("error", "data")})
     assert sign == Sign("none"), "the kernel that is right shows it too"
 
 
 def test_a_difference_that_the_run_did_not_show_may_be_another_one() -> None:
-    for replies in ({}, {2: frozenset({"path=c"})}, {1: frozenset({"path=b"})}):
-        sign = choose(CALM, GOOD, alike=2, errors={}, replies=replies)
+    for recorded in ({}, {2: frozenset({"path=c"})}, {1: frozenset({"path=b"})}):
+        sign = choose(CALM, GOOD, alike=2, errors={}, recorded=recorded)
         assert sign == Sign("lines", 2, ("path=b",), ("path=a",), sure=False)
-    sign = choose(CALM, GOOD, alike=2, errors={}, replies={2: frozenset({"path=b", "ok"})})
+    sign = choose(CALM, GOOD, alike=2, errors={}, recorded={2: frozenset({"path=b", "ok"})})
     assert sign.sure
 
 

@@ -50,7 +50,10 @@ def test_how_far_two_hosts_were_asked_for_the_same() -> None:
 def test_what_guests_replied_is_as_the_script_shows_it() -> None:
     records: list[Record] = [{"start": ["guest"]}, {"received": "ready pid=1"}, {"send": "age"}]
     records += [{"received": "ok path=a|old=1 old=1"}, {"run": "cat x"}]
-    assert steps.replies(records) == {
+    records += [{"output": "b\na\nb\n", "status": 1}, {"read": "/x"}, {"output": "", "status": 0}]
+    assert steps.shown(records, str) == {
         1: frozenset({"1 ready", "1 pid=1"}),
         2: frozenset({"1 ok", "1 path=a", "2 old=1"}),
+        3: frozenset({"1 a", "2 b", "1 status 1"}),
+        4: frozenset({"1 status 0"}),
     }

@@ -108,6 +108,6 @@ int command_squeeze(struct vm *vm, char **words)
 	failed = write_pages("memory.high", used - pages) || pages_in_use(&left);
 	if (write_own("memory.high", "max") || failed)
 		return -1;
-	reply_ok("left=%llu high=%llu", left, used - pages);
+	reply_ok(" left=%llu high=%llu", left, used - pages);
 	return 0;
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Write down every command that a cell gives its host, with its time: commands.jsonl.
 
-It is evidence (what was done to this kernel, in which order), the script of the bare QEMU runs that
-the benchmark compares with, and that of reproducers (harness/reproduce/).
+It is evidence (what was done to this kernel, in which order, and what came of it), the script of
+the bare QEMU runs that the benchmark compares with, and that of reproducers (harness/reproduce/).
 
 A host that has died, or let a wait run out, is asked nothing more: what hangs in its kernel may
 hold any lock, and each further wait would cost its whole deadline.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -96,11 +96,17 @@ class RecordedProcess:
 
 
 class RecordedShell:
-    """A Shell whose commands are written down."""
+    """A Shell whose commands are written down, and what they say unless it is too long.
 
-    def __init__(self, inner: Shell, journal: Journal) -> None:
+    `own` tells of a command that what it says is kept elsewhere.
+    """
+
+    def __init__(
+        self, inner: Shell, journal: Journal, own: Callable[[str], bool] = lambda _: False
+    ) -> None:
         self._inner = inner
         self._journal = journal
+        self._own = own
 
     def mark(self, check: str) -> None:
         """Write down that a check begins: what follows is its work, or nobody's with ""."""
@@ -109,12 +115,21 @@ class RecordedShell:
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         """See Shell.run."""
         with self._journal.asking(run=command[:LONGEST]):
-            return self._inner.run(command, deadline, check=check)
+            result = self._inner.run(command, deadline, check=check)
+        if not self._own(command):
+            self._said(result.stdout + result.stderr, result.status)
+        return result
 
     def read(self, path: str, deadline: Deadline | None = None) -> str:
         """See Shell.read."""
         with self._journal.asking(read=path):
-            return self._inner.read(path, deadline)
+            text = self._inner.read(path, deadline)
+        self._said(text, 0)
+        return text
+
+    def _said(self, text: str, status: int) -> None:
+        if len(text) < LONGEST:
+            self._journal.add(output=text, status=status)
 
     def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
         """See Shell.write."""

@@ -33,7 +33,7 @@ from harness.report.load import load
 from harness.reproduce import folder as files
 from harness.reproduce import sign as signs
 from harness.reproduce import steps
-from harness.reproduce.script import Boot, parse, script, without_numbers
+from harness.reproduce.script import Boot, parse, plain, script, without_numbers
 from harness.reproduce.steps import Record
 from harness.results import SERIES, Cell, Check, Summary
 from harness.runfolder import find_run, refuse_imported
@@ -179,8 +179,9 @@ def _make(
         (target / "cmdline").write_text(" ".join(cmdline) + "\n")
         (target / "seed").write_text(f"{spec.seed}\n")
 
+        titles = [without_numbers(title) for title in failure.titles]
+
         def boots(image: Path) -> list[Boot]:
-            titles = [without_numbers(title) for title in failure.titles]
             argv = qemu.alone(
                 machine, image, target / "initramfs.cpio.gz", cmdline, stage / "console.log"
             )
@@ -192,8 +193,9 @@ def _make(
             bad,
             good,
             alike=_alike(base, name, work),
+            titles=titles,
             errors=steps.errors(work),
-            replies=steps.replies(work),
+            recorded=steps.shown(work, plain),
         )
         told = _tried(sign, bad, good, why)
         (target / "observed.txt").write_text("".join(f"{line}\n" for line in sign.seen))
@@ -360,6 +362,8 @@ def _tried(sign: signs.Sign, bad: Sequence[Boot], good: Sequence[Boot], why: str
     words += f" and {wrong} of {len(good)} of the one without the series." if good else "."
     if not sign.sure:
         words = f"{files.UNSURE.capitalize()}. {words}"
+    if sign.rare:
+        words += f" So run.sh boots up to {files.LOOPS} times for it."
     if sign.kind == "none" or not seen:
         words += " It may need more luck (a race), or what went before it in the run."
     return f"{why} {words}".strip()

@@ -26,7 +26,7 @@ from harness.reproduce.steps import PUT
 TEMPLATE = Path(__file__).with_name("run.sh")
 LONGEST = 600
 LOOPS = 20
-"""Boots of a reproducer whose failure no boot has shown yet: it may be a race."""
+"""Boots of a reproducer whose failure not each boot has shown: it may be a race."""
 UNSURE = "a difference between the kernels is seen; whether it is the failure is not known"
 _FOLDERS = ("proc", "sys", "dev", "tmp", "run", "usr/bin", "usr/sbin", "root/.ssh")
 
@@ -76,7 +76,7 @@ def run_sh(sign: Sign, machine: qemu.Machine, cmdline: Sequence[str], limit: int
     sandbox = " ".join(argv[at : at + 2])
     del argv[at : at + 2]
     words = ['"$image"' if word == "KERNEL" else shlex.quote(word) for word in argv]
-    loops = LOOPS if sign.recorded else 1
+    loops = LOOPS if sign.rare else 1
     settings = [
         f"kind={sign.kind} step={sign.step} loops={loops} limit={limit}",
         f"seen={shlex.quote('the failure is seen' if sign.sure else UNSURE)}",

@@ -13,19 +13,16 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness import replay
+from harness import proc, replay
+from harness.deadline import Deadline
 from harness.reproduce.steps import Record
 
 OVER = "repro: over"
+SED_SECONDS = 30.0
 
-# What the kernel reports (WARN, lockdep) is on its way to the console at any time, also into the
-# middle of our lines. So all but a panic or an Oops stays off it, and the log is shown at the end.
-_BEGIN = r"""
-cd FOLDER
-step=0 observed=
 # What is left out: a trace's tasks, CPUs, times and buffers; addresses; KVM's counters of exits; of
-# meminfo all but stage-2 tables
-cat >shown.sed <<'END'
+# meminfo all but stage-2 tables.
+_SHOWN = r"""
 / \[[0-9][0-9]*\] .*[0-9]\.[0-9][0-9]*: /{
 s/^.* [0-9]*\.[0-9][0-9]*: //
 s/0x[0-9a-f]*/X/g
@@ -45,6 +42,14 @@ s/0x[0-9a-f]*/X/g
 /^slot_hva=/d
 /^map=/d
 s/[0-9a-f]\{32\}/NONCE/g
+"""
+# What the kernel reports (WARN, lockdep) is on its way to the console at any time, also into the
+# middle of our lines. So all but a panic or an Oops stays off it, and the log is shown at the end.
+_BEGIN = r"""
+cd FOLDER
+step=0 observed=
+cat >shown.sed <<'END'
+SHOWN
 END
 begun() {
     step=$((step + 1))
@@ -103,9 +108,16 @@ def script(before: Sequence[Record], steps: Sequence[Record], folder: str = "/tm
 
     `folder` is where on the host its FIFOs go. UsageError for a record that cannot be repeated.
     """
-    begin = _BEGIN.replace("FOLDER", shlex.quote(folder)).lstrip()
+    begin = _BEGIN.replace("FOLDER", shlex.quote(folder)).replace("SHOWN", _SHOWN.strip()).lstrip()
     lines = [begin, *replay.body(before), _CHECK, *replay.body(steps), _END]
     return "\n".join(lines) + "\n"
+
+
+def plain(text: str) -> str:
+    """A text as a step shows it, by the same sed."""
+    argv = ["sed", _SHOWN]
+    data = _PLAIN.sub("", text).encode()
+    return proc.run(argv, deadline=Deadline(SED_SECONDS), what="sed", stdin=data).stdout
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class Sign:
     """Lines of the step, or titles of reports without their numbers, that are all there."""
     absent: tuple[str, ...] = ()
     """Lines of the step that a kernel without the failure shows, of which none is there."""
-    recorded: bool = False
-    """It is what the run saw, and no boot of the reproducer has shown it."""
+    rare: bool = False
+    """It is what the run saw, and not each boot that was tried has shown it; none may have."""
     sure: bool = True
     """Whether it is the failure; otherwise a difference of the kernels that may be another one."""
 
@@ -41,32 +41,39 @@ def choose(
     good: Sequence[Boot],
     *,
     alike: int,
+    titles: Sequence[str] = (),
     errors: Mapping[int, Sequence[str]],
-    replies: Mapping[int, frozenset[str]],
+    recorded: Mapping[int, frozenset[str]],
 ) -> Sign:
     """The sign that tells boots of the failing kernel from boots of another one.
 
-    `alike` is how many steps both were asked for alike in the run; `errors` are replies that were
-    errors there, by step (steps.errors()), `replies` what guests replied there (steps.replies()).
+    `alike` is how many steps both were asked for alike in the run. What the run saw: `titles` of
+    the kernel's reports by which the check failed, `errors`, replies that were errors, by step
+    (steps.errors()), and `recorded`, what the steps showed (steps.shown()).
     """
-    titles = _all(boot.titles for boot in bad) - _any(boot.titles for boot in good)
-    if titles:
-        return Sign("report", seen=tuple(sorted(titles)))
+    always = _all(boot.titles for boot in bad) - _any(boot.titles for boot in good)
+    if always:
+        return Sign("report", seen=tuple(sorted(always)))
     stopped = {boot.begun for boot in bad}
     if len(stopped) == 1 and not any(b.over for b in bad) and good and all(g.over for g in good):
         return Sign("stop", stopped.pop())
-    for step, words in sorted(errors.items(), reverse=True):
-        sign = Sign("lines", step, tuple(f"1 {word}" for word in words))
-        again = any(shows(boot, sign) for boot in bad)
-        if not any(shows(boot, sign) for boot in good):
-            return replace(sign, recorded=not again)
+    rare = [Sign("report", seen=(title,)) for title in titles]
+    rare += [
+        Sign("lines", step, tuple(f"1 {word}" for word in words))
+        for step, words in sorted(errors.items(), reverse=True)
+    ]
+    own = [sign for sign in rare if not any(shows(boot, sign) for boot in good)]
+    if own:
+        # What came again tells more than what did not.
+        best = max(own, key=lambda sign: sum(shows(boot, sign) for boot in bad))
+        return replace(best, rare=not all(shows(boot, best) for boot in bad))
     for step in range(min(alike, max((boot.begun for boot in bad), default=0)), 0, -1):
         if not good or not all(step in boot.shown for boot in (*bad, *good)):
             continue
         theirs, others = [b.shown[step] for b in bad], [g.shown[step] for g in good]
         seen, absent = _all(theirs) - _any(others), _all(others) - _any(theirs)
         if seen or absent:
-            return _lines(step, seen, absent, replies.get(step))
+            return _lines(step, seen, absent, recorded.get(step))
     return Sign("none")
 
 
@@ -83,18 +90,18 @@ def shows(boot: Boot, sign: Sign) -> bool:
 
 
 def _lines(
-    step: int, seen: frozenset[str], absent: frozenset[str], reply: frozenset[str] | None
+    step: int, seen: frozenset[str], absent: frozenset[str], recorded: frozenset[str] | None
 ) -> Sign:
     """The lines of a step that tell; those alone, if there are such, of which either has one.
 
     A counter that happened to be the same in all boots of one kernel has no such partner. They are
-    the failure if the run's reply to that step had all of them, and there are such.
+    the failure if that step showed all of them in the run, and there are such.
     """
     both = {_key(line) for line in seen} & {_key(line) for line in absent}
     if both:
         seen = frozenset(line for line in seen if _key(line) in both)
         absent = frozenset(line for line in absent if _key(line) in both)
-    sure = bool(seen) and reply is not None and seen <= reply
+    sure = bool(seen) and recorded is not None and seen <= recorded
     return Sign("lines", step, tuple(sorted(seen)), tuple(sorted(absent)), sure=sure)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harness.replay import own_collection
 
@@ -70,15 +70,23 @@ def errors(records: Iterable[Record]) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def replies(records: Iterable[Record]) -> dict[int, frozenset[str]]:
-    """What guests replied, by their step: fields as the script shows them, with their counts."""
+def shown(records: Iterable[Record], plain: Callable[[str], str]) -> dict[int, frozenset[str]]:
+    """What each step showed in the run, as the script shows it: lines with their counts.
+
+    That is what a guest replied, by its fields, and what a command put out. `plain` leaves out of a
+    text what the script leaves out.
+    """
     step = 0
     found: dict[int, frozenset[str]] = {}
     for record in records:
         step += _announced(record) is not None
         if "received" in record:
-            words = Counter(re.split(r"[ |]", str(record["received"])))
-            found[step] = frozenset(f"{count} {word}" for word, count in words.items())
+            lines = re.split(r"[ |]", str(record["received"]))
+        elif "output" in record:
+            lines = plain(f"{record['output']}status {record['status']}\n").splitlines()
+        else:
+            continue
+        found[step] = frozenset(f"{count} {line}" for line, count in Counter(lines).items())
     return found
 
 
