@@ -202,6 +202,17 @@ class Figure(_Model):
     evidence: tuple[str, ...] = ()
     """Files in the run folder, relative to it."""
 
+    @property
+    def place(self) -> str:
+        """Where it was measured, but for who sets the access flag: "n1 vhe +sw-af"."""
+        variant = f" +{self.variant}" if self.variant else ""
+        return f"{self.host} {self.kvm_mode}{variant}"
+
+    @property
+    def where(self) -> str:
+        """The host, KVM mode, boot variant and access flag: "n1 vhe +sw-af software AF"."""
+        return f"{self.place} {self.af_mode} AF"
+
 
 SeriesBase = Literal["same", "unnamed", "doubtful", ""]
 """Whether the series was tested on the base that it is for: on that commit; it names none; it was

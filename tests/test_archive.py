@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import a_summary
 from rich.console import Console
 
 from harness import archive, archive_command, cli, runinput
@@ -23,14 +24,11 @@ from harness.archive import export, import_
 from harness.errors import UsageError
 from harness.paths import state_home
 from harness.records import write_atomically
-from harness.results import Cell, Summary
+from harness.results import Cell
 from harness.runfolder import find_run, imported_home, runs_home
 
 NAME = "20260101-000000-abcd"
-SUMMARY = Summary(
-    schema=1, harness="1", verdict="pass", series="s", seed=1, started="2026", seconds=1,
-    emulated=True,
-)  # fmt: skip
+SUMMARY = a_summary(harness="1")
 
 
 @pytest.fixture(autouse=True)

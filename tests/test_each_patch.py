@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from kernel_helpers import as_mail, create
+from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
 from harness import each_patch
@@ -23,7 +24,7 @@ from harness.kernel.config import ConfigError
 from harness.options import Options
 from harness.progress import Progress
 from harness.report.evidence import reader
-from harness.results import Cell, Check, EachPatch, Outcome, Summary
+from harness.results import EachPatch, Outcome, Summary
 from harness.run import Run, Step, load_series
 from harness.verdict import Verdict, worst
 
@@ -31,19 +32,9 @@ End = Outcome | BaseException
 
 
 def summary(kernel: str, outcome: Outcome) -> Summary:
-    cell = Cell.model_validate(
-        {
-            **{"id": f"n1-vhe-{kernel}", "host": "n1", "kernel": kernel, "kvm_mode": "vhe"},
-            **{"af_mode": "hardware", "outcome": outcome},
-        }
-    )
-    check = Check(
-        cell=cell.id, name="test_a", outcome=outcome, expected="", observed="", reason="3 young"
-    )
-    return Summary(
-        schema=1, harness="0", verdict=worst([outcome]), series="s", seed=1, started="",
-        seconds=12, emulated=True, cells=(cell,), checks=(check,),
-    )  # fmt: skip
+    cell = a_cell(kernel, outcome=outcome)
+    check = a_check("test_a", cell=cell.id, outcome=outcome, reason="3 young")
+    return a_summary(verdict=worst([outcome]), seconds=12, cells=(cell,), checks=(check,))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
 from harness import repeat
@@ -17,7 +18,7 @@ from harness.errors import InfraError, UsageError
 from harness.options import Options
 from harness.progress import Progress
 from harness.records import write_atomically
-from harness.results import Cell, Check, Outcome, Summary
+from harness.results import Outcome, Summary
 from harness.verdict import worst
 
 PASS: dict[str, Outcome] = {"test_a": "pass", "test_b": "pass"}
@@ -56,29 +57,15 @@ class FakeRun:
 
     def _write(self, cells: dict[str, dict[str, Outcome]], reason: str) -> Summary:
         found = worst([outcome for checks in cells.values() for outcome in checks.values()])
-        summary = Summary(
-            schema=1,
-            harness="0",
+        summary = a_summary(
             verdict="error" if reason and found != "fail" else found,
             reason=reason,
-            series="",
-            seed=1,
-            started="",
-            seconds=1,
-            emulated=True,
             cells=tuple(
-                Cell(
-                    id=name,
-                    host=name,
-                    kernel="base",
-                    kvm_mode="vhe",
-                    af_mode="hardware",
-                    outcome=worst(checks.values()),
-                )
+                a_cell("base", id=name, host=name, outcome=worst(checks.values()))
                 for name, checks in cells.items()
             ),
             checks=tuple(
-                Check(cell=cell, name=name, outcome=outcome, expected="", observed="")
+                a_check(name, cell=cell, outcome=outcome)
                 for cell, checks in cells.items()
                 for name, outcome in checks.items()
             ),

@@ -7,51 +7,21 @@ import re
 from typing import Any
 
 import pytest
+from made_up import a_cell, a_check, a_summary
 
 from harness.report.annotations import MOST, github
-from harness.results import SERIES, Cell, Check, Splat, Summary
+from harness.results import SERIES, Check, Splat, Summary
 
 COMMAND = re.compile(r"::(error|warning) (?:file=([^,:]+),line=(\d+),)?title=([^,:]+)::(.*)")
 
 
 def check(outcome: str = "fail", **fields: Any) -> Check:
-    given = {
-        "cell": "n1-vhe-patched",
-        "name": "test_x[a]",
-        "expected": "old",
-        "observed": "young",
-        "reason": "it is not",
-        "outcome": outcome,
-    }
-    return Check.model_validate(given | fields)
+    given = {"name": "test_x[a]", "reason": "it is not", "outcome": outcome}
+    return a_check(**{**given, **fields})
 
 
-def run(*checks: Check, cells: tuple[Cell, ...] = (), reason: str = "") -> Summary:
-    return Summary(
-        schema=1,
-        harness="0",
-        verdict="fail",
-        reason=reason,
-        series="x",
-        seed=1,
-        started="2026-11-22T19:35:50Z",
-        seconds=1.0,
-        emulated=True,
-        cells=cells,
-        checks=checks,
-    )
-
-
-def cell(**fields: Any) -> Cell:
-    given = {
-        "id": "n1-vhe-patched",
-        "host": "n1",
-        "kernel": "patched",
-        "kvm_mode": "vhe",
-        "af_mode": "hardware",
-        "outcome": "pass",
-    }
-    return Cell.model_validate(given | fields)
+def run(*checks: Check, **fields: Any) -> Summary:
+    return a_summary(verdict="fail", checks=checks, **fields)
 
 
 def parsed(text: str) -> list[tuple[str, ...]]:
@@ -66,7 +36,7 @@ def parsed(text: str) -> list[tuple[str, ...]]:
 
 
 def test_what_passes_is_not_told() -> None:
-    assert github(run(check("pass"), check("skip"), cells=(cell(),))) == ""
+    assert github(run(check("pass"), check("skip"), cells=(a_cell(),))) == ""
 
 
 @pytest.mark.parametrize(
@@ -110,7 +80,7 @@ def test_file_and_line_of_what_the_kernel_reported() -> None:
 
 
 def test_the_end_of_a_run_and_of_a_cell() -> None:
-    dead = cell(outcome="fail", reason="panic", death="panic")
+    dead = a_cell(outcome="fail", reason="panic", death="panic")
     titles = {kind: title for kind, _, _, title, _ in parsed(github(run(cells=(dead,))))}
     assert titles == {"error": "n1-vhe-patched fails"}
     ((kind, _, _, title, message),) = parsed(github(run(reason="disk full")))

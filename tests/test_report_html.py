@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from made_up import a_summary
 
 from harness.report.compared import Difference, differences, pairs
 from harness.report.excerpts import TOTAL
@@ -140,16 +141,13 @@ def summary(
     figures: tuple[Figure, ...] = (),
     text: str = "",
 ) -> Summary:
-    return Summary(
-        schema=1,
+    return a_summary(
         harness="0.1.0",
         verdict="fail",
         reason=text,
         series=text or "stage2-sw-af",
         seed=7,
-        started="2026-11-22T19:35:50+00:00",
         seconds=634.2,
-        emulated=True,
         notes=(f"a note {text}",),
         kernels=(
             Kernel(

@@ -7,6 +7,7 @@ from typing import get_args
 from xml.etree import ElementTree as ET
 
 import pytest
+from made_up import a_cell, a_check, a_summary
 
 from harness.report.junit import junit
 from harness.results import SERIES, Cell, Check, Outcome, Splat, Summary
@@ -15,22 +16,13 @@ HOSTILE = "\x1b[2J\x00\x08 ]]> <pass/> & \"'\ufffe \ud800 \n\t\N{SNOWMAN}\U0001f
 
 
 def cell(name: str, outcome: Outcome = "pass", reason: str = "") -> Cell:
-    return Cell(
-        id=name,
-        host="n1",
-        kernel="base",
-        kvm_mode="vhe",
-        af_mode="hardware",
-        outcome=outcome,
-        reason=reason,
-        seconds=3.25,
-    )
+    return a_cell("base", id=name, outcome=outcome, reason=reason, seconds=3.25)
 
 
 def check(of: str, name: str, outcome: Outcome, text: str = "", *, also: bool = False) -> Check:
-    return Check(
+    return a_check(
+        name,
         cell=of,
-        name=name,
         outcome=outcome,
         expected=f"exp {text}",
         observed=f"obs {text}",
@@ -44,19 +36,7 @@ def check(of: str, name: str, outcome: Outcome, text: str = "", *, also: bool = 
 def summary(
     cells: tuple[Cell, ...] = (), checks: tuple[Check, ...] = (), reason: str = ""
 ) -> Summary:
-    return Summary(
-        schema=1,
-        harness="0",
-        verdict="error",
-        reason=reason,
-        series="s",
-        seed=1,
-        started="",
-        seconds=12.5,
-        emulated=True,
-        cells=cells,
-        checks=checks,
-    )
+    return a_summary(verdict="error", reason=reason, cells=cells, checks=checks)
 
 
 def parsed(run: Summary) -> ET.Element:

@@ -8,6 +8,7 @@ import re
 from typing import Literal, get_args
 
 import pytest
+from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
 from harness.report.matrix import short_name
@@ -29,12 +30,10 @@ def cell(
     variant: str = "",
     seen: Literal["hardware", "software"] | None = "hardware",
 ) -> Cell:
-    return Cell(
+    return a_cell(
+        kernel,
         id="-".join(part for part in ("n1", mode, kernel, variant) if part),
-        host="n1",
-        kernel=kernel,
         kvm_mode=mode,
-        af_mode="hardware",
         af_observed=seen,
         variant=variant,
         outcome=outcome,
@@ -53,9 +52,9 @@ def check(
     evidence: tuple[str, ...] = ("cells/x/dump.txt",),
     also: bool = False,
 ) -> Check:
-    return Check(
+    return a_check(
+        name,
         cell=of.id,
-        name=name,
         outcome=outcome,
         expected=expected,
         observed=observed,
@@ -74,14 +73,9 @@ def summary(
     emulated: bool = True,
     notes: tuple[str, ...] = (),
 ) -> Summary:
-    return Summary(
-        schema=1,
-        harness="0",
+    return a_summary(
         verdict=verdict,
         reason=reason,
-        series="s",
-        seed=1,
-        started="",
         seconds=61.6,
         emulated=emulated,
         notes=notes,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from made_up import a_cell, a_check, a_summary
 
 from harness.cell import CellSpec
 from harness.errors import UsageError
@@ -23,35 +24,15 @@ SPLAT = Splat(kind="warn", title=WARN, key="warn: f")
 
 
 def cell(kernel: str = "patched", **fields: Any) -> Cell:
-    given = {
-        "id": f"n1-vhe-{kernel}",
-        "host": "n1",
-        "kernel": kernel,
-        "kvm_mode": "vhe",
-        "af_mode": "hardware",
-        "outcome": "fail",
-    }
-    return Cell.model_validate(given | fields)
+    return a_cell(kernel, **{"outcome": "fail", **fields})
 
 
 def check(name: str, outcome: str = "fail", **fields: Any) -> Check:
-    given = {"cell": "n1-vhe-patched", "expected": "old", "observed": "young"}
-    return Check.model_validate({**given, "name": name, "outcome": outcome, **fields})
+    return a_check(name, outcome=outcome, **fields)
 
 
 def run(cells: tuple[Cell, ...], *checks: Check) -> Summary:
-    return Summary(
-        schema=1,
-        harness="0",
-        verdict="fail",
-        series="x",
-        seed=1,
-        started="2026-11-22T19:35:50Z",
-        seconds=1.0,
-        emulated=True,
-        cells=cells,
-        checks=checks,
-    )
+    return a_summary(verdict="fail", cells=cells, checks=checks)
 
 
 BOTH = (cell("base"), cell())

@@ -180,9 +180,7 @@ def turn(one: Outcome, other: Outcome) -> Turn:
 
 
 def _key(figure: Figure) -> _Key:
-    variant = f"+{figure.variant}" if figure.variant else ""
-    where = f"{figure.host}-{figure.kvm_mode}{variant} (AF by {figure.af_mode})"
-    return where, figure.metric, figure.unit
+    return figure.where, figure.metric, figure.unit
 
 
 def _compared(both: list[tuple[Figure, Figure]]) -> tuple[Compared, ...]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from statistics import median
 from typing import Literal
@@ -49,20 +50,8 @@ def _judged(
         floor=metric.floor if metric else Fraction(0),
         known=max(known, *spreads),
     )
-    verdict = judged.verdict
-    effect = None if judged.effect is None else float(judged.effect)
-    return other.model_copy(
-        update={
-            "base": first,
-            "patched": second,
-            "effect": effect,
-            "low": effect,
-            "high": effect,
-            "confidence": 1.0,
-            "smallest": None if judged.smallest is None else float(judged.smallest),
-            "floor": None,
-            "spread": float(judged.spread),
-            "verdict": _TURNED.get(verdict, verdict) if other.more_is_better else verdict,
-            "reason": f"{kernel} kernels: {judged.reason}",
-        }
+    verdict = (
+        _TURNED.get(judged.verdict, judged.verdict) if other.more_is_better else judged.verdict
     )
+    turned = replace(judged, verdict=verdict, reason=f"{kernel} kernels: {judged.reason}")
+    return turned.on(other.model_copy(update={"base": first, "patched": second}))

@@ -76,18 +76,16 @@ def _change(change: Change) -> Text:
 
 def _table(figures: Sequence[Compared]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for head in ("figure", "host", "KVM mode", "unit"):
+    for head in ("figure", "where", "unit"):
         table.add_column(head, overflow="fold")
     for head in ("patched", "base", "smallest"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for number, one in enumerate(figures, 1):
         figure = one.figure
-        variant = f" +{figure.variant}" if figure.variant else ""
         table.add_row(
             Text(printable(f"{number} {figure.metric}")),
-            Text(printable(f"{figure.host}{variant}")),
-            figure.kvm_mode,
+            Text(printable(figure.where)),
             Text(printable(figure.unit)),
             _effect(figure),
             _effect(one.control),

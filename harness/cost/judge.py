@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import median
 
-from harness.results import Effect
+from harness.results import Effect, Figure
 
 # A tick of the timer adds some thousand instructions to one pass in ten: below this it is that.
 FLOOR = Fraction(1, 1000)
@@ -30,6 +30,16 @@ class Judged:
     spread: Fraction
     """By how much the values differ that should not, in their unit."""
     reason: str
+
+    def on(self, figure: Figure) -> Figure:
+        """The figure with what was judged of it; there is no noise that an interval could tell."""
+        effect = _float(self.effect)
+        found = {
+            **dict.fromkeys(("effect", "low", "high"), effect),
+            **{"confidence": 1.0, "smallest": _float(self.smallest), "floor": None},
+            **{"spread": float(self.spread), "verdict": self.verdict, "reason": self.reason},
+        }
+        return figure.model_copy(update=found)
 
 
 def judge(
@@ -77,6 +87,10 @@ def judge(
         return Judged("same", effect, smallest, spread, words)
     why = f"{words}; that there is none of {_shown(margin)} is not shown either"
     return Judged("inconclusive", effect, smallest, spread, why)
+
+
+def _float(value: Fraction | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _range(values: Sequence[Fraction]) -> Fraction:

@@ -316,9 +316,7 @@ def _figures(
         if not base and not patched:
             continue
         neutral = tuple(one for each in values.values() for one in each)
-        judged = judge(base, patched, floor=metric.floor, neutral=neutral)
-        effect = _float(judged.effect)
-        yield Figure(
+        figure = Figure(
             metric=name,
             what=metric.what,
             unit=metric.unit,
@@ -328,20 +326,10 @@ def _figures(
             variant=_named(variant),
             base=tuple(map(float, base)),
             patched=tuple(map(float, patched)),
-            effect=effect,
-            low=effect,
-            high=effect,
-            confidence=1.0,
-            smallest=_float(judged.smallest),
-            spread=float(judged.spread),
-            verdict=judged.verdict,
-            reason=judged.reason,
+            verdict="inconclusive",
             evidence=tuple(_evidence(run_folder, tuple(firsts))),
         )
-
-
-def _float(value: Fraction | None) -> float | None:
-    return None if value is None else float(value)
+        yield judge(base, patched, floor=metric.floor, neutral=neutral).on(figure)
 
 
 def _evidence(run_folder: Path, boots: Sequence[Boot]) -> Iterable[str]:

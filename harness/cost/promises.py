@@ -76,6 +76,5 @@ def told(figure: Figure) -> str:
     both = [median(values) for values in (figure.base, figure.patched) if values]
     numbers = " -> ".join(f"{value:.2f}" for value in both)
     effect = "" if figure.effect is None else f" {100 * figure.effect:+.2f} %"
-    variant = f" +{figure.variant}" if figure.variant else ""
-    words = f"{figure.host} {figure.kvm_mode}{variant} {figure.metric}: {numbers} {figure.unit}"
+    words = f"{figure.place} {figure.metric}: {numbers} {figure.unit}"
     return f"{words}:{effect} {figure.verdict}"

@@ -77,7 +77,7 @@ def _figure(figure: Figure, at: int, evidence: Evidence) -> FigureView:
         plot = plots.distributions(f"figure{at}", figure.base, figure.patched)
     return FigureView(
         figure,
-        _label(figure),
+        figure.place,
         *_words(figure.base),
         *_words(figure.patched),
         plot,
@@ -88,16 +88,11 @@ def _figure(figure: Figure, at: int, evidence: Evidence) -> FigureView:
 
 def _effects(name: str, figures: Sequence[Figure]) -> Markup | None:
     rows = [
-        plots.EffectRow(_label(one), one.effect, one.low, one.high, one.verdict)
+        plots.EffectRow(one.place, one.effect, one.low, one.high, one.verdict)
         for one in figures
         if one.effect is not None and isfinite(one.effect)
     ]
     return plots.effects(name, rows[:MAX_PLOTS]) if rows else None
-
-
-def _label(figure: Figure) -> str:
-    variant = f" +{figure.variant}" if figure.variant else ""
-    return f"{figure.host} {figure.kvm_mode}{variant}"
 
 
 def _words(values: Sequence[float]) -> tuple[str, str]:

@@ -52,12 +52,6 @@ def because(figure: Figure) -> str:
     return "; ".join(words)
 
 
-def where(figure: Figure) -> str:
-    """The host, KVM mode, access flag and boot variant."""
-    variant = f" +{figure.variant}" if figure.variant else ""
-    return f"{figure.host} {figure.kvm_mode}{variant} {figure.af_mode} AF"
-
-
 def percent(effect: float) -> str:
     """A relative effect with its sign: -0.12 is "-12.0 %"."""
     return f"{100 * effect:+.1f} %"

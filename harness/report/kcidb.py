@@ -226,7 +226,7 @@ class _Report:
             value = self._test(label, f"{ROOT}.{FIGURE}.{metric}", "pass", FIGURE, str(number))
             yield value | {
                 "status": "DONE",
-                "comment": _words(f"{figure.what} ({figures.where(figure)}): median"),
+                "comment": _words(f"{figure.what} ({figure.where}): median"),
                 "number": {"value": median(values), "unit": _words(figure.unit)},
                 "misc": {
                     "values": list(values),

@@ -200,9 +200,7 @@ def _figures(run: Summary) -> Iterator[str]:
         return
     yield from _head("Figures, base against patched (medians)")
     for one in run.figures[:MAX_FIGURES]:
-        yield from _entry(
-            one.verdict, f"{plain_name(one.metric)} on {plain_name(figures.where(one))}"
-        )
+        yield from _entry(one.verdict, f"{plain_name(one.metric)} on {plain_name(one.where)}")
         yield from _quoted(f"{one.what}, {one.unit}")
         both = f"base {figures.typical(one.base)}, patched {figures.typical(one.patched)}"
         yield from _quoted(f"{both}; change {figures.change(one)}")

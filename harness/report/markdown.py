@@ -246,7 +246,7 @@ def _figures(run: Summary) -> Iterator[str]:
         verdict = f"**{one.verdict}**" if one.verdict == "worse" else one.verdict
         rows.append(
             [
-                *(code(one.metric), code(figures.where(one)), figures.typical(one.base)),
+                *(code(one.metric), code(one.where), figures.typical(one.base)),
                 *(figures.typical(one.patched), code(one.unit), figures.change(one), verdict),
                 code(figures.because(one), MAX_WORDS),
             ]

@@ -162,7 +162,7 @@ def _figures(run: Summary) -> Table:
         table.add_column(head, overflow="fold")
     for one in run.figures:
         words = (
-            *(plain_name(one.metric), figures.where(one), figures.typical(one.base)),
+            *(plain_name(one.metric), one.where, figures.typical(one.base)),
             *(figures.typical(one.patched), one.unit, figures.change(one)),
         )
         style = {"worse": "bold red", "better": "green"}.get(one.verdict, "")
