@@ -5,7 +5,8 @@ Wilcoxon's signed-rank test for samples paired by round, his rank-sum test for t
 each with the estimate of Hodges and Lehmann and the interval that the test implies. Both tests are
 exact, and both count the same way: how many of the *points* (means of two rounds' differences, or
 differences of two values) lie on one side of the shift that is tested.
-Sources: Hollander, Wolfe, Chicken, Nonparametric Statistical Methods, 3rd ed., chapters 3 and 4.
+Source: Hollander, Wolfe, Chicken, Nonparametric Statistical Methods, 3rd ed.; docs/figures.md has
+those of each.
 """
 
 from __future__ import annotations
