@@ -34,6 +34,7 @@ from harness.results import KernelLabel
 from harness.selftests import build as selftests_build
 from harness.selftests.build import Selftests
 from harness.selftests.table import ALTOGETHER, LONGEST
+from harness.timing import tracking
 
 SOURCE_SECONDS = 1800.0
 BUILD_SECONDS = 4 * 3600.0
@@ -177,6 +178,8 @@ def cell_spec(
     guests = checks.linux_guest is not None
     longest = builds * LONGEST + guests * linux_guest_module.LONGEST
     altogether = builds * ALTOGETHER + guests * linux_guest_module.ALTOGETHER
+    if checks.timed and builds:
+        longest = altogether = tracking.LONGEST
     boot_seconds, travel_seconds = BOOT_SECONDS * slowdown, 0.0
     if isinstance(host, SshHost):
         boot_seconds = host.boot_seconds * slowdown

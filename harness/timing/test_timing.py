@@ -23,9 +23,8 @@ from harness.records import write_atomically
 from harness.selftests import judge
 from harness.selftests.execute import execute, lacks
 from harness.timing import conditions, tracking
-from harness.timing.values import FILE, PAGES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
+from harness.timing.values import FILE, PAGES, PASSES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
-PASSES = 5
 AGERS = 2
 VCPUS = 3
 # Rounds of a race: acts of a writer, whose mean and slowest are one pass.

@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from harness.observe.errors import ObserveError
 from harness.selftests.table import SELFTESTS, Selftest
-from harness.timing.values import SELFTEST
+from harness.timing.values import PASSES, SELFTEST
 
 MEMORY = "16M"
 MOST_VCPUS = 8
+SECONDS = 120.0
+"""For a run, with four times the memory that it has as a check."""
+LONGEST = (1 + PASSES) * SECONDS
 _LINE = re.compile(
     r"^(?P<what>[A-Z][A-Za-z ]{1,60}?)(?: \([a-z_]{1,20}\))? *: "
     r"(?P<seconds>[0-9]{1,6})\.(?P<nanoseconds>[0-9]{9})s$",
@@ -30,9 +33,10 @@ METRICS = {
 
 
 def of_machine(cpus: int) -> Selftest:
-    """How it runs on a host with so many CPUs: a vCPU on each, up to MOST_VCPUS."""
+    """How it runs on a host with so many CPUs: a vCPU for each, up to MOST_VCPUS."""
     table = next(one for one in SELFTESTS if one.name == SELFTEST)
-    return replace(table, arguments=("-b", MEMORY, "-v", str(min(cpus, MOST_VCPUS))))
+    arguments = ("-b", MEMORY, "-v", str(min(cpus, MOST_VCPUS)))
+    return replace(table, arguments=arguments, seconds=SECONDS)
 
 
 def times(output: str) -> dict[str, int]:

@@ -14,6 +14,8 @@ PAGES = 4096
 """Tested pages of 4 KiB."""
 RECLAIMED = PAGES // 4
 WRITER_PAGES = 64
+PASSES = 5
+"""Of a check, behind one that warms up."""
 SELFTEST = "access_tracking_perf_test"
 
 METRICS: Mapping[str, str] = {
