@@ -327,14 +327,19 @@ def _figures(
             base=tuple(map(float, base)),
             patched=tuple(map(float, patched)),
             verdict="inconclusive",
-            evidence=tuple(_evidence(run_folder, tuple(firsts))),
+            # Consoles are evidence of the check of the whole place, not of each figure again.
+            evidence=tuple(_evidence(run_folder, tuple(firsts), ("lines.txt",))),
         )
         yield judge(base, patched, floor=metric.floor, neutral=neutral).on(figure)
 
 
-def _evidence(run_folder: Path, boots: Sequence[Boot]) -> Iterable[str]:
+def _evidence(
+    run_folder: Path,
+    boots: Sequence[Boot],
+    names: Sequence[str] = ("console.log", "lines.txt", "qemu.txt"),
+) -> Iterable[str]:
     for boot in boots:
-        for name in ("console.log", "lines.txt", "qemu.txt"):
+        for name in names:
             path = _folder(run_folder, boot) / name
             if path.exists():
                 yield str(path.relative_to(run_folder))
