@@ -83,7 +83,7 @@ def test_nobody_behind_the_jump_host(server: Server, jump: Server) -> None:
     server.close()
     with (
         pytest.raises(DeadlineExceeded, match=f"no SSH login to 127.0.0.1:{host.port} .*Connect"),
-        open_shell("lab", host, pinned, Deadline(3)),
+        open_shell("lab", host, pinned, Deadline(8)),
     ):
         pass
 
