@@ -67,7 +67,9 @@ def steps(release: str, folder: str, maker: Maker | None) -> tuple[Step, ...]:
     found = [
         Step(
             f"unpacking modules to {here}",
-            f"rm -rf {here}\ntar -xzf {packed} -C {MODULES} --no-same-owner {release}",
+            # Below that folder whatever names are in it; busybox finds no folder by name.
+            f"rm -rf {here}\nmkdir {here}\n"
+            f"tar -xzf {packed} -C {here} --strip-components=1 --no-same-owner",
             f"rm -rf {here} {packed}",
             300,
         ),
