@@ -92,7 +92,7 @@ class Case:
         self.made.append((tuple(names.split()), machine))
         return SimpleNamespace(
             release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
-            seconds=0.0, compiler="gcc 12", config=self.config,
+            seconds=0.0, compiler="gcc 12", config=self.config, builder="",
         )  # fmt: skip
 
     def _without_kvm(self, *_: Any, **__: Any) -> Check:
