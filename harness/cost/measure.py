@@ -34,6 +34,7 @@ from harness.results import SERIES, Check, Figure, Outcome
 
 BOOT_SECONDS = 300.0
 FOLDER = "cost"
+OTHER_AF = "told, not judged: in this boot variant another sets the access flag than on the base"
 
 
 @dataclass(frozen=True)
@@ -330,7 +331,10 @@ def _figures(
             # Consoles are evidence of the check of the whole place, not of each figure again.
             evidence=tuple(_evidence(run_folder, tuple(firsts), ("lines.txt",))),
         )
-        yield judge(base, patched, floor=metric.floor, neutral=neutral).on(figure)
+        judged = judge(base, patched, floor=metric.floor, neutral=neutral)
+        if metric.by_af and _stage2_af(place, variant) != place.host.af:
+            judged = replace(judged, verdict="inconclusive", reason=OTHER_AF)
+        yield judged.on(figure)
 
 
 def _evidence(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from statistics import median_low
 
@@ -26,6 +26,8 @@ class Metric:
     what: str
     unit: str
     floor: Fraction
+    by_af: bool = False
+    """It depends on who sets the access flag at stage 2."""
 
 
 def _instructions(what: str, each: str) -> Metric:
@@ -40,14 +42,16 @@ def _calls(what: str, each: str) -> Metric:
 METRICS: Mapping[str, Metric] = {
     "cost-idle": _instructions("page_idle marks a guest's pages idle", "page"),
     "cost-walk": _instructions("MGLRU's walk of a guest's pages, all young", "page"),
-    "cost-access": _instructions("a guest's touch of a page that page_idle made old", "touch"),
+    "cost-access": replace(
+        _instructions("a guest's touch of a page that page_idle made old", "touch"), by_af=True
+    ),
     "cost-notifier": _instructions("KVM's notifier, called by page_idle", "call"),
     "cost-reclaim": _instructions("memory.reclaim of a guest's old pages, to zram", "page"),
     "calls-idle": _calls("notifiers of aging, called by page_idle", "page"),
     "calls-walk": _calls("notifiers of aging, called by MGLRU's walk", "page"),
     "calls-reclaim": _calls("notifiers of aging, called by memory.reclaim", "page"),
     "faults-access": Metric(
-        "exits of a guest that touches old pages", "exits per touch", Fraction(1, 100)
+        "exits of a guest that touches old pages", "exits per touch", Fraction(1, 100), by_af=True
     ),
 }
 
