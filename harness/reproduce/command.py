@@ -114,7 +114,7 @@ def select(summary: Summary, checks: Sequence[str], cells: Sequence[str]) -> tup
         raise UsageError(
             f"nothing in that run failed{' in ' + words if words else ''}"
             + (
-                ": a check of the series itself has its build log, and no host to boot"
+                ": a check of the series itself has its own evidence, and no cell to boot again"
                 if of_series
                 else ""
             )
