@@ -345,9 +345,10 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
     for who in get_args(Locker):
         own_rules: tuple[LockRule, ...] | None = getattr(own.mmu_lock, who)
         where = own_path if own_rules is not None else base
-        if (found := own_rules or getattr(ground.mmu_lock, who)) is not None:
-            _check_one_holds(("mmu_lock", who), found, where)
-            locks[who] = found
+        rules_of_lock = own_rules if own_rules is not None else getattr(ground.mmu_lock, who)
+        if rules_of_lock is not None:
+            _check_one_holds(("mmu_lock", who), rules_of_lock, where)
+            locks[who] = rules_of_lock
     faults = own.access_faults or ground.access_faults
     if faults is None:
         raise problem_at(base, ("access_faults",), "missing, and the base must have it")
