@@ -26,6 +26,7 @@ from harness.errors import (
     DeadlineExceeded,
     HarnessError,
     HostDied,
+    HostLost,
     InfraError,
 )
 from harness.hosts import opening, proof
@@ -39,7 +40,7 @@ from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
 from harness.replay import own_collection
-from harness.results import Cell, af_seen
+from harness.results import Cell, Outcome, af_seen
 from harness.selftests.build import Selftests
 
 # What the host showed of its CPUs and of who manages the access flag there.
@@ -80,6 +81,8 @@ class CellSpec(BaseModel):
     run_folder: Path
     folder: Path
     cell: PlannedCell
+    machine: str
+    """The name of `host` in the inventory."""
     host: Host
     kernel: KernelFiles
     image: HostImage | None
@@ -113,6 +116,10 @@ class CellSpec(BaseModel):
     end_seconds: float
     """For a cell that is told to end early: to get its host into a state to be left in."""
 
+    def record(self, outcome: Outcome = "error", reason: str = "") -> Cell:
+        """The record of this cell on this machine before anything was proven in it."""
+        return self.cell.record(outcome, reason).model_copy(update={"machine": self.machine})
+
 
 def run_cell(spec: CellSpec) -> Cell:
     """Run the cell to its end and return its record; whatever goes wrong is in the record."""
@@ -123,12 +130,16 @@ def run_cell(spec: CellSpec) -> Cell:
         _boot_and_check(spec, facts)
     except HostDied as exc:
         facts |= {"outcome": "error", "death": exc.kind, "reason": str(exc)}
+    except HostLost as exc:
+        how = "was lost" if exc.kind == "down" else "was not to be had"
+        reason = f"{spec.machine} {how}: {exc}"
+        facts |= {"outcome": "error", "reason": reason, "lost": exc.kind}
     except HarnessError as exc:
         facts |= {"outcome": "error", "reason": str(exc)}
     # The host is gone by now, so this is all that it said, its death among it.
     facts["splats"] = splatlog.records(splatlog.findings(spec.folder))
     facts["seconds"] = round(time.monotonic() - started, 3)
-    return spec.cell.record().model_copy(update=facts)
+    return spec.record().model_copy(update=facts)
 
 
 def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
@@ -147,7 +158,7 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         release=spec.kernel.release,
     )
     with (
-        opening.booted(spec.cell.host, spec.host, spec.image, boot) as host,
+        opening.booted(spec.machine, spec.host, spec.image, boot) as host,
         contextlib.closing(Journal(spec.folder / "commands.jsonl")) as journal,
     ):
         facts["boot_seconds"] = host.boot_seconds

@@ -325,7 +325,9 @@ def _add_subject(what: _Group, *, alone: bool = True) -> None:
 
 def _add_where(where: _Group) -> None:
     _add_place(where)
-    where.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
+    where.add_argument(
+        "--jobs", type=_positive, default=0, help="emulated hosts at once (default: CPUs)"
+    )
 
 
 def _add_wait(where: _Group) -> None:
@@ -340,7 +342,13 @@ def _add_wait(where: _Group) -> None:
 
 def _add_place(where: _Group) -> None:
     where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
-    where.add_argument("--host", action="append", default=[], metavar="NAME", help="only this host")
+    where.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this host, or group of machines",
+    )
     where.add_argument(
         "--mode",
         action="append",

@@ -8,6 +8,7 @@ get as far as a verdict.
 from typing import Literal
 
 GuestEnd = Literal["guest-panic", "guest-hang", "guest-gone"]
+Lost = Literal["unavailable", "down"]
 Death = Literal["panic", "hang", "livelock", "gone", "no-kvm", "wrong-mode", GuestEnd]
 
 EXIT_PASS = 0
@@ -35,6 +36,18 @@ class InfraError(HarnessError):
     """A host, a build tool, a download or the controller failed; not the kernel under test."""
 
     exit_code = EXIT_ERROR
+
+
+class HostLost(InfraError):
+    """A run has a machine of the lab no more; the message says why.
+
+    `kind` is "unavailable" if it was not to be had in the first place, and "down" if it was lost
+    while a cell had it, which may be that cell's doing.
+    """
+
+    def __init__(self, message: str, kind: Lost = "down") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class DeadlineExceeded(InfraError):

@@ -134,6 +134,8 @@ class SshHost(SshServer):
     """Leave out the modules that it has not loaded."""
     build: Literal["controller", "on-host"] = "controller"
     """Where kernels from its own configuration are built."""
+    group: HostName | None = None
+    """What it shares with machines like it: a run on the group has its cells spread over them."""
 
     @model_validator(mode="after")
     def _for_its_own(self) -> Self:
@@ -155,6 +157,11 @@ class Defaults(_Model):
     series: Annotated[str, Field(min_length=1)]
 
 
+# What machines of one group must have in common: what decides which cells there are, what kernels
+# they boot, and what is expected of them.
+_ALIKE = ("kvm_modes", "af", "cmdline", "fragments", "config", "trim", "build")
+
+
 class Inventory(_Model):
     """The whole file."""
 
@@ -162,11 +169,43 @@ class Inventory(_Model):
     defaults: Defaults
     hosts: Annotated[dict[HostName, Host], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _groups_are_alike(self) -> Self:
+        for group, members in self.groups.items():
+            if group in self.hosts:
+                raise ValueError(f"`group: {group}` has the name of a host")
+            first, *others = members
+            for name in others:
+                for key in _ALIKE:
+                    one, other = (getattr(self.hosts[each], key) for each in (first, name))
+                    if one != other:
+                        raise ValueError(
+                            f"{first} and {name} are in the group {group}, "
+                            f"and their `{key}` is not the same"
+                        )
+        return self
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The groups of machines that are alike, each with its members in the file's order."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name, host in self.hosts.items():
+            if isinstance(host, SshHost) and host.group is not None:
+                found[host.group] = (*found.get(host.group, ()), name)
+        return found
+
     def host(self, name: str) -> QemuHost | SshHost:
         """The host of that name; UsageError names those that exist."""
         if name not in self.hosts:
             raise UsageError(f"no host {name!r} in the inventory; it has: {', '.join(self.hosts)}")
         return self.hosts[name]
+
+    def place(self, name: str) -> dict[str, QemuHost | SshHost]:
+        """Where the cells of `name` may run: the host of that name, or all of that group.
+
+        The first of them stands for all in what decides which cells there are. UsageError for none.
+        """
+        return {one: self.host(one) for one in self.groups.get(name, (name,))}
 
     def ssh(self, name: str) -> SshHost:
         """The host of that name, which must be of kind ssh; UsageError for another one."""

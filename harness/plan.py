@@ -17,6 +17,7 @@ class PlannedCell:
     """One kernel on one host in one KVM mode, to be booted once."""
 
     host: str
+    """A host of the inventory, or a group of machines that are alike."""
     kernel: KernelLabel
     kvm_mode: KvmMode
     af_mode: AfMode
@@ -66,12 +67,12 @@ def plan(
     """Every cell of the matrix, base before patched so that a comparison comes early.
 
     `hosts` and `kvm_modes` narrow it; empty means all emulated hosts, and all modes. UsageError if
-    nothing is left, or for a host in `hosts` that there is not. `cmdline` are boot arguments
-    of every cell.
+    nothing is left, or for one of `hosts` that is neither a host nor a group. `cmdline` are boot
+    arguments of every cell.
     """
     cells: list[PlannedCell] = []
     for name in dict.fromkeys(hosts or _unasked(inventory)):
-        host = inventory.host(name)
+        host = next(iter(inventory.place(name).values()))
         for mode in host.kvm_modes:
             if kvm_modes and mode not in kvm_modes:
                 continue

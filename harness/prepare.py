@@ -170,8 +170,12 @@ def cell_spec(
     flavor: Flavor = PLAIN,
     becomes: Path | None = None,
     wait: int = 0,
+    machine: str = "",
 ) -> CellSpec:
-    """What the process of a cell is told; its folder is cells/ID in the run's."""
+    """What the process of a cell is told; its folder is cells/ID in the run's.
+
+    `machine` is the name of `host`, "" for that of the cell's.
+    """
     slowdown = flavor.slowdown
     # Each has a deadline of its own on the host; these are beyond all of them.
     builds = len(checks.selftests or ())
@@ -190,6 +194,7 @@ def cell_spec(
         run_folder=run_folder,
         folder=run_folder / "cells" / cell.id,
         cell=cell,
+        machine=machine or cell.host,
         host=host,
         kernel=KernelFiles(
             image=kernel.image,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,6 +13,8 @@ from pydantic import BaseModel
 from harness.errors import InfraError
 from harness.results import Cell, Check
 
+# Deaths that no console tells of.
+SILENCE = ("hang", "gone")
 KINDS: dict[str, type[Cell] | type[Check]] = {"cell": Cell, "check": Check}
 
 
@@ -44,6 +47,46 @@ def read(path: Path) -> tuple[Cell | Check, ...]:
         except (ValueError, AttributeError, KeyError) as exc:
             raise InfraError(f"{path}:{number}: not a record: {exc}") from exc
     return tuple(records)
+
+
+@dataclass(frozen=True)
+class OfCell:
+    """What the records of a cell say together."""
+
+    cell: Cell | None
+    """How it ended, None if it has not."""
+    checks: tuple[Check, ...]
+    earlier: tuple[Cell, ...]
+    """How it ended before, each time because the run lost its machine."""
+
+
+def of_cell(path: Path, *, goes_on: bool = False) -> OfCell:
+    """The records of a cell; with `goes_on`, one that lost its machine last has not ended by that.
+
+    That a kernel fell silent proves nothing against it where its machine did not come back either:
+    such a check is an error of the lab's, and is made again where the cell goes on.
+    """
+    checks: list[Check] = []
+    silent: dict[str, Check] = {}
+    ended: list[Cell] = []
+    cell: Cell | None = None
+    for record in read(path):
+        if isinstance(record, Check):
+            checks.append(record)
+            silent.pop(record.name, None)
+            cell = None
+            continue
+        cell = record
+        ended.append(record)
+        if record.lost:
+            silent = {check.name: check for check in checks if check.death in SILENCE}
+            checks = [check for check in checks if check.death not in SILENCE]
+    if cell is None or (cell.lost and goes_on):
+        return OfCell(None, tuple(checks), tuple(ended))
+    *earlier, _ = ended
+    words = tuple(f"{one.machine}: {one.reason}" for one in earlier if one.machine)
+    errors = [check.model_copy(update={"death": None}) for check in silent.values()]
+    return OfCell(cell.model_copy(update={"earlier": words}), (*checks, *errors), tuple(earlier))
 
 
 def _parse(line: bytes) -> Cell | Check:

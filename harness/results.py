@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.errors import Death
+from harness.errors import Death, Lost
 from harness.inventory import AfMode, KvmMode
 
 SCHEMA = 1
@@ -90,6 +90,13 @@ class Cell(_Model):
 
     id: str
     host: str
+    """In the inventory: a host, or a group of machines that are alike."""
+    machine: str = ""
+    """The host of the inventory that it ran on, "" if it began on none."""
+    earlier: tuple[str, ...] = ()
+    """The machines that were lost in it before it went on there, each with the reason."""
+    lost: Lost | None = None
+    """How the run lost the machine, if it did: that is why the cell has no better outcome."""
     kernel: KernelLabel
     kvm_mode: KvmMode
     af_mode: AfMode

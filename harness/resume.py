@@ -19,10 +19,12 @@ from harness import splatlog
 from harness.cell import BOOTED, Booted, CellSpec
 from harness.checks.plugin import HUNG_LIMIT, check_folder
 from harness.errors import GuestEnd
-from harness.records import append, read
+from harness.records import append, of_cell
 from harness.results import Cell, Check, Summary, af_seen
 
 RECORDS = "records.jsonl"
+# A cell that has taken so many machines down goes to no other.
+MAY_TAKE_DOWN = 2
 SUMMARY = "summary.json"
 # Deaths during a check after which the cell goes on: one hang of a part, the end of a Linux guest.
 _GOES_ON = (None, "livelock", *get_args(GuestEnd))
@@ -38,10 +40,18 @@ def ended(folder: Path) -> Summary | None:
 
 
 def recorded(folder: Path) -> tuple[Cell | None, tuple[Check, ...]]:
-    """The record of a cell, None if it was cut off or never began, and those of its checks."""
-    found = read(folder / RECORDS)
-    cell = next((record for record in found if isinstance(record, Cell)), None)
-    return cell, tuple(record for record in found if isinstance(record, Check))
+    """The record of a cell, None if it was cut off or never began, and those of its checks.
+
+    One that only lost its machine, and may run on another, or later on the same, has not ended.
+    """
+    found = of_cell(folder / RECORDS, goes_on=may_go_on(folder))
+    return found.cell, found.checks
+
+
+def may_go_on(folder: Path) -> bool:
+    """Whether a cell that lost its machine may be given another."""
+    found = of_cell(folder / RECORDS, goes_on=True)
+    return sum(one.lost == "down" for one in found.earlier) < MAY_TAKE_DOWN
 
 
 def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cell | None:
@@ -63,7 +73,7 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
     else:
         return None
     took = (booted.boot_seconds if booted else 0.0) + sum(check.seconds for check in checks)
-    return spec.cell.record().model_copy(
+    return spec.record().model_copy(
         update={
             **(booted.model_dump() if booted else {}),
             **end,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from harness import (
     resume,
     runinput,
     selection,
+    spread,
     verdict,
 )
 from harness.cell import CellSpec
@@ -149,6 +150,7 @@ class Run:
         self._hosts: tuple[Host, ...] = ()
         self._own: dict[str, MachineConfig] = {}
         self._recipes: tuple[Recipe, ...] = ()
+        self._lost: dict[str, str] = {}
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._emulated = False
@@ -293,9 +295,9 @@ class Run:
         if options.timing is not None:
             cells = boots(cells, options.seed, options.timing)
         self._hosts = tuple(
-            _host_record(name, stock)
-            for name in dict.fromkeys(cell.host for cell in cells)
-            if isinstance(stock.host(name), QemuHost)
+            Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
+            for name, host in self._machines(stock, cells).items()
+            if isinstance(host, QemuHost)
         )
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
@@ -329,7 +331,7 @@ class Run:
 
         Returns the version of QEMU, "" if none is emulated.
         """
-        hosts = {cell.host: stock.host(cell.host) for cell in cells}
+        hosts = self._machines(stock, cells)
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
         self._recipes = recipes(hosts, self._flavor, self._own)
         self._notes += [
@@ -349,23 +351,43 @@ class Run:
     def _check_machines(self, stock: Inventory) -> None:
         """Look at the machines of the lab before anything is built, and read their configurations.
 
-        InfraError names all that one of them lacks.
+        InfraError names all that one lacks where it is needed: it is of no group, or none of its
+        group is fit. The run does without any other.
         """
-        for name in self._options.hosts:
-            host = stock.host(name)
-            if not isinstance(host, SshHost):
-                continue
-            with self._progress.stage(f"looking at {name}"):
-                findings = waited(partial(examine, name, host), Deadline(self._options.wait))
-            for one in findings:
-                self._progress.say(f"{name}: {one}")
-            if missing := lacking(findings):
-                words = "\n".join(f"{one.what}: {one.words}" for one in missing)
-                raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
-            if host.config == "machine":
-                self._own[name] = self._configuration(name, host)
+        for place in self._options.hosts:
+            machines = stock.place(place)
+            for name, host in machines.items():
+                if not isinstance(host, SshHost):
+                    continue
+                try:
+                    self._look_at(name, host)
+                except InfraError as exc:
+                    self._lost[name] = f"{name}: {exc}"
+                    if self._lost.keys() >= machines.keys():
+                        raise
+                    self._progress.say(self._lost[name])
+        self._notes += [f"not used: {why}" for why in self._lost.values()]
         self._keep()
         self._agree({f"configuration of {name}": one.digest for name, one in self._own.items()})
+
+    def _look_at(self, name: str, host: SshHost) -> None:
+        with self._progress.stage(f"looking at {name}"):
+            findings = waited(partial(examine, name, host), Deadline(self._options.wait))
+        for one in findings:
+            self._progress.say(f"{name}: {one}")
+        if missing := lacking(findings):
+            words = "\n".join(f"{one.what}: {one.words}" for one in missing)
+            raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
+        if host.config == "machine":
+            self._own[name] = self._configuration(name, host)
+
+    def _machines(
+        self, stock: Inventory, cells: Iterable[PlannedCell]
+    ) -> dict[str, QemuHost | SshHost]:
+        """All hosts that these cells may run on, by their names."""
+        places = dict.fromkeys(cell.host for cell in cells)
+        found = {name: host for place in places for name, host in stock.place(place).items()}
+        return {name: host for name, host in found.items() if name not in self._lost}
 
     def _configuration(self, name: str, host: SshHost) -> MachineConfig:
         """What kernels for a machine start from: read once for a run and all that belongs to it."""
@@ -505,11 +527,12 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        hosts = [stock.host(cell.host) for cell in cells]
+        hosts = self._machines(stock, cells)
         # Whatever else runs would be timed as well.
         alone = 1 if self._options.timing else 0
-        jobs = alone or self._options.jobs or prepare.cells_at_once(hosts)
-        self.specs = tuple(self._spec(cell, stock, prepared) for cell in cells)
+        jobs = alone or self._options.jobs or prepare.cells_at_once(list(hosts.values()))
+        choices = [self._specs_of(cell, stock, prepared) for cell in cells]
+        self.specs = tuple(first for first, *_ in choices)
         total = len(self.specs)
         recorded = {cell.id for cell in self._cells}
         left = [spec for spec in self.specs if spec.cell.id not in recorded]
@@ -539,7 +562,10 @@ class Run:
                     self._progress.say(f"{spec.cell.id} goes on after {len(checks)} checks")
             self._progress.say(f"resumed: {total - len(left)} of {total} cells had ended before")
         seen = resume.boot_ids(self.folder)
-        with self._progress.stage(f"{len(left)} cells, {min(jobs, len(left))} at a time"):
+        used = self._machines(stock, (spec.cell for spec in left)).values()
+        lab = sum(isinstance(host, SshHost) for host in used)
+        at_once = min(len(left), lab + (jobs if lab < len(used) else 0))
+        with self._progress.stage(f"{len(left)} cells, {at_once} at a time"):
             run_cells(
                 left,
                 jobs=jobs,
@@ -549,15 +575,28 @@ class Run:
                 seen_boot_ids=seen,
                 # A cell that outlives this process by a moment keeps others out for that long.
                 pass_fds=(self._lock,),
+                others={first.cell.id: more for first, *more in choices},
+                has=spread.taken(self._cells),
             )
 
-    def _spec(self, cell: PlannedCell, stock: Inventory, prepared: Prepared) -> CellSpec:
+    def _specs_of(
+        self, cell: PlannedCell, stock: Inventory, prepared: Prepared
+    ) -> tuple[CellSpec, ...]:
+        """The cell on each machine that may run it; one alone where times are compared."""
+        machines = list(self._machines(stock, [cell]))
+        if self._options.timing:
+            machines = machines[:1]
+        return tuple(self._spec(cell, name, stock, prepared) for name in machines)
+
+    def _spec(
+        self, cell: PlannedCell, machine: str, stock: Inventory, prepared: Prepared
+    ) -> CellSpec:
         options = self._options
         series = self._series if cell.kernel == "patched" else None
         return prepare.cell_spec(
             cell,
-            stock.host(cell.host),
-            prepared.kernels_of(cell.host)[cell.kernel],
+            stock.host(machine),
+            prepared.kernels_of(machine)[cell.kernel],
             prepared.ground,
             run_folder=self.folder,
             contract=series.contract if series and self._whole else None,
@@ -572,6 +611,7 @@ class Run:
             ),
             flavor=self._flavor,
             wait=options.wait,
+            machine=machine,
         )
 
     def _decode(self, prepared: Prepared) -> None:
@@ -594,7 +634,7 @@ class Run:
         told: dict[str, Cell] = {}
         with self._progress.stage("file and line of what the kernel reported"):
             for made in prepared.kernels:
-                own = [cell for cell in struck if cell.host in made.recipe.hosts]
+                own = [cell for cell in struck if cell.machine in made.recipe.hosts]
                 vmlinux = partial(vmlinux_of, made.of)
                 told |= decode.cells(own, self.folder, prepared.ground.source.dir, vmlinux)
         self._cells = [
@@ -652,7 +692,7 @@ class Run:
         if reason and found != "fail":
             found = "error"
         series = self._series
-        notes = (*self._notes, *self._times.notes)
+        notes = (*self._notes, *spread.notes(cells), *self._times.notes)
         if verdict.only_base_failed(cells):
             notes += ("only the base kernel failed: the series may be the repair",)
         if verdict.nothing_new(cells, checks):
@@ -694,11 +734,6 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
     """The series that the user named, or the inventory's."""
     spec = options.series or ((stock or inventory.load(options.inventory)).defaults.series,)
     return series_module.load(spec if len(spec) > 1 else spec[0], options.mbox)
-
-
-def _host_record(name: str, stock: Inventory) -> Host:
-    host = stock.emulated(name)
-    return Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
 
 
 def _decoded(cell: Cell) -> dict[str, object]:

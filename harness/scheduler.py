@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import proc, splatlog
+from harness import proc, resume, splatlog
 from harness.cell import CellSpec
 from harness.deadline import Deadline
-from harness.records import append, read, write_atomically
+from harness.hosts import aside
+from harness.records import append, of_cell, write_atomically
 from harness.results import Cell, Check
+from harness.spread import Batch, Spread
 
 POLL = 0.05
 
@@ -39,21 +41,28 @@ def run_cells(
     say: Callable[[str], None],
     seen_boot_ids: frozenset[str] = frozenset(),
     pass_fds: tuple[int, ...] = (),
+    others: Mapping[str, Sequence[CellSpec]] | None = None,
+    has: Mapping[Batch, str] | None = None,
 ) -> None:
-    """Run every cell, `jobs` at a time and in order; a cell gets as long as its spec says.
+    """Run every cell as Spread orders them; a cell gets as long as its spec says.
 
+    `others` has by a cell's id the same cell on other machines. A machine that is lost runs no
+    further cell, and the one that it was lost in goes on elsewhere, unless that has happened too
+    often. `has` is as Spread has it.
     `finished` gets each cell's record as it ends, `tick` the ids of those that run. Leaving early,
     by Ctrl-C say, ends every process that is still there; for a machine of the lab that takes until
     it is home, which `say` is told. `seen_boot_ids` are of boots before.
     Each cell holds the descriptors `pass_fds` for as long as it lives.
     """
-    waiting = list(specs)
+    choices = [(spec, *(others or {}).get(spec.cell.id, ())) for spec in specs]
+    spread = Spread(choices, jobs=jobs, has=has)
     boot_ids = set(seen_boot_ids)
     running: list[_Running] = []
     try:
-        while waiting or running:
-            while len(running) < jobs and (spec := _next(waiting, running)) is not None:
-                waiting.remove(spec)
+        while spread.waiting or running:
+            for stranded, why in spread.stranded():
+                finished(stranded, *_unplaced(stranded, why))
+            while (spec := spread.take([cell.spec for cell in running])) is not None:
                 seen = {"seen_boot_ids": frozenset(boot_ids)}
                 running.append(_start(spec.model_copy(update=seen), pass_fds))
             for cell in [c for c in running if _over(c)]:
@@ -61,7 +70,15 @@ def run_cells(
                 record, checks = _result(cell)
                 running.remove(cell)
                 boot_ids.add(record.boot_id)
-                finished(cell.spec, record, checks)
+                elsewhere = spread.elsewhere(cell.spec)
+                if why := _loss(cell.spec, record, elsewhere):
+                    spread.lose(cell.spec.machine, why)
+                if record.lost and elsewhere and resume.may_go_on(cell.spec.folder):
+                    _put_away(cell.spec)
+                    spread.again(cell.spec.folder)
+                    say(f"{record.id} goes to another machine: {record.reason}")
+                else:
+                    finished(cell.spec, record, checks)
             tick([cell.spec.cell.id for cell in running])
             time.sleep(POLL)
     finally:
@@ -71,7 +88,7 @@ def run_cells(
                 os.killpg(cell.process.pid, signal.SIGTERM)
             if cell.spec.host.kind == "ssh":
                 seconds = cell.spec.end_seconds
-                say(f"bringing {cell.spec.cell.host} home, up to {seconds:.0f} s")
+                say(f"bringing {cell.spec.machine} home, up to {seconds:.0f} s")
         for cell in running:
             _end(cell, say)
 
@@ -82,15 +99,38 @@ def _end(cell: _Running, say: Callable[[str], None]) -> None:
         try:
             return proc.end(cell.process, grace=cell.spec.end_seconds)
         except KeyboardInterrupt:
-            host = cell.spec.cell.host
+            host = cell.spec.machine
             say(f"{host} is not home yet; Ctrl-C once more leaves it with whatever it runs")
     return proc.end(cell.process, grace=cell.spec.end_seconds)
 
 
-def _next(waiting: Sequence[CellSpec], running: Sequence[_Running]) -> CellSpec | None:
-    """The first cell that can run beside the others: a machine of the lab has one at a time."""
-    taken = {cell.spec.cell.host for cell in running if cell.spec.host.kind == "ssh"}
-    return next((spec for spec in waiting if spec.cell.host not in taken), None)
+def _loss(spec: CellSpec, record: Cell, elsewhere: bool) -> str:
+    """Why no further cell runs on the machine that a cell ran on, "" if there is no reason.
+
+    One that was not to be had just now may be for the next cell, if there is no other for that.
+    """
+    if spec.host.kind != "ssh":
+        return ""
+    if record.lost == "down" or (record.lost and elsewhere):
+        return record.reason
+    out = aside.find(spec.machine)
+    return f"{spec.machine} was {out}" if out else ""
+
+
+def _put_away(spec: CellSpec) -> None:
+    """Keep what a cell that goes on elsewhere left, but for its records, in a folder of its own."""
+    _, checks = resume.recorded(spec.folder)
+    resume.set_aside(spec.folder, checks)
+
+
+def _unplaced(spec: CellSpec, why: str) -> tuple[Cell, tuple[Check, ...]]:
+    """The records of a cell that no machine is left for."""
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    path = spec.folder / resume.RECORDS
+    append(path, spec.cell.record(reason=why).model_copy(update={"lost": "unavailable"}))
+    found = of_cell(path)
+    assert found.cell is not None, "it was appended just now"
+    return found.cell, found.checks
 
 
 def _start(spec: CellSpec, pass_fds: tuple[int, ...]) -> _Running:
@@ -124,20 +164,18 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     """The records of a cell that is over; one is written for a process that left none."""
     exited = cell.process.poll()
     proc.end(cell.process, grace=cell.spec.end_seconds)
-    path = cell.spec.folder / "records.jsonl"
-    records = read(path)
-    checks = tuple(record for record in records if isinstance(record, Check))
-    for record in records:
-        if isinstance(record, Cell):
-            return record, checks
+    path = cell.spec.folder / resume.RECORDS
+    found = of_cell(path)
+    if found.cell is not None:
+        return found.cell, found.checks
     if exited is None:
         why = f"the cell did not end within {cell.deadline.budget:.0f} s"
     else:
         why = f"the cell's process ended with {exited} and without a verdict"
-    lost = cell.spec.cell.record(reason=f"{why}; see {cell.log}")
+    lost = cell.spec.record(reason=f"{why}; see {cell.log}")
     # What the kernel said may be why.
     splats = splatlog.records(splatlog.findings(cell.spec.folder))
     update = {"seconds": round(cell.deadline.elapsed(), 3), "splats": splats}
     lost = lost.model_copy(update=update)
     append(path, lost)
-    return lost, checks
+    return lost, found.checks

@@ -51,6 +51,7 @@ class Cell(Spec):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.cell = PlannedCell("n1", "base", "vhe", "hardware")
+        self.record = self.cell.record
         self.pytest_args = ()
 
 

@@ -234,3 +234,52 @@ def test_what_is_wrong_with_it_is_named(
         str(caught.value),
         re.M,
     )
+
+
+MEMBER = """
+  {name}:
+    kind: ssh
+    address: 10.0.0.{number}
+    agent: true
+    group: altra
+    kvm_modes: [{modes}]
+    af: {af}
+    cmdline: [{words}]
+    boot_seconds: {number}0
+"""
+
+
+def member(number: int, *, name: str = "", modes: str = "vhe, nvhe", **more: str) -> str:
+    values = {"af": "hardware", "words": "", **more}
+    return MEMBER.format(name=name or f"altra{number}", number=number, modes=modes, **values)
+
+
+def test_a_group_is_all_of_its_machines(tmp_path: Path) -> None:
+    stock = load(tmp_path, GOOD + member(1) + member(2) + member(3))
+    assert stock.groups == {"altra": ("altra1", "altra2", "altra3")}
+    assert list(stock.place("altra")) == ["altra1", "altra2", "altra3"]
+    assert stock.place("altra2") == {"altra2": stock.host("altra2")}
+    assert stock.place("n1") == {"n1": stock.host("n1")}
+    with pytest.raises(UsageError, match="no host 'graviton'"):
+        stock.place("graviton")
+    with pytest.raises(UsageError, match="no host 'altra'"):
+        stock.host("altra")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"modes": "vhe"}, "`kvm_modes` is not the same"),
+        ({"af": "software"}, "`af` is not the same"),
+        ({"words": "a=b"}, "altra1 and altra2 are in the group altra, and their `cmdline`"),
+        ({"name": "altra"}, "`group: altra` has the name of a host"),
+    ],
+)
+def test_machines_of_a_group_are_alike(tmp_path: Path, more: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        load(tmp_path, GOOD + member(1) + member(2, **more))
+
+
+def test_an_emulated_host_has_no_group(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="group"):
+        load(tmp_path, GOOD.replace("    af: hardware", "    af: hardware\n    group: x"))

@@ -156,3 +156,12 @@ def test_a_machine_of_the_lab_is_used_if_it_is_asked_for() -> None:
     assert (cell.id, cell.af_mode, cell.cmdline) == ("lab1-vhe-base", "hardware", ("x=1",))
     with pytest.raises(UsageError, match="no host for a cell: not used: lab1"):
         plan(with_lab(), None)
+
+
+def test_a_group_has_the_cells_of_one_of_its_machines() -> None:
+    plain = STOCK.model_dump(by_alias=True)
+    hosts = {name: {**LAB, "group": "lab"} for name in ("lab1", "lab2", "lab3")}
+    stock = Inventory.model_validate({**plain, "hosts": hosts})
+    assert ids(plan(stock, None, hosts=("lab",))) == ["lab-vhe-base", "lab-vhe-patched"]
+    both = plan(stock, None, hosts=("lab1", "lab2"), base_only=True)
+    assert ids(both) == ["lab1-vhe-base", "lab2-vhe-base"], "each that is named has its own"

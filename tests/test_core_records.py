@@ -11,7 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from harness import records
-from harness.errors import InfraError
+from harness.errors import Death, InfraError
+from harness.plan import PlannedCell
+from harness.records import append, of_cell
 from harness.results import Cell, Check
 
 CELL = Cell(
@@ -132,3 +134,30 @@ def test_a_failed_write_leaves_the_old_file(
     with pytest.raises(OSError, match="No space"):
         records.write_atomically(path, Note(text="new"))
     assert json.loads(path.read_text()) == {"text": "old"}
+
+
+DIED: dict[str, Death] = {"a": "panic", "b": "hang"}
+
+
+def test_a_cell_that_lost_its_machine_and_then_found_none(tmp_path: Path) -> None:
+    """What was silent on the first is no record of the second time."""
+    path = tmp_path / "records.jsonl"
+    planned = PlannedCell("altra", "base", "vhe", "hardware")
+    panic, hang = (
+        Check(cell=planned.id, name=name, outcome="error", expected="", observed="", death=death)
+        for name, death in DIED.items()
+    )
+    down, none = (
+        planned.record(reason=kind).model_copy(update={"lost": kind, "machine": machine})
+        for kind, machine in (("down", "altra1"), ("unavailable", ""))
+    )
+    for record in (panic, hang, down):
+        append(path, record)
+    found = of_cell(path)
+    assert found.cell == down
+    assert [(one.name, one.death) for one in found.checks] == [("a", "panic"), ("b", None)]
+    assert of_cell(path, goes_on=True).checks == (panic,)
+    append(path, none)
+    found = of_cell(path)
+    assert found.cell == none.model_copy(update={"earlier": ("altra1: down",)})
+    assert found.checks == (panic,)

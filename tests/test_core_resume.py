@@ -31,7 +31,7 @@ SPLAT = "[    1.000000] WARNING: CPU: 0 PID: 1 at mm/vmscan.c:1 shrink_node+0x1/
 def spec_of(folder: Path, *args: str) -> Any:
     cell = folder / "cells" / PLANNED.id
     cell.mkdir(parents=True, exist_ok=True)
-    return SimpleNamespace(folder=cell, cell=PLANNED, pytest_args=args)
+    return SimpleNamespace(folder=cell, cell=PLANNED, record=PLANNED.record, pytest_args=args)
 
 
 def boot(folder: Path, number: int = 1, console: str = "[    0.000000] Linux version 6\n") -> None:

@@ -12,11 +12,22 @@ import pytest
 from fake_machine import GOOD, Ours, World, machine
 from fake_shell import UnaskedShell
 
+from harness.errors import HostDied, HostLost, InfraError
 from harness.hosts import deploy, kexec
-from harness.hosts.kexec import IMAGE, _and_back, _deployed, _load, _tidy, _Trip
+from harness.hosts.kexec import (
+    IMAGE,
+    _and_back,
+    _both,
+    _deployed,
+    _load,
+    _tidy,
+    _to_be_had,
+    _Trip,
+)
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot
+from harness.hosts.recovery import NotBack
 from harness.hosts.tenancy import Tenancy
 
 
@@ -118,3 +129,24 @@ def test_which_initramfs_a_kernel_starts_with(
     wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0, modules=archive, release=release)
     assert _deployed(cast(Any, None), reached, wanted) == initrd
     assert asked == ([(archive, release, PROGRAMS, named is None)] if modules else [])
+
+
+def test_a_machine_that_cannot_be_had_is_lost_by_no_doing_of_the_cell() -> None:
+    for error in (InfraError("no answer"), LeaseLost("it is x's"), NotBack("it is gone")):
+        with pytest.raises(HostLost) as caught, _to_be_had():
+            raise error
+        assert (str(caught.value), caught.value.kind) == (str(error), "unavailable")
+    with pytest.raises(KeyboardInterrupt), _to_be_had():
+        raise KeyboardInterrupt
+
+
+def test_whatever_went_before_a_machine_that_is_not_back_is_lost() -> None:
+    gone = NotBack("it is not back")
+    assert _both(None, gone) is gone
+    for failure in (HostDied("hang", "no answer"), InfraError("no answer")):
+        found = _both(failure, gone)
+        assert isinstance(found, HostLost)
+        assert (str(found), found.kind) == ("no answer; it is not back", "down")
+    panic = _both(HostDied("panic", "Kernel panic"), gone)
+    assert isinstance(panic, HostDied), "the console has shown it"
+    assert not isinstance(_both(InfraError("x"), InfraError("cannot tidy")), HostLost)

@@ -47,7 +47,7 @@ from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
 from harness.observe.af import Expected
 from harness.observe.unproven import Unproven
-from harness.records import append, read
+from harness.records import append, of_cell
 from harness.results import Check, Outcome
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class CellPlugin:
         self._probe = probe
         self._contract = load_contract(spec.contract, spec.base_contract)
         self._records = spec.folder / "records.jsonl"
-        # A cell that was cut off by a kill goes on from its records (harness/resume.py).
-        self.checks = [one for one in read(self._records) if isinstance(one, Check)]
+        # A cell that was cut off by a kill goes on from its records (harness/resume.py), and so
+        # does one that lost its machine.
+        self.checks = list(of_cell(self._records, goes_on=True).checks)
         """Those that have ended, in any boot of the cell."""
         self._collector = Collector(shell)
         self._claim: Claim | None = None

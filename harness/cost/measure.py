@@ -101,7 +101,7 @@ def places(stock: Inventory, pairs: Iterable[tuple[str, KvmMode]]) -> tuple[Plac
     return tuple(
         Place(name, stock.emulated(name), mode)
         for name, mode in dict.fromkeys(pairs)
-        if not counting.refusal(stock.host(name))
+        if not _refusal(stock, name)
     )
 
 
@@ -111,8 +111,12 @@ def refusals(stock: Inventory, hosts: Sequence[str]) -> tuple[Check, ...]:
     return tuple(
         _check(f"cost[{name}]", "skip", why, why)
         for name in names
-        if (why := counting.refusal(stock.host(name)))
+        if (why := _refusal(stock, name))
     )
+
+
+def _refusal(stock: Inventory, name: str) -> str:
+    return next(filter(None, map(counting.refusal, stock.place(name).values())), "")
 
 
 def measure(

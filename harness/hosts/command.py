@@ -69,7 +69,8 @@ def show(args: argparse.Namespace, console: Console) -> int:
 def _row(host: QemuHost | SshHost) -> Sequence[str]:
     modes = " ".join(host.kvm_modes)
     if isinstance(host, SshHost):
-        return ("SSH", "", host.af, modes, "", "", "never run on hardware")
+        group = f"group {host.group}; " if host.group else ""
+        return ("SSH", "", host.af, modes, "", "", f"{group}never run on hardware")
     return (
         "emulated (QEMU)",
         host.cpu,

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HarnessError, HostDied, InfraError
+from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
 from harness.hosts import aside, bootargs, deploy, gate, pins, pstore, userspace, watchdog
 from harness.hosts.console import Console
 from harness.hosts.console_command import Recording, recording
@@ -121,29 +121,38 @@ class _Tape:
 def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     """The machine `name` while it runs `wanted.kernel`, and its owner's kernel again afterwards.
 
-    HostDied if that kernel panics or hangs. Otherwise raises what open_shell() does, Busy, NotBack,
-    and InfraError for a machine that is not fit.
+    HostDied if that kernel panics or hangs. HostLost if the machine is not to be had or not fit, if
+    it does not come back, or is another's.
     """
     diary = _diary(wanted.folder / DIARY)
     machine = Machine(name, host, pins.load(pins.pins_path()), diary)
-    aside.require_in_use(name)
-    with tenant(machine, wanted.run, wanted.wait) as ours:
-        good = home(machine, ours)
-        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-            ours.check()
-            _clear(shell)
-            before = gate.admit(name, shell)
-            crashes = pstore.names(shell)
-        trip = _Trip(rehearse(machine, ours, good))
+    with contextlib.ExitStack() as stack:
+        with _to_be_had():
+            aside.require_in_use(name)
+            ours = stack.enter_context(tenant(machine, wanted.run, wanted.wait))
+            good = home(machine, ours)
+            with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+                ours.check()
+                _clear(shell)
+                before = gate.admit(name, shell)
+                crashes = pstore.names(shell)
+            trip = _Trip(rehearse(machine, ours, good))
 
         def tidy() -> None:
             _tidy(machine, ours, trip, wanted, before, crashes)
 
-        with (
-            _taped(host, wanted.folder) as tape,
-            _and_back(machine, ours, trip, tape, tidy),
-        ):
-            yield from _there(machine, ours, trip, tape, wanted, before)
+        tape = stack.enter_context(_taped(host, wanted.folder))
+        stack.enter_context(_and_back(machine, ours, trip, tape, tidy))
+        yield from _there(machine, ours, trip, tape, wanted, before)
+
+
+@contextlib.contextmanager
+def _to_be_had() -> Iterator[None]:
+    """Whatever goes wrong before anything is put on the machine is none of the cell's doing."""
+    try:
+        yield
+    except HarnessError as exc:
+        raise HostLost(str(exc), "unavailable") from exc
 
 
 def _diary(path: Path) -> Callable[[str], None]:
@@ -343,7 +352,7 @@ def _both(failure: BaseException | None, then: InfraError) -> BaseException:
     words = f"{failure}; {then}"
     if isinstance(failure, HostDied) and failure.kind == "panic":
         return HostDied(failure.kind, words)
-    return InfraError(words)
+    return HostLost(words) if isinstance(then, HostLost) else InfraError(words)
 
 
 def _tidy(

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import HostLost, InfraError
 from harness.hosts.lease import Clock, Lease, Place, Seen, parse, read_command, replace_command
 from harness.hosts.protocols import Shell
 from harness.hosts.ssh import HostKeyChanged
@@ -39,7 +39,7 @@ class Busy(InfraError):
     """Another has the machine; the message says who, for which run, since and until when."""
 
 
-class LeaseLost(InfraError):
+class LeaseLost(HostLost):
     """The machine is another's by now, or could not be reached before the lease ran out."""
 
 

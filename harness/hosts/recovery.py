@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import HostLost, InfraError
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Machine, Running, running
 from harness.hosts.power import CommandPower
@@ -29,7 +29,7 @@ else
 fi"""
 
 
-class NotBack(InfraError):
+class NotBack(HostLost):
     """A machine did not come back to its known-good kernel; the message says what was tried."""
 
 

@@ -149,7 +149,7 @@ def _make(
     spec = _spec(run, failure.cell.id)
     host, user_space = spec.host, spec.image
     if not isinstance(host, QemuHost) or user_space is None:
-        raise UsageError(f"{spec.cell.host} is a machine of a lab: only QEMU can be started here")
+        raise UsageError(f"{spec.machine} is a machine of a lab: only QEMU can be started here")
     base = _base(run, failure.cell)
     name = _check_of(spec, failure)
     before, work, why = _work(spec, failure, name)
