@@ -18,6 +18,10 @@ test: setup
 test-faults: setup
 	@$(BIN)/tox run -e faults $(ARGS)
 
+# Runs over two hosts, killed at random points and resumed; ARGS="-- --count 50" kills so many.
+test-kills: setup
+	@$(BIN)/tox run -e kills $(ARGS)
+
 bench: setup
 	@$(BIN)/kvm-harness bench $(ARGS)
 
@@ -38,4 +42,4 @@ packages:
 clean:
 	rm -rf .venv .tox guests/build *.egg-info
 
-.PHONY: run test test-faults bench setup packages clean
+.PHONY: run test test-faults test-kills bench setup packages clean

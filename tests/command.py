@@ -56,8 +56,8 @@ def environment(state: Path, **extra: str) -> dict[str, str]:
     return {**os.environ, "XDG_STATE_HOME": str(state), "PYTHONPATH": str(PROJECT), **extra}
 
 
-def kvm_harness(args: Sequence[str], state: Path, **extra: str) -> Ended:
-    """`kvm-harness ARGS` to its end; what it printed is shown when the test fails."""
+def kvm_harness(args: Sequence[str], state: Path, quiet: bool = False, **extra: str) -> Ended:
+    """`kvm-harness ARGS` to its end; what it printed is shown when the test fails, unless quiet."""
     done = subprocess.run(
         argv(*args),
         env=environment(state, **extra),
@@ -66,5 +66,6 @@ def kvm_harness(args: Sequence[str], state: Path, **extra: str) -> Ended:
         text=True,
         timeout=RUN_SECONDS,
     )
-    print(done.stdout, done.stderr)
+    if not quiet:
+        print(done.stdout, done.stderr)
     return Ended(done.returncode, done.stdout, done.stderr)

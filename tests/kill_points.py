@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Kill runs with SIGKILL at random points, resume them, and compare with one that was left alone.
 
+    make test-kills ARGS="-- --count 50 --seed 1"
     python tests/kill_points.py --count 50 --seed 1 -- --base-only --host n1 -m quick
 
-Every other run is killed twice: once in its first life, once in its second.
+By default it is a run over two emulated hosts. With --lab the hosts are two machines of a lab that
+are alike, which are emulated as well (lab_rack.py). Every other run is killed twice: once in its
+first life, once in its second.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import subprocess
@@ -21,10 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from command import Ended, argv, environment, kvm_harness
+from lab_rack import rack
 
 from harness.paths import PROJECT
 
 WAIT_SECONDS = 600.0
+CHECKS = ("-k", "test_referenced or test_kernel_log")
+TWO_HOSTS = ("--base-only", "--host", "n1", "--host", "a57", "--mode", "nvhe", *CHECKS)
+TWO_MACHINES = ("--base-only", "--mode", "vhe", "--mode", "nvhe", *CHECKS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def complete_lines(folder: Path) -> dict[Path, bytes]:
 
 def resume(killed: Killed, state: Path) -> Ended:
     """Go on to the end; what was recorded must be there still, unchanged, and nothing twice."""
-    done = kvm_harness(["run", "--resume", str(killed.folder)], state)
+    done = kvm_harness(["run", "--resume", str(killed.folder)], state, quiet=True)
     assert done.folder == killed.folder
     for path, data in killed.records.items():
         assert path.read_bytes().startswith(data), f"{path} was written anew"
@@ -89,9 +97,11 @@ def resume(killed: Killed, state: Path) -> Ended:
 def comparable(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary without what differs between any two runs: times, boots, counts in `observed`.
 
-    A cell that was cut off has the console of that boot as evidence on top.
+    A cell that was cut off has the console of that boot as evidence on top. Which machine of a
+    group a cell runs on is for chance to say.
     """
     gone = {"started", "resumed", "seconds", "build_seconds", "cached", "boot_seconds", "boot_id"}
+    gone.add("machine")
 
     def strip(value: dict[str, Any]) -> dict[str, Any]:
         kept = {key: each for key, each in value.items() if key not in gone | {"observed"}}
@@ -101,6 +111,7 @@ def comparable(summary: dict[str, Any]) -> dict[str, Any]:
 
     return {
         **strip(summary),
+        "notes": [note for note in summary["notes"] if " by machine: " not in note],
         "kernels": [strip(each) for each in summary["kernels"]],
         "cells": sorted(map(strip, summary["cells"]), key=lambda cell: str(cell["id"])),
         "checks": sorted(
@@ -117,32 +128,46 @@ def after(seconds: float) -> Callable[[Path], bool]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=3, metavar="N", help="runs to kill")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), metavar="N")
+    parser.add_argument("--lab", action="store_true", help="over two machines of a lab")
     parser.add_argument("args", nargs="*", help="of kvm-harness run")
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        state = Path(name)
-        begun = time.monotonic()
-        whole = kvm_harness(["run", *options.args], state)
-        seconds = time.monotonic() - begun
-        expected = comparable(whole.summary)
-        for number in range(1, options.count + 1):
-            points = [rng.uniform(0, seconds)]
-            killed = kill(options.args, state, after(points[0]))
-            kept = sum(data.count(b"\n") for data in killed.records.values())
-            if number % 2 == 0:
-                points.append(rng.uniform(0, seconds - points[0]))
-                killed = kill(["--resume", str(killed.folder)], state, after(points[1]))
-            done = resume(killed, state)
-            same = comparable(done.summary) == expected and done.returncode == whole.returncode
-            at = ", ".join(f"{point:.2f}" for point in points)
-            print(f"{number}: killed at {at} s, {kept} records kept: {'same' if same else 'OTHER'}")
-            if not same:
-                print(json.dumps([expected, comparable(done.summary)], indent=1))
-                sys.exit(1)
+    print(f"seed {options.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        state = Path(name) / "state"
+        state.mkdir()
+        args = tuple(options.args) or (TWO_MACHINES if options.lab else TWO_HOSTS)
+        if options.lab:
+            args = (*args, *stack.enter_context(rack(Path(name), state)).options)
+            # Recovery is rehearsed once, which takes a while.
+            assert kvm_harness(["run", *args], state).returncode == 0
+        kill_runs(args, state, options.count, random.Random(options.seed))
     print(f"{options.count} of {options.count} ended as the one that was left alone")
+
+
+def kill_runs(args: Sequence[str], state: Path, count: int, rng: random.Random) -> None:
+    """Kill so many runs and resume each; SystemExit for one that ends otherwise."""
+    begun = time.monotonic()
+    whole = kvm_harness(["run", *args], state, quiet=True)
+    seconds = time.monotonic() - begun
+    expected = comparable(whole.summary)
+    print(f"left alone it takes {seconds:.1f} s, and ends with {whole.returncode}", flush=True)
+    for number in range(1, count + 1):
+        points = [rng.uniform(0, seconds)]
+        killed = kill(args, state, after(points[0]))
+        if number % 2 == 0:
+            points.append(rng.uniform(0, seconds - points[0]))
+            killed = kill(["--resume", str(killed.folder)], state, after(points[1]))
+        kept = sum(data.count(b"\n") for data in killed.records.values())
+        done = resume(killed, state)
+        same = comparable(done.summary) == expected and done.returncode == whole.returncode
+        at = ", ".join(f"{point:.2f}" for point in points)
+        words = f"killed at {at} s, {kept} records kept: {'same' if same else 'OTHER'}"
+        print(f"{number}: {words}", flush=True)
+        if not same:
+            print(json.dumps([expected, comparable(done.summary)], indent=1))
+            sys.exit(1)
 
 
 if __name__ == "__main__":
