@@ -66,6 +66,7 @@ class Case:
         self.booted: dict[str, str] = {}
         """The build id that each cell is given."""
         self.of_series = 0
+        self.spread: dict[str, Any] = {}
         self.emulator: Callable[[], str] = lambda: "8.0"
         source = Source(dir=folder, digest="d", version="6.12.117", description="a tree")
         patched = PatchedTree(
@@ -99,12 +100,22 @@ class Case:
         self.of_series += 1
         return check(SERIES, NAME)
 
-    def _spec(self, cell: PlannedCell, host: Any, kernel: Any, *_: Any, **__: Any) -> Any:
+    def _spec(
+        self, cell: PlannedCell, host: Any, kernel: Any, *_: Any, machine: str, **__: Any
+    ) -> Any:
         self.booted[cell.id] = kernel.build_id
         folder = self.folder / "cells" / cell.id
-        return SimpleNamespace(cell=cell, folder=folder, pytest_args=())
+        return SimpleNamespace(cell=cell, folder=folder, pytest_args=(), machine=machine)
 
-    def _run_cells(self, specs: Any, *, finished: Any, pass_fds: tuple[int, ...], **_: Any) -> None:
+    def _run_cells(
+        self, specs: Any, *, finished: Any, pass_fds: tuple[int, ...], others: Any, has: Any,
+        **_: Any,
+    ) -> None:  # fmt: skip
+        self.spread = {
+            "first": {one.cell.id: one.machine for one in specs},
+            "others": {name: [one.machine for one in more] for name, more in others.items()},
+            "has": has,
+        }
         # The lock of the run, which is on its folder.
         assert [os.fstat(one).st_ino for one in pass_fds] == [self.folder.stat().st_ino]
         for spec in specs:
@@ -379,3 +390,53 @@ def test_a_step_along_a_series_has_the_configuration_of_its_base(
     run.execute(show=False)
     assert own.read == []
     assert kept(run.folder / run_module.MACHINES, "lab1") == OWN
+
+
+def rack(folder: Path, monkeypatch: pytest.MonkeyPatch, *silent: str) -> Options:
+    """Three machines that are alike, some of which do not answer."""
+    one = "    kind: ssh\n    address: 127.0.0.1\n    agent: true\n    kvm_modes: [vhe, nvhe]\n"
+    one += "    af: hardware\n    group: altra\n"
+    lab = "".join(f"  a{number}:\n{one}" for number in (1, 2, 3))
+    defaults = (PROJECT / "inventory.yaml").read_text().partition("hosts:")[0]
+    (folder / "lab.yaml").write_text(f"{defaults}hosts:\n{lab}")
+
+    def examine(name: str, _: object) -> tuple[()]:
+        if name in silent:
+            raise InfraError(f"no answer from {name}")
+        return ()
+
+    monkeypatch.setattr(run_module, "examine", examine)
+    return replace(SERIES_OPTIONS, inventory=folder / "lab.yaml", hosts=("altra",), kvm_modes=())
+
+
+def test_the_cells_of_a_group_are_for_all_of_its_machines(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for those that the run must do without; which has run cells of a mode is remembered."""
+    case.cut_off({}, rack(tmp_path, monkeypatch, "a1"))
+    (case.folder / "cells" / BASE.id / resume.RECORDS).unlink()
+    done = PlannedCell("altra", "base", "vhe", "hardware")
+    folder = case.folder / "cells" / done.id
+    folder.mkdir()
+    append(folder / resume.RECORDS, done.record("pass").model_copy(update={"machine": "a2"}))
+    summary = case.resumed()
+    left = ["altra-vhe-patched", "altra-nvhe-base", "altra-nvhe-patched"]
+    assert case.spread == {
+        "first": dict.fromkeys(left, "a2"),
+        "others": {name: ["a3"] for name in (done.id, *left)},
+        "has": {("altra", "vhe"): "a2"},
+    }
+    assert "not used: a1: no answer from a1" in summary.notes
+
+
+def test_a_group_without_any_machine_ends_the_run(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = rack(tmp_path, monkeypatch, "a1", "a2")
+    case.cut_off({}, replace(options, hosts=("altra", "a2")))
+    with pytest.raises(InfraError, match="no answer from a2"):
+        case.resumed()
+    case.summarize("x")
+    rack(tmp_path, monkeypatch, "a1", "a2", "a3")
+    with pytest.raises(InfraError, match="no answer from"):
+        case.resumed()
