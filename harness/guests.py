@@ -50,7 +50,7 @@ GRACE = 10.0
 END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
-Second = Literal["slot", "vm"]
+Second = Literal["slot", "above", "vm"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
@@ -193,6 +193,28 @@ class Guest:
         asked = frozenset(pages)
         command = f"touch {_access(write)} {vcpu} {format_ranges(asked)}"
         return self._touches(command, vcpu, len(asked))
+
+    def plant(self, pages: Iterable[int]) -> None:
+        """Make the pages ones that fetch() can run and walk() can go through.
+
+        kvm-guest writes to them itself: young to the host's own stage 1, and no guest's access.
+        """
+        asked = frozenset(pages)
+        reply = self._ask(f"plant {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def fetch(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
+        """Have a vCPU execute one instruction in each of the pages, which plant() put there."""
+        asked = frozenset(pages)
+        return self._touches(f"touch fetch {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+
+    def walk(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
+        """Have the translation of a vCPU's own addresses read each of the pages, as a table.
+
+        plant() has to have made them tables. Nothing else in the guest accesses them.
+        """
+        asked = frozenset(pages)
+        return self._touches(f"touch walk {vcpu} {format_ranges(asked)}", vcpu, len(asked))
 
     def verify(self, pages: Iterable[int]) -> None:
         """Raise GuestDataLost unless each page holds what the guest last wrote to it.

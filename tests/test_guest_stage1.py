@@ -14,6 +14,7 @@ from harness.paths import PROJECT
 
 GIB = 1 << 30
 BLOCK = 1
+AF = 1 << 10
 PXN = 1 << 53
 OUTPUT = (1 << 40) - GIB
 
@@ -67,6 +68,15 @@ def test_each_gib_of_a_part_is_mapped_and_no_other(
 ) -> None:
     found = mapped(address, ipa, size, code)
     assert found == {index: (output, code) for index, output in expected.items()}
+
+
+def test_a_planted_entry_is_a_block_that_nobody_can_execute(library: ctypes.CDLL) -> None:
+    library.stage1_block.restype = ctypes.c_uint64
+    entry = library.stage1_block(ctypes.c_uint64(16 * GIB))
+    assert entry & 3 == BLOCK
+    assert entry & ((1 << 48) - (1 << 21)) == 16 * GIB
+    assert entry & PXN
+    assert entry & AF
 
 
 def test_where_reports_go_is_mapped_to_itself(library: ctypes.CDLL) -> None:

@@ -201,6 +201,18 @@ def test_touch_sends_ranges_and_returns_exits() -> None:
     assert (reply.vcpu, reply.pages, reply.exits.exits, reply.exits.mmio_exit_user) == (1, 4, 3, 1)
 
 
+def test_pages_are_planted_then_run_or_walked_through() -> None:
+    guest, process = start(
+        "ok pages=3", f"ok vcpu=1 pages=2 {EXITS}", f"ok vcpu=0 pages=1 {EXITS}", "ok pages=2"
+    )
+    guest.plant({3, 4, 5})
+    assert guest.fetch({4, 5}, vcpu=1).pages == 2
+    assert guest.walk({3}).exits.exits == 3
+    assert process.sent == ["plant 3-5", "touch fetch 1 4-5", "touch walk 0 3"]
+    with pytest.raises(InfraError, match="another number of pages"):
+        guest.plant({3})
+
+
 def test_touch_of_nothing() -> None:
     guest, process = start(f"ok vcpu=0 pages=0 {EXITS}")
     assert guest.touch([], write=False).pages == 0

@@ -17,7 +17,8 @@ static const struct command {
 	int (*run)(struct vm *vm, char **words);
 } commands[] = {
 	{ "populate", 0, "populate", command_populate },
-	{ "touch", 3, "touch read|write VCPU RANGES", command_touch },
+	{ "touch", 3, "touch read|write|fetch|walk VCPU RANGES", command_touch },
+	{ "plant", 1, "plant RANGES", command_plant },
 	{ "verify", 1, "verify RANGES", command_verify },
 	{ "pfns", 0, "pfns", command_pfns },
 	{ "flags", 0, "flags", command_flags },
@@ -108,14 +109,6 @@ int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *n
 	return 0;
 }
 
-static int parse_access(const char *word, bool *write)
-{
-	*write = !strcmp(word, "write");
-	if (!*write && strcmp(word, "read"))
-		return reply_error("usage", "the access must be read or write");
-	return 0;
-}
-
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu)
 {
 	uint32_t id;
@@ -137,10 +130,10 @@ int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t 
 	return 0;
 }
 
-int parse_task(struct vm *vm, char **words, bool *write, struct vcpu **vcpu, uint32_t *count)
+int parse_task(struct vm *vm, char **words, struct vcpu **vcpu, uint32_t *count)
 {
-	if (parse_access(words[0], write) || parse_vcpu(vm, words[1], vcpu) ||
-	    vcpu_check_idle(*vcpu) || parse_pages(vm, words[2], (*vcpu)->list, count))
+	if (parse_vcpu(vm, words[0], vcpu) || vcpu_check_idle(*vcpu) ||
+	    parse_pages(vm, words[1], (*vcpu)->list, count))
 		return -1;
 	return 0;
 }

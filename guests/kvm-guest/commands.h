@@ -20,6 +20,9 @@ bool command_run(void *vm, char *line);
 int command_populate(struct vm *vm, char **words);
 int command_touch(struct vm *vm, char **words);
 
+/* plant.c */
+int command_plant(struct vm *vm, char **words);
+
 /* spin.c */
 int command_spin(struct vm *vm, char **words);
 int command_spin_stop(struct vm *vm, char **words);
@@ -77,7 +80,7 @@ int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *n
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);
 /* @list has room for all pages of the slot. */
 int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count);
-/* "read|write VCPU RANGES" for a vCPU that is idle; the pages go to its list. */
-int parse_task(struct vm *vm, char **words, bool *write, struct vcpu **vcpu, uint32_t *count);
+/* "VCPU RANGES" for a vCPU that is idle; the pages go to its list. */
+int parse_task(struct vm *vm, char **words, struct vcpu **vcpu, uint32_t *count);
 
 #endif

@@ -35,6 +35,22 @@
 #define PAYLOAD_IPA		0x400000000
 #define FAR_PAYLOAD_IPA		0xc000000000
 
+/*
+ * Addresses of the guest where it has no memory otherwise: as much higher as this the tested
+ * pages stand once more, there with leave to execute; and from WALK_ADDRESS on each vCPU has
+ * a GiB of its own whose table is the tested page that it is told to walk through.
+ */
+#define FETCH_OFFSET		0x4000000000
+#define WALK_ADDRESS		0x7000000000
+
+/*
+ * What "plant" writes into a tested page, at these offsets: an instruction, and the only
+ * entry of a table of level 2, which maps the payload.
+ */
+#define PLANTED_CODE_OFFSET	0x800
+#define PLANTED_ENTRY_OFFSET	0xc00
+#define PLANTED_GIB_OFFSET	((PLANTED_ENTRY_OFFSET / 8) << 21)
+
 /* Offsets in the payload's slot. The parts of each vCPU follow. */
 #define CODE_PAGES		4
 #define STAGE1_OFFSET		(CODE_PAGES * GUEST_PAGE_SIZE)
@@ -62,6 +78,8 @@
 enum mailbox_command {
 	MAILBOX_READ = 1,
 	MAILBOX_WRITE,
+	MAILBOX_FETCH,
+	MAILBOX_WALK,
 	MAILBOX_SPIN_READ,
 	MAILBOX_SPIN_WRITE,
 	MAILBOX_RACE,
@@ -106,6 +124,8 @@ struct mailbox {
 	uint64_t count;
 	uint64_t value;		/* a write stores this plus the page's index; of a race: see there */
 	uint64_t slot;		/* address of the tested pages */
+	uint64_t slot_ipa;	/* where that address leads */
+	uint64_t walk;		/* address that this vCPU has for walks */
 
 	/* Written by the VMM at any time: ends a spin. */
 	uint64_t stop;
@@ -113,7 +133,7 @@ struct mailbox {
 	/* Written by the payload, read by the VMM at any time. */
 	uint64_t touches;
 	uint64_t page;		/* the page that it is at */
-	uint64_t check;		/* exclusive or of all values read */
+	uint64_t check;		/* exclusive or of all values read, where the pages hold them */
 	uint64_t last;		/* the value read last */
 
 	/*

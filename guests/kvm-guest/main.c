@@ -22,7 +22,7 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--second slot|vm] [--vcpus N] " \
+	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--second slot|above|vm] [--vcpus N] " \
 	"[--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
@@ -60,6 +60,8 @@ static enum second parse_second(const char *word)
 {
 	if (!strcmp(word, "slot"))
 		return SECOND_SLOT;
+	if (!strcmp(word, "above"))
+		return SECOND_ABOVE;
 	if (!strcmp(word, "vm"))
 		return SECOND_VM;
 	usage("--second");

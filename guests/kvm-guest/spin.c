@@ -39,11 +39,13 @@ static int reply_spin(const struct vcpu *vcpu)
 
 int command_spin(struct vm *vm, char **words)
 {
+	bool write = !strcmp(words[0], "write");
 	struct vcpu *vcpu;
 	uint32_t count;
-	bool write;
 
-	if (parse_task(vm, words, &write, &vcpu, &count))
+	if (!write && strcmp(words[0], "read"))
+		return reply_error("usage", "a spin must be read or write");
+	if (parse_task(vm, words + 1, &vcpu, &count))
 		return -1;
 	if (!count)
 		return reply_error("usage", "RANGES: a spin needs a page");

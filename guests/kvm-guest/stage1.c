@@ -18,6 +18,11 @@ static void map_gib(uint64_t *table, uint64_t address, uint64_t ipa, uint64_t at
 	table[address / GIB] = (ipa & -GIB) | DESC_BLOCK | DESC_AF | DESC_UXN | attributes;
 }
 
+uint64_t stage1_block(uint64_t ipa)
+{
+	return ipa | DESC_BLOCK | DESC_AF | DESC_UXN | DESC_PXN | DESC_NORMAL | DESC_INNER_SH;
+}
+
 void stage1_map_report(uint64_t *table)
 {
 	map_gib(table, REPORT_IPA, REPORT_IPA, DESC_DEVICE | DESC_PXN);

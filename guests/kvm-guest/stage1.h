@@ -2,8 +2,8 @@
 /*
  * The guest's own translation (stage 1), in blocks of 1 GiB, so that loads and
  * stores are cacheable as they are in any real guest. Addresses map to themselves,
- * but with --far, where memory lies beyond the 39 bits that they have. See the Arm Architecture Reference Manual
- * (DDI 0487), D8 and D24.
+ * but with --far, where memory lies beyond the 39 bits that they have, and where layout.h
+ * says otherwise. See the Arm Architecture Reference Manual (DDI 0487), D8 and D24.
  */
 #ifndef STAGE1_H
 #define STAGE1_H
@@ -23,12 +23,18 @@
 /* The bits that are RES1 without later extensions, and M, C, SA and I. */
 #define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)
 
+/* Type of an entry that leads to a table. */
+#define STAGE1_TABLE 3UL
+
+/* An entry of level 2 that maps 2 MiB at @ipa as Normal memory, for loads and stores. */
+uint64_t stage1_block(uint64_t ipa);
+
 /* Maps REPORT_IPA as Device memory. */
 void stage1_map_report(uint64_t *table);
 
 /*
  * Maps @size bytes from @address on as Normal memory at @ipa, and whatever else lies in the
- * same GiBs. Both have the same offset in a GiB. Only the payload is for @code.
+ * same GiBs. Both have the same offset in a GiB. Only what is for @code can be executed.
  */
 void stage1_map(uint64_t *table, uint64_t address, uint64_t ipa, uint64_t size, bool code);
 

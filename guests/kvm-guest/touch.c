@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Touches of tested pages by the guest, each once, in the order of the list. */
 #include <inttypes.h>
+#include <string.h>
 
+#include "array_size.h"
 #include "commands.h"
 #include "reply.h"
 
@@ -37,8 +39,9 @@ static uint64_t expected_check(const struct vm *vm, const struct vcpu *vcpu, uin
 }
 
 /* Touches the first @count pages of the vCPU's list and composes the reply. */
-static int touch(struct vm *vm, struct vcpu *vcpu, bool write, uint32_t count)
+static int touch(struct vm *vm, struct vcpu *vcpu, enum mailbox_command how, uint32_t count)
 {
+	bool write = how == MAILBOX_WRITE;
 	uint64_t base = 0, check = 0;
 	int failed;
 
@@ -46,10 +49,10 @@ static int touch(struct vm *vm, struct vcpu *vcpu, bool write, uint32_t count)
 		if (check_not_spun(vm, vcpu, count))
 			return -1;
 		base = value_base(vm);
-	} else {
+	} else if (how == MAILBOX_READ) {
 		check = expected_check(vm, vcpu, count);
 	}
-	vcpu_go(vcpu, write ? MAILBOX_WRITE : MAILBOX_READ, count, base);
+	vcpu_go(vcpu, how, count, base);
 	failed = vcpu_wait_parked(vcpu, vm->timeout);
 	/* A store to the read-only slot goes nowhere. */
 	if (write && !vm->readonly)
@@ -64,15 +67,36 @@ static int touch(struct vm *vm, struct vcpu *vcpu, bool write, uint32_t count)
 	return 0;
 }
 
+static int parse_how(const char *word, enum mailbox_command *how)
+{
+	static const struct {
+		const char *name;
+		enum mailbox_command how;
+	} known[] = {
+		{ "read", MAILBOX_READ },
+		{ "write", MAILBOX_WRITE },
+		{ "fetch", MAILBOX_FETCH },
+		{ "walk", MAILBOX_WALK },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		if (!strcmp(word, known[i].name)) {
+			*how = known[i].how;
+			return 0;
+		}
+	}
+	return reply_error("usage", "the access must be read, write, fetch or walk");
+}
+
 int command_touch(struct vm *vm, char **words)
 {
+	enum mailbox_command how = 0;
 	struct vcpu *vcpu;
 	uint32_t count;
-	bool write;
 
-	if (parse_task(vm, words, &write, &vcpu, &count))
+	if (parse_how(words[0], &how) || parse_task(vm, words + 1, &vcpu, &count))
 		return -1;
-	return touch(vm, vcpu, write, count);
+	return touch(vm, vcpu, how, count);
 }
 
 int command_populate(struct vm *vm, char **words)
@@ -84,5 +108,5 @@ int command_populate(struct vm *vm, char **words)
 		return -1;
 	for (uint32_t page = 0; page < vm->pages; page++)
 		vcpu->list[page] = page;
-	return touch(vm, vcpu, true, vm->pages);
+	return touch(vm, vcpu, MAILBOX_WRITE, vm->pages);
 }

@@ -208,6 +208,8 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 
 	vcpu->mailbox = (void *)(vm->payload + offset);
 	vcpu->mailbox->slot = vm_view_address(vm, vcpu->id);
+	vcpu->mailbox->slot_ipa = vm_view_ipa(vm, vcpu->id);
+	vcpu->mailbox->walk = WALK_ADDRESS + ((uint64_t)vcpu->id << GIB_SHIFT);
 	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
 	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
 	vcpu->list_ipa = PAYLOAD_IPA + offset + LIST_OFFSET;

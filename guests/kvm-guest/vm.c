@@ -73,8 +73,15 @@ uint64_t vm_payload_ipa(const struct vm *vm)
 	return vm->far ? FAR_PAYLOAD_IPA : PAYLOAD_IPA;
 }
 
+static bool has_second_slot(const struct vm *vm)
+{
+	return vm->second == SECOND_SLOT || vm->second == SECOND_ABOVE;
+}
+
 uint64_t vm_second_ipa(const struct vm *vm)
 {
+	if (vm->second == SECOND_ABOVE)
+		return vm_slot_ipa(vm) + slot_size(vm);
 	return vm->second == SECOND_SLOT ? SECOND_SLOT_IPA : vm_slot_ipa(vm);
 }
 
@@ -86,7 +93,14 @@ static uint64_t slot_address(const struct vm *vm)
 
 uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu)
 {
-	return vcpu && vm->second == SECOND_SLOT ? SECOND_SLOT_IPA : slot_address(vm);
+	if (!vcpu || !has_second_slot(vm))
+		return slot_address(vm);
+	return vm->second == SECOND_SLOT ? SECOND_SLOT_IPA : slot_address(vm) + slot_size(vm);
+}
+
+uint64_t vm_view_ipa(const struct vm *vm, unsigned int vcpu)
+{
+	return vcpu ? vm_second_ipa(vm) : vm_slot_ipa(vm);
 }
 
 static int set_region(const struct vm *vm, enum slot number, uint64_t ipa, uint64_t size,
@@ -111,7 +125,8 @@ static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t f
 
 static int set_second_slot(const struct vm *vm, uint32_t flags)
 {
-	return set_region(vm, SLOT_SECOND, SECOND_SLOT_IPA, slot_size(vm), vm->second_slot, flags);
+	return set_region(vm, SLOT_SECOND, vm_second_ipa(vm), slot_size(vm), vm->second_slot,
+			  flags);
 }
 
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
@@ -123,7 +138,7 @@ int vm_log_and_stop(const struct vm *vm)
 {
 	if (vm_set_slot_flags(vm, KVM_MEM_LOG_DIRTY_PAGES) || vm_set_slot_flags(vm, 0))
 		return -1;
-	if (vm->second == SECOND_SLOT)
+	if (has_second_slot(vm))
 		return set_second_slot(vm, KVM_MEM_LOG_DIRTY_PAGES) || set_second_slot(vm, 0) ?
 		       -1 : 0;
 	return vm->other ? vm_log_and_stop(vm->other) : 0;
@@ -166,6 +181,15 @@ size_t vm_drops_offset(const struct vm *vm)
 	return VCPUS_OFFSET + vm->vcpu_count * vm_vcpu_part(vm->pages);
 }
 
+/* The tested pages as that vCPU has them, for loads and stores, and for fetches. */
+static void map_view(const struct vm *vm, uint64_t *stage1, unsigned int vcpu)
+{
+	uint64_t address = vm_view_address(vm, vcpu), ipa = vm_view_ipa(vm, vcpu);
+
+	stage1_map(stage1, address, ipa, slot_size(vm), false);
+	stage1_map(stage1, address + FETCH_OFFSET, ipa, slot_size(vm), true);
+}
+
 static void create_payload(struct vm *vm)
 {
 	uint64_t *stage1;
@@ -181,9 +205,8 @@ static void create_payload(struct vm *vm)
 	memcpy(vm->payload, payload_start, payload_end - payload_start);
 	stage1 = (void *)(vm->payload + STAGE1_OFFSET);
 	stage1_map_report(stage1);
-	stage1_map(stage1, slot_address(vm), vm_slot_ipa(vm), slot_size(vm), false);
-	if (vm->second == SECOND_SLOT)
-		stage1_map(stage1, SECOND_SLOT_IPA, SECOND_SLOT_IPA, slot_size(vm), false);
+	map_view(vm, stage1, 0);
+	map_view(vm, stage1, 1);
 	stage1_map(stage1, PAYLOAD_IPA, vm_payload_ipa(vm), vm->payload_size, true);
 
 	if (set_region(vm, SLOT_PAYLOAD, vm_payload_ipa(vm), vm->payload_size, vm->payload, 0))

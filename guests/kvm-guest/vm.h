@@ -17,6 +17,7 @@
 enum second {
 	SECOND_NONE,
 	SECOND_SLOT,	/* another memslot */
+	SECOND_ABOVE,	/* the same, directly above the first */
 	SECOND_VM,	/* another VM, to which these vCPUs belong */
 };
 
@@ -64,6 +65,8 @@ uint64_t vm_payload_ipa(const struct vm *vm);
 uint64_t vm_second_ipa(const struct vm *vm);
 /* The guest's address, before its own translation, of the tested pages as this vCPU has them. */
 uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu);
+/* What that translation makes of it. */
+uint64_t vm_view_ipa(const struct vm *vm, unsigned int vcpu);
 
 /*
  * Makes another VM of one vCPU, without a thread, with the tested pages of @vm;

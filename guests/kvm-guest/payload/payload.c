@@ -2,11 +2,12 @@
 /*
  * Runs bare in the guest and does nothing of its own accord: it reports that it
  * is parked, and when the VMM lets it go on it does what its mailbox says. Each
- * touch is one load or one store, written in assembly so that the compiler can
- * neither add nor drop one.
+ * touch is one load, one store, one jump into the page or one walk through it; the
+ * first two are in assembly so that the compiler can neither add nor drop one.
  */
 #include "judge.h"
 #include "layout.h"
+#include "stage1.h"
 
 void payload_main(struct mailbox *mailbox);
 
@@ -23,6 +24,29 @@ static inline void store(uint64_t address, uint64_t value)
 	asm volatile("str %0, [%1]" : : "r"(value), "r"(address) : "memory");
 }
 
+/* The instruction there is a return. */
+static inline void fetch(uint64_t address)
+{
+	((void (*)(void))address)();
+}
+
+/*
+ * Loads through a table that is the tested page: nobody but the CPU's own walk reads it.
+ * Nothing that is cached of it outlasts that. Returns 0 if the load led where it must.
+ */
+static uint64_t walk(uint64_t address, uint64_t table_ipa)
+{
+	uint64_t *entry = (uint64_t *)(PAYLOAD_IPA + STAGE1_OFFSET) + (address >> GIB_SHIFT);
+	uint64_t wrong;
+
+	store((uint64_t)entry, table_ipa | STAGE1_TABLE);
+	asm volatile("dsb ishst; isb" : : : "memory");
+	wrong = load(address + PLANTED_GIB_OFFSET) ^ load(PAYLOAD_IPA);
+	store((uint64_t)entry, 0);
+	asm volatile("dsb ishst; tlbi vmalle1is; dsb ish; isb" : : : "memory");
+	return wrong;
+}
+
 static void report_parked(void)
 {
 	/* All that was done before must be seen before the report is. */
@@ -31,13 +55,18 @@ static void report_parked(void)
 }
 
 /* The order of its steps holds for the compiler and, where it matters, for the CPU. */
-static void touch(struct mailbox *mailbox, uint32_t page, int write)
+static void touch(struct mailbox *mailbox, uint32_t page, enum mailbox_command how)
 {
-	uint64_t address = mailbox->slot + ((uint64_t)page << GUEST_PAGE_SHIFT);
+	uint64_t offset = (uint64_t)page << GUEST_PAGE_SHIFT;
+	uint64_t address = mailbox->slot + offset;
 
 	mailbox->page = page;
-	if (write) {
+	if (how == MAILBOX_WRITE) {
 		store(address, mailbox->value + page);
+	} else if (how == MAILBOX_FETCH) {
+		fetch(address + FETCH_OFFSET + PLANTED_CODE_OFFSET);
+	} else if (how == MAILBOX_WALK) {
+		mailbox->check |= walk(mailbox->walk, mailbox->slot_ipa + offset);
 	} else {
 		mailbox->last = load(address);
 		mailbox->check ^= mailbox->last;
@@ -47,12 +76,12 @@ static void touch(struct mailbox *mailbox, uint32_t page, int write)
 	__atomic_store_n(&mailbox->touches, mailbox->touches + 1, __ATOMIC_RELAXED);
 }
 
-static void touch_list(struct mailbox *mailbox, int write)
+static void touch_list(struct mailbox *mailbox, enum mailbox_command how)
 {
 	const uint32_t *list = (const uint32_t *)mailbox->list;
 
 	for (uint64_t i = 0; i < mailbox->count; i++)
-		touch(mailbox, list[i], write);
+		touch(mailbox, list[i], how);
 }
 
 static int told_to_stop(const struct mailbox *mailbox)
@@ -60,12 +89,12 @@ static int told_to_stop(const struct mailbox *mailbox)
 	return __atomic_load_n(&mailbox->stop, __ATOMIC_ACQUIRE) != 0;
 }
 
-static void spin(struct mailbox *mailbox, int write)
+static void spin(struct mailbox *mailbox, enum mailbox_command how)
 {
 	const uint32_t *list = (const uint32_t *)mailbox->list;
 
 	for (uint64_t i = 0; !told_to_stop(mailbox); i = i + 1 == mailbox->count ? 0 : i + 1)
-		touch(mailbox, list[i], write);
+		touch(mailbox, list[i], how);
 }
 
 static uint64_t next_random(struct mailbox *mailbox)
@@ -180,16 +209,16 @@ void payload_main(struct mailbox *mailbox)
 		report_parked();
 		switch (mailbox->command) {
 		case MAILBOX_READ:
-			touch_list(mailbox, 0);
-			break;
 		case MAILBOX_WRITE:
-			touch_list(mailbox, 1);
+		case MAILBOX_FETCH:
+		case MAILBOX_WALK:
+			touch_list(mailbox, mailbox->command);
 			break;
 		case MAILBOX_SPIN_READ:
-			spin(mailbox, 0);
+			spin(mailbox, MAILBOX_READ);
 			break;
 		case MAILBOX_SPIN_WRITE:
-			spin(mailbox, 1);
+			spin(mailbox, MAILBOX_WRITE);
 			break;
 		case MAILBOX_RACE:
 			race(mailbox);
