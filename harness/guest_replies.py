@@ -7,6 +7,7 @@ docs/guest-protocol.md gives it.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -54,6 +55,14 @@ class GuestSlow(InfraError):
 
 class GuestDataLost(InfraError):
     """A tested page does not hold what the guest last wrote to it."""
+
+
+class GuestBroke(InfraError):
+    """A vCPU could not go on: its payload took an exception, or KVM_RUN failed or ended strangely.
+
+    The payload gives no cause for that, so it is KVM that failed it; but for lack of memory, which
+    is an InfraError.
+    """
 
 
 class PagesMoved(InfraError):
@@ -335,6 +344,8 @@ def raise_error(reply: Reply) -> NoReturn:
         raise GuestDataLost(message)
     if kind == "slow":
         raise GuestSlow(message)
+    if kind == "guest" and f"(errno {errno.ENOMEM})" not in reply.text:
+        raise GuestBroke(message)
     if kind in ("usage", "system", "guest", "fatal"):
         raise InfraError(message)
     reply.bad("no known kind of error")

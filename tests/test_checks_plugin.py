@@ -18,7 +18,7 @@ from harness.results import Check, CpuAf, af_seen
 HEAD = """
 import pytest
 from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
-from harness.guest_replies import GuestDataLost, GuestHung
+from harness.guest_replies import GuestBroke, GuestDataLost, GuestHung
 from harness.observe.unproven import Unproven
 """
 
@@ -126,6 +126,9 @@ def test_broken_check():
 def test_data():
     raise GuestDataLost("page 3 is not what was written")
 
+def test_broken_guest():
+    raise GuestBroke("vCPU 0 took an exception")
+
 def test_livelock():
     raise GuestHung("vCPU 0 hangs", 0, None, 1, 2)
 
@@ -151,6 +154,7 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "test_ours": "error",
         "test_broken_check": "error",
         "test_data": "fail",
+        "test_broken_guest": "fail",
         "test_livelock": "error",
         "test_set_up": "error",
     }

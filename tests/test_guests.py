@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness import guests
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
 from harness.guest_replies import (
+    GuestBroke,
     GuestDataLost,
     GuestHung,
     GuestSlow,
@@ -280,6 +282,22 @@ def test_a_malformed_hung_is_not_a_hang() -> None:
     with pytest.raises(InfraError, match="pc is no address") as caught:
         guest.populate()
     assert not isinstance(caught.value, GuestHung)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("vcpu=0 exception esr=0x86000010 elr=0x400001094 far=0x0 page=3", GuestBroke),
+        ("vcpu=0 KVM_RUN: Bad address (errno 14) page=3", GuestBroke),
+        ("vcpu=0 KVM_RUN ended with exit_reason=17 page=3", GuestBroke),
+        ("vcpu=0 KVM_RUN: Cannot allocate memory (errno 12) page=3", InfraError),
+    ],
+)
+def test_a_vcpu_that_cannot_go_on_is_the_kernels_affair(text: str, kind: type[InfraError]) -> None:
+    guest, _ = start(f"error guest {text}")
+    with pytest.raises(InfraError, match=re.escape(text)) as caught:
+        guest.fetch({3})
+    assert type(caught.value) is kind
 
 
 def test_lost_data_and_moved_pages_have_errors_of_their_own() -> None:

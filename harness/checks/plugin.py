@@ -41,7 +41,7 @@ from harness.errors import (
     InfraError,
     LinuxGuestDied,
 )
-from harness.guest_replies import GuestDataLost
+from harness.guest_replies import GuestBroke, GuestDataLost
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
@@ -297,7 +297,7 @@ class CellPlugin:
             return "unproven", str(error)
         if isinstance(error, AssertionError | pytest.fail.Exception) and self._phase == "call":
             return "fail", _assertion(error)
-        if isinstance(error, GuestDataLost):
+        if isinstance(error, GuestDataLost | GuestBroke):
             return "fail", str(error)
         self._keep_trace(error)
         if isinstance(error, HarnessError):
