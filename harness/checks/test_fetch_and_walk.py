@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Accesses that are no load or store of the guest: its fetches of code, its own table walks.
+
+Both reach memory through stage 2 and make it young like any other (CLAIMS.md, 2 and 13), but come
+to KVM by other ways: a fetch as an instruction abort, where KVM's leaf may not be executable yet, a
+walk of the guest's stage 1 as a data abort of the address that was being translated (S1PTW). They
+are no writes. So code and tables may lie in a read-only memslot, and no dirty log names them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.driver import check_faults, situation
+from harness.checks.pages import (
+    leaves,
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    shorten,
+    show_set,
+    young_pages,
+)
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
+from harness.observe.unproven import Unproven
+
+PAGES = {"anon": 512, "thp": 4096}
+BLOCK = {"anon": 1, "thp": 512}
+
+How = Literal["fetch", "walk"]
+Access = Callable[[frozenset[int]], object]
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("backing", PAGES)
+@pytest.mark.parametrize("how", ["fetch", "walk"])
+def test_fetch_and_walk(
+    how: How,
+    backing: str,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
+) -> None:
+    """A page that is only executed, or only walked through as a table, is young and not dirty."""
+    pages, block = PAGES[backing], BLOCK[backing]
+    faults = contract.expect_access_faults(situation(cell))
+    words = "none" if faults == "none" else "one for each of them and no other"
+    claim.expect(
+        f"{pages} old pages ({backing}), of which the guest accesses some by {how} alone: exactly "
+        f"their leaves young and not idle, access faults: {words}; no leaf writable by it and none "
+        f"logged as dirty; the same in a read-only slot (seed {cell.seed})"
+    )
+    vm = populated(guest(backing=backing, pages=pages))
+    access: Access = vm.fetch if how == "fetch" else vm.walk
+    everything = frozenset(range(pages))
+    vm.plant(everything)
+    # With the first fetch KVM may have to give leave to execute: some have it before, some not.
+    access(pick(rng, pages, block))
+    mark_idle(vm)
+    aged = old_pages(vm, shell, claim)
+    if block > 1 and aged and len(stage2.blocks(aged, vm.slot.ipa, pages)) != pages:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
+    vm.flush()
+    touched = pick(rng, pages, block)
+    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+        session.start()
+        access(touched)
+        counts = session.stop()
+    claim.save("trace.txt", counts.raw)
+    young = stage2.by_leaf(aged, vm.slot.ipa, pages, touched) if aged else touched
+    young_pages(vm, shell, claim, young)
+    check_faults(claim, faults, counts, vm, touched)
+    asked = everything - vm.idle_read()
+    claim.observe(f"page_idle: {show_set(young, asked)}")
+    assert asked == young, f"page_idle: {show_set(young, asked)}"
+
+    # Slots made anew: stage 2 is empty, so the accesses map what they need.
+    vm.readonly(True)
+    vm.readonly(False)
+    vm.dirty_log(True)
+    _maps_for_reading(vm, shell, claim, access, pick(rng, pages, block), "logged")
+    dirty = vm.dirty()
+    claim.observe(f"{len(dirty)} pages in the dirty log")
+    assert not dirty, f"{how} put {len(dirty)} pages into the dirty log: {shorten(dirty)}"
+    vm.dirty_log(False)
+    vm.readonly(True)
+    _maps_for_reading(vm, shell, claim, access, pick(rng, pages, block), "readonly")
+    vm.readonly(False)
+    vm.verify(everything)
+
+
+def _maps_for_reading(
+    vm: Guest, shell: Shell, claim: Claim, access: Access, touched: frozenset[int], name: str
+) -> None:
+    """Assert that accesses to pages that stage 2 does not map map them, young and read-only."""
+    access(touched)
+    found = leaves(vm, shell, claim, name)
+    where = found, vm.slot.ipa, vm.slot.pages
+    expected = stage2.by_leaf(found, vm.slot.ipa, vm.slot.pages, touched)
+    young, writable = stage2.young(*where), stage2.writable(*where)
+    claim.observe(f"{name}: {show_set(expected, young)}; {len(writable)} writable")
+    assert young == expected, f"{name}: {show_set(expected, young)}"
+    assert not writable, f"{name}: {len(writable)} leaves became writable: {shorten(writable)}"
