@@ -5,7 +5,8 @@ A page has one idle bit and one place on the LRU lists, but may have an access f
 of a VM (KVM goes over all of those that hold its host address), in two VMs of a process (each with
 an MMU notifier of its own), or behind two mappings (each found by the reverse map). At each of
 these steps the answers of all have to be put together, and nobody may be left out once a page was
-found young: what is left out stays young, or mapped when the page is gone.
+found young: what is left out stays young, or mapped when the page is gone. And of a request that is
+for more than a memslot has, that slot alone is meant, not what the guest has next to it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.idle_ager import age_huge_page
+from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, pick, populated, shorten, show_set
 from harness.guests import Advice, Backing, Guest, Second
 from harness.hosts.protocols import Shell
@@ -25,6 +28,7 @@ from harness.observe.collect import dump_stage2
 from harness.observe.unproven import Unproven
 
 PAGES = 512
+BLOCK = 512
 EVERYTHING = frozenset(range(PAGES))
 WAYS = ("first", "second")
 
@@ -85,6 +89,88 @@ def test_second(
     vm.verify(EVERYTHING)
 
 
+@pytest.mark.deep
+def test_adjacent(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """A request that goes beyond a memslot ends at the slot, where another begins at once."""
+    skew = rng.randrange(1, BLOCK)
+    pages = 2 * BLOCK
+    claim.expect(
+        f"{pages} pages of huge memory from page {skew} of one on, in two memslots of which one is "
+        "directly above the other: of each huge page that is aged alone, old are by both ways "
+        f"exactly those pages of it that are the slots' (seed {cell.seed})"
+    )
+    vm = populated(guest(backing="thp", pages=pages, skew=skew, vcpus=2, second="above"))
+    vm.touch(range(pages), write=False, vcpu=1)
+    huge = vm.flags()["thp"]
+    if huge != pages:
+        raise Unproven(f"{huge} of {pages} pages are huge to the host")
+    everything = frozenset(range(pages))
+    mark_idle(vm)
+    for unit in range(pages // BLOCK + 1):
+        part = frozenset(page for page in everything if (page + skew) // BLOCK == unit)
+        vm.flush()
+        for vcpu in range(len(WAYS)):
+            vm.touch(everything, write=False, vcpu=vcpu)
+        _expect_young(vm, shell, claim, f"before-{unit}", (everything, everything))
+        age_huge_page(vm, shell, part, skew)
+        rest = everything - part
+        _expect_young(vm, shell, claim, f"aged-{unit}", (rest, rest))
+    vm.verify(everything)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("second", "backing"), [("slot", "anon"), ("slot", "memfd"), ("vm", "memfd")]
+)
+def test_second_evicted(
+    second: Second,
+    backing: Backing,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """Eviction keeps what was touched by any way, takes all else, and takes it from both."""
+    claim.expect(
+        f"{PAGES} pages ({backing}) by a second {second}, all old: eviction takes exactly those "
+        f"that were touched by neither way, and takes them from both (seed {cell.seed})"
+    )
+    vm = guest(backing=backing, pages=PAGES, vcpus=2, second=second)
+    with zram_swap(shell), memcg_of(vm, shell) as memcg:
+        populated(vm)
+        vm.touch(EVERYTHING, write=False, vcpu=1)
+        # By both ways; and takes back the mark that page_idle leaves on pages that were young.
+        mark_idle(vm)
+        shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+        memcg.leave_behind()
+        vm.flush()
+        touched = pick(rng, PAGES), pick(rng, PAGES)
+        for vcpu, pages in enumerate(touched):
+            vm.touch(pages, write=False, vcpu=vcpu)
+        memcg.evict(PAGES)
+        kept = frozenset(vm.pfns())
+        expected = touched[0] | touched[1]
+        claim.observe(
+            f"touched {len(touched[0])} and {len(touched[1])}; {PAGES - len(kept)} evicted"
+        )
+        lost, spared = expected - kept, kept - expected
+        assert not lost, f"{len(lost)} young pages were evicted: {shorten(lost)}"
+        assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+        for way, mapped, _ in _seen(vm, shell, claim, "evicted"):
+            left = mapped - kept
+            assert not left, f"{len(left)} are mapped by the {way} way still: {shorten(left)}"
+        for vcpu in range(len(WAYS)):
+            vm.touch(EVERYTHING, write=False, vcpu=vcpu)
+        vm.verify(EVERYTHING)
+
+
 def _seen(
     vm: Guest, shell: Shell, claim: Claim, name: str
 ) -> list[tuple[str, frozenset[int], frozenset[int]]]:
@@ -103,8 +189,8 @@ def _expect_young(vm: Guest, shell: Shell, claim: Claim, name: str, expected: Bo
     """Assert that exactly these pages are young by the first way and by the second."""
     seen = _seen(vm, shell, claim, name)
     for way, mapped, _ in seen:
-        if mapped != EVERYTHING:
-            raise Unproven(f"{len(mapped)} of {PAGES} pages are mapped by the {way} way")
+        if len(mapped) != vm.slot.pages:
+            raise Unproven(f"{len(mapped)} of {vm.slot.pages} pages are mapped by the {way} way")
     for (way, _, young), pages in zip(seen, expected, strict=True):
         words = f"{name}, by the {way} way: {show_set(pages, young)}"
         claim.observe(words)
