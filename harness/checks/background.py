@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Have the kernel reclaim in the background: kswapd, which wakes up when memory runs short.
+
+It begins when less is free than the low watermark and ends at the high one, which are 5/4 and 3/2
+of min_free_kbytes (mm/page_alloc.c, __setup_per_zone_wmarks()). What lies between them is a fifth
+of what is free then, so it is few pages only where few are free. The pool of hugetlb takes the
+others, which costs nothing: nobody touches it. So this is for small hosts that nobody else uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from harness.checks.undo import undone
+from harness.deadline import Deadline
+from harness.guest_replies import PAGE_SIZE
+from harness.hosts.protocols import Shell
+from harness.observe import vmstat
+from harness.observe.unproven import Unproven
+
+POOL = "/proc/sys/vm/nr_hugepages"
+LEAST = "/proc/sys/vm/min_free_kbytes"
+HUGE = 512
+# 4 GiB in pages: no host that has more is filled.
+SMALL = 1 << 20
+# Pages that are left free, min_free_kbytes with watermarks below that, and by how many pages the
+# low watermark is above what is free when kswapd is to run.
+FREE = 4096
+LITTLE = 8192
+SHORT = 512
+# Pages that kswapd is to take, and the seconds that it has for it. It takes slab first, and what
+# CPUs kept for themselves is free when the watermarks change.
+STOLEN = "pgsteal_kswapd"
+ENOUGH = 512
+PATIENCE = 30.0
+
+
+def watermark(free: int) -> int:
+    """The min_free_kbytes whose low watermark is a little above so many pages."""
+    return (free + SHORT) * 4 // 5 * (PAGE_SIZE // 1024)
+
+
+def counters(shell: Shell) -> Mapping[str, int]:
+    """What /proc/vmstat tells now."""
+    return vmstat.parse_vmstat(shell.read("/proc/vmstat"))
+
+
+@contextlib.contextmanager
+def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], None]]:
+    """Leave memory for so many pages and FREE; undone afterwards.
+
+    What is yielded keeps the watermarks above what is free until kswapd has taken ENOUGH pages, or
+    has had its time. By then it may want a fifth of what is free more, and a little (watermark()).
+    Skips the check on a host that is large; Unproven on one that uses the pool of hugetlb.
+    """
+    total = vmstat.parse_meminfo(shell.read("/proc/meminfo"))["MemTotal"] // PAGE_SIZE
+    if total > SMALL:
+        pytest.skip(f"the host has {total} pages, too many to make them scarce")
+    if shell.read(POOL).strip() != "0":
+        raise Unproven("somebody uses the pool of hugetlb")
+    before = shell.read(LEAST).strip()
+
+    def reclaim() -> None:
+        first = counters(shell)
+        free = first["nr_free_pages"]
+        if not FREE // 2 < free < FREE * 3 // 2:
+            raise Unproven(f"{free} pages are free, not {FREE}")
+        deadline = Deadline(PATIENCE * slowdown)
+        now = first
+        while now[STOLEN] - first[STOLEN] < ENOUGH and not deadline.expired():
+            shell.write(LEAST, f"{watermark(now['nr_free_pages'])}\n")
+            # A process that starts needs memory: that wakes kswapd.
+            shell.run("sleep 0.1")
+            now = counters(shell)
+        shell.write(LEAST, f"{LITTLE}\n")
+
+    with undone(lambda: shell.run(f"echo 0 > {POOL}; echo {before} > {LEAST}")):
+        shell.write(LEAST, f"{LITTLE}\n")
+        shell.write(POOL, f"{(counters(shell)['nr_free_pages'] - pages - FREE) // HUGE}\n")
+        yield reclaim

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Eviction by kswapd, which reclaims in the background and for no memcg in particular.
+
+test_pressure and test_eviction have a memcg reclaimed, by whoever is over its limit or asks for it.
+kswapd has a context of its own: another mm_walk, another order of memcgs, no process that waits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import background, notices, pressure
+from harness.checks.claim import Claim
+from harness.checks.driver import check_path, expected, wanted
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import mark_idle, populated, shorten
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import tracing
+from harness.observe.unproven import Unproven
+
+# Three quarters of these or more are cold, which is more than kswapd can take.
+PAGES = 4096
+
+
+@pytest.mark.deep
+def test_kswapd(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """kswapd asks KVM for each page that it takes, and takes none that the guest touched."""
+    expectation = expected(contract, "eviction", cell)
+    claim.expect(
+        f"of {PAGES} old pages, some of them touched, kswapd takes some: none of those touched, "
+        f"and none for which KVM was not asked (seed {cell.seed})"
+    )
+    with (
+        pressure.lru(shell, "no_walk"),
+        zram_swap(shell),
+        guest(pages=PAGES) as vm,
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, notices.recorded(wanted(expectation))) as session,
+        background.scarce(shell, PAGES, cell.slowdown) as reclaim,
+    ):
+        populated(vm)
+        mark_idle(vm)
+        # page_idle leaves a mark that reclaim takes for a reference; this takes it back.
+        shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+        memcg.leave_behind()
+        vm.flush()
+        touched = frozenset(rng.sample(range(PAGES), rng.randint(PAGES // 8, PAGES // 4)))
+        vm.touch(touched, write=False)
+        # kswapd may run before and after: both looks at what is present fall into the trace.
+        session.start()
+        before = background.counters(shell)
+        present = frozenset(vm.pfns())
+        reclaim()
+        lost = present - vm.pfns().keys()
+        after = background.counters(shell)
+        counts = session.stop()
+        claim.save("trace.txt", counts.raw)
+        stolen = after[background.STOLEN] - before[background.STOLEN]
+        claim.observe(f"{len(touched)} touched, {len(lost)} evicted, {stolen} pages by kswapd")
+        wrong = lost & touched
+        assert not wrong, f"{len(wrong)} touched pages were evicted: {shorten(wrong)}"
+        # Some may be on their way still.
+        if len(present) < PAGES or not lost or 2 * stolen < len(lost):
+            raise Unproven("it was not kswapd that evicted them, or nothing was")
+        check_path(claim, expectation, session, counts, vm, partly=True)
+        asked = notices.notices(counts, vm).aged
+        unasked = frozenset(page for page in lost if not asked[page])
+        claim.observe(f"KVM was asked for {len(lost - unasked)} of them")
+        assert not unasked, f"KVM was not asked for {len(unasked)} evicted pages"
+        vm.touch(lost, write=False)
+        vm.verify(range(PAGES))
