@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A block takes the place of a table while somebody ages the pages that the table maps.
+
+Without a dirty log KVM maps huge memory by blocks; with one, a write takes its block apart and maps
+one page. The first fault of another page when the log is off again makes it a block, and the table
+is freed in which an ager that holds no MMU lock may still be (CLAIMS.md, 5).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import ager
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE, AGE_CALLBACK
+from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.trace import Wanted, asked_pages, tracing
+from harness.observe.unproven import Unproven
+
+BLOCK = 512
+PAGES = 2 * BLOCK
+EVERYTHING = frozenset(range(PAGES))
+ROUNDS = 12
+# Frees a table that a block took the place of, when its grace period is over.
+FREE = "stage2_free_unlinked_table"
+WRITER, READER = 0, 1
+
+
+@pytest.mark.deep
+def test_race_join(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """Blocks are split and joined under a guest while they are aged: nothing lost, no splat."""
+    claim.expect(
+        f"a dirty log is switched on and off {ROUNDS} times while one vCPU writes to {PAGES} pages "
+        f"of huge memory, another reads and a process ages them (seed {cell.seed}): no content "
+        "lost, no splat; tables were replaced by blocks and pages were aged meanwhile; aging is "
+        "exact afterwards"
+    )
+    before = splats(shell)
+    fast = contract.fast_path.functions if contract.fast_path else ()
+    wanted = Wanted(
+        events=(AGE,),
+        functions=tuple(dict.fromkeys((AGE_CALLBACK, FREE, *fast))),
+        slowed={AGE_CALLBACK: 1},
+    )
+    vm = populated(guest(backing="thp", pages=PAGES, vcpus=2))
+    if vm.flags()["thp"] != PAGES:
+        raise Unproven("not all of the memory is huge")
+    heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
+    written = pick(rng, PAGES, BLOCK // 8)
+    with tracing(shell, wanted) as session:
+        session.start()
+        with ager(shell, heads, cell.slowdown):
+            vm.spin(written, write=True, vcpu=WRITER)
+            for _ in range(ROUNDS):
+                vm.dirty_log(True)
+                # Each of its pages is written since then.
+                vm.spin_wait(len(written), vcpu=WRITER)
+                vm.dirty_log(False)
+                vm.touch(EVERYTHING, write=False, vcpu=READER)
+            vm.spin_stop(WRITER)
+        counts = session.stop()
+    claim.save("trace.txt", counts.raw)
+    vm.verify(EVERYTHING)
+    ages = counts.events(AGE)
+    joined = counts.of(FREE)
+    claim.observe(f"{joined} tables replaced, {len(ages)} agings")
+    # As it is now: by blocks, or what is left of it by pages.
+    mark_idle(vm)
+    aged = old_pages(vm, shell, claim)
+    vm.flush()
+    touched = pick(rng, PAGES, BLOCK)
+    vm.touch(touched, write=False)
+    young = stage2.by_leaf(aged, vm.slot.ipa, PAGES, touched) if aged else _whole(touched)
+    young_pages(vm, shell, claim, young)
+    assert_none_new(shell, claim, before)
+    if not joined or not asked_pages(ages, vm.greeting.slot_hva, PAGES):
+        raise Unproven(f"{joined} tables were replaced, and {len(ages)} agings began meanwhile")
+
+
+def _whole(touched: frozenset[int]) -> frozenset[int]:
+    """All pages of the huge pages that these are in."""
+    return frozenset(
+        page for page in EVERYTHING if page // BLOCK in {at // BLOCK for at in touched}
+    )
