@@ -18,8 +18,9 @@ from harness.observe.trace import Counts, Wanted, pages_by_hva
 from harness.observe.unproven import Unproven
 
 TEST = "kvm:kvm_test_age_hva"
-# Invalidations of stage 2, host side. A kernel that has not all of them shows those it has.
-FLUSHES = ("kvm_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
+# Invalidations of stage 2, host side. A kernel that has not all of them shows those it has. The
+# first is what kvm_flush_remote_tlbs() calls, which is inlined where MMU notifiers flush.
+FLUSHES = ("kvm_arch_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
 
 
 @dataclass(frozen=True)
