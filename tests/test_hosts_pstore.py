@@ -35,3 +35,27 @@ def test_no_more_than_so_much_is_taken(tmp_path: Path) -> None:
     taken = pstore.collect(LocalShell(), frozenset(), kept, (str(tmp_path),))
     assert len(taken) == pstore.MAX_FILES
     assert (kept / "dmesg-0").stat().st_size == pstore.MAX_BYTES
+
+
+def test_the_log_that_kdump_saved_is_copied(tmp_path: Path) -> None:
+    """The memory beside it is not, and both stay where they are."""
+    crash, kept = tmp_path / "crash", tmp_path / "kept"
+    names = (
+        "202611280900/dmesg.202611280900",
+        "202611281000/dmesg.202611281000",
+        "202611281000/dump.202611281000",
+        "127.0.0.1-2026-11-28-10:00:00/vmcore-dmesg.txt",
+        "a b/dmesg.202611281000",
+        "202611281000/dmesg.txt; rm -rf x",
+    )
+    for name in names:
+        (crash / name).parent.mkdir(parents=True, exist_ok=True)
+        (crash / name).write_text(name)
+    (crash / "kexec_cmd").write_text("x")
+    shell, none = LocalShell(), (str(tmp_path / "absent"),)
+    assert len(pstore.names(shell, none, str(crash))) == 3
+    before = frozenset({str(crash / names[0])})
+    taken = pstore.collect(shell, before, kept, none, str(crash))
+    assert [path.name for path in taken] == ["vmcore-dmesg.txt", "dmesg.202611281000"]
+    assert taken[1].read_text() == names[1]
+    assert all((crash / name).exists() for name in names)
