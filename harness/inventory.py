@@ -130,6 +130,8 @@ class SshHost(SshServer):
     """At most from a reset to an SSH login in the known-good kernel."""
     config: Literal["harness", "machine"] = "harness"
     """What its kernels start from: allnoconfig, or the configuration that its own one has."""
+    boot: Literal["kexec", "grub"] = "kexec"
+    """How test kernels are started: out of its own one, or by GRUB's choice for one start."""
     trim: bool = False
     """Leave out the modules that it has not loaded."""
     build: Literal["controller", "on-host"] = "controller"

@@ -187,8 +187,12 @@ def cell_spec(
     boot_seconds, travel_seconds = BOOT_SECONDS * slowdown, 0.0
     if isinstance(host, SshHost):
         boot_seconds = host.boot_seconds * slowdown
-        # The rehearsal, and the way home: by reboot, then by reset.
-        travel_seconds = boot_seconds + 3.0 * host.back_seconds + wait
+        by_grub = host.boot == "grub"
+        if by_grub:
+            # Through the firmware, as on the way back.
+            boot_seconds += host.back_seconds
+        # The rehearsal (GRUB has one more), and the way home: by reboot, then by reset.
+        travel_seconds = boot_seconds + (3.0 + 2 * by_grub) * host.back_seconds + wait
         travel_seconds += DEPLOY_SECONDS if kernel.modules is not None else 0.0
     return CellSpec(
         run_folder=run_folder,

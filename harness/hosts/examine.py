@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import pins, probe
+from harness.hosts import grub_look, pins, probe
 from harness.hosts.console import Console
 from harness.hosts.console_command import last_words, recorded
 from harness.hosts.fitness import Finding, judge
@@ -37,10 +37,14 @@ def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
     with open_shell(name, host, known, deadline, root=False) as shell:
         seen = probe.survey(shell, deadline)
     findings = judge(seen, host)
-    if host.console is None or not seen.root:
+    if not seen.root:
         return findings
     with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
-        return (*findings, console_of(root, host.console))
+        if host.boot == "grub":
+            findings += grub_look.findings(grub_look.look(root))
+        if host.console is not None:
+            findings += (console_of(root, host.console),)
+    return findings
 
 
 def console_of(shell: Shell, argv: Sequence[str], place: Place = MACHINE) -> Finding:

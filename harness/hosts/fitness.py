@@ -41,7 +41,7 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
         _root(seen, host),
         _distribution(seen),
         _disk(seen, host),
-        *_kexec(seen),
+        *(_kexec(seen) if host.boot == "kexec" else _unlocked(seen)),
         *_console(seen, host),
         _power(host),
         _clock(seen),
@@ -125,6 +125,13 @@ def _kexec(seen: Survey) -> Iterator[Finding]:
         yield Finding("ok", "kexec", f"Linux {seen.release} has it")
         return
     yield Finding("missing", "kexec", problem)
+
+
+def _unlocked(seen: Survey) -> Iterator[Finding]:
+    """What GRUB is, examine() asks; under Secure Boot it starts signed kernels alone."""
+    if seen.lockdown:
+        problem = "the kernel is locked down (Secure Boot, mostly): GRUB starts no unsigned one"
+        yield Finding("missing", "Secure Boot", problem)
 
 
 def _console(seen: Survey, host: SshHost) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Boot a kernel on a machine of the lab, by kexec out of its known-good one, and come back.
 
-The firmware, its settings and the boot loader are never touched: whatever goes wrong, the machine's
-next start ends in the kernel that its owner gave it. The order is what makes it safe:
+The firmware, its settings and what the boot loader starts by default are never touched: whatever
+goes wrong, the machine's next start ends in the kernel that its owner gave it. (With `boot: grub`
+GRUB is told to start the kernel once, instead of the kexec.) The order is what makes it safe:
 
     lease       nobody else uses the machine, and others see who does
     home        it runs its known-good kernel, and nothing of a dead run is left on it
@@ -27,7 +28,7 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
-from harness.hosts import aside, bootargs, deploy, gate, pins, pstore, userspace, watchdog
+from harness.hosts import aside, bootargs, deploy, gate, grub, pins, pstore, userspace, watchdog
 from harness.hosts.console import Console
 from harness.hosts.console_command import Recording, recording
 from harness.hosts.examine import say_until_seen
@@ -36,7 +37,7 @@ from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
-from harness.hosts.recovery import NotBack, bring_back, home
+from harness.hosts.recovery import REBOOT, NotBack, bring_back, home
 from harness.hosts.rehearsal import rehearse, require_same
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
@@ -189,14 +190,22 @@ def _there(
                     say_until_seen(shell, console, secrets.token_hex(8))
             initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
-            _load(shell, ours, initrd, wanted, _cmdline(trip, wanted, before.cpus))
+            cmdline = _cmdline(trip, wanted, before.cpus)
+            if machine.host.boot == "grub":
+                grub.load(shell, ours, wanted.kernel, initrd, cmdline)
+            else:
+                _load(shell, ours, initrd, wanted, cmdline)
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
             ours.hold(_unnoticed(wanted), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
                 started = time.monotonic()
                 trip.jumped = True
-                shell.run(JUMP)
-                machine.say("kexec ordered")
+                if machine.host.boot == "grub":
+                    shell.run(REBOOT)
+                    machine.say("start by GRUB ordered")
+                else:
+                    shell.run(JUMP)
+                    machine.say("kexec ordered")
                 try:
                     there, _ = stack.enter_context(
                         machine.booted(
@@ -204,17 +213,20 @@ def _there(
                         )
                     )
                 except HostDied as exc:
-                    if exc.kind == "panic" and not trip.begun(console.text()):
+                    if _before(machine.host, trip, exc, console.text()):
                         raise InfraError(f"before the kernel of the cell began: {exc}") from exc
                     raise
                 except NotBooted as exc:
                     if exc.seen is not None:
+                        _forget(machine)
                         raise InfraError(f"the jump into the kernel did not happen: {exc}") from exc
                     raise console.hung(str(exc)) from exc
         seconds = round(time.monotonic() - started, 3)
         machine.say("runs the kernel of the cell")
         # At once: where files do not outlive a boot, nobody sees until then whose it is.
         ours.renew(there)
+        if machine.host.boot == "grub":
+            grub.require_taken(there)
 
         def again(trouble: Exception) -> SshShell:
             found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
@@ -268,8 +280,26 @@ def _load(shell: Shell, ours: Tenancy, initrd: str | None, wanted: Boot, cmdline
 
 def _clear(shell: Shell) -> None:
     """Remove what any cell may have put on the machine, this one's or that of a run that died."""
+    grub.clear(shell)
     userspace.clear(shell)
     deploy.clear(shell, PROGRAMS)
+
+
+def _forget(machine: Machine) -> None:
+    """The next start of a machine that stayed must not be that of GRUB's entry."""
+    if machine.host.boot == "grub":
+        with contextlib.suppress(InfraError), machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            grub.clear(shell)
+
+
+def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:
+    """Whether the machine died, or went elsewhere, before the kernel of the trip had begun.
+
+    A jump into another boot is that kernel's doing; GRUB, which may start what it likes, is not.
+    """
+    if exc.kind == "gone" and host.boot == "grub" and host.console is not None:
+        return trip.cell not in console
+    return exc.kind == "panic" and not trip.begun(console)
 
 
 def _found_again(
@@ -330,7 +360,13 @@ def _bring_home(
     silent = isinstance(failure, HostDied | DeadlineExceeded)
     try:
         answers = not silent or machine.host.power is None
-        back = bring_back(machine, ours, trip.good, answers=answers)
+        try:
+            back = bring_back(machine, ours, trip.good, answers=answers)
+        except NotBack:
+            if machine.host.boot == "kexec":
+                raise
+            # It may have hung before it went: then its first start was that of GRUB's entry.
+            back = bring_back(machine, ours, trip.good, answers=True)
         require_same(machine, trip.good, back)
     except NotBack as exc:
         after = f"after {failure}" if failure is not None else "after a cell"

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import InfraError
-from harness.hosts import aside
+from harness.hosts import aside, grub
 from harness.hosts.machine import Machine, Running
 from harness.hosts.pins import pin_name
 from harness.hosts.recovery import NotBack, bring_back
@@ -40,6 +41,8 @@ class Rehearsed(BaseModel):
     way: str
     seconds: float
     """From the order to a login in the known-good kernel."""
+    boot: Literal["kexec", "grub"] = "kexec"
+    """How test kernels are started from then on; GRUB has something to rehearse as well."""
 
 
 @undisturbed()
@@ -54,6 +57,10 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
     try:
         back = bring_back(machine, ours, good, answers=machine.host.power is None)
         require_same(machine, good, back)
+        seconds = round(time.monotonic() - started, 1)
+        if machine.host.boot == "grub":
+            back = grub.rehearse(machine, ours, back)
+            require_same(machine, good, back)
     except NotBack as exc:
         aside.set_aside(machine.name, (f"in the rehearsal of its recovery, {exc}",))
         raise
@@ -67,7 +74,8 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
             notes=good.notes,
             when=now(),
             way="reset" if machine.host.power is not None else "reboot",
-            seconds=round(time.monotonic() - started, 1),
+            seconds=seconds,
+            boot=machine.host.boot,
         ),
     )
     return back
@@ -90,8 +98,9 @@ def find(machine: Machine, good: Running) -> Rehearsed | None:
         return None
     except (ValidationError, UnicodeDecodeError) as exc:
         raise InfraError(f"{path} is damaged; remove it to rehearse again") from exc
-    of = (found.host_key, found.release, found.notes)
-    return found if of == (_host_key(machine), good.release, good.notes) else None
+    of = (found.host_key, found.release, found.notes, found.boot)
+    wanted = (_host_key(machine), good.release, good.notes, machine.host.boot)
+    return found if of == wanted else None
 
 
 def _host_key(machine: Machine) -> str:
