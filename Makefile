@@ -22,6 +22,11 @@ test-faults: setup
 test-kills: setup
 	@$(BIN)/tox run -e kills $(ARGS)
 
+# A machine of a lab that boots from its disk by UEFI and GRUB, and a kernel of its own for it.
+test-lab: setup
+	@$(PYTHON) -m harness.doctor --install --quiet --lab
+	@$(BIN)/tox run -e lab $(ARGS)
+
 bench: setup
 	@$(BIN)/kvm-harness bench $(ARGS)
 
@@ -42,4 +47,4 @@ packages:
 clean:
 	rm -rf .venv .tox guests/build *.egg-info
 
-.PHONY: run test test-faults test-kills bench setup packages clean
+.PHONY: run test test-faults test-kills test-lab bench setup packages clean

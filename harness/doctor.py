@@ -115,9 +115,15 @@ NEEDS: tuple[Need, ...] = (
 )
 
 
-def lacking() -> list[tuple[Need, str]]:
+# Only `make test-lab` has these needs as well.
+LAB: tuple[Need, ...] = (
+    Need("mtools", "the disk of an emulated machine", "mtools", _program("mcopy")),
+)
+
+
+def lacking(more: Sequence[Need] = ()) -> list[tuple[Need, str]]:
     """The needs that are not met, each with what is wrong."""
-    found = ((need, need.probe()) for need in NEEDS)
+    found = ((need, need.probe()) for need in (*NEEDS, *more))
     return [(need, problem) for need, problem in found if problem is not None]
 
 
@@ -147,15 +153,18 @@ def _command(packages: Sequence[str]) -> str:
     return "apt-get install -y --no-install-recommends " + " ".join(packages)
 
 
-def examine(*, install: bool = False, quiet: bool = False) -> int:
-    """Print what is lacking, get it if `install` is set; 0 if nothing is lacking then, else 3."""
+def examine(*, install: bool = False, quiet: bool = False, more: Sequence[Need] = ()) -> int:
+    """Print what is lacking, get it if `install` is set; 0 if nothing is lacking then, else 3.
+
+    `more` are needs beyond those that everything has.
+    """
     if sys.version_info < OLDEST_PYTHON:
         print(f"python3 is {platform.python_version()}; 3.11 is the oldest that works")
         return 3
-    missing = lacking()
+    missing = lacking(more)
     if missing and install:
         problem = _install(sorted({need.package for need, _ in missing}))
-        missing = lacking()
+        missing = lacking(more)
         if problem is not None:
             print(problem)
     for need, problem in missing:
@@ -165,7 +174,7 @@ def examine(*, install: bool = False, quiet: bool = False) -> int:
         print(f"get it with `kvm-harness doctor --install`, or: {_command(packages)}")
         return 3
     if not quiet:
-        for need in NEEDS:
+        for need in (*NEEDS, *more):
             print(f"ok       {need.what} (for {need.why})")
         _tell_space()
     return 0
@@ -185,5 +194,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="doctor")
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--lab", action="store_true")
     options = parser.parse_args()
-    sys.exit(examine(install=options.install, quiet=options.quiet))
+    lab = LAB if options.lab else ()
+    sys.exit(examine(install=options.install, quiet=options.quiet, more=lab))

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,8 @@ def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iter
         console.wait_for(UP, Deadline(BOOT_SECONDS))
         (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         port = qemu.forwarded_port(text)
-        path = _inventory(folder, port, ground.image.login_key, monitor, log, af)
+        lines = ("initrd: /boot/initrd", "boot_seconds: 60", "back_seconds: 60")
+        path = write_inventory(folder, port, ground.image.login_key, monitor, log, af, lines)
         own = folder / "own.yaml"
         more = f"    config: machine\n    fragments: [{FRAGMENT}]\n"
         own.write_text(path.read_text().replace("    initrd: /boot/initrd\n", more))
@@ -130,7 +131,10 @@ def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iter
         yield Lab(path, own, host, ground.image.host_key, monitor, log)
 
 
-def _inventory(folder: Path, port: int, key: Path, monitor: Path, log: Path, af: str) -> Path:
+def write_inventory(
+    folder: Path, port: int, key: Path, monitor: Path, log: Path, af: str, more: Sequence[str]
+) -> Path:
+    """An inventory with the machine as `lab`; `more` are lines of its own."""
     words = ", ".join(f'"{word}"' for word in switch(monitor))
     orders = "".join(f'      "{what}": [{words}, "{what}"]\n' for what in ("on", "off", "reset"))
     path = folder / "inventory.yaml"
@@ -145,9 +149,7 @@ def _inventory(folder: Path, port: int, key: Path, monitor: Path, log: Path, af:
         f"    key: {key}\n"
         "    kvm_modes: [protected, vhe, nvhe]\n"
         f"    af: {af}\n"
-        "    initrd: /boot/initrd\n"
-        "    boot_seconds: 60\n"
-        "    back_seconds: 60\n"
+        f"{''.join(f'    {line}{chr(10)}' for line in more)}"
         f"    power:\n{orders}"
         f"    console: [tail, -n, '0', -F, {log}]\n"
     )

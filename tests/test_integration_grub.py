@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Cells on a machine that boots from its disk: every kernel comes by SSH, GRUB starts it once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import Ended, kvm_harness
+from disk_bed import disk_lab
+from lab_bed import Lab
+
+from harness.deadline import Deadline
+from harness.hosts.grub_look import HEAD, NAME, look
+from harness.hosts.leasing import look as look_at_lease
+from harness.hosts.machine import Machine, Running, running
+from harness.hosts.places import PROGRAMS
+from harness.hosts.protocols import Shell
+
+pytestmark = pytest.mark.lab
+
+CHECK = "test_page_idle"
+# What a run that was killed between its choice of the entry and the restart has left.
+DEAD_RUN = f"""\
+mkdir /boot/grub/{NAME}
+echo MZ > /boot/grub/{NAME}/Image
+echo {HEAD!r} > /boot/grub/custom.cfg
+/usr/sbin/grub-reboot {NAME}"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with disk_lab(tmp_path_factory.mktemp("lab")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory, machine: Lab) -> Path:
+    """Of one user, who trusts the machine: its recovery is rehearsed once."""
+    folder = tmp_path_factory.mktemp("state")
+    machine.pin(folder)
+    return folder
+
+
+def reached(machine: Lab) -> Machine:
+    return Machine("lab", machine.host, machine.pins)
+
+
+def run(inventory: Path, state: Path, *args: str) -> Ended:
+    where = ["--inventory", str(inventory), "--host", "lab", "--mode", "vhe"]
+    return kvm_harness(["run", *where, "-k", CHECK, "--base-only", "--no-lines", *args], state)
+
+
+def at_home(machine: Lab) -> Running:
+    """The kernel that the machine runs, after it was looked at that nothing of ours is left."""
+    with reached(machine).shell(Deadline(60)) as shell:
+        now = running(shell)
+        assert now.cell == "", "it is in a kernel of ours"
+        assert look_at_lease(shell).left == 0, "the lease is not free"
+        assert shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
+        assert nothing_beside_grub(shell)
+        assert shell.run("systemctl is-system-running", check=False).stdout.strip() == "running"
+    return now
+
+
+def nothing_beside_grub(shell: Shell) -> bool:
+    seen = look(shell)
+    files = shell.run("ls /boot /boot/grub").stdout
+    left = shell.run("/usr/bin/grub-editenv /boot/grub/grubenv list").stdout
+    return (seen.custom, seen.next_entry, left) == (None, "", "") and NAME not in files
+
+
+def diary(done: Ended) -> str:
+    text = (done.folder / "cells/lab-vhe-base/machine.txt").read_text()
+    print(text)
+    return text
+
+
+def test_a_kernel_is_started_once(machine: Lab, state: Path) -> None:
+    """After a rehearsal; what a run that was killed has left does no harm, and goes as well."""
+    before = at_home(machine)
+    with reached(machine).shell(Deadline(60)) as shell:
+        config = shell.run("sha256sum /boot/grub/grub.cfg /etc/default/grub").stdout
+        shell.run(DEAD_RUN)
+    done = run(machine.inventory, state)
+    assert done.returncode == 0
+    assert done.outcome("lab-vhe-base", CHECK) == "pass"
+    after = at_home(machine)
+    assert after.same_build(before)
+    (cell,) = done.summary["cells"]
+    assert len({cell["boot_id"], before.boot_id, after.boot_id}) == 3
+    steps = diary(done)
+    for words in ("GRUB reads custom.cfg and writes grubenv", "start by GRUB ordered"):
+        assert words in steps
+    console = (done.folder / "cells/lab-vhe-base/console.log").read_text()
+    assert "Welcome to GRUB" in console
+    assert f"BOOT_IMAGE=(hd0,gpt2)/boot/grub/{NAME}/Image" in console
+    assert "Machine model: linux,dummy-virt" in console
+    with reached(machine).shell(Deadline(60)) as shell:
+        assert shell.run("sha256sum /boot/grub/grub.cfg /etc/default/grub").stdout == config
+
+
+def test_a_kernel_that_panics_at_boot_ends_in_the_default(
+    machine: Lab, state: Path, tmp_path: Path
+) -> None:
+    """Nobody resets the machine: it has no power switch here."""
+    before = at_home(machine)
+    text, _, _ = machine.inventory.read_text().partition("    power:")
+    console = next(
+        line for line in machine.inventory.read_text().splitlines() if "console: [tail" in line
+    )
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text(f"{text}{console}\n    cmdline: [init=/nonesuch]\n")
+    started = time.monotonic()
+    done = run(inventory, state)
+    print(f"{time.monotonic() - started:.0f} s")
+    assert done.returncode == 3
+    (cell,) = done.summary["cells"]
+    assert (cell["outcome"], cell["death"]) == ("error", "panic")
+    assert "Kernel panic - not syncing: Requested init /nonesuch failed" in cell["reason"]
+    steps = diary(done)
+    assert "reset" not in steps
+    assert at_home(machine).same_build(before)
+    (record, *_) = sorted((done.folder / "cells/lab-vhe-base/pstore").iterdir())
+    assert record.read_text()
+
+
+def test_the_next_run_passes(machine: Lab, state: Path) -> None:
+    done = run(machine.inventory, state)
+    assert done.returncode == 0
+    assert "GRUB reads custom.cfg" not in diary(done), "it was rehearsed once"
+    at_home(machine)
