@@ -110,7 +110,8 @@ def test_a_kernel_of_its_own_configuration_has_its_modules(machine: Lab, state: 
 
     # Where it never jumps, it is still removed.
     with Machine("lab", machine.host, machine.pins).shell(Deadline(30)) as shell:
-        shell.run(f"printf {shlex.quote(BROKEN)} > /tmp/kexec && mount --bind /tmp/kexec {KEXEC}")
+        shell.run(f"printf %s {shlex.quote(BROKEN)} > /tmp/kexec && chmod +x /tmp/kexec")
+        shell.run(f"mount --bind /tmp/kexec {KEXEC}")
     try:
         done = run(machine, state, *with_module, stock=machine.own, checks=MODULES.stem)
     finally:
