@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable
@@ -63,6 +64,7 @@ class Case:
         self.ran: list[str] = []
         self.made: list[tuple[tuple[str, ...], MachineConfig | None]] = []
         """Which kernels, for which hosts and from what."""
+        self.builders: dict[str, object] = {}
         self.booted: dict[str, str] = {}
         """The build id that each cell is given."""
         self.of_series = 0
@@ -88,9 +90,10 @@ class Case:
         """Which commit the source is at."""
         self.ground.source = self.ground.source.model_copy(update={"base_commit": commit})
 
-    def _kernel(self, label: str, *_: Any, machine: MachineConfig | None = None, **__: Any) -> Any:
+    def _kernel(self, label: str, *_: Any, **how: Any) -> Any:
+        self.builders[label] = how.get("builder")
         names = label.partition(" of ")[2]
-        self.made.append((tuple(names.split()), machine))
+        self.made.append((tuple(names.split()), how.get("machine")))
         return SimpleNamespace(
             release="6", build_id=f"{self.build_id}-{label}", config_sha256="", cached=True,
             seconds=0.0, compiler="gcc 12", config=self.config, builder="",
@@ -351,6 +354,26 @@ def test_a_machine_with_its_own_configuration_has_its_own_kernels(case: Case, ow
         "lab1-vhe-base": "ab-base of lab1",
         "lab2-vhe-base": "ab-base of n1 lab2",
     }
+
+
+def test_a_machine_that_builds_does_so_for_its_own_kernels_alone(
+    case: Case, own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def builder_on(name: str, host: object, run: str, *_: object) -> Any:
+        asked.append((name, run))
+        return contextlib.nullcontext(f"builder {name}")
+
+    monkeypatch.setattr(run_module, "builder_on", builder_on)
+    stock = own.options.inventory
+    assert stock is not None
+    text = stock.read_text()
+    stock.write_text(text.replace("    trim: true\n", "    trim: true\n    build: on-host\n"))
+    case.cut_off({}, own.options)
+    case.resumed()
+    assert asked == [("lab1", case.folder.name)]
+    assert case.builders == {"base of n1 lab2": None, "base of lab1": "builder lab1"}
 
 
 def test_a_run_goes_on_with_what_was_read_at_its_start(case: Case, own: Own) -> None:

@@ -12,8 +12,10 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hosts_helpers import Server
@@ -21,7 +23,10 @@ from kernel_helpers import AGE, as_mail, edit, soon, toy_source
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts import aside as aside_module
 from harness.hosts import builder, ssh
+from harness.hosts import gate as gate_module
+from harness.hosts import userspace as userspace_module
 from harness.hosts.builder import MachineBuilder, compiler, unpack
 from harness.hosts.ssh import SshShell
 from harness.kernel import apply, build, series, toolchain
@@ -296,3 +301,40 @@ def test_what_is_cut_off_is_no_kernel(tmp_path: Path) -> None:
 def test_base64_that_is_none_is_shown() -> None:
     with pytest.raises(InfraError, match="sent no kernel, but 'tar: no space'"):
         builder._unarmoured("tar: no space", io.BytesIO())
+
+
+def test_a_machine_builds_at_home_under_a_lease_and_is_left_without_its_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def note(words: str, answer: object = None) -> Callable[..., object]:
+        return lambda *_, **__: done.append(words) or answer
+
+    @contextlib.contextmanager
+    def tenant(_: object, run: str, wait: float) -> Iterator[SimpleNamespace]:
+        done.append(f"leased for {run}")
+        yield SimpleNamespace(check=note("still ours"))
+        done.append("given back")
+
+    reached = SimpleNamespace(shell=lambda _: contextlib.nullcontext("a shell"))
+    found = builder.Compiler("", toolchain.Toolchain("", ""), 80)
+    for name, stand_in in {
+        "Machine": note("reached", reached),
+        "tenant": tenant,
+        "home": note("at home"),
+        "compiler": note("asked for its compiler", found),
+        "examine": note("examined"),
+    }.items():
+        monkeypatch.setattr(builder, name, stand_in)
+    monkeypatch.setattr(aside_module, "require_in_use", note("in use"))
+    monkeypatch.setattr(userspace_module, "clear", note("cleared"))
+    monkeypatch.setattr(gate_module, "admit", note("well"))
+    monkeypatch.setattr(gate_module, "settled", note("settled"))
+    with builder.builder_on("lab", cast(Any, None), "run-1", 5, print) as made:
+        assert (made.name, made.found) == ("lab", found)
+        done.append("built")
+    assert done == [
+        *("reached", "in use", "leased for run-1", "at home", "still ours", "cleared", "well"),
+        *("asked for its compiler", "built", "examined", "settled", "given back"),
+    ]

@@ -68,7 +68,7 @@ def steps(release: str, folder: str, maker: Maker | None) -> tuple[Step, ...]:
         Step(
             f"unpacking modules to {here}",
             # Below that folder whatever names are in it; busybox finds no folder by name.
-            f"rm -rf {here}\nmkdir {here}\n"
+            f"rm -rf {here}\nmkdir -p {here}\n"
             f"tar -xzf {packed} -C {here} --strip-components=1 --no-same-owner",
             f"rm -rf {here} {packed}",
             300,
