@@ -309,7 +309,11 @@ def test_a_machine_builds_at_home_under_a_lease_and_is_left_without_its_load(
     done: list[str] = []
 
     def note(words: str, answer: object = None) -> Callable[..., object]:
-        return lambda *_, **__: done.append(words) or answer
+        def stand_in(*_: object, **__: object) -> object:
+            done.append(words)
+            return answer
+
+        return stand_in
 
     @contextlib.contextmanager
     def tenant(_: object, run: str, wait: float) -> Iterator[SimpleNamespace]:
