@@ -28,7 +28,7 @@ KERNEL = Kernel(
     build_seconds=1, compiler="gcc 12", page_kib=4,
 )  # fmt: skip
 CELL = Cell(
-    id="n1-vhe-base", host="n1", kernel="base", kvm_mode="vhe", af_mode="hardware",
+    id="n1-vhe-base", host="n1", machine="n1", kernel="base", kvm_mode="vhe", af_mode="hardware",
     af_cpus=(CPU,), outcome="pass", kvm_line="VHE mode initialized successfully",
 )  # fmt: skip
 PATCHED = CELL.model_copy(update={"id": "n1-vhe-patched", "kernel": "patched"})

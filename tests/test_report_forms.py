@@ -127,15 +127,15 @@ def test_kcidb_links_each_test_to_its_kernel() -> None:
     (on_patched,) = [one for one in tests if one["build_id"] == builds["patched"]["id"]]
     assert on_patched["environment"]["misc"]["cpus"][0]["midr"] == "0x414fd0c1"
     assert "emulated by QEMU 7.2.22" in on_patched["environment"]["comment"]
-    assert on_patched["misc"]["expected"] == "a"
-    assert on_patched["misc"]["observed"] == "b"
+    assert on_patched["misc"]["expected"] == CHECK.expected
+    assert on_patched["misc"]["observed"] == CHECK.observed
 
 
 def test_a_host_s_own_kernel_is_told_from_that_of_others() -> None:
     """In KCIDB each test is of the build that its host booted."""
     own = KERNEL.model_copy(update={"hosts": ("altra",), "build_id": "77"})
     others = KERNEL.model_copy(update={"hosts": ("n1",)})
-    cell = CELL.model_copy(update={"id": "altra-vhe-patched", "host": "altra"})
+    cell = CELL.model_copy(update={"id": "altra-vhe-patched", "host": "altra", "machine": "altra"})
     run = but(kernels=(others, own), cells=(CELL, cell), checks=())
     value = report(run)
     builds = {one["id"]: one.get("misc", {}).get("build_id") for one in value["builds"]}

@@ -55,7 +55,7 @@ def _of_run(one: Summary, other: Summary) -> Iterator[Unlike]:
 
 def _of_kernels(one: Summary, other: Summary) -> Iterator[Unlike]:
     """Of those that both have: a run of the base kernel alone is like the base of another."""
-    hosts = sorted({cell.host for cell in one.cells} & {cell.host for cell in other.cells})
+    hosts = sorted({cell.machine for cell in one.cells} & {cell.machine for cell in other.cells})
     compared: set[tuple[Kernel, Kernel]] = set()
     for label, host in itertools.product(get_args(KernelLabel), hosts or [""]):
         first, second = (facts.kernel_of(run, label, host) for run in (one, other))

@@ -36,7 +36,7 @@ def message_id(run: Summary) -> str:
 
 
 def kernel_of(run: Summary, label: KernelLabel, host: str = "") -> Kernel | None:
-    """The kernel that a host boots, "" for any; None if it was not built."""
+    """The kernel that a machine boots, "" for any; None if it was not built."""
     return next(
         (
             kernel

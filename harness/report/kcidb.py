@@ -151,7 +151,7 @@ class _Report:
 
     def _cell(self, cell: Cell) -> _Object:
         names = ("cell", cell.id)
-        value = self._test(cell.kernel, _path(cell), cell.outcome, *names, host=cell.host)
+        value = self._test(cell.kernel, _path(cell), cell.outcome, *names, host=cell.machine)
         value |= _excerpt(evidence.of_cell(cell, self._read) if cell.outcome != "pass" else None)
         return value | {
             "environment": self._environment(cell),
@@ -170,7 +170,7 @@ class _Report:
         label = cell.kernel if cell else self._labels[-1]
         path = f"{_path(cell)}.{_node(check.name)}"
         names = ("check", check.cell, check.name)
-        host = cell.host if cell else ""
+        host = cell.machine if cell else ""
         value = self._test(label, path, check.outcome, *names, host=host)
         value |= {"environment": self._environment(cell)} if cell else {}
         if check.outcome not in ("pass", "skip"):

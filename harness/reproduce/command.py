@@ -347,7 +347,7 @@ def _console(argv: Sequence[str], stage: Path, limit: int) -> str:
 
 
 def _kernel_words(summary: Summary, cell: Cell) -> str:
-    kernel = facts.kernel_of(summary, cell.kernel, cell.host)
+    kernel = facts.kernel_of(summary, cell.kernel, cell.machine)
     version = f"Linux {kernel.version}" if kernel else "a kernel"
     series = f" with {summary.series}" if cell.kernel == "patched" else ""
     return f"{version}{series}, build id {cell.build_id or (kernel.build_id if kernel else '?')}"
