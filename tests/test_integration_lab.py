@@ -18,8 +18,6 @@ from harness.hosts.leasing import look
 from harness.hosts.machine import Machine, Running, running
 from harness.hosts.places import PROGRAMS
 
-pytestmark = pytest.mark.integration
-
 CHECK = "test_page_idle"
 MODULES = Path(__file__).with_name("modules_on_host.py")
 KEXEC = "/sbin/kexec"
@@ -62,6 +60,7 @@ def at_home(machine: Lab) -> Running:
     return now
 
 
+@pytest.mark.integration
 def test_the_machine_is_home_again_whatever_its_kernels_did(
     machine: Lab, state: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +92,8 @@ def test_the_machine_is_home_again_whatever_its_kernels_did(
     assert "kvm_harness.cell=" in console
 
 
+# A kernel with modules is a build of its own, of ten minutes, which `make test` has no time for.
+@pytest.mark.lab
 def test_a_kernel_of_its_own_configuration_has_its_modules(machine: Lab, state: Path) -> None:
     """The initramfs that the machine made of them is what they are loaded from."""
     before = at_home(machine)
