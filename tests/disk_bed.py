@@ -47,13 +47,14 @@ OWN = (
 @contextlib.contextmanager
 def disk_lab(folder: Path) -> Iterator[Lab]:
     """Switch the machine on, and off for good at the end of the block."""
-    with _started(_image(), folder, kept=False) as (machine, _):
+    with _started(image(), folder, kept=False) as (machine, _):
         with _up(machine):
             pass
         yield machine
 
 
-def _image() -> disk_image.Files:
+def image() -> disk_image.Files:
+    """The machine, made unless cached."""
     entry = cache.get_or_make(
         "images",
         f"disk-{disk_image.digest()}",

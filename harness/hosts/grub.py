@@ -35,7 +35,7 @@ SPARE = 16 << 20
 # (Documentation/arch/arm64/booting.rst).
 _STUB = b"MZ"
 
-_REHEARSAL = f"""\
+REHEARSAL_CFG = f"""\
 {HEAD}
 if [ "${{{REHEARSAL}}}" ]; then
   set {REHEARSAL}=
@@ -157,7 +157,7 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
         ours.check()
         seen = _fit(shell)
-        _custom(shell, seen, _REHEARSAL)
+        _custom(shell, seen, REHEARSAL_CFG)
         env = f"{PATH}{seen.prefix}-editenv {seen.folder}/grubenv"
         run_script(shell, f"{env} set {REHEARSAL}=1\nsync", Deadline(COPY_SECONDS))
     # In order, so that its file system is whole: GRUB reads no journal.
