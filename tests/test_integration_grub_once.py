@@ -45,7 +45,7 @@ class Disk:
         assert program is not None
         todo = self.folder / "commands"
         todo.write_text("".join(f"{command}\n" for command in commands))
-        argv = [program, "-w", "-f", todo, f"{self.files.disk}?offset={disk_image.ROOT_AT}"]
+        argv = [program, "-w", "-f", str(todo), f"{self.files.disk}?offset={disk_image.ROOT_AT}"]
         return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
     def put(self, text: str | bytes, path: str) -> None:
@@ -108,11 +108,11 @@ def test_an_entry_is_started_once_and_the_default_ever_after(tmp_path: Path) -> 
 
 
 def test_a_kernel_that_grub_cannot_load_ends_in_the_default(tmp_path: Path) -> None:
-    """The same start clears the variable of the rehearsal: GRUB reads custom.cfg, writes grubenv."""
+    """That start clears the rehearsal's variable as well: GRUB reads custom.cfg, writes grubenv."""
     disk = Disk(tmp_path)
     _, _, entry = grub.entry(PANICS, initrd=False).partition("\n")
     variables = {"next_entry": NAME, grub.REHEARSAL: "1"}
-    disk.choose(grub.REHEARSAL_CFG + entry, b"MZ" + b"\1" * 4096, **variables)
+    disk.choose(grub.REHEARSAL_CFG + entry, bytes(4096), **variables)
     console = disk.start(default_again)
     assert console.count("Welcome to GRUB") == 2
     assert "Linux version" not in console.partition("Booting `Debian GNU/Linux'")[0]
