@@ -21,6 +21,7 @@ test-faults: setup
 # Runs over two hosts, killed at random points and resumed; ARGS="-- --count 50" kills so many.
 test-kills: setup
 	@$(BIN)/tox run -e kills $(ARGS)
+
 # A machine of a lab that boots from its disk by UEFI and GRUB, and a kernel of its own for it.
 test-lab: setup
 	@$(PYTHON) -m harness.doctor --install --quiet --lab
