@@ -22,12 +22,7 @@ test-faults: setup
 test-kills: setup
 	@$(BIN)/tox run -e kills $(ARGS)
 
-# A machine of a lab that boots from its disk by UEFI and GRUB, and a kernel of its own for it.
-test-lab: setup
-	@$(PYTHON) -m harness.doctor --install --quiet --lab
-	@$(BIN)/tox run -e lab $(ARGS)
-
-# A machine of a lab that boots from its disk by UEFI and GRUB, and a kernel of its own for it.
+# Machines of a lab: with modules of its own; from its disk by UEFI and GRUB. Each takes a kernel.
 test-lab: setup
 	@$(PYTHON) -m harness.doctor --install --quiet --lab
 	@$(BIN)/tox run -e lab $(ARGS)
