@@ -149,3 +149,11 @@ def test_what_is_told_of_a_difference_that_may_not_be_the_failure() -> None:
     assert told.startswith("A difference between the kernels is seen; whether it is the failure")
     assert "that difference was seen in 1 of 1 boots of this kernel and 1 of 1" in told
     assert command._tried(Sign("lines", 1, ("1 path=b",)), boots, [], "").startswith("When this")
+
+
+def test_a_check_that_names_a_report_of_its_cell_failed_by_it() -> None:
+    named = check("race", reason=f"1 splats: {WARN}")
+    (one,) = select(run((cell(splats=(SPLAT,)),), named), (), ())
+    assert one.titles == (WARN,)
+    (other,) = select(run((cell(splats=(SPLAT,)),), check("race")), (), ())
+    assert other.titles == ()
