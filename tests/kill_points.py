@@ -27,6 +27,7 @@ from typing import Any
 from command import Ended, argv, environment, kvm_harness
 from lab_rack import rack
 
+from harness.errors import EXIT_ERROR, EXIT_USAGE
 from harness.paths import PROJECT
 
 WAIT_SECONDS = 600.0
@@ -138,28 +139,46 @@ def main() -> None:
         state = Path(name) / "state"
         state.mkdir()
         args = tuple(options.args) or (TWO_MACHINES if options.lab else TWO_HOSTS)
-        if options.lab:
-            args = (*args, *stack.enter_context(rack(Path(name), state)).options)
+        rng = random.Random(options.seed)
+        if not options.lab:
+            kill_runs(args, state, options.count, rng)
+        else:
+            made = stack.enter_context(rack(Path(name), state))
+            args = (*args, *made.options)
             # Recovery is rehearsed once, which takes a while.
             assert kvm_harness(["run", *args], state).returncode == 0
-        kill_runs(args, state, options.count, random.Random(options.seed))
+            kill_runs(args, state, options.count, rng, made.set_clocks)
     print(f"{options.count} of {options.count} ended as the one that was left alone")
 
 
-def kill_runs(args: Sequence[str], state: Path, count: int, rng: random.Random) -> None:
-    """Kill so many runs and resume each; SystemExit for one that ends otherwise."""
+def kill_runs(
+    args: Sequence[str],
+    state: Path,
+    count: int,
+    rng: random.Random,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Kill so many runs and resume each; SystemExit for one that ends otherwise.
+
+    `ready` is called before each start.
+    """
+    ready()
     begun = time.monotonic()
     whole = kvm_harness(["run", *args], state, quiet=True)
     seconds = time.monotonic() - begun
+    assert whole.returncode not in (EXIT_USAGE, EXIT_ERROR), whole.stdout + whole.stderr
     expected = comparable(whole.summary)
     print(f"left alone it takes {seconds:.1f} s, and ends with {whole.returncode}", flush=True)
     for number in range(1, count + 1):
         points = [rng.uniform(0, seconds)]
+        ready()
         killed = kill(args, state, after(points[0]))
         if number % 2 == 0:
             points.append(rng.uniform(0, seconds - points[0]))
+            ready()
             killed = kill(["--resume", str(killed.folder)], state, after(points[1]))
         kept = sum(data.count(b"\n") for data in killed.records.values())
+        ready()
         done = resume(killed, state)
         same = comparable(done.summary) == expected and done.returncode == whole.returncode
         at = ", ".join(f"{point:.2f}" for point in points)

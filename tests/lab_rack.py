@@ -16,6 +16,7 @@ from harness.hosts.machine import Machine
 
 GROUP = "rack"
 NAMES = ("left", "right")
+BOOT_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Rack:
         """Of a run over the group; one that was killed keeps its lease for two minutes."""
         return ("--inventory", str(self.inventory), "--host", GROUP, "--wait", "300")
 
+    def set_clocks(self) -> None:
+        """Before each run: they have none of their own, and ask nobody for the time."""
+        for made in self.machines.values():
+            reached = Machine("lab", made.host, made.pins)
+            # In whatever kernel a run that was killed has left it.
+            with reached.booted(lambda _: True, Deadline(BOOT_SECONDS)) as (shell, _):
+                shell.run(f"date -s @{int(time.time())}")
+
 
 @contextlib.contextmanager
 def rack(folder: Path, state: Path) -> Iterator[Rack]:
@@ -41,11 +50,10 @@ def rack(folder: Path, state: Path) -> Iterator[Rack]:
             (folder / name).mkdir()
             made = machines[name] = stack.enter_context(lab(folder / name))
             made.pin(state)
-            with Machine("lab", made.host, made.pins).shell(Deadline(60)) as shell:
-                # It has no clock of its own, and asks nobody for the time.
-                shell.run(f"date -s @{int(time.time())}")
             head, _, its = made.inventory.read_text().partition("hosts:\n")
             found += its.replace("  lab:\n", f"  {name}:\n    group: {GROUP}\n")
         path = folder / "inventory.yaml"
         path.write_text(f"{head}hosts:\n{found}")
-        yield Rack(path, machines)
+        whole = Rack(path, machines)
+        whole.set_clocks()
+        yield whole
