@@ -6,7 +6,7 @@
 
 By default it is a run over two emulated hosts. With --lab the hosts are two machines of a lab that
 are alike, which are emulated as well (lab_rack.py). Every other run is killed twice: once in its
-first life, once in its second.
+first life, once in its second; every third is killed after one of its records.
 """
 
 from __future__ import annotations
@@ -127,6 +127,22 @@ def after(seconds: float) -> Callable[[Path], bool]:
     return lambda folder: time.monotonic() >= until
 
 
+def after_records(count: int, seconds: float) -> Callable[[Path], bool]:
+    """So long after a run has so many records: on a busy machine no time says how far it is."""
+    until: list[float] = []
+
+    def when(folder: Path) -> bool:
+        if not until and sum(map(_lines, complete_lines(folder).values())) >= count:
+            until.append(time.monotonic() + seconds)
+        return bool(until) and time.monotonic() >= until[0]
+
+    return when
+
+
+def _lines(data: bytes) -> int:
+    return data.count(b"\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=3, metavar="N", help="runs to kill")
@@ -169,15 +185,20 @@ def kill_runs(
     assert whole.returncode not in (EXIT_USAGE, EXIT_ERROR), whole.stdout + whole.stderr
     expected = comparable(whole.summary)
     print(f"left alone it takes {seconds:.1f} s, and ends with {whole.returncode}", flush=True)
+    records = sum(map(_lines, complete_lines(whole.folder).values()))
     for number in range(1, count + 1):
         points = [rng.uniform(0, seconds)]
+        when = after(points[0])
+        if number % 3 == 0:
+            kept, points = rng.randint(1, records - 1), [rng.uniform(0, 2)]
+            when = after_records(kept, points[0])
         ready()
-        killed = kill(args, state, after(points[0]))
+        killed = kill(args, state, when)
         if number % 2 == 0:
             points.append(rng.uniform(0, seconds - points[0]))
             ready()
             killed = kill(["--resume", str(killed.folder)], state, after(points[1]))
-        kept = sum(data.count(b"\n") for data in killed.records.values())
+        kept = sum(map(_lines, killed.records.values()))
         ready()
         done = resume(killed, state)
         same = comparable(done.summary) == expected and done.returncode == whole.returncode
