@@ -64,9 +64,11 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
     before = shell.read(LEAST).strip()
 
     def reclaim() -> None:
+        # What was on its way to be freed may have come meanwhile.
+        _leave(shell, FREE)
         first = counters(shell)
         free = first["nr_free_pages"]
-        if not FREE // 2 < free < FREE * 3 // 2:
+        if not FREE // 2 < free < 2 * FREE:
             raise Unproven(f"{free} pages are free, not {FREE}")
         deadline = Deadline(PATIENCE * slowdown)
         now = first
@@ -79,5 +81,11 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
 
     with undone(lambda: shell.run(f"echo 0 > {POOL}; echo {before} > {LEAST}")):
         shell.write(LEAST, f"{LITTLE}\n")
-        shell.write(POOL, f"{(counters(shell)['nr_free_pages'] - pages - FREE) // HUGE}\n")
+        _leave(shell, pages + FREE)
         yield reclaim
+
+
+def _leave(shell: Shell, pages: int) -> None:
+    """Let the pool of hugetlb grow or shrink until about so many pages are free."""
+    more = (counters(shell)["nr_free_pages"] - pages) // HUGE
+    shell.write(POOL, f"{max(0, int(shell.read(POOL)) + more)}\n")
