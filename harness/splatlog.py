@@ -24,8 +24,8 @@ CUT = "cut-*"
 
 def findings(folder: Path) -> tuple[Finding, ...]:
     """The distinct reports in a cell's consoles and, where a check kept it, its dmesg."""
-    consoles = (*earlier_consoles(folder).values(), _read(folder / "console.log"))
-    texts = [_read(path) for path in sorted(folder.glob(_DMESG))]
+    consoles = (*earlier_consoles(folder).values(), whole_text(folder / "console.log"))
+    texts = [whole_text(path) for path in sorted(folder.glob(_DMESG))]
     found: tuple[Finding, ...] = ()
     for text in (*map(since_boot, consoles), *texts):
         found = merge(found, distinct(klog.splats(text)))
@@ -44,7 +44,7 @@ def since_boot(text: str) -> str:
 def earlier_consoles(folder: Path) -> dict[str, str]:
     """The consoles of a cell's boots that were cut off, by the names of their folders."""
     paths = sorted(folder.glob(f"{CUT}/console.log"))
-    return {path.parent.name: _read(path) for path in paths}
+    return {path.parent.name: whole_text(path) for path in paths}
 
 
 def records(found: Iterable[Finding]) -> tuple[Splat, ...]:
@@ -62,7 +62,7 @@ def records(found: Iterable[Finding]) -> tuple[Splat, ...]:
     )
 
 
-def _read(path: Path) -> str:
+def whole_text(path: Path) -> str:
     """A file's text, at most as much as a console may have; "" if there is none."""
     if not path.is_file():
         return ""

@@ -62,7 +62,9 @@ def test_no_kernel_is_loaded_on_it(tmp_path: Path) -> None:
     assert shell.done == [IMAGE]
 
 
-def test_sigterm_waits_until_the_machine_is_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sigterm_waits_until_the_machine_is_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[str] = []
 
     def end(*_: object) -> None:
@@ -75,7 +77,7 @@ def test_sigterm_waits_until_the_machine_is_home(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(kexec, "_bring_home", home)
     trip = _Trip(GOOD, jumped=True)
-    tape: Any = SimpleNamespace(next=lambda name: None)
+    tape: Any = SimpleNamespace(next=lambda name: tmp_path / name)
     ours = cast(Tenancy, Ours())
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -87,6 +89,57 @@ def test_sigterm_waits_until_the_machine_is_home(monkeypatch: pytest.MonkeyPatch
     finally:
         signal.signal(signal.SIGTERM, before)
     assert done == ["home", "tidy"]
+
+
+PANIC = "[   99.000000] Kernel panic - not syncing: sysrq triggered crash\n"
+FIRST = "[    0.000000] Booting Linux on physical CPU 0x0\n"
+
+
+def ended(
+    console: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None = None,
+    trouble: InfraError | None = None,
+) -> None:
+    """A cell, on whose way home the machine says something."""
+    monkeypatch.setattr(kexec, "_bring_home", lambda *_: None)
+
+    def tape(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(console)
+        return path
+
+    def tidy() -> None:
+        if trouble is not None:
+            raise trouble
+
+    trip, ours = _Trip(GOOD, jumped=True), cast(Tenancy, Ours())
+    with _and_back(machine(World([GOOD])), ours, trip, cast(Any, SimpleNamespace(next=tape)), tidy):
+        if failure is not None:
+            raise failure
+
+
+def test_a_kernel_that_panics_on_its_way_down_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HostDied, match=r"panicked on its way down: Kernel panic.*crash") as died:
+        ended(PANIC + FIRST, tmp_path, monkeypatch)
+    assert died.value.kind == "panic"
+    with pytest.raises(InfraError, match=r"^before$"):
+        ended(PANIC + FIRST, tmp_path, monkeypatch, InfraError("before"))
+    ended(FIRST, tmp_path, monkeypatch)
+    ended(FIRST + PANIC, tmp_path, monkeypatch)
+
+
+def test_a_panic_of_its_own_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is why the machine could not be tidied up, and none of the cell's kernel."""
+    lost = InfraError("the connection ended")
+    with pytest.raises(InfraError, match=r"own kernel panicked: Kernel.*connection ended") as told:
+        ended(FIRST + PANIC, tmp_path, monkeypatch, trouble=lost)
+    assert not isinstance(told.value, HostDied)
+    with pytest.raises(InfraError, match=r"^the connection ended$"):
+        ended(FIRST, tmp_path, monkeypatch, trouble=lost)
 
 
 def test_a_kernel_has_begun_once_it_says_so() -> None:

@@ -120,3 +120,11 @@ class Console:
         lines = [line.strip() for line in self.text().splitlines() if line.strip()]
         last = lines[-1] if lines else "nothing at all"
         return HostDied("hang", f"{why}; its last line was: {last} ({self.path})")
+
+
+def panic_in(text: str) -> str | None:
+    """The first line of the first panic that a console shows, None without one."""
+    follower = Follower()
+    follower.feed(text.encode())
+    follower.close()
+    return follower.panic_line

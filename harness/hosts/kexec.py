@@ -29,7 +29,7 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
 from harness.hosts import aside, bootargs, deploy, gate, grub, pins, pstore, userspace, watchdog
-from harness.hosts.console import Console
+from harness.hosts.console import Console, panic_in
 from harness.hosts.console_command import Recording, recording
 from harness.hosts.examine import say_until_seen
 from harness.hosts.health import Health
@@ -46,7 +46,7 @@ from harness.hosts.undisturbed import undisturbed
 from harness.hosts.watched import WatchedShell
 from harness.inventory import SshHost
 from harness.printable import printable
-from harness.splatlog import FIRST_LINE
+from harness.splatlog import FIRST_LINE, whole_text
 
 # Files in the cell's folder: the console on the way there, in the kernel that is tested, on the way
 # back; what was done to the machine; what a crash left; what is not as it was.
@@ -338,18 +338,17 @@ def _and_back(
         failure = exc
     with undisturbed():
         machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
-        if trip.jumped:
-            tape.next(AFTER)
+        log = tape.next(AFTER) if trip.jumped else None
+        if log is not None:
             try:
                 _bring_home(machine, ours, trip, failure)
-            except LeaseLost as exc:
+            except (LeaseLost, NotBack) as exc:
                 raise _both(failure, exc) from failure
-            except NotBack as exc:
-                raise _both(failure, exc) from failure
+            failure = failure or _down(machine, log)
         try:
             tidy()
         except InfraError as exc:
-            raise _both(failure, exc) from failure
+            raise _both(failure, _up(exc, log)) from failure
     if failure is not None:
         raise failure
 
@@ -373,6 +372,24 @@ def _bring_home(
         aside.set_aside(machine.name, (f"{after}: {exc}",))
         machine.say(f"set aside: {exc}")
         raise
+
+
+def _down(machine: Machine, log: Path) -> HostDied | None:
+    """What the kernel of the cell has to answer for that panicked when it was to end."""
+    down, _, _ = whole_text(log).partition(FIRST_LINE)
+    line = panic_in(down)
+    if line is None:
+        return None
+    return HostDied("panic", f"{machine.name} panicked on its way down: {line} ({log})")
+
+
+def _up(trouble: InfraError, log: Path | None) -> InfraError:
+    """The same trouble with the known-good kernel, which may have panicked meanwhile."""
+    _, _, up = whole_text(log).partition(FIRST_LINE) if log is not None else ("", "", "")
+    line = panic_in(up)
+    if line is None:
+        return trouble
+    return InfraError(f"its own kernel panicked: {line} ({log}); {trouble}")
 
 
 def _both(failure: BaseException | None, then: InfraError) -> BaseException:
