@@ -83,6 +83,7 @@ def test_one_that_is_back_already_is_left_alone(monkeypatch: pytest.MonkeyPatch)
     world = World([BACK])
     assert go(world, monkeypatch, answers=True, power=False) == BACK
     assert "reset" not in world.done
+    assert "it is back already" in world.done and "reboot ordered" not in world.done
 
 
 def test_a_machine_that_is_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +92,23 @@ def test_a_machine_that_is_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -
         go(world, monkeypatch, answers=True)
     with pytest.raises(NotBack, match=r"\(no power switch, so panic= or a watchdog: .*no answer"):
         go(World([None]), monkeypatch, answers=False, power=False)
+
+
+def test_one_whose_switch_does_not_obey_may_come_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World([None, BACK])
+
+    def fails(*_: object) -> None:
+        world.order("panic=")
+        raise InfraError("the switch is broken")
+
+    monkeypatch.setattr(Power, "reset", fails)
+    assert go(world, monkeypatch, answers=False) == BACK
+    assert "reset ordered" not in world.done
+    world.boots = [None]
+    with pytest.raises(NotBack, match=r"reset: the switch is broken; then panic= or a watchdog: "):
+        go(world, monkeypatch, answers=False)
 
 
 def test_a_machine_that_is_anothers_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,11 +159,27 @@ def test_a_machine_that_fails_it_is_refused_from_then_on(monkeypatch: pytest.Mon
     assert find(machine(World([GOOD])), GOOD) is None
 
 
+def test_a_switch_that_does_not_obey_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the machine may start just then."""
+    world = World([GOOD, BACK])
+
+    def fails(*_: object) -> None:
+        world.order("by itself")
+        raise InfraError("the switch is broken")
+
+    monkeypatch.setattr(Power, "reset", fails)
+    with pytest.raises(NotBack, match="the switch is broken"):
+        rehearsed(world, monkeypatch)
+
+
 def test_another_kernel_than_the_known_good_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Running(BACK.boot_id, "Linux 6.2 #1", BACK.notes, "")
     with pytest.raises(
         NotBack, match=r"came back with Linux 6\.2 #1; its known-good kernel is Linux"
     ):
+        rehearsed(World([GOOD, other]), monkeypatch)
+    other = Running(BACK.boot_id, GOOD.release, "c" * 64, "")
+    with pytest.raises(NotBack, match=r"came back with Linux 6\.1 #1, of another build; its known"):
         rehearsed(World([GOOD, other]), monkeypatch)
     with pytest.raises(NotBack):
         require_same(machine(World([GOOD])), GOOD, TEST)

@@ -45,66 +45,86 @@ def home(machine: Machine, ours: Tenancy) -> Running:
 
 
 @undisturbed()
-def bring_back(machine: Machine, ours: Tenancy, left: Running, *, answers: bool) -> Running:
+def bring_back(
+    machine: Machine, ours: Tenancy, left: Running, *, answers: bool, by_itself: bool = True
+) -> Running:
     """Start the machine from its firmware, and wait for a kernel in another boot than `left`.
 
     `answers` says whether its kernel is worth asking; else, or if that does not help, its power
-    switch is. Without one there is panic= and a watchdog to hope for. Raises NotBack, and LeaseLost
-    as soon as the machine is another's.
+    switch is. Without one there is panic= and a watchdog to hope for, and, unless `by_itself` is
+    false, with one that does not obey as well. Raises NotBack, and LeaseLost as soon as the machine
+    is another's.
     """
-    seconds = machine.host.back_seconds
-    tried = []
+    tried: list[str] = []
 
     def back(seen: Running) -> bool:
         return not seen.cell and seen.boot_id != left.boot_id
 
+    def trouble(what: str, exc: InfraError) -> None:
+        tried.append(f"{what}: {exc}")
+        machine.say(tried[-1])
+
     for what, order in _ways(machine, ours, answers):
         ours.check()
         try:
-            order(back)
-            machine.say(f"{what} ordered")
-            with (
-                ours.away(None, seconds),
-                machine.booted(back, Deadline(seconds)) as (shell, seen),
-            ):
-                ours.hold(0)
-                ours.renew(shell)
-                machine.say(f"runs {seen.release}, boot {seen.boot_id}")
-                return seen
+            ordered = order(back)
+            machine.say(f"{what} ordered" if ordered else "it is back already")
         except LeaseLost:
             raise
         except InfraError as exc:
-            tried.append(f"{what}: {exc}")
-            machine.say(tried[-1])
+            trouble(what, exc)
+            if what != "reset" or not by_itself:
+                continue
+            what = "panic= or a watchdog"
+        try:
+            return _arrived(machine, ours, back)
+        except LeaseLost:
+            raise
+        except InfraError as exc:
+            trouble(what, exc)
     raise NotBack(
         f"{machine.name} did not come back to its known-good kernel ({'; then '.join(tried)})"
     )
 
 
-Order = Callable[[Callable[[Running], bool]], None]
+def _arrived(machine: Machine, ours: Tenancy, back: Callable[[Running], bool]) -> Running:
+    """The kernel that is `back`, once it is; whoever waits for it has the machine's lease again."""
+    seconds = machine.host.back_seconds
+    with ours.away(None, seconds), machine.booted(back, Deadline(seconds)) as (shell, seen):
+        ours.hold(0)
+        ours.renew(shell)
+        machine.say(f"runs {seen.release}, boot {seen.boot_id}")
+        return seen
+
+
+Order = Callable[[Callable[[Running], bool]], bool]
+"""Returns whether there was anything to order."""
 
 
 def _ways(machine: Machine, ours: Tenancy, answers: bool) -> list[tuple[str, Order]]:
     power = machine.host.power
 
-    def reboot(back: Callable[[Running], bool]) -> None:
+    def reboot(back: Callable[[Running], bool]) -> bool:
         deadline = Deadline(CONTACT_SECONDS)
         with machine.shell(deadline) as shell:
-            if not back(running(shell, deadline)):
-                ours.renew(shell, machine.host.back_seconds)
-                try:
-                    shell.run(REBOOT, deadline)
-                except InfraError:
-                    # The connection may go before the answer comes.
-                    if shell.connected:
-                        raise
+            if back(running(shell, deadline)):
+                return False
+            ours.renew(shell, machine.host.back_seconds)
+            try:
+                shell.run(REBOOT, deadline)
+            except InfraError:
+                # The connection may go before the answer comes.
+                if shell.connected:
+                    raise
+        return True
 
-    def reset(_: object) -> None:
+    def reset(_: object) -> bool:
         if power is not None:
             CommandPower(machine.name, power).reset(Deadline(POWER_SECONDS))
+        return True
 
-    def wait(_: object) -> None:
-        pass
+    def wait(_: object) -> bool:
+        return True
 
     ways: list[tuple[str, Order]] = [("reboot", reboot)] if answers else []
     if power is not None:
