@@ -124,6 +124,8 @@ class SshHost(SshServer):
     """More boot arguments for every test kernel, after the machine's own."""
     fragments: tuple[FilePath, ...] = ()
     """Files with more Kconfig options: the drivers of its hardware."""
+    watchdog: bool = False
+    """Whether its watchdog runs on across a kexec, and is armed before each jump."""
     boot_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
     """At most from the jump into a test kernel to its SSH login."""
     back_seconds: Annotated[int, Field(ge=10, le=3600)] = 900

@@ -14,6 +14,7 @@ from fake_shell import UnaskedShell
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import watchdog
+from harness.hosts.protocols import Result
 
 
 class LocalProcess:
@@ -93,3 +94,48 @@ def test_one_whose_connection_was_cut_makes_way(tmp_path: Path) -> None:
             size = device.stat().st_size
             while device.stat().st_size <= size:
                 pass
+
+
+class RunningShell(UnaskedShell):
+    """Runs the script that arms it, with files for the parameter and the device."""
+
+    def __init__(self, folder: Path, stop_on_reboot: str, kind: str = "-f") -> None:
+        self.device = folder / "watchdog"
+        self._names = {
+            watchdog._STOP_ON_REBOOT: str(folder / "parameter"),
+            "-c /dev/watchdog": f"{kind} {self.device}",
+            "> /dev/watchdog": f"> {self.device}",
+        }
+        (folder / "parameter").write_text(f"{stop_on_reboot}\n")
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        for name, here in self._names.items():
+            command = command.replace(name, here)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
+        return Result(command, done.returncode, done.stdout, done.stderr)
+
+
+def test_it_is_armed_if_the_kernel_lets_it_run(tmp_path: Path) -> None:
+    shell = RunningShell(tmp_path, "0")
+    shell.device.touch()
+    watchdog.arm(shell)
+    assert shell.device.read_text() == ".\n"
+
+
+@pytest.mark.parametrize(
+    ("stop_on_reboot", "kind", "words"),
+    [("-1", "-f", r"needs watchdog\.stop_on_reboot=0"), ("0", "-c", "there is no /dev/watchdog")],
+)
+def test_one_that_would_not_run_on_is_not_armed(
+    stop_on_reboot: str, kind: str, words: str, tmp_path: Path
+) -> None:
+    shell = RunningShell(tmp_path, stop_on_reboot, kind)
+    with pytest.raises(InfraError, match=words):
+        watchdog.arm(shell)
+    assert not shell.device.exists()
+
+
+def test_a_kernel_that_cannot_feed_what_was_armed_is_an_error(tmp_path: Path) -> None:
+    shell = LocalShell(tmp_path / "watchdog", "-c")
+    with pytest.raises(InfraError, match="no driver for it"), watchdog.fed(shell, armed=True):
+        pass

@@ -9,7 +9,8 @@ GRUB is told to start the kernel once, instead of the kexec.) The order is what 
     home        it runs its known-good kernel, and nothing of a dead run is left on it
     health      it is well, and nobody is at work on it
     rehearsal   it is known to come back from the firmware, shown once for each known-good kernel
-    jump        with panic= on the command line, and the console recorded from before
+    jump        with panic= on the command line, the console recorded from before, and the
+                machine's watchdog armed, if it has one that runs on
     proof       it answers, in another boot, with this cell's mark on its command line
     home        by reboot, or by its power switch if it does not answer; proven in the same way
 
@@ -200,6 +201,9 @@ def _there(
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
                 started = time.monotonic()
                 trip.jumped = True
+                if machine.host.watchdog:
+                    watchdog.arm(shell)
+                    machine.say("watchdog armed")
                 if machine.host.boot == "grub":
                     shell.run(REBOOT)
                     machine.say("start by GRUB ordered")
@@ -230,10 +234,10 @@ def _there(
 
         def again(trouble: Exception) -> SshShell:
             found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
-            stack.enter_context(watchdog.fed(found))
+            stack.enter_context(watchdog.fed(found, armed=machine.host.watchdog))
             return found
 
-        stack.enter_context(watchdog.fed(there))
+        stack.enter_context(watchdog.fed(there, armed=machine.host.watchdog))
         userspace.prepare(there, wanted.programs)
         yield LabHost(console, WatchedShell(there, again, wanted.slowdown), seconds)
 

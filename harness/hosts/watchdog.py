@@ -5,6 +5,11 @@ between them live (Documentation/watchdog/watchdog-api.rst).
 If one of them dies, the machine starts again by itself, into its known-good kernel. Most drivers
 stop their device before a kexec, so it is started in the kernel that is tested: a kernel that hangs
 before that is for the power switch. A machine without a driver for one in that kernel has none.
+
+Where the inventory says so, it is armed before the jump as well. Its owner's kernel must be told to
+leave it running (watchdog.stop_on_reboot=0, drivers/watchdog/watchdog_core.c), and the kernel that
+is tested needs its driver, or it would be reset though it is well. What a driver does to a device
+that runs when it finds it differs: that of the i6300ESB stops it until it is opened.
 """
 
 from __future__ import annotations
@@ -33,14 +38,41 @@ exec 3> /dev/watchdog && echo armed &&
 	while read -r _; do echo . >&3; done"""
 
 
+_STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
+_ARM = f"""\
+grep -qsx 0 {_STOP_ON_REBOOT} || {{
+	echo "the machine's own kernel needs watchdog.stop_on_reboot=0 to leave it running" >&2
+	exit 1
+}}
+[ -c /dev/watchdog ] || {{ echo "there is no /dev/watchdog" >&2; exit 1; }}
+echo . > /dev/watchdog"""
+
+
+def arm(shell: Shell) -> None:
+    """Start it in the known-good kernel, right before a jump; InfraError if that cannot be.
+
+    From then on the machine is reset unless its next kernel comes as far as fed().
+    """
+    done = shell.run(_ARM, check=False)
+    if done.status != 0:
+        raise InfraError(f"the watchdog cannot be armed: {done.stderr.strip()[-300:]}")
+
+
 @contextlib.contextmanager
-def fed(shell: Shell, every: float = EVERY_SECONDS) -> Iterator[None]:
-    """Arm it, and feed it from a thread until the end of the block, or the first trouble."""
+def fed(shell: Shell, every: float = EVERY_SECONDS, *, armed: bool = False) -> Iterator[None]:
+    """Arm it, and feed it from a thread until the end of the block, or the first trouble.
+
+    InfraError if it was `armed` before the jump, and this kernel has none.
+    """
     stop = threading.Event()
     process = shell.start(["sh", "-c", _FEED])
     try:
         process.receive(Deadline(ARM_SECONDS))
-    except EOFError:
+    except EOFError as exc:
+        if armed:
+            raise InfraError(
+                "the watchdog was armed before the jump, and this kernel has no driver for it"
+            ) from exc
         # There is none for us.
         yield
         return
