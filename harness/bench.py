@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from harness import bench_build, proc
+from harness import bench_build, bench_ssh, proc
 from harness.deadline import Deadline
 from harness.errors import EXIT_PASS, InfraError
 from harness.hosts import qemu
@@ -47,8 +47,8 @@ class Bare:
     outcome: Outcome
 
 
-def bench(console: Console, *, matrix: bool = True, build: bool = True) -> int:
-    """Measure the matrix against bare QEMU, and kernel builds against plain make.
+def bench(console: Console, *, matrix: bool = True, build: bool = True, ssh: bool = True) -> int:
+    """Measure the matrix against bare QEMU, kernel builds against plain make, SSH against OpenSSH.
 
     Returns the exit code of the matrix if it did not pass: its cost means nothing then. InfraError
     if a bare run did not do the work of its cell.
@@ -57,6 +57,8 @@ def bench(console: Console, *, matrix: bool = True, build: bool = True) -> int:
     code = bench_matrix(console) if matrix else EXIT_PASS
     if build:
         bench_build.bench(console)
+    if ssh:
+        bench_ssh.bench(console)
     return code
 
 

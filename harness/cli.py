@@ -189,6 +189,9 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--build", action="store_true", help="only kernel builds, against plain make (30 minutes)"
     )
+    measure.add_argument(
+        "--ssh", action="store_true", help="only the way to a host, against OpenSSH (3 minutes)"
+    )
     measure.set_defaults(command=_bench)
     return parser
 
@@ -602,9 +605,8 @@ def _doctor(args: argparse.Namespace, console: Console) -> int:
 
 
 def _bench(args: argparse.Namespace, console: Console) -> int:
-    return bench.bench(
-        console, matrix=args.matrix or not args.build, build=args.build or not args.matrix
-    )
+    chosen = {name: getattr(args, name) for name in ("matrix", "build", "ssh")}
+    return bench.bench(console, **(chosen if any(chosen.values()) else {}))
 
 
 if __name__ == "__main__":

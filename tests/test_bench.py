@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from harness import bench, bench_build, replay
+from harness import bench, bench_build, bench_ssh, replay
 from harness.bench import Bare
 from harness.errors import DeadlineExceeded, InfraError
 from harness.hosts import qemu
@@ -91,12 +91,13 @@ def test_the_figures_of_the_builds() -> None:
 @pytest.mark.parametrize(
     ("chosen", "done"),
     [
-        ({}, ["matrix", "build"]),
-        ({"build": False}, ["matrix"]),
-        ({"matrix": False}, ["build"]),
+        ({}, ["matrix", "build", "ssh"]),
+        ({"build": False, "ssh": False}, ["matrix"]),
+        ({"matrix": False, "ssh": False}, ["build"]),
+        ({"matrix": False, "build": False}, ["ssh"]),
     ],
 )
-def test_both_are_measured_unless_one_is_chosen(
+def test_all_are_measured_unless_some_are_chosen(
     chosen: dict[str, bool], done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -107,6 +108,7 @@ def test_both_are_measured_unless_one_is_chosen(
 
     monkeypatch.setattr(bench, "bench_matrix", matrix)
     monkeypatch.setattr(bench_build, "bench", lambda console: seen.append("build"))
+    monkeypatch.setattr(bench_ssh, "bench", lambda console: seen.append("ssh"))
     code = bench.bench(Console(file=io.StringIO()), **chosen)
     assert seen == done
     assert code == (4 if "matrix" in done else 0)
@@ -206,7 +208,7 @@ def test_what_a_killed_benchmark_left_is_swept_at_the_next(
         staging = cache.folder("staging")
 
         def again() -> list[Path]:
-            bench.bench(Console(file=io.StringIO()), matrix=False)
+            bench.bench(Console(file=io.StringIO()), matrix=False, ssh=False)
             return list(staging.rglob("big"))
 
         assert len(again()) == 1, "it is in use still"
