@@ -142,6 +142,13 @@ class SshHost(SshServer):
     """What it shares with machines like it: a run on the group has its cells spread over them."""
 
     @model_validator(mode="after")
+    def _watches_a_kexec(self) -> Self:
+        # The way by the firmware takes longer than most devices wait.
+        if self.watchdog and self.boot != "kexec":
+            raise ValueError("`watchdog: true` goes with `boot: kexec`")
+        return self
+
+    @model_validator(mode="after")
     def _for_its_own(self) -> Self:
         if self.config != "machine":
             if self.trim:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,17 @@ from harness.hosts.console import Console
 from harness.hosts.image import INIT, UP
 from harness.inventory import SshHost
 from harness.kernel import cache
+from harness.kernel.flavor import PLAIN, with_fragments
+from harness.options import Options
 from harness.progress import Progress
+from harness.run import load_series
 
 KEXEC = ("kexec-tools",)
 PROGRAM = "sbin/kexec"
 MEMORY_MIB = 3072
-BOOT_SECONDS = 60.0
+BOOT_SECONDS = 120.0
+# A PCI bus, and an Intel 6300ESB on it: QEMU has no other watchdog for the machine `virt`.
+WATCHDOG = Path(__file__).with_name("data") / "machine" / "watchdog.config"
 
 # The root file system of an initramfs tells df(1) nothing.
 MORE_INIT = "mkdir -p /var /lib/modules && mount -t tmpfs tmpfs /var"
@@ -97,18 +103,26 @@ def switch(monitor: Path) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iterator[Lab]:
-    """Switch the machine on, and off for good at the end of the block."""
+def lab(
+    folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware", watchdog: bool = False
+) -> Iterator[Lab]:
+    """Switch the machine on, and off for good at the end of the block.
+
+    With a watchdog its kernels have a driver for it; its own one leaves it running over a kexec.
+    """
     progress = Progress(Terminal(quiet=True))
     ground = prepare.ground(inventory.load().defaults.source, progress)
-    kernel = prepare.kernel("base", ground.source, None, progress)
+    flavor = with_fragments(PLAIN, [WATCHDOG] if watchdog else [])
+    kernel = prepare.kernel("base", ground.source, None, progress, flavor)
     assert ground.image is not None
     initramfs = _initramfs(ground.image.initramfs, folder)
     log, monitor = folder / "machine.log", folder / "qmp"
     log.touch()
     machine = qemu.Machine("lab", cpu, memory_mib=MEMORY_MIB)
-    cmdline = ("console=ttyAMA0", "panic=5", "kvm_harness.host=lab")
+    cmdline = ["console=ttyAMA0", "panic=5", "kvm_harness.host=lab"]
+    cmdline += ["watchdog.stop_on_reboot=0"] if watchdog else []
     argv = qemu.arguments(machine, kernel.image, initramfs, cmdline, log)
+    argv += ["-device", "i6300esb", "-action", "watchdog=reset"] if watchdog else []
     argv.remove("-no-reboot")
     # The tables of an interrupt translation service stay where they are across a kexec. With EFI
     # that memory is kept for them (irq-gic-v3-its.c, gic_reserve_range()); here is none.
@@ -122,13 +136,25 @@ def lab(folder: Path, *, cpu: str = "neoverse-n1", af: str = "hardware") -> Iter
         console.wait_for(UP, Deadline(BOOT_SECONDS))
         (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         port = qemu.forwarded_port(text)
-        lines = ("initrd: /boot/initrd", "boot_seconds: 60", "back_seconds: 60")
+        lines = ("initrd: /boot/initrd", "boot_seconds: 120", "back_seconds: 120")
         path = write_inventory(folder, port, ground.image.login_key, monitor, log, af, lines)
         own = folder / "own.yaml"
         more = f"    config: machine\n    fragments: [{FRAGMENT}]\n"
         own.write_text(path.read_text().replace("    initrd: /boot/initrd\n", more))
         host = inventory.load(path).ssh("lab")
         yield Lab(path, own, host, ground.image.host_key, monitor, log)
+
+
+def other_image(folder: Path) -> Path:
+    """The image of another kernel than the machine's own, that of the default series."""
+    progress = Progress(Terminal(quiet=True))
+    stock = inventory.load()
+    source = prepare.ground(stock.defaults.source, progress).source
+    tree = prepare.patched_tree(load_series(Options(), stock), source, progress)
+    base = prepare.kernel("base", source, None, progress)
+    # Of the cache, which may be swept.
+    image = prepare.kernel("patched", tree, base, progress).image
+    return Path(shutil.copy(image, folder))
 
 
 def write_inventory(

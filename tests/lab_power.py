@@ -10,7 +10,8 @@ from typing import Any
 
 SECONDS = 20.0
 # One that ended could not be switched on again, so one that is off stands still (hosts/power.py).
-ORDERS = {"on": ("cont",), "off": ("stop", "system_reset"), "reset": ("system_reset",)}
+# One whose CPUs stand still runs again after a reset.
+ORDERS = {"on": ("cont",), "off": ("stop", "system_reset"), "reset": ("system_reset", "cont")}
 
 
 def ask(path: str, *commands: str, **arguments: str) -> list[Any]:

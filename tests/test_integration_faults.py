@@ -2,245 +2,39 @@
 """Faults of a machine of the lab, at each stage where one can strike: `make test-faults`.
 
 After each the machine must be in its known-good kernel, without our lease and our files, and what
-was recorded before must be there. The table of docs/faults.md is written from what was seen, if
-$FAULTS_TABLE names a file.
+was recorded before must be there. Each process of pytest has a machine of its own; fault_table.py
+writes the table of docs/faults.md from what was seen.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from command import Ended, kvm_harness
-from hosts_helpers import make_key
-from lab_bed import Lab, lab
+from fault_cases import ON_ONE_MACHINE, WATCHED, Edit, Fault, both, patch, watched
+from fault_scene import Scene, wait_for
+from fault_table import row
+from lab_bed import Lab, lab, other_image
+from lab_proxy import Proxy, nothing
 
-from harness.deadline import Deadline
-from harness.hosts import pins
-from harness.hosts.leasing import look, take
-from harness.hosts.machine import Machine, Running, running
+from harness.hosts.leasing import LEASE_SECONDS, MACHINE, look
+from harness.hosts.machine import Running
 from harness.hosts.places import PROGRAMS
-from harness.hosts.protocols import Shell
+from harness.records import read
+from harness.results import Check
 
 pytestmark = pytest.mark.faults
 
 CHECKS = Path(__file__).with_name("faults_on_host.py")
-# Stands before kexec and does something else instead of jumping.
-INSTEAD = """\
-mv /sbin/kexec /sbin/kexec.real
-printf '%s\\n' '#!/bin/sh' '[ "$1" != -e ] || {{ {what}; exit; }}' \
-	'exec /sbin/kexec.real "$@"' > /sbin/kexec
-chmod 755 /sbin/kexec"""
-
-# Comes up to its end, and nobody hears of it.
-NO_NETWORK = "initcall_blacklist=virtio_net_driver_init"
-
-Edit = Callable[[str], str]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What goes wrong, and what must be told of it."""
-
-    name: str
-    stage: str
-    words: str
-    """A pattern that the reason, or the error that ended the run, matches."""
-    sabotage: str = ""
-    """A script that is run on the machine before the run."""
-    edit: Edit = str
-    """What becomes of the inventory."""
-    check: str = "test_before"
-    """Which of CHECKS run (pytest -k)."""
-    death: str | None = None
-    aside: bool = False
-    """The machine must be set aside."""
-    same_boot: bool = False
-    """Nothing may have started it again."""
-    passes: tuple[str, ...] = ()
-    """Checks that must have passed all the same."""
-    setup: Callable[[Shell, Path], None] | None = None
-
-
-def held_by_another(shell: Shell, state: Path) -> None:
-    take(shell, "another-run")
-
-
-def other_key(shell: Shell, state: Path) -> None:
-    path = state / "kvm-harness/known_hosts"
-    (name,) = pins.load(path)
-    path.write_text(f"{name} {pins.text_of(make_key(state / 'other'))}\n")
-
-
-def with_key(line: str) -> Edit:
-    return lambda text: f"{text}    {line}\n"
-
-
-def power(reset: str) -> Edit:
-    return lambda text: re.sub(r'("reset": )\[.*\]', rf"\1{reset}", text)
-
-
-def console(command: str) -> Edit:
-    return lambda text: re.sub(r"(    console: )\[.*\]", rf"\1{command}", text)
-
-
-def short_boot(text: str) -> str:
-    """A wait that is known to be vain."""
-    return text.replace("boot_seconds: 60", "boot_seconds: 25")
-
-
-def short_way_back(text: str) -> str:
-    """As well."""
-    return text.replace("back_seconds: 60", "back_seconds: 10")
-
-
-FAULTS = (
-    Fault(
-        "another's lease",
-        "look",
-        "is in use: .* for the run another-run",
-        setup=held_by_another,
-        same_boot=True,
-    ),
-    Fault(
-        "changed host key",
-        "look",
-        "shows the host key .*pinned is",
-        setup=other_key,
-        same_boot=True,
-    ),
-    Fault(
-        "disk full",
-        "look",
-        r"disk: \d+ MiB free, 1024 needed",
-        "mount -o remount,size=64m /var",
-        same_boot=True,
-    ),
-    Fault(
-        "wall clock jumps back",
-        "look",
-        "clock: .* behind the controller",
-        "date -s @86400",
-        same_boot=True,
-    ),
-    Fault("no kexec", "look", "kexec program: no kexec on PATH", "rm /sbin/kexec", same_boot=True),
-    Fault(
-        "console shows nothing",
-        "look",
-        "does not show what the kernel logs",
-        edit=console("[sleep, '600']"),
-        same_boot=True,
-    ),
-    Fault(
-        "console is gone",
-        "look",
-        "does not show what the kernel logs",
-        edit=console("['false']"),
-        same_boot=True,
-    ),
-    Fault(
-        "nonsense for an answer",
-        "health",
-        "nonsense when asked for its health",
-        "echo banana > /tmp/x; mount --bind /tmp/x /proc/sys/kernel/tainted",
-        same_boot=True,
-    ),
-    Fault(
-        "kernel is tainted by an oops",
-        "health",
-        "kernel is tainted: kernel died recently",
-        "echo 128 > /tmp/x; mount --bind /tmp/x /proc/sys/kernel/tainted",
-        aside=True,
-        same_boot=True,
-    ),
-    Fault(
-        "power switch fails",
-        "rehearsal",
-        "did not come back .*reset: power reset of lab failed",
-        edit=power("['false']"),
-        aside=True,
-        same_boot=True,
-    ),
-    Fault(
-        "power switch does nothing",
-        "rehearsal",
-        "did not come back .*it is in the boot",
-        edit=lambda text: short_way_back(power("['true']")(text)),
-        aside=True,
-        same_boot=True,
-    ),
-    Fault(
-        "no such initramfs",
-        "deploy",
-        "/nonesuch",
-        edit=lambda text: text.replace("/boot/initrd", "/nonesuch"),
-    ),
-    Fault(
-        "kexec fails",
-        "deploy",
-        r"kexec -a -l .* exited 1",
-        "printf '#!/bin/sh\\nexit 1\\n' > /sbin/kexec",
-        edit=str,
-    ),
-    Fault(
-        "the jump does not happen",
-        "boot",
-        "the jump into the kernel did not happen",
-        INSTEAD.format(what=":"),
-        edit=short_boot,
-    ),
-    Fault(
-        "another kernel comes up",
-        "boot",
-        "is in another boot already",
-        INSTEAD.format(what="reboot -f"),
-        death="gone",
-    ),
-    Fault(
-        "kernel panics at boot",
-        "boot",
-        "Kernel panic - not syncing",
-        edit=with_key("cmdline: [rdinit=/nonesuch]"),
-        death="panic",
-    ),
-    Fault(
-        "kernel never answers",
-        "boot",
-        "was not booted within 25 s",
-        edit=lambda text: short_boot(with_key(f"cmdline: [{NO_NETWORK}]")(text)),
-        death="hang",
-    ),
-    Fault(
-        "SSH dies",
-        "check",
-        "can be reached again, and runs the same kernel",
-        check="test_before or test_ssh_dies or test_zz",
-        passes=("test_before", "test_zz_after"),
-    ),
-    Fault(
-        "kernel panics",
-        "check",
-        "Kernel panic - not syncing: sysrq triggered crash",
-        check="test_before or test_panic",
-        death="panic",
-        passes=("test_before",),
-    ),
-    Fault(
-        "machine starts again",
-        "check",
-        "in another boot by now",
-        check="test_before or test_restart",
-        death="gone",
-        passes=("test_before",),
-    ),
-)
+SEED_CHECK = "test_page_idle"
+# For a lease whose holder was killed.
+WAIT = ("--wait", str(2 * LEASE_SECONDS))
 
 
 @pytest.fixture(scope="module")
@@ -250,104 +44,212 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def rehearsed(machine: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The record of a rehearsal: the reset that it is would undo what was done to the machine."""
-    state = tmp_path_factory.mktemp("rehearsal")
-    passes(machine, state)
-    return state / "kvm-harness/recovery/lab.json"
+def proxy(machine: Lab) -> Iterator[Proxy]:
+    with Proxy(machine.host.port) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def rows() -> Iterator[list[str]]:
-    found: list[str] = []
-    yield found
-    if target := os.environ.get("FAULTS_TABLE"):
-        head = Path(__file__).with_name("data") / "faults-head.md"
-        Path(target).write_text(head.read_text() + "".join(found))
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return other_image(tmp_path_factory.mktemp("other"))
 
 
-def reached(machine: Lab) -> Machine:
-    return Machine("lab", machine.host, machine.pins)
+@pytest.fixture(scope="module")
+def rehearsed(
+    machine: Lab, proxy: Proxy, other: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """The record of a rehearsal: the reset that it is would undo what was done to the machine.
+
+    It is that of a run without any fault, before all of them; another passes after them.
+    """
+    scene = Scene(machine, proxy, tmp_path_factory.mktemp("rehearsal"), other)
+    passes(scene)
+    record = scene.folder / "kvm-harness/recovery/lab.json"
+    yield record
+    after = Scene(machine, proxy, tmp_path_factory.mktemp("after"), other)
+    keep(record, after.folder)
+    passes(after)
 
 
-def run(machine: Lab, inventory: Path, state: Path, check: str) -> Ended:
-    args = ["--inventory", str(inventory), "--host", "lab", "--base-only", "--mode", "vhe"]
-    return kvm_harness(["run", *args, "--checks", str(CHECKS), "-k", check, "--no-lines"], state)
+def keep(record: Path, folder: Path) -> None:
+    """Have a user whose machine's recovery was rehearsed."""
+    place = folder / "kvm-harness/recovery"
+    place.mkdir(parents=True)
+    shutil.copy(record, place)
 
 
-def passes(machine: Lab, state: Path) -> None:
+def passes(scene: Scene, *args: str, edit: Edit = str) -> None:
     """A run without any fault."""
-    machine.pin(state)
-    with reached(machine).shell(Deadline(60)) as shell:
-        shell.run(f"date -s @{int(time.time())}")
-    assert run(machine, machine.inventory, state, "test_before or test_zz").returncode == 0
+    scene.proxy.heal()
+    inventory = scene.inventory(edit)
+    scene.sh(f"date -s @{int(time.time())}")
+    done = scene.run([*start(inventory), *of_checks("test_before or test_zz"), *args])
+    assert done.returncode == 0
 
 
-def at_home(machine: Lab) -> Running:
-    with reached(machine).shell(Deadline(60)) as shell:
-        now = running(shell)
-        assert shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
-    assert now.cell == "", "it is in a kernel of ours"
+def start(inventory: Path) -> list[str]:
+    return ["run", "--inventory", str(inventory), "--host", "lab", "--mode", "vhe", "--no-lines"]
+
+
+def of_checks(which: str) -> list[str]:
+    return ["--base-only", "--checks", str(CHECKS), "-k", which]
+
+
+def arguments(fault: Fault, inventory: Path, folder: Path) -> list[str]:
+    if not fault.patch:
+        return [*start(inventory), *of_checks(fault.check)]
+    series = folder / "0001-x.patch"
+    series.write_text(patch(fault.patch))
+    return [*start(inventory), "--series", str(series), "-k", SEED_CHECK]
+
+
+def at_home(scene: Scene, *, ours: bool = True) -> Running:
+    """The known-good kernel that the machine is in, or comes to by itself.
+
+    Where it is not ours any more nothing may be done to it, so files may be left.
+    """
+    wait_for(lambda: not scene.now().cell)
+    with scene.up() as (shell, now):
+        assert not ours or shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
     return now
 
 
-@contextlib.contextmanager
-def sabotaged(fault: Fault, machine: Lab, state: Path) -> Iterator[Running]:
-    """The machine with the fault in it; whatever that was is gone with its next start."""
-    before = at_home(machine)
-    try:
-        with reached(machine).shell(Deadline(60)) as shell:
-            shell.run(f"date -s @{int(time.time())}")
-            if fault.sabotage:
-                shell.run(fault.sabotage)
-            if fault.setup is not None:
-                fault.setup(shell, state)
-        yield before
-    finally:
-        with reached(machine).shell(Deadline(60)) as shell:
-            last = running(shell)
-        machine.power("reset")
-        with reached(machine).booted(lambda now: now.boot_id != last.boot_id, Deadline(120)):
-            pass
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.stage}: {fault.name}")
-def test_fault(
-    fault: Fault, machine: Lab, rehearsed: Path, rows: list[str], tmp_path: Path
-) -> None:
-    machine.pin(tmp_path)
+@pytest.fixture
+def scene(
+    fault: Fault, machine: Lab, proxy: Proxy, other: Path, rehearsed: Path, tmp_path: Path
+) -> Iterator[Scene]:
+    """The machine with the fault in it; whatever that was is gone afterwards."""
+    made = Scene(machine, proxy, tmp_path, other, fault.strikes)
+    proxy.heal()
     if fault.stage != "rehearsal":
-        folder = tmp_path / "kvm-harness/recovery"
-        folder.mkdir()
-        shutil.copy(rehearsed, folder)
-    inventory = tmp_path / "inventory.yaml"
-    inventory.write_text(fault.edit(machine.inventory.read_text()))
-    with sabotaged(fault, machine, tmp_path) as before:
-        started = time.monotonic()
-        done = run(machine, inventory, tmp_path, fault.check)
-        seconds = time.monotonic() - started
-        assert done.returncode == 3, "an error, and no failure of the kernel's"
-        cells, checks = done.summary["cells"], done.summary["checks"]
-        reasons = [done.summary["reason"], *(one["reason"] for one in (*cells, *checks))]
-        told = "\n".join([done.stderr, *reasons])
-        assert re.search(fault.words, told, re.S), told
-        assert {one["death"] for one in cells} - {None} == ({fault.death} - {None})
-        for check in fault.passes:
-            assert done.outcome("lab-vhe-base", check) == "pass"
-        out = tmp_path / "kvm-harness/hosts/lab.json"
-        assert out.exists() is fault.aside
-        after = at_home(machine)
+        keep(rehearsed, tmp_path)
+    yield made
+    proxy.connecting = nothing
+    proxy.heal()
+    if not made.clean:
+        made.reset()
+
+
+Note = Callable[[str, object], None]
+
+
+@pytest.mark.parametrize("fault", ON_ONE_MACHINE, ids=str)
+def test_fault(fault: Fault, scene: Scene, record_property: Note) -> None:
+    strike(fault, scene, record_property)
+
+
+def test_a_watchdog_that_is_armed_before_the_jump(tmp_path: Path, record_property: Note) -> None:
+    """It is fed while all is well; a kernel that hangs at once ends in the known-good one."""
+    with lab(tmp_path, watchdog=True) as made, Proxy(made.host.port) as proxy:
+        scene = Scene(made, proxy, tmp_path, Path())
+        passes(scene, edit=watched)
+        assert "watchdog armed" in scene.diary()
+        strike(replace(WATCHED, edit=both(watched, WATCHED.edit)), scene, record_property)
+
+
+def strike(fault: Fault, scene: Scene, record_property: Note) -> None:
+    inventory = scene.inventory(fault.edit)
+    before = at_home(scene)
+    scene.sh(f"date -s @{int(time.time())}\n{fault.sabotage}")
+    if fault.setup is not None:
+        fault.setup(scene)
+    started = time.monotonic()
+    done = scene.run(arguments(fault, inventory, scene.folder), FAULTS_OTHER=str(scene.other))
+    seconds = time.monotonic() - started
+    scene.assert_struck()
+    scene.proxy.heal()
+    diary = scene.diary()
+    if fault.verdict == "killed":
+        after = killed(fault, scene)
+    else:
+        told(fault, done, diary)
+        assert (scene.folder / "kvm-harness/hosts/lab.json").exists() is fault.aside
+        if fault.aside and not fault.home:
+            # Somebody walks to it.
+            scene.reset()
+        ours = fault.lease != "another's"
+        after = at_home(scene, ours=ours) if fault.home or fault.aside else None
+    if after is not None:
         assert after.same_build(before)
         assert not fault.same_boot or after.boot_id == before.boot_id
-        with reached(machine).shell(Deadline(60)) as shell:
-            seen = look(shell)
-        assert seen.left == 0 or (seen.lease is not None and seen.lease.run == "another-run")
-    aside = "set aside" if fault.aside else ""
-    rows.append(
-        f"| {fault.stage} | {fault.name} | error | `{fault.words}` | {fault.death or ''} | "
-        f"{aside} | {seconds:.0f} |\n"
-    )
+    leased(fault, scene)
+    next_run(fault, scene, done)
+    stays = after is not None and after.boot_id == before.boot_id
+    scene.clean = clean(fault, stays)
+    record_property("fault", row(fault, "same boot" if stays else diary, seconds))
 
 
-def test_the_next_run_passes(machine: Lab, tmp_path: Path) -> None:
-    passes(machine, tmp_path)
+def clean(fault: Fault, stays: bool) -> bool:
+    """Whether nothing of the fault can be left: all files of the machine go with each boot."""
+    if fault.verdict == "killed" or (not fault.home and not fault.aside):
+        return True
+    if not fault.home:
+        # It was reset for that.
+        return True
+    if fault.strikes:
+        return False
+    return not stays or not (fault.sabotage or fault.setup)
+
+
+def told(fault: Fault, done: Ended, diary: str) -> None:
+    """The verdict, its reason, and the results that were there before."""
+    code = {"error": 3, "fail": 1, "pass": 0}[fault.verdict]
+    assert done.returncode == code
+    cells, checks = done.summary["cells"], done.summary["checks"]
+    reasons = [done.summary["reason"], *(one["reason"] for one in (*cells, *checks))]
+    words = "\n".join([done.stderr, *reasons])
+    if fault.verdict == "pass":
+        assert not "".join(reasons)
+        words = diary
+    assert re.search(fault.words, words, re.S), words
+    assert {one["death"] for one in (*cells, *checks)} - {None} == ({fault.death} - {None})
+    for check in fault.passes:
+        assert done.outcome("lab-vhe-base", check) == "pass"
+
+
+def killed(fault: Fault, scene: Scene) -> Running | None:
+    """After a SIGKILL: what was recorded is there, and the machine where it was left."""
+    assert scene.killed
+    found = scene.folder.glob("kvm-harness/runs/*/cells/*/records.jsonl")
+    records = [one for path in found for one in read(path) if isinstance(one, Check)]
+    assert {one.name for one in records if one.outcome == "pass"} >= set(fault.passes)
+    if not fault.home:
+        return None
+    wait_for(lambda: not scene.now().cell)
+    return scene.now()
+
+
+def leased(fault: Fault, scene: Scene) -> None:
+    if fault.verdict == "killed" or fault.lease == "damaged":
+        return
+    with scene.up() as (shell, _):
+        seen = look(shell)
+    if fault.lease == "free":
+        assert seen.left == 0
+        return
+    assert seen.lease is not None
+    assert (seen.lease.run == "another-run") is (fault.lease == "another's")
+    if fault.lease == "runs out":
+        assert seen.left <= LEASE_SECONDS
+        scene.let_time_pass()
+        with scene.up() as (shell, _):
+            assert look(shell).left == 0
+
+
+def next_run(fault: Fault, scene: Scene, done: Ended) -> None:
+    """What the next run of all makes of a machine that is not home, or of a run that was killed."""
+    if fault.verdict == "killed" and fault.resume:
+        (folder,) = scene.folder.glob("kvm-harness/runs/*")
+        ended = scene.run(["run", "--resume", folder.name])
+        assert ended.returncode == 0
+        assert [one["name"] for one in ended.summary["checks"]] == ["test_before", "test_wait"]
+        at_home(scene)
+    elif fault.verdict == "killed":
+        passes(scene, *WAIT)
+        at_home(scene)
+    elif not fault.home and fault.lease == "another's":
+        scene.sh(f"rm -r {MACHINE.folder}")
+        passes(scene)
+        at_home(scene)
+    elif fault.aside:
+        kvm_harness(["hosts", "put-back", "lab"], scene.folder)
