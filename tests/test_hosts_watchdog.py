@@ -15,6 +15,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import watchdog
 from harness.hosts.protocols import Result
+from harness.inventory import SshHost
 
 
 class LocalProcess:
@@ -139,3 +140,10 @@ def test_a_kernel_that_cannot_feed_what_was_armed_is_an_error(tmp_path: Path) ->
     shell = LocalShell(tmp_path / "watchdog", "-c")
     with pytest.raises(InfraError, match="no driver for it"), watchdog.fed(shell, armed=True):
         pass
+
+
+def test_it_is_for_a_jump_by_kexec_alone() -> None:
+    given = {"kind": "ssh", "address": "a", "agent": True, "af": "hardware", "kvm_modes": ["vhe"]}
+    assert SshHost.model_validate({**given, "watchdog": True}).watchdog
+    with pytest.raises(ValueError, match="goes with `boot: kexec`"):
+        SshHost.model_validate({**given, "watchdog": True, "boot": "grub"})
