@@ -40,7 +40,7 @@ from harness.observe import af, collect
 from harness.plan import PlannedCell
 from harness.records import append, write_atomically
 from harness.replay import own_collection
-from harness.results import Cell, Outcome, af_seen
+from harness.results import Cell, CpuAf, Outcome, af_seen
 from harness.selftests.build import Selftests
 
 # What the host showed of its CPUs and of who manages the access flag there.
@@ -57,6 +57,8 @@ class Booted(BaseModel):
     boot_id: str
     kvm_line: str
     boot_seconds: float
+    af_cpus: tuple[CpuAf, ...] = ()
+    vmm: str = ""
 
 
 class KernelFiles(BaseModel):
@@ -165,9 +167,8 @@ def _boot_and_check(spec: CellSpec, facts: dict[str, object]) -> None:
         try:
             shell = RecordedShell(host.shell, journal, own_collection)
             booted = _prove(spec, shell, host.boot_seconds)
-            facts |= booted.model_dump()
-            write_atomically(spec.folder / BOOTED, booted)
-            _prepare_and_check(spec, facts, shell, host)
+            _know(spec, facts, booted)
+            _prepare_and_check(spec, facts, booted, shell, host)
         except DeadlineExceeded as exc:
             # It had answered before: a kernel that stops to do so has hung.
             raise host.console.hung(str(exc)) from exc
@@ -188,16 +189,27 @@ def _prove(spec: CellSpec, shell: RecordedShell, boot_seconds: float) -> Booted:
     )
 
 
+def _know(spec: CellSpec, facts: dict[str, object], booted: Booted) -> None:
+    """Have what was proven in the cell's record, also if that is made up after a kill."""
+    facts |= dict(booted)
+    write_atomically(spec.folder / BOOTED, booted)
+
+
 def _prepare_and_check(
-    spec: CellSpec, facts: dict[str, object], shell: RecordedShell, host: BootedHost
+    spec: CellSpec,
+    facts: dict[str, object],
+    booted: Booted,
+    shell: RecordedShell,
+    host: BootedHost,
 ) -> None:
     expected = _expected_af(spec, shell)
-    facts["af_cpus"] = tuple(record(kind) for kind in expected)
+    booted = booted.model_copy(update={"af_cpus": tuple(record(kind) for kind in expected)})
+    _know(spec, facts, booted)
     require_cpus(spec.host, expected)
     if spec.cell.kernel == "base":
         require_af(spec.host, expected, shell)
     if spec.linux_guest:
-        facts["vmm"] = require_vmm(shell)
+        _know(spec, facts, booted.model_copy(update={"vmm": require_vmm(shell)}))
     with quiet(shell):
         plugin = CellPlugin(spec, shell, host.console, host.shell, expected, shell.mark)
         _check(spec, facts, plugin)

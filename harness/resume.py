@@ -75,7 +75,7 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
     took = (booted.boot_seconds if booted else 0.0) + sum(check.seconds for check in checks)
     return spec.record().model_copy(
         update={
-            **(booted.model_dump() if booted else {}),
+            **(dict(booted) if booted else {}),
             **end,
             **af_seen(checks),
             "splats": splatlog.records(splatlog.findings(spec.folder)),

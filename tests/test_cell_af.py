@@ -33,6 +33,9 @@ class N1(SavedHost):
         return "0x0003\n"
 
 
+BOOTED = cell_module.Booted(build_id="ab", boot_id="cd", kvm_line="kvm", boot_seconds=1.0)
+
+
 def run(
     monkeypatch: pytest.MonkeyPatch,
     folder: Path,
@@ -58,7 +61,8 @@ def run(
     facts: dict[str, Any] = {}
     with contextlib.closing(Journal(folder / "commands.jsonl")) as journal:
         try:
-            cell_module._prepare_and_check(spec, facts, RecordedShell(asked, journal), host)
+            recorded = RecordedShell(asked, journal)
+            cell_module._prepare_and_check(spec, facts, BOOTED, recorded, host)
         except InfraError as exc:
             facts["refused"] = str(exc)
     return facts, told
@@ -74,6 +78,9 @@ def test_what_is_expected_is_recorded_and_told(
         cpus="0-1", midr="0x414fd0c1", model="Neoverse N1", expected="hardware", why=kind.why
     )
     assert "cpu1 0x00000000414fd0c1\n" in (tmp_path / "cpus.txt").read_text()
+    # Before the first check begins, so a kill in the last one loses nothing of it.
+    kept = cell_module.Booted.model_validate_json((tmp_path / "booted.json").read_text())
+    assert kept.af_cpus == (record,)
 
 
 @pytest.mark.parametrize("kernel", ["base", "patched"])

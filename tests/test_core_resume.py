@@ -34,8 +34,14 @@ def spec_of(folder: Path, *args: str) -> Any:
     return SimpleNamespace(folder=cell, cell=PLANNED, record=PLANNED.record, pytest_args=args)
 
 
-def boot(folder: Path, number: int = 1, console: str = "[    0.000000] Linux version 6\n") -> None:
-    booted = Booted(build_id="ab", boot_id=f"{UUID}{number}", kvm_line="kvm", boot_seconds=2.0)
+def boot(
+    folder: Path,
+    number: int = 1,
+    console: str = "[    0.000000] Linux version 6\n",
+    **values: Any,
+) -> None:
+    proven = {"build_id": "ab", "boot_id": f"{UUID}{number}", "kvm_line": "kvm", **values}
+    booted = Booted(**proven, boot_seconds=2.0)
     write_atomically(folder / BOOTED, booted)
     (folder / "console.log").write_text(console)
     (folder / "checks.log").write_text("pytest\n")
@@ -120,6 +126,18 @@ def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     assert len(checks) == 3
     assert resume.recorded(spec.folder) == (cell, checks)
     assert not list(spec.folder.glob("cut-*"))
+
+
+def test_what_was_known_of_the_cpus_outlives_a_kill(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    kind = CpuAf(cpus="0-3", midr="0x414fd0c1", model="", expected="hardware", why="FEAT_HAFDBS")
+    boot(spec.folder, af_cpus=(kind,), vmm="QEMU 7.2")
+    for name in NAMES:
+        check(spec.folder, name)
+    cell, _ = resume.take_up(spec, NAMES)
+    assert cell is not None
+    assert (cell.af_cpus, cell.vmm) == ((kind,), "QEMU 7.2")
+    assert resume.recorded(spec.folder)[0] == cell
 
 
 def test_a_host_that_died_in_a_check_is_not_booted_again(tmp_path: Path) -> None:
