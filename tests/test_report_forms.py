@@ -76,7 +76,7 @@ def test_ktap_is_nested_with_what_was_seen_before_the_result() -> None:
         "KTAP version 1\n1..3\n"
         "  KTAP version 1\n  1..1\n  ok 1 build_without_kvm\nok 1 series\n"
         "  KTAP version 1\n  1..1\n"
-        "  # expected: a\n  # observed: b\n  # evidence: cells/c/a.txt\n  not ok 1 test_young\n"
+        "  # expected: old\n  # observed: young\n  # evidence: cells/c/a.txt\n  not ok 1 test_young\n"
         "# AF expected: hardware, observed: hardware\nok 2 n1-vhe-patched\n"
         "not ok 3 all cells ran # ERROR interrupted\n"
         "# verdict: fail: interrupted (1 cell, 1 pass, 1 fail)\n"
@@ -234,7 +234,7 @@ def test_markdown_of_what_is_not_a_pass() -> None:
         "| `n1` | vhe | `patched` | hardware | hardware | **FAIL** | pass |",
         "1 `young`; ",
         "#### **FAIL** `test_young` in `n1-vhe-patched`",
-        "expected: a\nobserved: b\n",
+        "expected: old\nobserved: young\n",
         "From `c/error.txt`:\n\n```text\nValueError: x\n```",
         "Evidence: `c/error.txt`",
         "- host `n1`: `Neoverse N1, MIDR_EL1 0x414fd0c1, CPUs 0-1`, emulated by `QEMU 7.2.22`",
