@@ -76,9 +76,22 @@ def test_a_later_part_that_only_lists_a_mutant_says_nothing_of_it() -> None:
     assert join(parts, TABLE).results[0].found == "caught"
 
 
-def test_parts_of_other_kernels_or_seeds_are_refused() -> None:
+def test_parts_may_have_seeds_of_their_own() -> None:
+    parts = [
+        matrix(caught("first", (seed,)), caught("second", (seed,))).model_copy(
+            update={"seeds": (seed,)}
+        )
+        for seed in (3, 1)
+    ]
+    joined = join(parts, TABLE)
+    assert (joined.seeds, joined.verdict) == ((1, 3), "pass")
+    assert not any("not run" in note or "earlier" in note for note in joined.notes)
+    assert [one.seed for one in joined.results[0].ran] == [3, 1]
+
+
+def test_parts_of_other_kernels_are_refused() -> None:
     one = matrix(caught())
-    for name, value in (("version", "7.3"), ("seeds", (4,)), ("source", "another")):
+    for name, value in (("version", "7.3"), ("source", "another")):
         with pytest.raises(UsageError, match=f"do not belong together: {name}"):
             join([one, one.model_copy(update={name: value})], TABLE)
 

@@ -31,13 +31,14 @@ def read(folder: Path) -> Matrix:
 def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
     """All that the parts ran, in the order of `listed`, which are the mutants of the table.
 
-    A break that several parts ran is judged by the last one that did; a note says what those before
-    found. Of what must pass each cell of each part counts, so no false alarm is lost.
-    UsageError for parts of different kernels or seeds.
+    Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
+    the same seed the last one counts; a note says what those before found. Of what must pass each
+    cell of each part counts, so no false alarm is lost. UsageError for parts of different kernels.
     """
     first = parts[0]
+    seeds = tuple(sorted({seed for part in parts for seed in part.seeds}))
     for part in parts[1:]:
-        for name in ("source", "version", "seeds"):
+        for name in ("source", "version"):
             one, other = getattr(first, name), getattr(part, name)
             if one != other:
                 raise UsageError(f"these runs do not belong together: {name} {one} and {other}")
@@ -52,7 +53,7 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
     table = [results.get(one.name, one) for one in listed]
-    absent = [word for one in table for word in _missing(one, first.seeds)]
+    absent = [word for one in table for word in _missing(one, seeds)]
     if absent:
         notes.append(f"not run in any part: {', '.join(absent)}")
     joined = tuple(judge.judge(one) if one.ran else one for one in (*controls, *table))
@@ -61,6 +62,7 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
         update={
             "verdict": "error" if absent and found == "pass" else found,
             "reason": "",
+            "seeds": seeds,
             "seconds": sum(part.seconds for part in parts),
             "jobs": max(part.jobs for part in parts),
             "notes": tuple(dict.fromkeys(notes)),
@@ -90,9 +92,12 @@ def _notes(part: Matrix) -> list[str]:
 def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
     if before is None or not before.ran:
         return result, []
-    if result.kind != "break":
-        return result.model_copy(update={"ran": (*before.ran, *result.ran)}), []
-    return result, [f"{result.name}: an earlier part found: {before.found}. The later one counts"]
+    again = {(one.cell, one.seed) for one in result.ran} if result.kind == "break" else set()
+    kept = tuple(one for one in before.ran if (one.cell, one.seed) not in again)
+    both = result.model_copy(update={"ran": (*kept, *result.ran)})
+    if len(kept) == len(before.ran):
+        return both, []
+    return both, [f"{result.name}: an earlier part found: {before.found}. The later one counts"]
 
 
 def _placed(result: Result, folder: Path) -> Result:
