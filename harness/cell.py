@@ -57,6 +57,7 @@ class Booted(BaseModel):
     boot_id: str
     kvm_line: str
     boot_seconds: float
+    machine: str = ""
     af_cpus: tuple[CpuAf, ...] = ()
     vmm: str = ""
 
@@ -186,6 +187,7 @@ def _prove(spec: CellSpec, shell: RecordedShell, boot_seconds: float) -> Booted:
         boot_id=shown.boot_id,
         kvm_line=shown.kvm_line,
         boot_seconds=boot_seconds,
+        machine=spec.machine,
     )
 
 

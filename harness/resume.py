@@ -59,7 +59,7 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
 
     None if there is more to do in it. `names` are all of its checks.
     """
-    booted = _booted(spec.folder)
+    booted = booted_of(spec.folder)
     # A check that was proven wrong before its host died has the failure, and its cell goes on.
     died = next((check for check in checks if check.death not in _GOES_ON), None)
     hung = sum(check.death == "livelock" for check in checks)
@@ -75,7 +75,8 @@ def over(spec: CellSpec, checks: Sequence[Check], names: Collection[str]) -> Cel
     took = (booted.boot_seconds if booted else 0.0) + sum(check.seconds for check in checks)
     return spec.record().model_copy(
         update={
-            **(dict(booted) if booted else {}),
+            # What a boot has not come to know is as in the record of none.
+            **{name: value for name, value in booted or () if value},
             **end,
             **af_seen(checks),
             "splats": splatlog.records(splatlog.findings(spec.folder)),
@@ -120,6 +121,7 @@ def boot_ids(folder: Path) -> frozenset[str]:
     return frozenset(Booted.model_validate_json(path.read_text()).boot_id for path in files)
 
 
-def _booted(folder: Path) -> Booted | None:
+def booted_of(folder: Path) -> Booted | None:
+    """What the last boot of a cell has proven, None if it was not proven to be the right one."""
     path = folder / BOOTED
     return Booted.model_validate_json(path.read_text()) if path.exists() else None

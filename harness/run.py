@@ -552,6 +552,7 @@ class Run:
             done = f"{len(self._cells) - before}/{total}"
             self._progress.now(f"cells: {done} done, running: {waits}")
 
+        began = spread.began(left) if self._goes_on else {}
         if self._goes_on:
             for spec in tuple(left):
                 cell, checks = resume.take_up(spec, self._names)
@@ -576,7 +577,7 @@ class Run:
                 # A cell that outlives this process by a moment keeps others out for that long.
                 pass_fds=(self._lock,),
                 others={first.cell.id: more for first, *more in choices},
-                has=spread.taken(self._cells),
+                has=began | spread.taken(self._cells),
             )
 
     def _specs_of(

@@ -17,7 +17,7 @@ from harness import proc, resume, splatlog
 from harness.cell import CellSpec
 from harness.deadline import Deadline
 from harness.hosts import aside
-from harness.records import append, of_cell, write_atomically
+from harness.records import append, of_cell, read, write_atomically
 from harness.results import Cell, Check
 from harness.spread import Batch, Spread
 
@@ -30,6 +30,8 @@ class _Running:
     process: subprocess.Popen[bytes]
     deadline: Deadline
     log: Path
+    records: int
+    """How many the cell had already, from a machine that was lost or a run that was cut off."""
 
 
 def run_cells(
@@ -147,7 +149,8 @@ def _start(spec: CellSpec, pass_fds: tuple[int, ...]) -> _Running:
             stderr=out,
             pass_fds=pass_fds,
         )
-    return _Running(spec, process, Deadline(spec.cell_seconds), log)
+    before = len(read(spec.folder / resume.RECORDS))
+    return _Running(spec, process, Deadline(spec.cell_seconds), log, before)
 
 
 def cell_environment() -> dict[str, str]:
@@ -166,7 +169,7 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     proc.end(cell.process, grace=cell.spec.end_seconds)
     path = cell.spec.folder / resume.RECORDS
     found = of_cell(path)
-    if found.cell is not None:
+    if found.cell is not None and any(isinstance(one, Cell) for one in read(path)[cell.records :]):
         return found.cell, found.checks
     if exited is None:
         why = f"the cell did not end within {cell.deadline.budget:.0f} s"
@@ -178,4 +181,6 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     update = {"seconds": round(cell.deadline.elapsed(), 3), "splats": splats}
     lost = lost.model_copy(update=update)
     append(path, lost)
-    return lost, found.checks
+    found = of_cell(path)
+    assert found.cell is not None, "it was appended just now"
+    return found.cell, found.checks

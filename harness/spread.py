@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from harness import resume
 from harness.cell import CellSpec
 from harness.inventory import KvmMode
 from harness.plan import PlannedCell
@@ -99,6 +100,16 @@ def taken(cells: Iterable[Cell]) -> dict[Batch, str]:
     for cell in cells:
         if cell.machine:
             found.setdefault(batch(cell), cell.machine)
+    return found
+
+
+def began(specs: Iterable[CellSpec]) -> dict[Batch, str]:
+    """Which machine the cells of each place and mode were on when the run was cut off."""
+    found: dict[Batch, str] = {}
+    for spec in specs:
+        booted = resume.booted_of(spec.folder)
+        if booted is not None and booted.machine:
+            found.setdefault(batch(spec.cell), booted.machine)
     return found
 
 

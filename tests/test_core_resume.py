@@ -128,15 +128,15 @@ def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     assert not list(spec.folder.glob("cut-*"))
 
 
-def test_what_was_known_of_the_cpus_outlives_a_kill(tmp_path: Path) -> None:
+def test_what_was_known_of_the_machine_outlives_a_kill(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     kind = CpuAf(cpus="0-3", midr="0x414fd0c1", model="", expected="hardware", why="FEAT_HAFDBS")
-    boot(spec.folder, af_cpus=(kind,), vmm="QEMU 7.2")
+    boot(spec.folder, af_cpus=(kind,), vmm="QEMU 7.2", machine="altra2")
     for name in NAMES:
         check(spec.folder, name)
     cell, _ = resume.take_up(spec, NAMES)
     assert cell is not None
-    assert (cell.af_cpus, cell.vmm) == ((kind,), "QEMU 7.2")
+    assert (cell.af_cpus, cell.vmm, cell.machine) == ((kind,), "QEMU 7.2", "altra2")
     assert resume.recorded(spec.folder)[0] == cell
 
 

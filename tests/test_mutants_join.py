@@ -89,6 +89,11 @@ def test_parts_may_have_seeds_of_their_own() -> None:
     assert [one.seed for one in joined.results[0].ran] == [3, 1]
 
 
+def test_a_mutant_that_the_table_lacks_does_not_vanish() -> None:
+    with pytest.raises(UsageError, match="third was run, and is not in the table"):
+        join([matrix(caught("first")), matrix(caught("third"))], TABLE)
+
+
 def test_parts_of_other_kernels_are_refused() -> None:
     one = matrix(caught())
     for name, value in (("version", "7.3"), ("source", "another")):

@@ -15,7 +15,7 @@ from harness import proc, resume, scheduler
 from harness.deadline import Deadline
 from harness.hosts import aside
 from harness.plan import PlannedCell
-from harness.records import append, of_cell
+from harness.records import append, of_cell, read
 from harness.results import Cell, Check
 from harness.scheduler import _end
 
@@ -41,9 +41,11 @@ class Lab:
     def _start(self, spec: Any, _: object) -> Any:
         self.ran.append((spec.cell.id, spec.machine))
         spec.folder.mkdir(parents=True, exist_ok=True)
+        before = len(read(spec.folder / resume.RECORDS))
         self.ends.get(spec.machine, passes)(spec)
         process = SimpleNamespace(poll=lambda: 0, pid=0)
-        return scheduler._Running(spec, cast(Any, process), Deadline(60), spec.folder / "log")
+        log = spec.folder / "log"
+        return scheduler._Running(spec, cast(Any, process), Deadline(60), log, before)
 
     def choices(self, *machines: str, modes: Any = ("vhe", "nvhe")) -> list[list[Any]]:
         kernels: Any = ("base", "patched")
@@ -147,6 +149,16 @@ def test_a_cell_that_took_two_machines_down_goes_to_no_third(lab: Lab) -> None:
     (silent,) = [check for check in lab.checks[cell.id] if check.name == "test_b"]
     assert (silent.outcome, silent.death) == ("error", None), "nothing against the kernel"
     assert lab.cells["altra-vhe-patched"].outcome == "pass"
+
+
+def test_a_second_machine_that_leaves_no_record_is_not_judged_by_the_first(lab: Lab) -> None:
+    lab.ends = {"a": burns, "b": lambda spec: None}
+    lab.run(lab.choices("a", "b", "c", modes=["vhe"]))
+    cell = lab.cells["altra-vhe-base"]
+    assert (cell.outcome, cell.lost, cell.machine) == ("error", None, "b")
+    assert "without a verdict" in cell.reason
+    assert cell.earlier == ("a: a was lost: it burns",)
+    assert [machine for _, machine in lab.ran] == ["a", "b", "b"]
 
 
 def test_machines_that_are_not_to_be_had_do_not_count_against_a_cell(lab: Lab) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from harness.cell import BOOTED, Booted
 from harness.plan import PlannedCell
+from harness.records import write_atomically
 from harness.results import Cell, CpuAf
-from harness.spread import Spread, notes, taken
+from harness.spread import Spread, began, notes, taken
 
 MODES: Any = ("vhe", "nvhe", "protected")
 
@@ -166,3 +168,12 @@ def test_what_ran_apart_is_told() -> None:
 
 def test_of_hosts_without_a_group_nothing_is_told() -> None:
     assert notes([record("b", "base", "altra"), record("p", "patched", "")]) == ()
+
+
+def test_a_run_that_goes_on_knows_where_a_cell_had_begun(tmp_path: Path) -> None:
+    cell = PlannedCell("altra", "base", "vhe", "hardware")
+    spec: Any = SimpleNamespace(cell=cell, folder=tmp_path)
+    assert began([spec]) == {}
+    proven: Any = {"build_id": "ab", "boot_id": "cd", "kvm_line": "kvm", "boot_seconds": 1.0}
+    write_atomically(tmp_path / BOOTED, Booted(**proven, machine="altra2"))
+    assert began([spec]) == {("altra", "vhe"): "altra2"}

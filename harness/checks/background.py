@@ -34,6 +34,8 @@ SHORT = 512
 # Pages that kswapd is to take, and the seconds that it has for it. It takes slab first, and what
 # CPUs kept for themselves is free when the watermarks change.
 STOLEN = "pgsteal_kswapd"
+# Taken by a process that had to wait for memory.
+DIRECT = "pgsteal_direct"
 ENOUGH = 512
 PATIENCE = 30.0
 

@@ -33,7 +33,8 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
 
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
     the same seed the last one counts; a note says what those before found. Of what must pass each
-    cell of each part counts, so no false alarm is lost. UsageError for parts of different kernels.
+    cell of each part counts, so no false alarm is lost. UsageError for parts of different kernels,
+    and for a mutant that the table lacks.
     """
     first = parts[0]
     seeds = tuple(sorted({seed for part in parts for seed in part.seeds}))
@@ -42,6 +43,10 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             one, other = getattr(first, name), getattr(part, name)
             if one != other:
                 raise UsageError(f"these runs do not belong together: {name} {one} and {other}")
+    known = {one.name for one in listed}
+    for result in (one for part in parts for one in part.results):
+        if result.kind != "control" and result.ran and result.name not in known:
+            raise UsageError(f"{result.name} was run, and is not in the table (any more)")
     notes = [note for part in parts for note in _notes(part)]
     results: dict[str, Result] = {}
     for part in parts:
