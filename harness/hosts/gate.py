@@ -24,7 +24,7 @@ def admit(name: str, shell: Shell) -> Health:
     aside.require_in_use(name)
     health = examine(shell)
     if _only_busy(health) and _just_started(shell):
-        health = settled(shell, health)
+        health = settled(shell, health, SETTLE_SECONDS)
     require_fit(name, health)
     return health
 
@@ -43,7 +43,7 @@ def _just_started(shell: Shell) -> bool:
     return int(found[1]) < NEW_SECONDS
 
 
-def settled(shell: Shell, health: Health, seconds: float = SETTLE_SECONDS) -> Health:
+def settled(shell: Shell, health: Health, seconds: float) -> Health:
     """How the machine is once a load has passed that is known to; at the latest after `seconds`."""
     deadline = Deadline(seconds)
     while _only_busy(health) and not deadline.expired():
