@@ -48,12 +48,13 @@ MAX_TEXT = 4 << 20
 _LINE = 1 << 16
 
 # Without a terminal nobody but its input tells a program that the controller is gone: when that
-# ends, all that was started ends, by the PID namespace.
+# ends, all that was started ends, by the PID namespace. A change of user takes the signal of
+# --kill-child away, unless it is kept.
 _CONFINED = f"""\
 exec 3<&0
 PATH=$PATH:/usr/sbin:/sbin unshare --mount --net --ipc --uts --pid --fork --kill-child \\
 	--mount-proc setpriv --reuid={USER} --regid={USER} --clear-groups --no-new-privs \\
-	--bounding-set=-all --inh-caps=-all env -i PATH=/usr/local/bin:/usr/bin:/bin \\
+	--pdeathsig keep --bounding-set=-all --inh-caps=-all env -i PATH=/usr/local/bin:/usr/bin:/bin \\
 	HOME="$3" TMPDIR="$3" LC_ALL=C.UTF-8 sh -c "$1" < /dev/null 3<&- 2>&1 & it=$!
 ( while read -r _; do :; done; kill -9 $it ) <&3 > /dev/null 2>&1 & watch=$!
 exec 3<&-
