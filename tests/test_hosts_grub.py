@@ -182,7 +182,7 @@ def test_the_entry() -> None:
     text = entry("root=/dev/sda2 memmap=4G$0x1000 a;b", initrd=True)
     lines = text.splitlines()
     assert lines[0] == HEAD
-    assert f"menuentry '{NAME}: a kernel under test, once' --id {NAME} {{" in lines
+    assert f"menuentry '{NAME}: a kernel under test, once' --unrestricted --id {NAME} {{" in lines
     start = """if linux "${kvm_harness}/Image" root=/dev/sda2 'memmap=4G$0x1000' 'a;b'; then"""
     assert f"  {start}" in lines
     assert 'if initrd "${kvm_harness}/initrd"; then boot; fi' in text

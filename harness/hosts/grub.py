@@ -81,7 +81,7 @@ if [ -n "${{config_directory}}" ]; then
 else
   set kvm_harness="${{prefix}}/{NAME}"
 fi
-menuentry '{NAME}: a kernel under test, once' --id {NAME} {{
+menuentry '{NAME}: a kernel under test, once' --unrestricted --id {NAME} {{
   if linux "${{kvm_harness}}/Image" {words}; then
     {start}
   fi
