@@ -10,7 +10,7 @@ from collections.abc import Sequence
 _NOT_KEPT = (
     *("kvm-arm.mode", "panic", "earlycon", "nohz_full", "isolcpus", "rcu_nocbs"),
     *("quiet", "splash", "loglevel", "console_suspend"),
-    *("BOOT_IMAGE", "initrd"),
+    *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
 # Seconds after a panic: long enough for the console to carry its trace out.
 PANIC_SECONDS = 15

@@ -191,7 +191,7 @@ def _there(
                     say_until_seen(shell, console, secrets.token_hex(8))
             initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
-            cmdline = _cmdline(trip, wanted, before.cpus)
+            cmdline = _cmdline(machine.host, trip, wanted, before.cpus)
             if machine.host.boot == "grub":
                 grub.load(shell, ours, wanted.kernel, initrd, cmdline)
             else:
@@ -247,9 +247,11 @@ def _unnoticed(wanted: Boot) -> float:
     return wanted.longest + (2 * LONGEST_SECONDS + AGAIN_SECONDS) * wanted.slowdown
 
 
-def _cmdline(trip: _Trip, wanted: Boot, cpus: int) -> str:
+def _cmdline(host: SshHost, trip: _Trip, wanted: Boot, cpus: int) -> str:
     isolated = bootargs.tickless(cpus) if wanted.tickless else ()
-    ours = (f"{MARK}{trip.cell}", *isolated, *wanted.cmdline)
+    # On the way home it must not run on: the firmware may take longer than it waits.
+    stop = ("watchdog.stop_on_reboot=1",) if host.watchdog else ()
+    ours = (f"{MARK}{trip.cell}", *stop, *isolated, *wanted.cmdline)
     return bootargs.of_machine(trip.good.cmdline, ours)
 
 
