@@ -295,15 +295,21 @@ def test_what_is_its_owners_stays(place: Place) -> None:
 
 def test_grub_that_starts_something_else_is_no_death_of_the_kernel() -> None:
     trip, console = _Trip(GOOD), ["tail", "-F", "x"]
-    host: Any = SshHost.model_construct(boot="grub", console=console)
+    host: Any = SshHost.model_construct(boot="grub", console=console, watchdog=False)
     gone, hang = HostDied("gone", "x"), HostDied("hang", "x")
     theirs, ours = "Booting Linux on physical CPU 0\n", f"kvm_harness.cell={trip.cell}\n"
     assert _before(host, trip, gone, theirs)
     assert not _before(host, trip, gone, theirs + ours)
-    assert not _before(host, trip, hang, theirs)
+    assert _before(host, trip, hang, theirs), "it hung in the firmware"
+    assert not _before(host, trip, hang, theirs + ours)
     blind = host.model_copy(update={"console": None})
     assert not _before(blind, trip, gone, ""), "what cannot be seen is not told apart"
-    assert not _before(host.model_copy(update={"boot": "kexec"}), trip, gone, "")
+    by_kexec = host.model_copy(update={"boot": "kexec"})
+    assert not _before(by_kexec, trip, gone, "")
+    watched = by_kexec.model_copy(update={"watchdog": True})
+    assert _before(watched, trip, gone, "")
+    assert not _before(watched, trip, gone, ours)
+    assert not _before(watched, trip, hang, ""), "a kernel that never spoke may be the series'"
 
 
 # ---- the rehearsal ------------------------------------------------------------------------------

@@ -224,7 +224,10 @@ def _there(
                     if exc.seen is not None:
                         _forget(machine)
                         raise InfraError(f"the jump into the kernel did not happen: {exc}") from exc
-                    raise console.hung(str(exc)) from exc
+                    died = console.hung(str(exc))
+                    if _before(machine.host, trip, died, console.text()):
+                        raise InfraError(f"before the kernel of the cell began: {died}") from exc
+                    raise died from exc
         seconds = round(time.monotonic() - started, 3)
         machine.say("runs the kernel of the cell")
         # At once: where files do not outlive a boot, nobody sees until then whose it is.
@@ -301,10 +304,14 @@ def _forget(machine: Machine) -> None:
 def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:
     """Whether the machine died, or went elsewhere, before the kernel of the trip had begun.
 
-    A jump into another boot is that kernel's doing; GRUB, which may start what it likes, is not.
+    A jump into another boot is that kernel's doing; GRUB, which may start what it likes, is not,
+    nor is a watchdog that was armed before its owner's kernel had shut down.
     """
-    if exc.kind == "gone" and host.boot == "grub" and host.console is not None:
-        return trip.cell not in console
+    if host.console is not None:
+        if host.boot == "grub" and exc.kind in ("gone", "hang"):
+            return trip.cell not in console
+        if host.watchdog and exc.kind == "gone":
+            return trip.cell not in console
     return exc.kind == "panic" and not trip.begun(console)
 
 
