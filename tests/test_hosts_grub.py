@@ -256,11 +256,13 @@ def test_a_machine_that_is_refused_is_not_written_to(
 def test_an_entry_that_stays_chosen_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Recorded()
     monkeypatch.setattr(grub, "look", lambda shell: FINE)
-    grub.require_taken(shell)
+    grub.require_taken(shell, FINE.folder)
     assert shell.done == []
     monkeypatch.setattr(grub, "look", lambda shell: replace(FINE, next_entry=NAME))
     with pytest.raises(InfraError, match="does not write grubenv"):
-        grub.require_taken(shell)
+        grub.require_taken(shell, FINE.folder)
+    with pytest.raises(InfraError, match="not there in the kernel"):
+        grub.require_taken(shell, "/boot/grub2")
     (cleared,) = shell.done
     assert "unset next_entry" in cleared
 

@@ -100,10 +100,10 @@ def require_stub(kernel: Path) -> None:
             )
 
 
-def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline: str) -> None:
+def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline: str) -> str:
     """Have the machine's next start be that of the kernel; LeaseLost if it is another's by then.
 
-    `initrd` is a file of the machine's.
+    `initrd` is a file of the machine's. Returns the folder of its grubenv.
     """
     require_stub(kernel)
     seen = _fit(shell)
@@ -126,11 +126,18 @@ def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline:
         f"{PATH}sync\n{seen.prefix}-reboot {NAME}\n{env} list | grep -qx next_entry={NAME}",
         Deadline(COPY_SECONDS),
     )
+    return seen.folder
 
 
-def require_taken(shell: Shell) -> None:
-    """InfraError unless GRUB has forgotten the entry by which the machine was started just now."""
-    if look(shell).next_entry == NAME:
+def require_taken(shell: Shell, folder: str) -> None:
+    """InfraError unless GRUB has forgotten the entry by which the machine was started just now.
+
+    `folder` is what load() returned: a kernel that has not mounted /boot shows nothing of it.
+    """
+    seen = look(shell)
+    if seen.folder != folder:
+        raise InfraError(f"{folder} is not there in the kernel of the cell: is /boot mounted?")
+    if seen.next_entry == NAME:
         clear(shell)
         raise InfraError(
             "GRUB started the entry and left it chosen for the next start as well: "

@@ -192,8 +192,9 @@ def _there(
             initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
             cmdline = _cmdline(machine.host, trip, wanted, before.cpus)
+            folder = ""
             if machine.host.boot == "grub":
-                grub.load(shell, ours, wanted.kernel, initrd, cmdline)
+                folder = grub.load(shell, ours, wanted.kernel, initrd, cmdline)
             else:
                 _load(shell, ours, initrd, wanted, cmdline)
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
@@ -233,7 +234,7 @@ def _there(
         # At once: where files do not outlive a boot, nobody sees until then whose it is.
         ours.renew(there)
         if machine.host.boot == "grub":
-            grub.require_taken(there)
+            grub.require_taken(there, folder)
 
         def again(trouble: Exception) -> SshShell:
             found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
