@@ -24,7 +24,7 @@ from harness.deadline import Deadline
 from harness.errors import HostDied, InfraError
 from harness.hosts import fitness, grub, grub_look, kexec, recovery
 from harness.hosts import machine as machine_module
-from harness.hosts.grub import REHEARSAL, clear_script, entry, load, require_stub
+from harness.hosts.grub import REHEARSAL, choose, clear_script, entry, load, require_stub
 from harness.hosts.grub_look import HEAD, NAME, Grub, findings, parse, problems, script
 from harness.hosts.kexec import _before, _Trip
 from harness.hosts.leasing import LeaseLost
@@ -232,7 +232,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_entry_is_chosen_last(kernel: Path) -> None:
     shell = Recorded()
-    load(shell, cast(Tenancy, Ours()), kernel, "/boot/initrd.img", "root=/dev/sda2")
+    folder = load(shell, cast(Tenancy, Ours()), kernel, "/boot/initrd.img", "root=/dev/sda2")
+    assert not any("grub-reboot" in one for one in shell.done)
+    choose(shell, folder)
     assert f"put /boot/grub/{NAME}/Image" in shell.done
     assert f"cp -L /boot/initrd.img /boot/grub/{NAME}/initrd" in shell.done
     assert [f"grub-reboot {NAME}" in one for one in shell.done].index(True) == len(shell.done) - 1

@@ -104,6 +104,7 @@ class RunningShell(UnaskedShell):
         self.device = folder / "watchdog"
         self._names = {
             watchdog._STOP_ON_REBOOT: str(folder / "parameter"),
+            watchdog._STATE: str(folder / "state"),
             "-c /dev/watchdog": f"{kind} {self.device}",
             "> /dev/watchdog": f"> {self.device}",
         }
@@ -121,6 +122,16 @@ def test_it_is_armed_if_the_kernel_lets_it_run(tmp_path: Path) -> None:
     shell.device.touch()
     watchdog.arm(shell)
     assert shell.device.read_text() == ".\n"
+
+
+def test_one_that_its_driver_stopped_again_is_not_armed(tmp_path: Path) -> None:
+    shell = RunningShell(tmp_path, "0")
+    shell.device.touch()
+    (tmp_path / "state").write_text("active\n")
+    watchdog.arm(shell)
+    (tmp_path / "state").write_text("inactive\n")
+    with pytest.raises(InfraError, match="it does not stay armed"):
+        watchdog.arm(shell)
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,10 @@ def require_stub(kernel: Path) -> None:
 
 
 def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline: str) -> str:
-    """Have the machine's next start be that of the kernel; LeaseLost if it is another's by then.
+    """Put the kernel and its entry where GRUB finds them; LeaseLost if it is another's by then.
 
-    `initrd` is a file of the machine's. Returns the folder of its grubenv.
+    `initrd` is a file of the machine's. Returns the folder of its grubenv. Until choose() the next
+    start is still the default's.
     """
     require_stub(kernel)
     seen = _fit(shell)
@@ -120,13 +121,19 @@ def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline:
     _custom(shell, seen, text)
     # The copies may have taken minutes.
     ours.check()
-    env = f"{seen.prefix}-editenv {seen.folder}/grubenv"
+    run_script(shell, "sync", Deadline(COPY_SECONDS))
+    return seen.folder
+
+
+def choose(shell: Shell, folder: str) -> None:
+    """Have the machine's next start be that of the entry: the last thing before the reboot."""
+    prefix = Path(folder).name
+    env = f"{prefix}-editenv {folder}/grubenv"
     run_script(
         shell,
-        f"{PATH}sync\n{seen.prefix}-reboot {NAME}\n{env} list | grep -qx next_entry={NAME}",
+        f"{PATH}{prefix}-reboot {NAME}\n{env} list | grep -qx next_entry={NAME}",
         Deadline(COPY_SECONDS),
     )
-    return seen.folder
 
 
 def require_taken(shell: Shell, folder: str) -> None:

@@ -200,6 +200,9 @@ def _there(
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
             ours.hold(_unnoticed(wanted), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
+                if machine.host.boot == "grub":
+                    # Not before: from here on the next start is the kernel's, whoever orders it.
+                    grub.choose(shell, folder)
                 started = time.monotonic()
                 trip.jumped = True
                 if machine.host.watchdog:

@@ -39,13 +39,17 @@ exec 3> /dev/watchdog && echo armed &&
 
 
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
+_STATE = "/sys/class/watchdog/watchdog0/state"
 _ARM = f"""\
 grep -qsx 0 {_STOP_ON_REBOOT} || {{
 	echo "the machine's own kernel needs watchdog.stop_on_reboot=0 to leave it running" >&2
 	exit 1
 }}
 [ -c /dev/watchdog ] || {{ echo "there is no /dev/watchdog" >&2; exit 1; }}
-echo . > /dev/watchdog"""
+echo . > /dev/watchdog
+# A driver may stop it when the file is closed, whatever it was written.
+state={_STATE}
+[ ! -e $state ] || grep -qx active $state || {{ echo "it does not stay armed" >&2; exit 1; }}"""
 
 
 def arm(shell: Shell) -> None:
