@@ -600,7 +600,7 @@ BOOT = (
     Fault(
         "boot",
         "wrong kernel booted",
-        "build id",
+        r"the host runs the kernel \w+ .*, built was",
         setup=put_other,
         sabotage=BEFORE_LOADING.format(what="cp /tmp/other $3"),
     ),
