@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from harness.contract import Contract
 from harness.observe.trace import Event
 
 AGE = "kvm:kvm_age_hva"
@@ -16,6 +17,12 @@ AGE_CALLBACK = "stage2_age_walker"
 READ_LOG = 2
 # Puts a page into the dirty log; a write fault calls it when it has mapped the page.
 MARK_DIRTY = "mark_page_dirty_in_slot"
+
+
+def walk_functions(contract: Contract, *others: str) -> tuple[str, ...]:
+    """The functions that a race of aging records: the walk's callback, others, the fast path's."""
+    fast = contract.fast_path.functions if contract.fast_path else ()
+    return tuple(dict.fromkeys((AGE_CALLBACK, *others, *fast)))
 
 
 @dataclass(frozen=True)

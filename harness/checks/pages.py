@@ -53,6 +53,16 @@ def mark_idle(vm: Guest) -> None:
         )
 
 
+def forget_references(vm: Guest, shell: Shell) -> None:
+    """Make all pages of the guest's owner old to the host, and take its marks of use from them.
+
+    That is the access flag of its own page tables, PG_referenced, and PG_young, which page_idle
+    leaves behind and reclaim takes for a reference. No MMU notifier is asked
+    (Documentation/filesystems/proc.rst, clear_refs).
+    """
+    shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+
+
 def old_pages(
     vm: Guest, shell: Shell, claim: Claim, name: str = "aged"
 ) -> tuple[stage2.Range, ...]:

@@ -29,6 +29,7 @@ from harness.checks.overlap import (
     acts,
     in_guest,
     meetings,
+    walk_functions,
 )
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.pressure import lru
@@ -177,6 +178,12 @@ def kept(
     return result, stopped[0]
 
 
+def not_widened(claim: Claim, absent: Mapping[str, str], *names: str) -> None:
+    """Tell which of the probes that make a window wider this kernel does not allow, and why."""
+    for name in absent.keys() & set(names):
+        claim.observe(f"the window was not widened at {name}: {absent[name]}")
+
+
 def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int = 1) -> None:
     """Assert that what was through a race ages as exactly as anything else.
 
@@ -215,7 +222,6 @@ def field(
     """
     if not contract.expect(DRIVERS[ager], situation(cell)).reaches_kvm:
         pytest.skip(f"{ager} does not reach KVM here")
-    fast = contract.fast_path.functions if contract.fast_path else ()
     with contextlib.ExitStack() as stack:
         if ager == "eviction":
             # Then eviction alone asks KVM.
@@ -230,7 +236,7 @@ def field(
         returns = {MARK_DIRTY: ""} if opponent == "dirty-log" else {}
         wanted = Wanted(
             events=(AGE, ENTER, LEAVE) if opponent == "guest" else (AGE,),
-            functions=tuple(dict.fromkeys((AGE_CALLBACK, *fast))),
+            functions=walk_functions(contract),
             # MGLRU's walk goes over all of the process.
             filters={AGE: f"start < {end:#x} && end > {start:#x}"},
             slowed=dict.fromkeys((AGE_CALLBACK, *returns), 8),

@@ -17,7 +17,7 @@ from harness.checks import background, notices, pressure
 from harness.checks.claim import Claim
 from harness.checks.driver import check_path, expected, wanted
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import mark_idle, populated, shorten
+from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -54,8 +54,7 @@ def test_kswapd(
     ):
         populated(vm)
         mark_idle(vm)
-        # page_idle leaves a mark that reclaim takes for a reference; this takes it back.
-        shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+        forget_references(vm, shell)
         memcg.leave_behind()
         vm.flush()
         touched = frozenset(rng.sample(range(PAGES), rng.randint(PAGES // 8, PAGES // 4)))

@@ -28,7 +28,7 @@ from harness.checks.claim import Claim
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
-from harness.checks.pages import mark_idle, populated, shorten
+from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
 from harness.contract import Contract, Expectation, Situation
 from harness.guest_replies import PAGE_SIZE
@@ -134,9 +134,7 @@ class Scene:
         last = int(self.shell.run("nproc --all").stdout) - 1
         populated(self.vm)
         mark_idle(self.vm)
-        # page_idle leaves PG_young behind, which reclaim takes for a reference; this clears it, and
-        # asks no MMU notifier.
-        self.shell.write(f"/proc/{self.vm.greeting.pid}/clear_refs", "1\n")
+        forget_references(self.vm, self.shell)
         if under == "classic":
             # KVM's faults leave all pages on the active list, from where they would come to the
             # inactive one without their access flags, used or not.

@@ -18,7 +18,7 @@ from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK, MARK_DIRTY
 from harness.checks.pages import young_pages
-from harness.checks.racing import AGERS, VCPUS, Met, Size, exact, field, show
+from harness.checks.racing import AGERS, VCPUS, Met, Size, exact, field, not_widened, show
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Ager, Guest, Opponent
@@ -94,8 +94,7 @@ def test_race(
                 break
         exact(raced.vm, shell, claim, rng, BLOCK if size is HUGE else 1)
         absent = raced.session.absent
-    for name in absent.keys() & {AGE_CALLBACK, slowed_return(MARK_DIRTY)}:
-        claim.observe(f"the window was not widened at {name}: {absent[name]}")
+    not_widened(claim, absent, AGE_CALLBACK, slowed_return(MARK_DIRTY))
     assert_none_new(shell, claim, before)
     if missing := met.missing(ager, opponent):
         raise Unproven(missing)

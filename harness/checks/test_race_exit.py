@@ -17,7 +17,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings
+from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings, walk_functions
 from harness.checks.pages import populated
 from harness.checks.racing import slot_range
 from harness.contract import Contract
@@ -56,10 +56,9 @@ def test_race_exit(
         "when an owner has ended but KVM has not yet let go of its stage 2"
     )
     before = splats(shell)
-    fast = contract.fast_path.functions if contract.fast_path else ()
     wanted = Wanted(
         events=(AGE,),
-        functions=tuple(dict.fromkeys((AGE_CALLBACK, *fast))),
+        functions=walk_functions(contract),
         # Most of the time of an aging is spent there.
         slowed={AGE_CALLBACK: MOST_SLOWED},
         returns=dict.fromkeys((*LEAVES_MM, RELEASE), ""),

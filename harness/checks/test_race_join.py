@@ -17,7 +17,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK
+from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.contract import Contract
 from harness.guests import Guest
@@ -52,10 +52,9 @@ def test_race_join(
         "exact afterwards"
     )
     before = splats(shell)
-    fast = contract.fast_path.functions if contract.fast_path else ()
     wanted = Wanted(
         events=(AGE,),
-        functions=tuple(dict.fromkeys((AGE_CALLBACK, FREE, *fast))),
+        functions=walk_functions(contract, FREE),
         slowed={AGE_CALLBACK: 1},
     )
     vm = populated(guest(backing="thp", pages=PAGES, vcpus=2))

@@ -22,8 +22,8 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.mglru import zram_swap
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, windows
-from harness.checks.racing import AGERS, SECONDS, VCPUS, exact, kept
+from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, walk_functions, windows
+from harness.checks.racing import AGERS, SECONDS, VCPUS, exact, kept, not_widened
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
@@ -59,10 +59,9 @@ def returns_entry(release: str) -> bool:
 
 def recorded(contract: Contract, *, misses: bool) -> Wanted:
     """What shows that the window was hit; `misses` are access faults that find no entry."""
-    fast = contract.fast_path.functions if contract.fast_path else ()
     return Wanted(
         events=(AGE, UNMAP),
-        functions=tuple(dict.fromkeys((AGE_CALLBACK, UNMAP_CALLBACK, *fast))),
+        functions=walk_functions(contract, UNMAP_CALLBACK),
         slowed={AGE_CALLBACK: 8, LOOK_UP: 8},
         # No page has the PFN 0: these returns are only slowed.
         returns={UNMAP_WALK: "", LOOK_UP: "ret == 0"} | ({MKYOUNG: "ret == 0"} if misses else {}),
@@ -99,8 +98,7 @@ def test_race_unmap(
         # Ends before its swap does.
         vm.close()
     claim.observe(met.words())
-    for name in session.absent.keys() & {AGE_CALLBACK, slowed_return(LOOK_UP)}:
-        claim.observe(f"the window was not widened at {name}: {session.absent[name]}")
+    not_widened(claim, session.absent, AGE_CALLBACK, slowed_return(LOOK_UP))
     assert_none_new(shell, claim, before)
     if not misses and cell.cell.af_mode == "software":
         raise Unproven(f"{MKYOUNG} of this kernel does not tell which faults found no entry")

@@ -16,7 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import mark_idle, pick, populated, shorten
+from harness.checks.pages import forget_references, mark_idle, pick, populated, shorten
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
@@ -35,8 +35,7 @@ def test_referenced(
     words = f"at most the {len(touched)} touched pages" if allowed else "no page"
     claim.expect(f"{words} of {PAGES} become PG_referenced when the guest reads old pages")
     mark_idle(vm)
-    # Takes PG_referenced from all pages of the process (Documentation/filesystems/proc.rst).
-    shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+    forget_references(vm, shell)
     before = vm.flagged("referenced")
     if before:
         raise Unproven(f"{len(before)} pages are PG_referenced before any access")

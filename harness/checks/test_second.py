@@ -20,7 +20,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import mark_idle, pick, populated, shorten, show_set
+from harness.checks.pages import forget_references, mark_idle, pick, populated, shorten, show_set
 from harness.guests import Advice, Backing, Guest, Second
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -62,8 +62,7 @@ def test_second(
     _expect_young(vm, shell, claim, "aged", (frozenset(), frozenset()))
     vm.flush()
     touched = pick(rng, PAGES), pick(rng, PAGES)
-    for vcpu, pages in enumerate(touched):
-        vm.touch(pages, write=False, vcpu=vcpu)
+    _read(vm, touched)
     _expect_young(vm, shell, claim, "touched", touched)
     asked = EVERYTHING - vm.idle_read()
     expected = touched[0] | touched[1]
@@ -84,8 +83,7 @@ def test_second(
         lost = EVERYTHING - gone - mapped
         assert not lost, f"{len(lost)} others are mapped by the {way} way no more: {shorten(lost)}"
     # Each load is held to what was last written by any way, or to zero.
-    for vcpu in range(len(WAYS)):
-        vm.touch(EVERYTHING, write=False, vcpu=vcpu)
+    _read(vm, (EVERYTHING, EVERYTHING))
     vm.verify(EVERYTHING)
 
 
@@ -115,8 +113,7 @@ def test_adjacent(
     for unit in range(pages // BLOCK + 1):
         part = frozenset(page for page in everything if (page + skew) // BLOCK == unit)
         vm.flush()
-        for vcpu in range(len(WAYS)):
-            vm.touch(everything, write=False, vcpu=vcpu)
+        _read(vm, (everything, everything))
         _expect_young(vm, shell, claim, f"before-{unit}", (everything, everything))
         age_huge_page(vm, shell, part, skew)
         rest = everything - part
@@ -146,14 +143,13 @@ def test_second_evicted(
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         populated(vm)
         vm.touch(EVERYTHING, write=False, vcpu=1)
-        # By both ways; and takes back the mark that page_idle leaves on pages that were young.
+        # By both ways.
         mark_idle(vm)
-        shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+        forget_references(vm, shell)
         memcg.leave_behind()
         vm.flush()
         touched = pick(rng, PAGES), pick(rng, PAGES)
-        for vcpu, pages in enumerate(touched):
-            vm.touch(pages, write=False, vcpu=vcpu)
+        _read(vm, touched)
         memcg.evict(PAGES)
         kept = frozenset(vm.pfns())
         expected = touched[0] | touched[1]
@@ -166,9 +162,14 @@ def test_second_evicted(
         for way, mapped, _ in _seen(vm, shell, claim, "evicted"):
             left = mapped - kept
             assert not left, f"{len(left)} are mapped by the {way} way still: {shorten(left)}"
-        for vcpu in range(len(WAYS)):
-            vm.touch(EVERYTHING, write=False, vcpu=vcpu)
+        _read(vm, (EVERYTHING, EVERYTHING))
         vm.verify(EVERYTHING)
+
+
+def _read(vm: Guest, both: Both) -> None:
+    """Have the guest read pages by the first way and pages by the second."""
+    for vcpu, pages in enumerate(both):
+        vm.touch(pages, write=False, vcpu=vcpu)
 
 
 def _seen(

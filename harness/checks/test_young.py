@@ -18,7 +18,15 @@ from harness.checks import khugepaged
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import check_path, promised, situation, wanted
-from harness.checks.pages import leaves, mark_idle, pick, populated, shorten, show_set
+from harness.checks.pages import (
+    forget_references,
+    leaves,
+    mark_idle,
+    pick,
+    populated,
+    shorten,
+    show_set,
+)
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -55,8 +63,8 @@ def test_young(
     vm.advise("dontneed", {ABSENT})
     vm.touch(touched, write=False)
     last = vm.pfns()[ABSENT - 1]
-    # Pages are to be old to the host, or KVM is not asked. This asks no MMU notifier.
-    shell.write(f"/proc/{vm.greeting.pid}/clear_refs", "1\n")
+    # Pages are to be old to the host, or KVM is not asked.
+    forget_references(vm, shell)
     before = leaves(vm, shell, claim, "before")
     young = stage2.young(before, vm.slot.ipa, PAGES)
     assert young == touched, f"before any scan: {show_set(touched, young)}"
