@@ -232,9 +232,9 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_entry_is_chosen_last(kernel: Path) -> None:
     shell = Recorded()
-    folder = load(shell, cast(Tenancy, Ours()), kernel, "/boot/initrd.img", "root=/dev/sda2")
+    chosen = load(shell, cast(Tenancy, Ours()), kernel, "/boot/initrd.img", "root=/dev/sda2")
     assert not any("grub-reboot" in one for one in shell.done)
-    choose(shell, folder)
+    choose(shell, chosen)
     assert f"put /boot/grub/{NAME}/Image" in shell.done
     assert f"cp -L /boot/initrd.img /boot/grub/{NAME}/initrd" in shell.done
     assert [f"grub-reboot {NAME}" in one for one in shell.done].index(True) == len(shell.done) - 1
@@ -258,13 +258,13 @@ def test_a_machine_that_is_refused_is_not_written_to(
 def test_an_entry_that_stays_chosen_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = Recorded()
     monkeypatch.setattr(grub, "look", lambda shell: FINE)
-    grub.require_taken(shell, FINE.folder)
+    grub.require_taken(shell, FINE)
     assert shell.done == []
     monkeypatch.setattr(grub, "look", lambda shell: replace(FINE, next_entry=NAME))
     with pytest.raises(InfraError, match="does not write grubenv"):
-        grub.require_taken(shell, FINE.folder)
+        grub.require_taken(shell, FINE)
     with pytest.raises(InfraError, match="not there in the kernel"):
-        grub.require_taken(shell, "/boot/grub2")
+        grub.require_taken(shell, replace(FINE, folder="/boot/grub2"))
     (cleared,) = shell.done
     assert "unset next_entry" in cleared
 

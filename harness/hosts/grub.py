@@ -100,11 +100,11 @@ def require_stub(kernel: Path) -> None:
             )
 
 
-def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline: str) -> str:
+def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline: str) -> Grub:
     """Put the kernel and its entry where GRUB finds them; LeaseLost if it is another's by then.
 
-    `initrd` is a file of the machine's. Returns the folder of its grubenv. Until choose() the next
-    start is still the default's.
+    `initrd` is a file of the machine's. Returns what GRUB it has. Until choose() the next start is
+    still the default's.
     """
     require_stub(kernel)
     seen = _fit(shell)
@@ -122,28 +122,28 @@ def load(shell: Shell, ours: Tenancy, kernel: Path, initrd: str | None, cmdline:
     # The copies may have taken minutes.
     ours.check()
     run_script(shell, "sync", Deadline(COPY_SECONDS))
-    return seen.folder
+    return seen
 
 
-def choose(shell: Shell, folder: str) -> None:
+def choose(shell: Shell, seen: Grub) -> None:
     """Have the machine's next start be that of the entry: the last thing before the reboot."""
-    prefix = Path(folder).name
-    env = f"{prefix}-editenv {folder}/grubenv"
     run_script(
         shell,
-        f"{PATH}{prefix}-reboot {NAME}\n{env} list | grep -qx next_entry={NAME}",
+        f"{PATH}{seen.prefix}-reboot {NAME}\n{seen.editenv} list | grep -qx next_entry={NAME}",
         Deadline(COPY_SECONDS),
     )
 
 
-def require_taken(shell: Shell, folder: str) -> None:
+def require_taken(shell: Shell, chosen: Grub) -> None:
     """InfraError unless GRUB has forgotten the entry by which the machine was started just now.
 
-    `folder` is what load() returned: a kernel that has not mounted /boot shows nothing of it.
+    `chosen` is what load() returned: a kernel that has not mounted /boot shows nothing of it.
     """
     seen = look(shell)
-    if seen.folder != folder:
-        raise InfraError(f"{folder} is not there in the kernel of the cell: is /boot mounted?")
+    if seen.folder != chosen.folder:
+        raise InfraError(
+            f"{chosen.folder} is not there in the kernel of the cell: is /boot mounted?"
+        )
     if seen.next_entry == NAME:
         clear(shell)
         raise InfraError(
@@ -172,7 +172,7 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
         ours.check()
         seen = _fit(shell)
         _custom(shell, seen, REHEARSAL_CFG)
-        env = f"{PATH}{seen.prefix}-editenv {seen.folder}/grubenv"
+        env = f"{PATH}{seen.editenv}"
         run_script(shell, f"{env} set {REHEARSAL}=1\nsync", Deadline(COPY_SECONDS))
     # In order, so that its file system is whole: GRUB reads no journal.
     back = bring_back(machine, ours, good, answers=True)

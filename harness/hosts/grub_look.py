@@ -77,6 +77,11 @@ class Grub:
         """How its programs begin."""
         return self.folder.rpartition("/")[2]
 
+    @property
+    def editenv(self) -> str:
+        """The program for the environment block, with that."""
+        return f"{self.prefix}-editenv {self.folder}/grubenv"
+
 
 def look(shell: Shell, deadline: Deadline | None = None) -> Grub:
     """Ask a machine, as root; ObserveError if its answer makes no sense."""
@@ -132,7 +137,7 @@ def _problems(seen: Grub) -> Iterator[str]:
         yield f"no {' '.join(absent)} on PATH"
         return
     if not seen.grubenv:
-        yield f"{env} is no file of its own; make one with {seen.prefix}-editenv {env} create"
+        yield f"{env} is no file of its own; make one with {seen.editenv} create"
     if seen.abstraction or seen.fs not in WRITABLE:
         on = seen.abstraction or seen.fs or "what it does not know"
         yield (

@@ -192,23 +192,23 @@ def _there(
             initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
             cmdline = _cmdline(machine.host, trip, wanted, before.cpus)
-            folder = ""
+            chosen = None
             if machine.host.boot == "grub":
-                folder = grub.load(shell, ours, wanted.kernel, initrd, cmdline)
+                chosen = grub.load(shell, ours, wanted.kernel, initrd, cmdline)
             else:
                 _load(shell, ours, initrd, wanted, cmdline)
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
             ours.hold(_unnoticed(wanted), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
-                if machine.host.boot == "grub":
+                if chosen is not None:
                     # Not before: from here on the next start is the kernel's, whoever orders it.
-                    grub.choose(shell, folder)
+                    grub.choose(shell, chosen)
                 started = time.monotonic()
                 trip.jumped = True
                 if machine.host.watchdog:
                     watchdog.arm(shell)
                     machine.say("watchdog armed")
-                if machine.host.boot == "grub":
+                if chosen is not None:
                     shell.run(REBOOT)
                     machine.say("start by GRUB ordered")
                 else:
@@ -236,8 +236,8 @@ def _there(
         machine.say("runs the kernel of the cell")
         # At once: where files do not outlive a boot, nobody sees until then whose it is.
         ours.renew(there)
-        if machine.host.boot == "grub":
-            grub.require_taken(there, folder)
+        if chosen is not None:
+            grub.require_taken(there, chosen)
 
         def again(trouble: Exception) -> SshShell:
             found = _found_again(machine, trip, stack, console, wanted.slowdown, trouble)
@@ -311,11 +311,9 @@ def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:
     A jump into another boot is that kernel's doing; GRUB, which may start what it likes, is not,
     nor is a watchdog that was armed before its owner's kernel had shut down.
     """
-    if host.console is not None:
-        if host.boot == "grub" and exc.kind in ("gone", "hang"):
-            return trip.cell not in console
-        if host.watchdog and exc.kind == "gone":
-            return trip.cell not in console
+    elsewhere = ("gone", "hang") if host.boot == "grub" else ("gone",) if host.watchdog else ()
+    if host.console is not None and exc.kind in elsewhere:
+        return trip.cell not in console
     return exc.kind == "panic" and not trip.begun(console)
 
 
