@@ -552,7 +552,7 @@ class Run:
             done = f"{len(self._cells) - before}/{total}"
             self._progress.now(f"cells: {done} done, running: {waits}")
 
-        began = spread.began(left) if self._goes_on else {}
+        began = spread.began(left)
         if self._goes_on:
             for spec in tuple(left):
                 cell, checks = resume.take_up(spec, self._names)

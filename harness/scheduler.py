@@ -129,7 +129,12 @@ def _unplaced(spec: CellSpec, why: str) -> tuple[Cell, tuple[Check, ...]]:
     """The records of a cell that no machine is left for."""
     spec.folder.mkdir(parents=True, exist_ok=True)
     path = spec.folder / resume.RECORDS
-    append(path, spec.cell.record(reason=why).model_copy(update={"lost": "unavailable"}))
+    return _ended(path, spec.cell.record(reason=why).model_copy(update={"lost": "unavailable"}))
+
+
+def _ended(path: Path, record: Cell) -> tuple[Cell, tuple[Check, ...]]:
+    """What the records of a cell say with this last one, which is appended."""
+    append(path, record)
     found = of_cell(path)
     assert found.cell is not None, "it was appended just now"
     return found.cell, found.checks
@@ -179,8 +184,4 @@ def _result(cell: _Running) -> tuple[Cell, tuple[Check, ...]]:
     # What the kernel said may be why.
     splats = splatlog.records(splatlog.findings(cell.spec.folder))
     update = {"seconds": round(cell.deadline.elapsed(), 3), "splats": splats}
-    lost = lost.model_copy(update=update)
-    append(path, lost)
-    found = of_cell(path)
-    assert found.cell is not None, "it was appended just now"
-    return found.cell, found.checks
+    return _ended(path, lost.model_copy(update=update))
