@@ -30,8 +30,8 @@ BLOCK = 512
 PAGES = 2 * BLOCK
 EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 12
-# Frees a table that a block took the place of, when its grace period is over.
-FREE = "stage2_free_unlinked_table"
+# Ends the walk that frees a table which a block took the place of, whoever calls it and when.
+FREE = "kvm_pgtable_stage2_free_unlinked"
 WRITER, READER = 0, 1
 
 
