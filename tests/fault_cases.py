@@ -62,6 +62,8 @@ class Fault:
     """How the machine's lease is at the end; it runs out by itself where nobody could end it."""
     passes: tuple[str, ...] = ()
     """Checks that must have passed all the same."""
+    diary: str = ""
+    """A pattern that the cell's diary must match besides."""
     resume: bool = False
     """Whether the run that was killed goes on, instead of a new one."""
 
@@ -1028,17 +1030,27 @@ HOME = (
 )
 
 # On a machine with a watchdog that runs on across a kexec, and without a power switch.
-WATCHED = Fault(
-    "boot",
-    "kernel does not execute anything, no power switch",
-    "was not booted within 25 s",
-    sabotage=BEFORE_LOADING.format(what=DEAD),
-    edit=short_boot,
-    death="hang",
+WATCHED = (
+    Fault(
+        "boot",
+        "kernel does not execute anything, no power switch",
+        "was not booted within 25 s",
+        sabotage=BEFORE_LOADING.format(what=DEAD),
+        edit=short_boot,
+        death="hang",
+    ),
+    Fault(
+        "boot",
+        "the jump does not happen, watchdog armed",
+        "the jump into the kernel did not happen",
+        sabotage=INSTEAD.format(what=":"),
+        edit=short_boot,
+        diary="watchdog disarmed",
+    ),
 )
 
 ON_ONE_MACHINE = (*LOOK, *HEALTH, *REHEARSAL, *DEPLOY, *BOOT, *CHECK, *COLLECT, *HOME)
-FAULTS = (*ON_ONE_MACHINE, WATCHED)
+FAULTS = (*ON_ONE_MACHINE, *WATCHED)
 
 
 def watched(text: str) -> str:

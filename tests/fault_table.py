@@ -85,9 +85,8 @@ class Rows:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
-            found: dict[str, Any] = dict(report.user_properties)
-            if "fault" in found:
-                self._rows.append(found["fault"])
+            seen: list[tuple[str, Any]] = report.user_properties
+            self._rows += [value for name, value in seen if name == "fault"]
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and len(self._rows) == len(FAULTS):

@@ -105,7 +105,7 @@ class RunningShell(UnaskedShell):
         self._names = {
             watchdog._STOP_ON_REBOOT: str(folder / "parameter"),
             watchdog._STATE: str(folder / "state"),
-            "-c /dev/watchdog": f"{kind} {self.device}",
+            "-c /dev/watchdog ]": f"{kind} {self.device} ]",
             "> /dev/watchdog": f"> {self.device}",
         }
         (folder / "parameter").write_text(f"{stop_on_reboot}\n")
@@ -122,6 +122,16 @@ def test_it_is_armed_if_the_kernel_lets_it_run(tmp_path: Path) -> None:
     shell.device.touch()
     watchdog.arm(shell)
     assert shell.device.read_text() == ".\n"
+
+
+def test_it_is_stopped_where_there_was_no_jump(tmp_path: Path) -> None:
+    shell = RunningShell(tmp_path, "0")
+    watchdog.disarm(shell)
+    assert not shell.device.exists()
+    shell.device.touch()
+    watchdog.arm(shell)
+    watchdog.disarm(shell)
+    assert shell.device.read_text() == "V"
 
 
 def test_one_that_its_driver_stopped_again_is_not_armed(tmp_path: Path) -> None:

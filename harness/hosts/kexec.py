@@ -299,10 +299,13 @@ def _clear(shell: Shell) -> None:
 
 
 def _forget(machine: Machine) -> None:
-    """The next start of a machine that stayed must not be that of GRUB's entry."""
-    if machine.host.boot == "grub":
-        with contextlib.suppress(InfraError), machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+    """A machine that stayed must not start GRUB's entry next, nor be reset by its watchdog."""
+    with contextlib.suppress(InfraError), machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        if machine.host.boot == "grub":
             grub.clear(shell)
+        if machine.host.watchdog:
+            watchdog.disarm(shell)
+            machine.say("watchdog disarmed")
 
 
 def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:

@@ -51,6 +51,9 @@ echo . > /dev/watchdog
 state={_STATE}
 [ ! -e $state ] || grep -qx active $state || {{ echo "it does not stay armed" >&2; exit 1; }}"""
 
+# V is the magic that lets a driver stop it, unless that has nowayout.
+_DISARM = "[ ! -c /dev/watchdog ] || printf V > /dev/watchdog"
+
 
 def arm(shell: Shell) -> None:
     """Start it in the known-good kernel, right before a jump; InfraError if that cannot be.
@@ -60,6 +63,11 @@ def arm(shell: Shell) -> None:
     done = shell.run(_ARM, check=False)
     if done.status != 0:
         raise InfraError(f"the watchdog cannot be armed: {done.stderr.strip()[-300:]}")
+
+
+def disarm(shell: Shell) -> None:
+    """Stop it again in a kernel that was not left; InfraError if it cannot be written to."""
+    shell.run(_DISARM)
 
 
 @contextlib.contextmanager
