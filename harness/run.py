@@ -355,20 +355,24 @@ class Run:
         group is fit. The run does without any other.
         """
         for place in self._options.hosts:
-            machines = stock.place(place)
-            for name, host in machines.items():
+            for name, host in stock.place(place).items():
                 if not isinstance(host, SshHost):
                     continue
                 try:
                     self._look_at(name, host)
                 except InfraError as exc:
-                    self._lost[name] = f"{name}: {exc}"
-                    if self._lost.keys() >= machines.keys():
-                        raise
-                    self._progress.say(self._lost[name])
-        self._notes += [f"not used: {why}" for why in self._lost.values()]
+                    self._do_without(name, exc, stock)
         self._keep()
         self._agree({f"configuration of {name}": one.digest for name, one in self._own.items()})
+
+    def _do_without(self, name: str, trouble: InfraError, stock: Inventory) -> None:
+        """Go on without a machine; raises its trouble where no other can run its cells."""
+        self._lost[name] = f"{name}: {trouble}"
+        places = (stock.place(place).keys() for place in self._options.hosts)
+        if any(name in machines and self._lost.keys() >= machines for machines in places):
+            raise trouble
+        self._progress.say(self._lost[name])
+        self._notes.append(f"not used: {self._lost[name]}")
 
     def _look_at(self, name: str, host: SshHost) -> None:
         with self._progress.stage(f"looking at {name}"):
@@ -429,7 +433,7 @@ class Run:
         patched = None
         if series is not None:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
-        kernels = tuple(self._kernels_by(one, stock, source, patched) for one in self._recipes)
+        kernels = self._all_kernels(stock, source, patched)
         selftests = None
         if options.selftests or SELFTEST_CHECK in self._names:
             selftests = prepare.selftests(source, patched, self._progress)
@@ -437,6 +441,20 @@ class Run:
         if options.linux_guest:
             linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
         return Prepared(kernels, trees, ground, selftests, linux_guest)
+
+    def _all_kernels(
+        self, stock: Inventory, source: Source, patched: PatchedTree | None
+    ) -> tuple[Kernels, ...]:
+        """Those of each recipe, but of a machine that was lost while it built its own."""
+        found = []
+        for recipe in self._recipes:
+            try:
+                found.append(self._kernels_by(recipe, stock, source, patched))
+            except InfraError as exc:
+                if not recipe.builder:
+                    raise
+                self._do_without(recipe.builder, exc, stock)
+        return tuple(found)
 
     def _kernels_by(
         self, recipe: Recipe, stock: Inventory, source: Source, patched: PatchedTree | None

@@ -452,6 +452,35 @@ def test_the_cells_of_a_group_are_for_all_of_its_machines(
     assert "not used: a1: no answer from a1" in summary.notes
 
 
+def test_a_group_does_without_a_machine_that_was_lost_while_it_built(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = rack(tmp_path, monkeypatch)
+    stock = tmp_path / "lab.yaml"
+    alike = "    group: altra\n"
+    text = stock.read_text()
+    stock.write_text(text.replace(alike, f"{alike}    config: machine\n    build: on-host\n"))
+    lost = {"a1"}
+
+    def builder_on(name: str, *_: object) -> Any:
+        if name in lost:
+            raise InfraError(f"the connection to {name} ended")
+        return contextlib.nullcontext(f"builder {name}")
+
+    monkeypatch.setattr(run_module, "builder_on", builder_on)
+    monkeypatch.setattr(run_module, "own_config", lambda *_: OWN)
+    case.cut_off({}, options)
+    summary = case.resumed()
+    assert "not used: a1: the connection to a1 ended" in summary.notes
+    assert set(case.spread["first"].values()) == {"a2"}
+    assert {name for more in case.spread["others"].values() for name in more} == {"a3"}
+    assert set(case.builders) == {f"{a} of {b}" for a in ("base", "patched") for b in ("a2", "a3")}
+    case.summarize("x")
+    lost |= {"a2", "a3"}
+    with pytest.raises(InfraError, match="the connection to a3 ended"):
+        case.resumed()
+
+
 def test_a_group_without_any_machine_ends_the_run(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
