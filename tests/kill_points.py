@@ -156,29 +156,17 @@ def main() -> None:
         state.mkdir()
         args = tuple(options.args) or (TWO_MACHINES if options.lab else TWO_HOSTS)
         rng = random.Random(options.seed)
-        if not options.lab:
-            kill_runs(args, state, options.count, rng)
-        else:
+        if options.lab:
             made = stack.enter_context(rack(Path(name), state))
             args = (*args, *made.options)
             # Recovery is rehearsed once, which takes a while.
             assert kvm_harness(["run", *args], state).returncode == 0
-            kill_runs(args, state, options.count, rng, made.set_clocks)
+        kill_runs(args, state, options.count, rng)
     print(f"{options.count} of {options.count} ended as the one that was left alone")
 
 
-def kill_runs(
-    args: Sequence[str],
-    state: Path,
-    count: int,
-    rng: random.Random,
-    ready: Callable[[], None] = lambda: None,
-) -> None:
-    """Kill so many runs and resume each; SystemExit for one that ends otherwise.
-
-    `ready` is called before each start.
-    """
-    ready()
+def kill_runs(args: Sequence[str], state: Path, count: int, rng: random.Random) -> None:
+    """Kill so many runs and resume each; SystemExit for one that ends otherwise."""
     begun = time.monotonic()
     whole = kvm_harness(["run", *args], state, quiet=True)
     seconds = time.monotonic() - begun
@@ -192,14 +180,11 @@ def kill_runs(
         if number % 3 == 0:
             kept, points = rng.randint(1, records - 1), [rng.uniform(0, 2)]
             when = after_records(kept, points[0])
-        ready()
         killed = kill(args, state, when)
         if number % 2 == 0:
             points.append(rng.uniform(0, seconds - points[0]))
-            ready()
             killed = kill(["--resume", str(killed.folder)], state, after(points[1]))
         kept = sum(map(_lines, killed.records.values()))
-        ready()
         done = resume(killed, state)
         same = comparable(done.summary) == expected and done.returncode == whole.returncode
         at = ", ".join(f"{point:.2f}" for point in points)

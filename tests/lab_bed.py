@@ -3,7 +3,8 @@
 
 QEMU starts it into one kernel, whatever happens: its known-good one. Every other kernel has to come
 by SSH and kexec. Like a machine that boots from the network it has no disk but a RAM disk, which
-each kernel is given as its initramfs: what is put there is gone after the next boot.
+each kernel is given as its initramfs: what is put there is gone after the next boot. Its kernel has
+no driver for a clock, so it asks its network for the time, as other machines ask NTP.
 """
 
 from __future__ import annotations
@@ -39,8 +40,12 @@ BOOT_SECONDS = 120.0
 # A PCI bus, and an Intel 6300ESB on it: QEMU has no other watchdog for the machine `virt`.
 WATCHDOG = Path(__file__).with_name("data") / "machine" / "watchdog.config"
 
+# Answered by QEMU itself, which starts date(1) for each that connects.
+CLOCK = ("10.0.2.100", 37)
 # The root file system of an initramfs tells df(1) nothing.
-MORE_INIT = "mkdir -p /var /lib/modules && mount -t tmpfs tmpfs /var"
+MORE_INIT = f"""\
+mkdir -p /var /lib/modules && mount -t tmpfs tmpfs /var
+date -s "@$(nc -w 5 {CLOCK[0]} {CLOCK[1]} < /dev/null)" > /dev/null"""
 # Linux 6.12 leaves virtio devices at work across a kexec: a packet that came meanwhile could be
 # written to where the next kernel's code lies by then. So the device goes before.
 KEXEC_FIRST = """\
@@ -124,6 +129,10 @@ def lab(
     argv = qemu.arguments(machine, kernel.image, initramfs, cmdline, log)
     argv += ["-device", "i6300esb", "-action", "watchdog=reset"] if watchdog else []
     argv.remove("-no-reboot")
+    # So that it may start date(1).
+    argv[argv.index("-sandbox") + 1] = "on"
+    net = argv.index("-netdev") + 1
+    argv[net] += ",guestfwd=tcp:{}:{}-cmd:date +%s".format(*CLOCK)
     # The tables of an interrupt translation service stay where they are across a kexec. With EFI
     # that memory is kept for them (irq-gic-v3-its.c, gic_reserve_range()); here is none.
     argv[argv.index("-machine") + 1] += ",its=off"

@@ -4,19 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab_bed import Lab, lab
 
-from harness.deadline import Deadline
-from harness.hosts.machine import Machine
-
 GROUP = "rack"
 NAMES = ("left", "right")
-BOOT_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -30,14 +25,6 @@ class Rack:
     def options(self) -> tuple[str, ...]:
         """Of a run over the group; one that was killed keeps its lease for two minutes."""
         return ("--inventory", str(self.inventory), "--host", GROUP, "--wait", "300")
-
-    def set_clocks(self) -> None:
-        """Before each run: they have none of their own, and ask nobody for the time."""
-        for made in self.machines.values():
-            reached = Machine("lab", made.host, made.pins)
-            # In whatever kernel a run that was killed has left it.
-            with reached.booted(lambda _: True, Deadline(BOOT_SECONDS)) as (shell, _):
-                shell.run(f"date -s @{int(time.time())}")
 
 
 @contextlib.contextmanager
@@ -54,6 +41,4 @@ def rack(folder: Path, state: Path) -> Iterator[Rack]:
             found += its.replace("  lab:\n", f"  {name}:\n    group: {GROUP}\n")
         path = folder / "inventory.yaml"
         path.write_text(f"{head}hosts:\n{found}")
-        whole = Rack(path, machines)
-        whole.set_clocks()
-        yield whole
+        yield Rack(path, machines)
