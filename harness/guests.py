@@ -116,6 +116,7 @@ class Guest:
         skew: int = 0,
         ipa_skew: int = 0,
         far: bool = False,
+        eager_split: bool = False,
         second: Second | None = None,
         vcpus: int = 1,
         timeout: float = 20.0,
@@ -129,7 +130,8 @@ class Guest:
         or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
         with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
         same, and then not at the ends. With `far` it lies across 512 GiB, half of it on each side,
-        where one of the first tables of stage 2 ends and another begins. With `second` vCPU 0 alone
+        where one of the first tables of stage 2 ends and another begins. With `eager_split` the
+        dirty log splits all blocks when it is switched on (Linux 6.5). With `second` vCPU 0 alone
         has the pages by that slot: the others have them by a second memslot, or are of a second VM;
         shared memory is mapped twice then. `timeout` is what one command may take, in seconds, on a
         kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
@@ -140,6 +142,7 @@ class Guest:
         argv += ["--skew", str(skew)] if skew else []
         argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
         argv += ["--far"] if far else []
+        argv += ["--eager-split"] if eager_split else []
         argv += ["--second", second] if second else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)

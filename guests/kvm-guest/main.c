@@ -22,8 +22,8 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--second slot|above|vm] [--vcpus N] " \
-	"[--timeout SECONDS]" \
+	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--eager-split] [--second slot|above|vm] " \
+	"[--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -76,6 +76,7 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		{ "skew", required_argument, NULL, 's' },
 		{ "ipa-skew", required_argument, NULL, 'i' },
 		{ "far", no_argument, NULL, 'r' },
+		{ "eager-split", no_argument, NULL, 'e' },
 		{ "second", required_argument, NULL, '2' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
@@ -106,6 +107,9 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 			break;
 		case 'r':
 			vm->far = true;
+			break;
+		case 'e':
+			vm->eager_split = true;
 			break;
 		case '2':
 			vm->second = parse_second(optarg);

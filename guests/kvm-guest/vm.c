@@ -20,6 +20,11 @@
 #define MIN_IPA_BITS 36
 #define MIN_FAR_IPA_BITS 40
 
+/* Newer than the headers of Debian 12. */
+#ifndef KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE
+#define KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE 228
+#endif
+
 enum slot {
 	SLOT_TESTED,
 	SLOT_PAYLOAD,
@@ -54,6 +59,18 @@ static void create_vm(struct vm *vm)
 		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
 	if (vm->fd < 0)
 		die_errno("KVM_CREATE_VM");
+}
+
+/* Before there are memslots. */
+static void split_eagerly(const struct vm *vm)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE,
+		.args = { HUGE_PAGE_SIZE },
+	};
+
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
+		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
 }
 
 static uint64_t slot_size(const struct vm *vm)
@@ -295,6 +312,8 @@ void vm_make(struct vm *vm)
 {
 	open_kvm(vm);
 	create_vm(vm);
+	if (vm->eager_split)
+		split_eagerly(vm);
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));

@@ -29,6 +29,7 @@ struct vm {
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	uint32_t ipa_skew;	/* the same of its IPA */
 	bool far;		/* see FAR_IPA */
+	bool eager_split;	/* the dirty log splits all blocks when it is switched on */
 	enum second second;
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */

@@ -2,14 +2,16 @@
 """A block takes the place of a table while somebody ages the pages that the table maps.
 
 Without a dirty log KVM maps huge memory by blocks; with one, a write takes its block apart and maps
-one page. The first fault of another page when the log is off again makes it a block, and the table
-is freed in which an ager that holds no MMU lock may still be (CLAIMS.md, 5).
+one page, unless all of them were split when the log was switched on. The first fault of another
+page when the log is off again makes it a block, and the table is freed in which an ager that holds
+no MMU lock may still be (CLAIMS.md, 5).
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
@@ -19,6 +21,8 @@ from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.checks.test_eager_split import split_eagerly
+from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -32,7 +36,7 @@ EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 12
 # Ends the walk that frees a table which a block took the place of, whoever calls it and when.
 FREE = "kvm_pgtable_stage2_free_unlinked"
-WRITER, READER = 0, 1
+WRITER, JOINER = 0, 1
 
 
 @pytest.mark.deep
@@ -45,11 +49,47 @@ def test_race_join(
     contract: Contract,
 ) -> None:
     """Blocks are split and joined under a guest while they are aged: nothing lost, no splat."""
+
+    def start() -> Guest:
+        return guest(backing="thp", pages=PAGES, vcpus=2)
+
+    # Pages that were not written have no entry by then.
+    _race(start, shell, claim, rng, cell, contract, joined_by="read")
+
+
+@pytest.mark.deep
+def test_race_eager_split(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """As test_race_join, where each block is split whole, in the place where an ager may be."""
+
+    def start() -> Guest:
+        return split_eagerly(guest, vcpus=2)
+
+    # All pages have an entry, which is read-only unless they were written.
+    _race(start, shell, claim, rng, cell, contract, joined_by="write")
+
+
+def _race(
+    start: Callable[[], Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+    *,
+    joined_by: Literal["read", "write"],
+) -> None:
     claim.expect(
-        f"a dirty log is switched on and off {ROUNDS} times while one vCPU writes to {PAGES} pages "
-        f"of huge memory, another reads and a process ages them (seed {cell.seed}): no content "
-        "lost, no splat; tables were replaced by blocks and pages were aged meanwhile; aging is "
-        "exact afterwards"
+        f"a dirty log is switched on and off {ROUNDS} times while one vCPU writes to some of "
+        f"{PAGES} pages of huge memory, another {joined_by}s the others and a process ages them "
+        f"(seed {cell.seed}): no content lost, no splat; tables were replaced by blocks and pages "
+        "were aged meanwhile; aging is exact afterwards"
     )
     before = splats(shell)
     wanted = Wanted(
@@ -57,7 +97,7 @@ def test_race_join(
         functions=walk_functions(contract, FREE),
         slowed={AGE_CALLBACK: 1},
     )
-    vm = populated(guest(backing="thp", pages=PAGES, vcpus=2))
+    vm = populated(start())
     if vm.flags()["thp"] != PAGES:
         raise Unproven("not all of the memory is huge")
     heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
@@ -71,7 +111,7 @@ def test_race_join(
                 # Each of its pages is written since then.
                 vm.spin_wait(len(written), vcpu=WRITER)
                 vm.dirty_log(False)
-                vm.touch(EVERYTHING, write=False, vcpu=READER)
+                vm.touch(EVERYTHING - written, write=joined_by == "write", vcpu=JOINER)
             vm.spin_stop(WRITER)
         counts = session.stop()
     claim.save("trace.txt", counts.raw)
@@ -79,7 +119,19 @@ def test_race_join(
     ages = counts.events(AGE)
     joined = counts.of(FREE)
     claim.observe(f"{joined} tables replaced, {len(ages)} agings")
-    # As it is now: by blocks, or what is left of it by pages.
+    if joined_by == "write":
+        # A flush would split them as well, and make them young.
+        vm.dirty_log(True)
+        age_and_touch(vm, shell, claim, rng, "split", logging=True)
+    else:
+        _exact_as_it_is(vm, shell, claim, rng)
+    assert_none_new(shell, claim, before)
+    if not joined or not asked_pages(ages, vm.greeting.slot_hva, PAGES):
+        raise Unproven(f"{joined} tables were replaced, and {len(ages)} agings began meanwhile")
+
+
+def _exact_as_it_is(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
+    """By blocks, or what is left of it by pages."""
     mark_idle(vm)
     aged = old_pages(vm, shell, claim)
     vm.flush()
@@ -87,9 +139,6 @@ def test_race_join(
     vm.touch(touched, write=False)
     young = stage2.by_leaf(aged, vm.slot.ipa, PAGES, touched) if aged else _whole(touched)
     young_pages(vm, shell, claim, young)
-    assert_none_new(shell, claim, before)
-    if not joined or not asked_pages(ages, vm.greeting.slot_hva, PAGES):
-        raise Unproven(f"{joined} tables were replaced, and {len(ages)} agings began meanwhile")
 
 
 def _whole(touched: frozenset[int]) -> frozenset[int]:

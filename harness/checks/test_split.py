@@ -171,7 +171,7 @@ def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random)
     ipa = vm.slot.ipa
     if len(stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)) != PAGES:
         raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
-    _age_and_touch(vm, shell, claim, rng, "blocks")
+    age_and_touch(vm, shell, claim, rng, "blocks")
     vm.dirty_log(True)
     # In the first block only: the second stays one.
     written = pick(rng, BLOCK)
@@ -182,18 +182,19 @@ def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random)
         raise Unproven("the dirty log did not split the block that was written to")
     dirty = vm.dirty()
     assert dirty == written, f"logged are {short(dirty)}, written were {short(written)}"
-    _age_and_touch(vm, shell, claim, rng, "split", logging=True)
+    age_and_touch(vm, shell, claim, rng, "split", logging=True)
     vm.dirty_log(False)
     vm.touch(range(PAGES), write=True)
     joined = stage2.blocks(leaves(vm, shell, claim, "joined"), ipa, PAGES)
     claim.observe(f"{len(joined)} of {PAGES} pages in blocks at the end")
-    _age_and_touch(vm, shell, claim, rng, "joined")
+    age_and_touch(vm, shell, claim, rng, "joined")
     vm.verify(range(PAGES))
 
 
-def _age_and_touch(
+def age_and_touch(
     vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str, *, logging: bool = False
 ) -> None:
+    """Assert that all leaves are old after page_idle, and then those young that are touched."""
     ipa = vm.slot.ipa
     mark_idle(vm)
     before = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, PAGES)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""All blocks become tables at once when the dirty log is switched on: "eager page splitting".
+
+A VM that asks for it (KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE, Documentation/virt/kvm/api.rst, from
+Linux 6.5 on) has no vCPU wait for that at its first write. The tables are made out of sight and
+take the places of their blocks: what a block's entry said, each of their entries has to say.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.pages import leaves, pick, populated
+from harness.checks.pages import shorten as short
+from harness.checks.test_split import BLOCK, PAGES, age_and_touch
+from harness.errors import InfraError
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+EVERYTHING = frozenset(range(PAGES))
+
+
+def split_eagerly(guest: Callable[..., Guest], vcpus: int = 1) -> Guest:
+    """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
+    try:
+        return guest(backing="thp", pages=PAGES, eager_split=True, vcpus=vcpus)
+    except InfraError as exc:
+        if "KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE" in str(exc):
+            pytest.skip("this kernel splits no blocks eagerly: it can from Linux 6.5 on")
+        raise
+
+
+@pytest.mark.deep
+def test_eager_split(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """Young blocks become young pages, write-protected and with what they held."""
+    claim.expect(
+        f"{PAGES} young pages in blocks: as soon as the dirty log is on each is mapped by an entry "
+        "of its own, and is young; the log names exactly the pages written; aging is exact; no "
+        "content is lost"
+    )
+    vm = populated(split_eagerly(guest))
+    ipa = vm.slot.ipa
+    blocks = leaves(vm, shell, claim, "populated")
+    if len(stage2.blocks(blocks, ipa, PAGES)) != PAGES:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
+    if stage2.young(blocks, ipa, PAGES) != EVERYTHING:
+        raise Unproven("not all of the blocks are young to begin with")
+    vm.dirty_log(True)
+    split = leaves(vm, shell, claim, "split")
+    left, young = stage2.blocks(split, ipa, PAGES), stage2.young(split, ipa, PAGES)
+    claim.observe(f"after the split: {len(left)} pages in blocks, {len(young)} young")
+    if left:
+        raise Unproven(f"the dirty log left {len(left)} pages in blocks")
+    assert young == EVERYTHING, f"young before, and not after: {short(EVERYTHING - young)}"
+    written = pick(rng, PAGES, BLOCK // 4)
+    vm.touch(written, write=True)
+    dirty = vm.dirty()
+    claim.observe(f"{len(dirty)} pages in the log of {len(written)} written")
+    assert dirty == written, f"logged are {short(dirty)}, written were {short(written)}"
+    age_and_touch(vm, shell, claim, rng, "split-aged", logging=True)
+    vm.verify(EVERYTHING)
