@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,24 +32,18 @@ from harness.cost import neutral
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
-from harness.hosts.builder import builder_on
-from harness.hosts.examine import examine
-from harness.hosts.fitness import lacking
-from harness.hosts.leasing import waited
-from harness.hosts.own_config import own_config
 from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel import config, lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Builder, Kernel
 from harness.kernel.flavor import DEBUG, PLAIN
-from harness.kernel.machine import MachineConfig, keep, kept
 from harness.kernel.series import Series
 from harness.kernel.source import Source
+from harness.machines import Machines
 from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
-from harness.printable import printable
 from harness.programs import cost_program
 from harness.progress import Progress
 from harness.recipes import Kernels, Recipe, recipes
@@ -148,9 +140,7 @@ class Run:
         self._series_base: SeriesBase = ""
         self._emulator = ""
         self._hosts: tuple[Host, ...] = ()
-        self._own: dict[str, MachineConfig] = {}
         self._recipes: tuple[Recipe, ...] = ()
-        self._lost: dict[str, str] = {}
         self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
         self._emulated = False
@@ -200,7 +190,7 @@ class Run:
         again = {"resumed": (*self._input.resumed, runinput.now())}
         self._input = self._input.model_copy(update=again)
         self._untouched = False
-        self._keep()
+        self._machines.keep(self.folder)
         self._agree({})
 
     def _agree(self, found: Mapping[str, str]) -> None:
@@ -283,7 +273,7 @@ class Run:
             # Of the mails alone: nobody may be told in a thread that its patches were tested
             # because a contract is named after it.
             self._message_id = series.message_id or ""
-        self._check_machines(stock)
+        self._look_at_machines(stock)
         cells = plan(
             stock,
             contract if series and self._whole else None,
@@ -296,7 +286,7 @@ class Run:
             cells = boots(cells, options.seed, options.timing)
         self._hosts = tuple(
             Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
-            for name, host in self._machines(stock, cells).items()
+            for name, host in self._machines.of(cells).items()
             if isinstance(host, QemuHost)
         )
         # The base's have run already.
@@ -326,14 +316,31 @@ class Run:
 
     # ---- before the cells -------------------------------------------------------------------
 
+    def _look_at_machines(self, stock: Inventory) -> None:
+        """Before anything is built: that all which are needed are fit, and what they have."""
+        options = self._options
+        self._machines = Machines(
+            stock,
+            options.hosts,
+            self.folder.name,
+            options.wait,
+            self._progress,
+            self._notes.append,
+        )
+        self._machines.look(self._step.base_folder if self._step is not None else self.folder)
+        if not self._untouched:
+            self._machines.keep(self.folder)
+        own = self._machines.own
+        self._agree({f"configuration of {name}": one.digest for name, one in own.items()})
+
     def _look_at_hosts(self, stock: Inventory, cells: Sequence[PlannedCell]) -> str:
         """Note what kinds of hosts there are, and what kernels they need.
 
         Returns the version of QEMU, "" if none is emulated.
         """
-        hosts = self._machines(stock, cells)
+        hosts = self._machines.of(cells)
         self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
-        self._recipes = recipes(hosts, self._flavor, self._own)
+        self._recipes = recipes(hosts, self._flavor, self._machines.own)
         self._notes += [
             f"kernels of {' '.join(one.hosts)} start from its own configuration: {one.machine}"
             for one in self._recipes
@@ -347,71 +354,6 @@ class Run:
         if lab:
             self._notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
         return emulator
-
-    def _check_machines(self, stock: Inventory) -> None:
-        """Look at the machines of the lab before anything is built, and read their configurations.
-
-        InfraError names all that one lacks where it is needed: it is of no group, or none of its
-        group is fit. The run does without any other.
-        """
-        for place in self._options.hosts:
-            for name, host in stock.place(place).items():
-                if not isinstance(host, SshHost):
-                    continue
-                try:
-                    self._look_at(name, host)
-                except InfraError as exc:
-                    self._do_without(name, exc, stock)
-        self._keep()
-        self._agree({f"configuration of {name}": one.digest for name, one in self._own.items()})
-
-    def _do_without(self, name: str, trouble: InfraError, stock: Inventory) -> None:
-        """Go on without a machine; raises its trouble where no other can run its cells."""
-        self._lost[name] = f"{name}: {trouble}"
-        places = (stock.place(place).keys() for place in self._options.hosts)
-        if any(name in machines and self._lost.keys() >= machines for machines in places):
-            raise trouble
-        self._progress.say(self._lost[name])
-        self._notes.append(f"not used: {self._lost[name]}")
-
-    def _look_at(self, name: str, host: SshHost) -> None:
-        with self._progress.stage(f"looking at {name}"):
-            findings = waited(partial(examine, name, host), Deadline(self._options.wait))
-        for one in findings:
-            self._progress.say(f"{name}: {one}")
-        if missing := lacking(findings):
-            words = "\n".join(f"{one.what}: {one.words}" for one in missing)
-            raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
-        if host.config == "machine":
-            self._own[name] = self._configuration(name, host)
-
-    def _machines(
-        self, stock: Inventory, cells: Iterable[PlannedCell]
-    ) -> dict[str, QemuHost | SshHost]:
-        """All hosts that these cells may run on, by their names."""
-        places = dict.fromkeys(cell.host for cell in cells)
-        found = {name: host for place in places for name, host in stock.place(place).items()}
-        return {name: host for name, host in found.items() if name not in self._lost}
-
-    def _configuration(self, name: str, host: SshHost) -> MachineConfig:
-        """What kernels for a machine start from: read once for a run and all that belongs to it."""
-        folder = self._step.base_folder if self._step is not None else self.folder
-        if (found := kept(folder / MACHINES, name)) is not None:
-            return found
-        with self._progress.stage(f"configuration of {name}"):
-            return own_config(
-                name,
-                host,
-                self.folder.name,
-                self._options.wait,
-                self._told(name),
-            )
-
-    def _keep(self) -> None:
-        """Keep what was read of machines with the run, for the case that it is resumed."""
-        for name, found in self._own.items():
-            if not self._untouched:
-                keep(found, self.folder / MACHINES, name)
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
         options = self._options
@@ -433,7 +375,7 @@ class Run:
         patched = None
         if series is not None:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
-        kernels = self._all_kernels(stock, source, patched)
+        kernels = self._all_kernels(source, patched)
         selftests = None
         if options.selftests or SELFTEST_CHECK in self._names:
             selftests = prepare.selftests(source, patched, self._progress)
@@ -442,42 +384,26 @@ class Run:
             linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
         return Prepared(kernels, trees, ground, selftests, linux_guest)
 
-    def _all_kernels(
-        self, stock: Inventory, source: Source, patched: PatchedTree | None
-    ) -> tuple[Kernels, ...]:
+    def _all_kernels(self, source: Source, patched: PatchedTree | None) -> tuple[Kernels, ...]:
         """Those of each recipe, but of a machine that was lost while it built its own."""
         found = []
         for recipe in self._recipes:
             try:
-                found.append(self._kernels_by(recipe, stock, source, patched))
+                found.append(self._kernels_by(recipe, source, patched))
             except InfraError as exc:
                 if not recipe.builder:
                     raise
-                self._do_without(recipe.builder, exc, stock)
+                self._machines.do_without(recipe.builder, exc)
         return tuple(found)
 
-    def _kernels_by(
-        self, recipe: Recipe, stock: Inventory, source: Source, patched: PatchedTree | None
-    ) -> Kernels:
+    def _kernels_by(self, recipe: Recipe, source: Source, patched: PatchedTree | None) -> Kernels:
         """Base first: the patched kernel is built from a copy of its build folder."""
-        with self._builder(recipe.builder, stock) as builder:
+        with self._machines.builder(recipe.builder) as builder:
             base = self._build(recipe, builder, "base", source, None)
             kernels: dict[KernelLabel, Kernel] = {"base": base}
             if patched is not None:
                 kernels["patched"] = self._build(recipe, builder, "patched", patched, base)
         return Kernels(recipe, kernels)
-
-    def _builder(self, name: str, stock: Inventory) -> AbstractContextManager[Builder | None]:
-        """The machine of that name, to build on; "" is for this one."""
-        if not name:
-            return contextlib.nullcontext()
-        return builder_on(
-            name, stock.ssh(name), self.folder.name, self._options.wait, self._told(name)
-        )
-
-    def _told(self, name: str) -> Callable[[str], None]:
-        """Shows what is done to a machine."""
-        return lambda words: self._progress.say(f"{name}: {printable(words)}")
 
     def _guest_kernel(self, source: Source, kernels: Sequence[Kernels]) -> Kernel:
         """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
@@ -545,7 +471,7 @@ class Run:
         cells: Sequence[PlannedCell],
         prepared: Prepared,
     ) -> None:
-        hosts = self._machines(stock, cells)
+        hosts = self._machines.of(cells)
         # Whatever else runs would be timed as well.
         alone = 1 if self._options.timing else 0
         jobs = alone or self._options.jobs or prepare.cells_at_once(list(hosts.values()))
@@ -581,7 +507,7 @@ class Run:
                     self._progress.say(f"{spec.cell.id} goes on after {len(checks)} checks")
             self._progress.say(f"resumed: {total - len(left)} of {total} cells had ended before")
         seen = resume.boot_ids(self.folder)
-        used = self._machines(stock, (spec.cell for spec in left)).values()
+        used = self._machines.of(spec.cell for spec in left).values()
         lab = sum(isinstance(host, SshHost) for host in used)
         at_once = min(len(left), lab + (jobs if lab < len(used) else 0))
         with self._progress.stage(f"{len(left)} cells, {at_once} at a time"):
@@ -602,7 +528,7 @@ class Run:
         self, cell: PlannedCell, stock: Inventory, prepared: Prepared
     ) -> tuple[CellSpec, ...]:
         """The cell on each machine that may run it; one alone where times are compared."""
-        machines = list(self._machines(stock, [cell]))
+        machines = list(self._machines.of([cell]))
         if self._options.timing:
             machines = machines[:1]
         return tuple(self._spec(cell, name, stock, prepared) for name in machines)

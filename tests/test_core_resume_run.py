@@ -17,7 +17,7 @@ from made_up import a_summary
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from harness import prepare, resume, runinput
+from harness import machines, prepare, resume, runinput
 from harness import run as run_module
 from harness.errors import InfraError
 from harness.hosts import qemu
@@ -322,8 +322,8 @@ class Own:
             inventory=folder / "lab.yaml", base_only=True, hosts=("n1", "lab1", "lab2"),
             kvm_modes=("vhe",),
         )  # fmt: skip
-        monkeypatch.setattr(run_module, "examine", lambda name, host: ())
-        monkeypatch.setattr(run_module, "own_config", self._own_config)
+        monkeypatch.setattr(machines, "examine", lambda name, host: ())
+        monkeypatch.setattr(machines, "own_config", self._own_config)
 
     def _own_config(self, name: str, host: object, run: str, wait: float, say: object) -> Any:
         self.read.append((name, run))
@@ -365,7 +365,7 @@ def test_a_machine_that_builds_does_so_for_its_own_kernels_alone(
         asked.append((name, run))
         return contextlib.nullcontext(f"builder {name}")
 
-    monkeypatch.setattr(run_module, "builder_on", builder_on)
+    monkeypatch.setattr(machines, "builder_on", builder_on)
     stock = own.options.inventory
     assert stock is not None
     text = stock.read_text()
@@ -379,7 +379,7 @@ def test_a_machine_that_builds_does_so_for_its_own_kernels_alone(
 def test_a_run_goes_on_with_what_was_read_at_its_start(case: Case, own: Own) -> None:
     """The machine may have loaded other modules by now; nor is it asked again."""
     case.cut_off({"configuration of lab1": OWN.digest}, own.options)
-    keep(OWN, case.folder / run_module.MACHINES, "lab1")
+    keep(OWN, case.folder / machines.FOLDER, "lab1")
     own.now = MachineConfig(OWN.text, ("ext4", "xfs"))
     case.resumed()
     assert own.read == []
@@ -398,7 +398,7 @@ def test_a_run_that_lost_what_was_read_does_not_go_on_with_another(case: Case, o
 def test_a_step_along_a_series_has_the_configuration_of_its_base(
     case: Case, own: Own, tmp_path: Path
 ) -> None:
-    keep(OWN, case.folder / run_module.MACHINES, "lab1")
+    keep(OWN, case.folder / machines.FOLDER, "lab1")
     (patch,) = SERIES_OPTIONS.series
     base = Summary(
         schema=1, harness="0", verdict="pass", reason="", series="", seed=1,
@@ -412,7 +412,7 @@ def test_a_step_along_a_series_has_the_configuration_of_its_base(
     case.folder = run.folder
     run.execute(show=False)
     assert own.read == []
-    assert kept(run.folder / run_module.MACHINES, "lab1") == OWN
+    assert kept(run.folder / machines.FOLDER, "lab1") == OWN
 
 
 def rack(folder: Path, monkeypatch: pytest.MonkeyPatch, *silent: str) -> Options:
@@ -428,7 +428,7 @@ def rack(folder: Path, monkeypatch: pytest.MonkeyPatch, *silent: str) -> Options
             raise InfraError(f"no answer from {name}")
         return ()
 
-    monkeypatch.setattr(run_module, "examine", examine)
+    monkeypatch.setattr(machines, "examine", examine)
     return replace(SERIES_OPTIONS, inventory=folder / "lab.yaml", hosts=("altra",), kvm_modes=())
 
 
@@ -467,8 +467,8 @@ def test_a_group_does_without_a_machine_that_was_lost_while_it_built(
             raise InfraError(f"the connection to {name} ended")
         return contextlib.nullcontext(f"builder {name}")
 
-    monkeypatch.setattr(run_module, "builder_on", builder_on)
-    monkeypatch.setattr(run_module, "own_config", lambda *_: OWN)
+    monkeypatch.setattr(machines, "builder_on", builder_on)
+    monkeypatch.setattr(machines, "own_config", lambda *_: OWN)
     case.cut_off({}, options)
     summary = case.resumed()
     assert "not used: a1: the connection to a1 ended" in summary.notes

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machines that a run may use: looked at before anything is built, and those that it lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.hosts.builder import builder_on
+from harness.hosts.examine import examine
+from harness.hosts.fitness import lacking
+from harness.hosts.leasing import waited
+from harness.hosts.own_config import own_config
+from harness.inventory import Inventory, QemuHost, SshHost
+from harness.kernel.build import Builder
+from harness.kernel.machine import MachineConfig, keep, kept
+from harness.plan import PlannedCell
+from harness.printable import printable
+from harness.progress import Progress
+
+# Of a run's folder: the configurations of machines that kernels start from.
+FOLDER = "machines"
+
+
+class Machines:
+    """What one run knows of the hosts in an inventory.
+
+    `asked` are the places that the user named, hosts and groups; `run` is what a lease says; `wait`
+    is for how many seconds to queue for a machine that is another's; `note` takes words for the
+    report.
+    """
+
+    def __init__(
+        self,
+        stock: Inventory,
+        asked: Sequence[str],
+        run: str,
+        wait: float,
+        progress: Progress,
+        note: Callable[[str], None],
+    ) -> None:
+        self._stock = stock
+        self._asked = asked
+        self._run = run
+        self._wait = wait
+        self._progress = progress
+        self._note = note
+        self._lost: dict[str, str] = {}
+        self.own: dict[str, MachineConfig] = {}
+        """Of each machine with `config: machine`, what its kernels start from."""
+
+    def look(self, folder: Path) -> None:
+        """Look at the machines of the lab that were asked for, and read their configurations.
+
+        What is in the run's `folder` already is not read again. InfraError names all that a machine
+        lacks where it is needed: it is of no group, or none of its group is fit.
+        """
+        for place in self._asked:
+            for name, host in self._stock.place(place).items():
+                if not isinstance(host, SshHost):
+                    continue
+                try:
+                    self._look_at(name, host, folder)
+                except InfraError as exc:
+                    self.do_without(name, exc)
+
+    def do_without(self, name: str, trouble: InfraError) -> None:
+        """Go on without a machine; raises its trouble where no other can run its cells."""
+        self._lost[name] = f"{name}: {trouble}"
+        places = (self._stock.place(place).keys() for place in self._asked)
+        if any(name in machines and self._lost.keys() >= machines for machines in places):
+            raise trouble
+        self._progress.say(self._lost[name])
+        self._note(f"not used: {self._lost[name]}")
+
+    def of(self, cells: Iterable[PlannedCell]) -> dict[str, QemuHost | SshHost]:
+        """All hosts that these cells may run on, by their names."""
+        places = dict.fromkeys(cell.host for cell in cells)
+        found = {name: host for place in places for name, host in self._stock.place(place).items()}
+        return {name: host for name, host in found.items() if name not in self._lost}
+
+    def keep(self, folder: Path) -> None:
+        """Keep what was read of machines in the run's folder, for the case that it is resumed."""
+        for name, found in self.own.items():
+            keep(found, folder / FOLDER, name)
+
+    def builder(self, name: str) -> AbstractContextManager[Builder | None]:
+        """The machine of that name, to build on; "" is for this one."""
+        if not name:
+            return nullcontext()
+        return builder_on(name, self._stock.ssh(name), self._run, self._wait, self._told(name))
+
+    def _look_at(self, name: str, host: SshHost, folder: Path) -> None:
+        with self._progress.stage(f"looking at {name}"):
+            findings = waited(partial(examine, name, host), Deadline(self._wait))
+        for one in findings:
+            self._progress.say(f"{name}: {one}")
+        if missing := lacking(findings):
+            words = "\n".join(f"{one.what}: {one.words}" for one in missing)
+            raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
+        if host.config == "machine":
+            self.own[name] = self._configuration(name, host, folder)
+
+    def _configuration(self, name: str, host: SshHost, folder: Path) -> MachineConfig:
+        """What kernels for a machine start from: read once for a run and all that belongs to it."""
+        if (found := kept(folder / FOLDER, name)) is not None:
+            return found
+        with self._progress.stage(f"configuration of {name}"):
+            return own_config(name, host, self._run, self._wait, self._told(name))
+
+    def _told(self, name: str) -> Callable[[str], None]:
+        """Shows what is done to a machine."""
+        return lambda words: self._progress.say(f"{name}: {printable(words)}")
