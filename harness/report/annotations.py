@@ -71,11 +71,12 @@ def _of_cells(run: Summary) -> list[_Note]:
 
 
 def _of_checks(checks: Sequence[Check]) -> list[_Note]:
-    found: dict[tuple[str, Outcome], list[Check]] = {}
+    found: dict[tuple[str, Outcome, bool], list[Check]] = {}
     for check in checks:
         if check.outcome in _KINDS:
-            found.setdefault((check.name, check.outcome), []).append(check)
-    return [_of_check(name, outcome, alike) for (name, outcome), alike in found.items()]
+            key = (check.name, check.outcome, check.cell == SERIES)
+            found.setdefault(key, []).append(check)
+    return [_of_check(name, outcome, alike) for (name, outcome, _), alike in found.items()]
 
 
 def _of_check(name: str, outcome: Outcome, alike: Sequence[Check]) -> _Note:
