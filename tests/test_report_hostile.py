@@ -193,7 +193,7 @@ def large_run(folder: Path) -> Summary:
     checks = [
         Check(
             cell="c", name=f"test_{name}", outcome="fail", expected="x" * (1 << 20),
-            observed="y\n" * (1 << 20), evidence=(f"cells/c/{name}.txt",),
+            observed="y\n" * (1 << 20), reason="z" * (1 << 20), evidence=(f"cells/c/{name}.txt",),
             splats=(splat,) if name == "splats" else (),
         )
         for name in ("splats", "error", "ktap")
@@ -201,10 +201,11 @@ def large_run(folder: Path) -> Summary:
     return random_run(1).model_copy(update={"cells": (cell,), "checks": tuple(checks)})
 
 
-@pytest.mark.parametrize("form", ["text", "markdown", "ktap", "kcidb", "mail"])
+@pytest.mark.parametrize("form", FORMATS)
 def test_large_files_and_words_make_no_large_report(form: str, tmp_path: Path) -> None:
     run = large_run(tmp_path)
     text = FORMATS[form](Request(run, tmp_path, "origin", None))
-    assert len(text) < 200_000
-    assert "characters more" in text
+    # The page has each text twice and an excerpt of each file; annotations are cut without a word.
+    assert len(text) < (500_000 if form == "html" else 200_000)
+    assert "characters more" in text or form == "github"
     assert reader(tmp_path)("cells/c/error.txt") is not None

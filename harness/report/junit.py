@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from harness.observe.splats import counted
+from harness.printable import clip
 from harness.results import SERIES, Cell, Check, Outcome, Summary
 
 # XML 1.0 has no way to write other control characters, and a log may hold any. Those of C1 and what
@@ -22,6 +23,8 @@ _NOT_XML = re.compile(
     "|[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
 EARLY = "all cells ran"
+MAX_WORDS = 16 << 10
+"""Characters of any one text of a summary."""
 CELL = "cell"
 _TAGS = {"fail": "failure", "error": "error", "skip": "skipped", "unproven": "skipped"}
 
@@ -60,8 +63,8 @@ def _suite(
         outcomes.append(check.outcome)
         text = "\n".join(
             [
-                f"expected: {check.expected}",
-                f"observed: {check.observed}",
+                f"expected: {clip(check.expected, MAX_WORDS)}",
+                f"observed: {clip(check.observed, MAX_WORDS)}",
                 *(f"evidence: {path}" for path in check.evidence),
             ]
         )
@@ -76,7 +79,8 @@ def _reports(cell: Cell) -> str:
     lines = [f"kernel log: {counted(len(cell.splats))}"]
     for splat in cell.splats:
         base = " (the base kernel as well)" if splat.on_base else ""
-        lines += [f"{splat.count} times: {splat.title}{base}", *(f"  {at}" for at in splat.where)]
+        title = clip(splat.title, MAX_WORDS)
+        lines += [f"{splat.count} times: {title}{base}", *(f"  {at}" for at in splat.where)]
     return "\n".join([*lines, *([f"evidence: {cell.splat_file}"] if cell.splat_file else [])])
 
 
@@ -92,7 +96,7 @@ def _case(
 ) -> ET.Element:
     case = ET.Element("testcase", classname=_clean(cell), name=_clean(name), time=f"{seconds:.3f}")
     if outcome in _TAGS:
-        words = f"unproven: {message}" if outcome == "unproven" else message
+        words = clip(f"unproven: {message}" if outcome == "unproven" else message, MAX_WORDS)
         node = ET.SubElement(case, _TAGS[outcome], message=_clean(words))
         node.text = _clean(text)
     elif text:
