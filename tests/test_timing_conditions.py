@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from local_shell import LocalShell
 
 from harness.observe.errors import ObserveError
-from harness.timing.conditions import parse
+from harness.timing import conditions
+from harness.timing.conditions import fixed, parse
 
 CPU = "/sys/devices/system/cpu/cpu"
 TEXT = f"""\
@@ -51,3 +55,39 @@ def test_a_part_is_missing(gone: str) -> None:
 
 def test_what_would_move_a_cursor_is_made_harmless() -> None:
     assert "\x1b" not in parse(TEXT.replace("0x0007", "\x1b[2J"), "N").lru_gen
+
+
+@pytest.fixture
+def governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files of a machine's cpufreq."""
+    cpus = tmp_path / "cpu"
+    script = conditions._SCRIPT.replace(conditions.CPUFREQ, str(cpus))
+    monkeypatch.setattr(conditions, "_SCRIPT", script)
+    monkeypatch.setattr(conditions, "CPUFREQ", str(cpus))
+    files = [cpus / f"cpu{number}" / "cpufreq" / "scaling_governor" for number in (0, 12)]
+    for file, governor in zip(files, ("schedutil", "powersave"), strict=True):
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{governor}\n")
+    return files
+
+
+def test_the_governor_is_fixed_and_put_back(governors: list[Path]) -> None:
+    before = [file.read_text() for file in governors]
+    with fixed(LocalShell()) as found:
+        assert found.governors == {"0": "performance", "12": "performance"}
+        assert {file.read_text() for file in governors} == {"performance\n"}
+    assert [file.read_text() for file in governors] == before
+
+
+def test_the_governor_is_put_back_whatever_happens(governors: list[Path]) -> None:
+    before = [file.read_text() for file in governors]
+    with pytest.raises(ZeroDivisionError), fixed(LocalShell()):
+        raise ZeroDivisionError
+    assert [file.read_text() for file in governors] == before
+
+
+def test_a_machine_without_cpufreq_has_nothing_to_fix(governors: list[Path]) -> None:
+    for file in governors:
+        file.unlink()
+    with fixed(LocalShell()) as found:
+        assert found.governors == {}
