@@ -226,7 +226,8 @@ class Expectation:
     whose addresses tell which pages KVM was asked for: each tested page (in events of one page),
     or, where `reaches_kvm` is false, none. It is None on a fast path, which the tracepoint of the
     base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. `spares` is the rule's.
-    Where there is one, what `otherwise` says will do as well.
+    Where there is one, what `otherwise` says will do as well. `fast_path` are the functions of the
+    contract's fast path, each of which stands in `enters` or in `never`.
     """
 
     reaches_kvm: bool
@@ -236,6 +237,7 @@ class Expectation:
     lru_gen_bit: int | None = None
     spares: Literal["young", "some"] = "young"
     otherwise: Expectation | None = None
+    fast_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,16 +267,19 @@ class Contract:
     def expect(self, driver: Driver, situation: Situation) -> Expectation:
         """What `driver` must do in `situation`."""
         fast = self.fast_path
+        functions = fast.functions if fast else ()
         rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
         if fast is not None and driver in fast.drivers and _on_fast_path(fast, situation):
-            steps = tuple((name,) for name in fast.functions)
-            return Expectation(True, steps, (), None, fast.lru_gen_bit, rule.spares)
+            steps = tuple((name,) for name in functions)
+            bit, spares = fast.lru_gen_bit, rule.spares
+            return Expectation(True, steps, (), None, bit, spares, fast_path=functions)
         path = self.paths[rule.path]
         entered = _entered(path)
-        excluded = (name for name in (fast.functions if fast else ()) if name not in entered)
-        never = (*path.never, *excluded)
-        reaches = path.pages == "each"
-        return Expectation(reaches, path.enters, never, path.event, spares=rule.spares)
+        never = (*path.never, *(name for name in functions if name not in entered))
+        return Expectation(
+            path.pages == "each", path.enters, never, path.event,
+            spares=rule.spares, fast_path=functions,
+        )  # fmt: skip
 
     def expect_counters(self, situation: Situation) -> dict[str, bool]:
         """Whether each of the series' counters counts in `situation`, by its name."""

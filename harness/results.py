@@ -82,6 +82,9 @@ class Check(_Model):
     """Who was seen to set the stage-2 access flag, None if this check cannot tell."""
     af_cpus: tuple[CpuAf, ...] = ()
     """The same for each kind of CPU, of the check that looks at each."""
+    fast_path: bool | None = None
+    """Whether the series' fast path was seen to be entered; None if this check cannot tell, or the
+    contract has none."""
     seconds: float = 0.0
 
 

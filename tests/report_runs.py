@@ -121,6 +121,7 @@ def _checks(
                 evidence=tuple(words() or "cells/x/error.txt" for _ in range(chance.randrange(9))),
                 reason=words(),
                 also_on_base=chance.random() < 0.2,
+                fast_path=chance.choice((None, True, False)),
                 splats=(_splat(chance, words()),) if chance.random() < 0.2 else (),
                 seconds=chance.random(),
             )

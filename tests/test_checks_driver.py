@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,13 @@ from typing import Any
 import pytest
 
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, check_path, functions_only, wanted
+from harness.checks.driver import (
+    check_faults,
+    check_path,
+    functions_only,
+    see_fast_path,
+    wanted,
+)
 from harness.checks.pages import pick, shorten, show_set
 from harness.contract import Expectation
 from harness.observe.trace import Counts, Event, Probe
@@ -182,6 +189,39 @@ def test_what_either_promise_needs_is_recorded() -> None:
     asked = wanted(replace(EXPECTED, otherwise=walk))
     assert asked.events == (FAULT, AGE, "kvm:walked")
     assert asked.functions == ("first", "second", "fast", "walk")
+
+
+SHUT = replace(EXPECTED, fast_path=("fast",))
+BOTH = replace(SHUT, fast_path=("first", "fast"))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "absent", "expectation", "seen"),
+    [
+        ([event("first"), *ALL], {}, SHUT, False),
+        ([event("first"), *ALL], {}, BOTH, True),
+        ([event("first"), event("fast"), *ALL], {}, SHUT, True),
+        ([event("first"), *ALL], {"fast": "not there"}, SHUT, None),
+        ([event("first"), *ALL], {"fast": "not there"}, BOTH, True),
+        ([event("first"), *ALL], {}, EXPECTED, None),
+    ],
+)
+def test_whether_the_fast_path_was_entered_is_told_whatever_is_right(
+    recorded: list[Event], absent: dict[str, str], expectation: Expectation, seen: bool | None
+) -> None:
+    found = counts(*recorded, absent=absent)
+    session: Any = SimpleNamespace(absent=absent)
+    claim = Claim(Path("unused"), "")
+    with contextlib.suppress(AssertionError, Unproven):
+        check_path(claim, expectation, session, found, GUEST)
+    assert claim.fast_path is seen
+
+
+def test_a_fast_path_that_was_entered_once_was_entered() -> None:
+    claim = Claim(Path("unused"), "")
+    for recorded, seen in (((), False), ((event("fast"),), True), ((), True)):
+        see_fast_path(claim, ("fast",), counts(*recorded))
+        assert claim.fast_path is seen
 
 
 def test_functions_alone_can_be_held_to_the_contract() -> None:

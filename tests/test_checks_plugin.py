@@ -423,6 +423,24 @@ def test_a_cell_that_was_cut_off_goes_on_from_its_records(
     assert af_seen(plugin.checks)["af_observed"] == "hardware"
 
 
+def test_what_a_check_saw_of_the_fast_path_is_in_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+def test_seen(claim):
+    claim.observe("seen")
+    claim.fast_path = False
+
+def test_blind(claim):
+    claim.observe("seen")
+"""
+    checks, _ = run_checks(text, tmp_path, monkeypatch)
+    assert {name: one.fast_path for name, one in checks.items()} == {
+        "test_seen": False,
+        "test_blind": None,
+    }
+
+
 def test_a_hang_before_the_cut_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hung = Check(
         cell="n1-vhe-base",

@@ -130,6 +130,8 @@ def test_lockless_aging_is_lockless_but_under_pkvm() -> None:
             both = {"kvm_age_gfn_lockless", "kvm_test_age_gfn_lockless"}
             assert both - entered <= set(seen.never)
             assert locked or f"kvm_{test}age_gfn" in seen.never
+            assert set(seen.fast_path) == both
+            assert usual.fast_path == ()
             # All else is the base's: where the driver comes from, and for which pages it asks.
             assert (seen.reaches_kvm, seen.event) == (usual.reaches_kvm, usual.event)
             assert seen.enters[:2] + seen.enters[3:] == usual.enters[:2] + usual.enters[3:]
@@ -166,6 +168,7 @@ def test_fast_path_is_taken_where_it_says_and_never_elsewhere(tmp_path: Path) ->
     taken = contract.expect("mglru_walk", N1)
     assert taken.enters == (("kvm_arch_test_clear_young",),)
     assert taken.lru_gen_bit == 0x8
+    assert taken.fast_path == ("kvm_arch_test_clear_young",)
     assert "kvm_arch_test_clear_young" not in taken.never
     elsewhere_cells: list[tuple[Driver, Situation]] = [
         ("mglru_walk", PROTECTED),
@@ -177,6 +180,7 @@ def test_fast_path_is_taken_where_it_says_and_never_elsewhere(tmp_path: Path) ->
     for driver, situation in elsewhere_cells:
         elsewhere = contract.expect(driver, situation)
         assert "kvm_arch_test_clear_young" in elsewhere.never
+        assert elsewhere.fast_path == taken.fast_path
         assert elsewhere.lru_gen_bit is None
     assert load(None).expect("page_idle", N1).never == tuple(
         name

@@ -25,6 +25,8 @@ class Claim:
         """Who set the access flag of the tested pages, if this check can tell."""
         self.af_cpus: tuple[CpuAf, ...] = ()
         """The same for each kind of CPU, from the check that looks at each."""
+        self.fast_path: bool | None = None
+        """Whether the series' fast path was seen to be entered, if this check can tell."""
 
     def expect(self, text: str) -> None:
         """State what is expected and why."""

@@ -125,6 +125,7 @@ def _check_path(
 ) -> None:
     entered = []
     unseen: list[str] = []
+    see_fast_path(claim, expectation.fast_path, counts)
     for step in expectation.enters:
         if (name := _visible(step, session)) is None:
             reasons = "; ".join(f"{name}: {session.absent[name]}" for name in step)
@@ -146,6 +147,18 @@ def _check_path(
     # At the end: what is wrong outranks what cannot be seen.
     if unseen:
         raise Unproven("; ".join(unseen))
+
+
+def see_fast_path(claim: Claim, functions: tuple[str, ...], counts: Counts) -> None:
+    """Say whether a fast path of these functions was entered, whatever is right here.
+
+    Nothing is said of one that cannot be seen whole, unless a part of it was entered.
+    """
+    probes = [counts.probes.get(name) for name in functions]
+    if any(probe is not None and probe.hits for probe in probes):
+        claim.fast_path = True
+    elif probes and all(probe is not None and not probe.missed for probe in probes):
+        claim.fast_path = claim.fast_path or False
 
 
 def _visible(step: tuple[str, ...], session: Session) -> str | None:

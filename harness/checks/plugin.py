@@ -282,6 +282,7 @@ class CellPlugin:
             splats=splatlog.records(self._claim.splats),
             af_observed=self._claim.af_observed,
             af_cpus=self._claim.af_cpus,
+            fast_path=self._claim.fast_path,
             seconds=round(self._seconds, 3),
         )
 

@@ -16,7 +16,14 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
-from harness.checks.driver import check_faults, check_path, promised, situation, wanted
+from harness.checks.driver import (
+    check_faults,
+    check_path,
+    promised,
+    see_fast_path,
+    situation,
+    wanted,
+)
 from harness.checks.evicting import evict_untouched, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
@@ -157,6 +164,7 @@ def test_protected(
             memcg.walk()
             counts = session.stop()
         claim.save("trace.txt", counts.raw)
+        see_fast_path(claim, functions, counts)
         for name in functions:
             number = counts.of(name)
             claim.observe(f"{name} entered {number} times")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from harness.printable import plain_name
+from harness.report.matrix import matrix
 from harness.results import CpuAf, Kernel, KernelLabel, Summary
 
 # RFC 5322's dot-atoms, which is what mail programs make, and no longer than a line may be.
@@ -45,6 +47,17 @@ def kernel_of(run: Summary, label: KernelLabel, host: str = "") -> Kernel | None
         ),
         None,
     )
+
+
+def fast_path(run: Summary) -> str:
+    """In which cells the series' fast path was entered and in which not; "" if no check tells."""
+    entered = {check.cell for check in run.checks if check.fast_path}
+    closed = {check.cell for check in run.checks if check.fast_path is False} - entered
+    parts = {
+        word: ", ".join(plain_name(cell.id) for cell in matrix(run).cells if cell.id in ids)
+        for word, ids in (("entered in", entered), ("never entered in", closed))
+    }
+    return "; ".join(f"{word} {cells}" for word, cells in parts.items() if cells)
 
 
 def notes(run: Summary) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def _tested(run: Summary) -> Iterator[str]:
         if run.emulated:
             yield from _fact("", f"emulated by {run.emulator or 'QEMU'}")
     yield from _fact("started", f"{run.started}, seed {run.seed}")
+    if fast := facts.fast_path(run):
+        yield from _fact("fast path", fast)
     names = ", ".join(plain_name(short_name(name)) for name in matrix(run).columns)
     if names:
         yield from _fact("checks", names)

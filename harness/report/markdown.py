@@ -138,6 +138,8 @@ def _facts(run: Summary) -> str:
     lines += _most(hosts, MAX_CELLS, "hosts")
     patches = [f"- patch {n}: {code(title)}" for n, title in enumerate(run.patches, 1)]
     lines += _most(patches, MAX_PATCHES, "patches")
+    fast = facts.fast_path(run)
+    lines += [f"- fast path: {code(fast, MAX_WORDS)}"] if fast else []
     lines += [f"- Message-Id {code(run.message_id)}"] if run.message_id else []
     started = f"- started {code(run.started)}, seed {run.seed}, kvm-harness {code(run.harness)}"
     return "\n".join([*lines, started])

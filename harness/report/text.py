@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.observe.splats import counted
 from harness.printable import clip, plain_name, printable
-from harness.report import figures
+from harness.report import facts, figures
 from harness.report.counts import conclusion, count
 from harness.report.matrix import (
     Matrix,
@@ -77,6 +77,8 @@ def text_report(run: Summary) -> RenderableType:
     """The whole report."""
     shape = matrix(run)
     parts: list[RenderableType] = [_matrix(shape), _legend(run, shape)] if run.cells else []
+    if fast := facts.fast_path(run):
+        parts.append(_Hanging(Text(f"fast path: {_words(fast)}")))
     parts += [*map(_Hanging, _series_checks(run)), ""]
     for text in _troubles(run):
         parts += [_Hanging(text), ""]
