@@ -50,6 +50,16 @@ def rows(section: str = "All checks") -> dict[str, list[str]]:
     return found
 
 
+def test_the_readme_has_every_column_and_their_number() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text.split("\n| column | meaning |\n")[1].split("\n\n")[0]
+    names = ", ".join(line.split("|")[1] for line in table.splitlines())
+    found = {f"test_{name.strip().replace(' ', '_')}" for name in names.split(",")}
+    assert set(checks()) - found == set()
+    shown = [name for name in checks() if rows()[name][1] != "stress"]
+    assert f"Without `-m quick` there are {len(shown)} columns" in text
+
+
 def test_every_check_has_a_row_and_no_row_is_left_over() -> None:
     assert set(rows()) - {"build_without_kvm"} == set(checks())
 
