@@ -192,22 +192,23 @@ def test_every_outcome(outcome: Outcome) -> None:
         assert "observed: 4095 young" in text
         assert "reason:   because" in text
         assert "evidence: cells/x/dump.txt" in text
-    assert f"(1 cell, 1 {outcome}; 62 s)" in text
+    assert f"(1 cell, 1 {outcome}; 62 s; seed 1)" in text
 
 
 @pytest.mark.parametrize("verdict", get_args(Verdict))
 def test_the_verdict_is_the_last_line(verdict: Verdict) -> None:
     last = shown(summary(verdict=verdict)).splitlines()[-1]
     word = "FAIL" if verdict == "fail" else verdict
-    assert re.fullmatch(rf"verdict: {word}: [a-z].* \(0 cells; 62 s\)", last)
+    assert re.fullmatch(rf"verdict: {word}: [a-z].* \(0 cells; 62 s; seed 1\)", last)
     early = shown(summary(verdict=verdict, reason="interrupted")).splitlines()[-1]
-    assert early == f"verdict: {word}: interrupted (0 cells; 62 s)"
+    assert early == f"verdict: {word}: interrupted (0 cells; 62 s; seed 1)"
 
 
 def test_counts() -> None:
     one, two = cell(), cell("patched", "fail")
     checks = (check(one), check(two), check(two, "fail", "test_b"), check(two, "error", "test_c"))
-    assert "(2 cells, 2 pass, 1 fail, 1 error; 62 s)" in shown(summary((one, two), checks, "fail"))
+    text = shown(summary((one, two), checks, "fail"))
+    assert "(2 cells, 2 pass, 1 fail, 1 error; 62 s; seed 1)" in text
 
 
 def test_what_emulation_cannot_show_is_said_of_emulation_only() -> None:

@@ -217,5 +217,5 @@ def _verdict(run: Summary) -> Text:
     text = Text("verdict: ", style="bold")
     text.append(run.verdict.upper() if run.verdict == "fail" else run.verdict)
     text.stylize(_STYLES[run.verdict], 9)
-    text.append(f": {_words(conclusion(run))} ({count(run)}; {run.seconds:.0f} s)")
+    text.append(f": {_words(conclusion(run))} ({count(run)}; {run.seconds:.0f} s; seed {run.seed})")
     return text
