@@ -15,7 +15,7 @@ from typing import get_args
 import pytest
 
 from harness import selection
-from harness.errors import GuestEnd
+from harness.errors import GuestEnd, UsageError
 from harness.mutants.table import TABLE, load
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +62,11 @@ def test_the_readme_has_every_column_and_their_number() -> None:
 
 def test_every_check_has_a_row_and_no_row_is_left_over() -> None:
     assert set(rows()) - {"build_without_kvm"} == set(checks())
+
+
+def test_every_check_and_variant_is_in_a_group() -> None:
+    with pytest.raises(UsageError, match="no check is selected"):
+        selection.checks(("-m", "not (quick or deep or stress)"))
 
 
 @pytest.mark.parametrize("name", sorted(checks()))

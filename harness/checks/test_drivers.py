@@ -74,6 +74,7 @@ def test_page_idle(
     assert few == (faults == "none"), f"{exits} exits for {len(touched)} touched pages"
 
 
+@pytest.mark.deep
 def test_mglru_walk(
     guest: Callable[..., Guest],
     shell: Shell,
@@ -103,6 +104,7 @@ def test_mglru_walk(
             young_pages(vm, shell, claim, touched)
 
 
+@pytest.mark.deep
 def test_eviction(
     guest: Callable[..., Guest],
     shell: Shell,

@@ -32,6 +32,7 @@ PER_BLOCK = 512
 PAGES = BLOCKS * PER_BLOCK
 
 
+@pytest.mark.deep
 def test_eviction_blocks(
     guest: Callable[..., Guest],
     shell: Shell,

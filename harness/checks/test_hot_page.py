@@ -90,6 +90,7 @@ def _watch(vm: Guest, claim: Claim, *, dump: bool) -> Watched:
     return Watched(seen.before, seen.between, marked, flushed)
 
 
+@pytest.mark.deep
 def test_hot_page(
     guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
 ) -> None:

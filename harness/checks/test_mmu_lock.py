@@ -57,6 +57,7 @@ def check_taken(claim: Claim, what: str, found: Taken, promise: Lock, least: int
     assert both <= found.causes, f"{found.causes} {what} took the MMU lock {both} times"
 
 
+@pytest.mark.deep
 def test_mmu_lock(
     guest: Callable[..., Guest],
     shell: Shell,
