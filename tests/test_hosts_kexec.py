@@ -3,28 +3,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_machine import GOOD, Ours, World, machine
+from fake_machine import BACK, GOOD, Ours, Power, World, machine
 from fake_shell import UnaskedShell
 
 from harness.errors import HostDied, HostLost, InfraError
-from harness.hosts import deploy, kexec
+from harness.hosts import aside, deploy, gate, kexec, pstore, recovery
+from harness.hosts import machine as machine_module
 from harness.hosts.kexec import (
     IMAGE,
+    LEFT,
+    PSTORE,
     _and_back,
     _both,
+    _bring_home,
     _deployed,
     _load,
     _tidy,
     _to_be_had,
     _Trip,
+    boot,
 )
 from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot
 from harness.hosts.recovery import NotBack
@@ -60,6 +68,89 @@ def test_no_kernel_is_loaded_on_it(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         _load(shell, lost(), None, wanted, "")
     assert shell.done == [IMAGE]
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """What _clear(), gate and pstore do to a machine is written down instead."""
+    monkeypatch.setattr(kexec, "_clear", lambda _: done.append("clear"))
+
+    def collect(_: object, before: frozenset[str], folder: Path) -> None:
+        done.append(f"crashes but {sorted(before)} to {folder.name}")
+
+    def dismiss(*_: object) -> tuple[str, ...]:
+        done.append("health")
+        return ("1 GiB is gone",)
+
+    monkeypatch.setattr(pstore, "collect", collect)
+    monkeypatch.setattr(gate, "dismiss", dismiss)
+
+
+def test_a_machine_is_tidied_up_and_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    recorded(monkeypatch, done)
+    wanted, ours = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0), cast(Tenancy, Ours())
+    before = cast(Any, None)
+    _tidy(machine(World([GOOD])), ours, _Trip(GOOD), wanted, before, frozenset({"/old"}))
+    assert done == ["clear", f"crashes but ['/old'] to {PSTORE}", "health"]
+    assert (tmp_path / LEFT).read_text() == "1 GiB is gone\n"
+
+
+def test_what_a_dead_run_left_is_removed_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a machine that is set aside, or not well, is lost to the cell before it is rehearsed."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    done: list[str] = []
+    recorded(monkeypatch, done)
+
+    @contextlib.contextmanager
+    def tenant(*_: object) -> Iterator[Ours]:
+        done.append("lease")
+        yield Ours()
+
+    def admit(*_: object) -> None:
+        done.append("admit")
+        raise InfraError("it is sick")
+
+    monkeypatch.setattr(kexec, "tenant", tenant)
+    monkeypatch.setattr(kexec, "Machine", lambda *_: machine(World([GOOD])))
+    monkeypatch.setattr(gate, "admit", admit)
+    wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0)
+    host = machine(World([GOOD])).host
+    with pytest.raises(HostLost, match="it is sick"), boot("lab", host, wanted):
+        pass
+    assert done == ["lease", "clear", "admit"]
+    aside.set_aside("lab", ("it lost a fan",))
+    with pytest.raises(HostLost, match="it lost a fan"), boot("lab", host, wanted):
+        pass
+    assert done == ["lease", "clear", "admit"], "nobody went there"
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "why"),
+    [
+        (Running(BACK.boot_id, "Linux 6.2 #1", "c" * 64, ""), "came back with Linux 6.2 #1"),
+        (None, "did not come back"),
+    ],
+)
+def test_a_machine_that_does_not_come_home_is_set_aside(
+    ends_in: Running | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one that comes home to another kernel than its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+    world = World([None, ends_in])
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    died = HostDied("hang", "no answer")
+    lab = machine(world)
+    object.__setattr__(lab, "host", lab.host.model_copy(update={"boot": "kexec"}))
+    with pytest.raises(NotBack, match=why):
+        _bring_home(lab, cast(Tenancy, Ours()), _Trip(GOOD, jumped=True), died)
+    with pytest.raises(InfraError, match=f"after no answer: .*{why}"):
+        aside.require_in_use("lab")
 
 
 def test_sigterm_waits_until_the_machine_is_home(
