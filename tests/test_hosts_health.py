@@ -120,6 +120,8 @@ def test_this_machine_is_read_by_its_own_sh() -> None:
     [
         ({"tainted": 1 << 7}, "tainted: kernel died recently"),
         ({"tainted": 1 << 5 | 1 << 9}, "tainted: bad page"),
+        ({"tainted": 1 << 4}, "tainted: machine check exception"),
+        ({"tainted": 1 << 14}, "tainted: soft lockup"),
         ({"disk_free": NEED_DISK - 1}, "1023 MiB free, 1024 MiB are needed"),
         ({"memory_available": NEED_MEMORY - 1}, "2047 MiB of memory left"),
     ],

@@ -149,6 +149,9 @@ def test_it_is_done_once_for_a_kernel(
     found = find(machine(again), GOOD)
     assert found is not None and found.way == way
     assert find(machine(again), TEST) is None, "another kernel is rehearsed again"
+    anew = machine(again)
+    object.__setattr__(anew, "pins", {"[lab]:22": "ssh-ed25519 BBBB"})
+    assert find(anew, GOOD) is None, "and so is a machine that was set up anew"
 
 
 def test_a_machine_that_fails_it_is_refused_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
