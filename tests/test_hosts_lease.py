@@ -378,6 +378,27 @@ def test_the_holder_counts_for_himself(machine: Machine) -> None:
         held.check()
 
 
+def test_time_counts_from_before_the_machine_was_asked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is over for the holder before it is over there, however slow the answers are."""
+    now = [500.0]
+
+    class Slow(LocalShell):
+        def run(
+            self, command: str, deadline: Deadline | None = None, *, check: bool = True
+        ) -> Result:
+            now[0] += 10
+            return super().run(command, deadline, check=check)
+
+    monkeypatch.setattr(leasing, "boottime", lambda: now[0])
+    held = take(Slow(), "run-1", place=machine.place, seconds=120)
+    assert held._until == 500 + 120
+    held._clock, asked = lambda: now[0], now[0]
+    held.renew(Slow(), 90)
+    assert held._until == asked + 90
+
+
 def test_a_thread_renews_while_the_body_runs(machine: Machine) -> None:
     held = machine.take()
     renewed = threading.Event()

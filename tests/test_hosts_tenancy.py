@@ -58,6 +58,24 @@ def test_it_is_taken_kept_through_a_boot_and_given_back(place: Place) -> None:
     assert said == ["lease taken", "lease given back"]
 
 
+def test_nobody_renews_it_while_it_boots(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    going: list[int] = []
+
+    @contextlib.contextmanager
+    def renewing(*_: object, **__: object) -> Iterator[None]:
+        going.append(1)
+        yield
+        going.pop()
+
+    monkeypatch.setattr(Held, "renewing", renewing)
+    with tenancy.tenant(machine([]), "run-1", 0) as ours:
+        assert going == [1]
+        with ours.away(SHELL, 5):
+            assert going == []
+        assert going == [1]
+    assert going == []
+
+
 def test_a_hang_that_is_noticed_late_still_ends_in_a_reset(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
