@@ -74,6 +74,20 @@ def test_row_says_all(name: str) -> None:
     _says_all(rows()[name], checks()[name])
 
 
+def test_claims_are_those_of_the_table_of_mutants() -> None:
+    """Selftests have them before what they show, if any."""
+    tables = ("All checks", LINUX_GUEST, "The kernel's own selftests")
+    shown = [cells[2] for table in tables for cells in rows(table).values()]
+    found = [re.match(r"(\d+(?:, \d+)*)(?::|$)", text) for text in shown]
+    numbers = {int(number) for one in found if one for number in one[1].split(", ")}
+    claims = load(TABLE).claims
+    assert numbers <= set(claims)
+    text = (ROOT / "docs" / "mutants.md").read_text().split("\n## The claims\n")[1]
+    assert dict(re.findall(r"^\| (\d+) \| (.*?) \|", text, re.M)) == {
+        str(number): words for number, words in claims.items()
+    }
+
+
 def _says_all(cells: list[str], marks: set[str]) -> None:
     assert len(cells) == 8
     assert set(re.findall(r"\w+", cells[1])) & MARKS == marks, "marks"

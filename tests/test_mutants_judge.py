@@ -257,5 +257,5 @@ def test_markdown_lists_all_of_them() -> None:
         "| `slow` | walks / twice | base | 1 | instructions |",
     ]
     assert "| 1 | exactness | `wrong`, `sly`, `slow` |" in text
-    assert "| 2 | silence |  |" in text
+    assert "| 2 | silence | none |" in text
     assert "Linux 6.12.117 (Debian), seeds 1, 2. **fail**: 1 of 2 mutants" in text

@@ -271,7 +271,7 @@ def _claims(matrix: Matrix, claims: Mapping[int, str]) -> Iterator[str]:
     yield "|---|---|---|"
     for number, text in sorted(claims.items()):
         chosen = [f"`{result.name}`" for result in matrix.results if result.claim == number]
-        yield _row(str(number), text, ", ".join(chosen))
+        yield _row(str(number), text, ", ".join(chosen) or "none")
 
 
 def _row(*cells: str) -> str:
