@@ -43,7 +43,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(module, "execute", execute)
         monkeypatch.setattr(module, "lacks", lambda shell, test: lacks)
         host = type("Host", (), {"kind": "qemu"})()
-        cell: Any = type("Cell", (), {"selftests": builds, "slowdown": 1.0, "host": host})()
+        what = type("What", (), {"af_mode": "hardware"})()
+        given = {"selftests": builds, "slowdown": 1.0, "host": host, "cell": what}
+        cell: Any = type("Cell", (), given)()
         shell: Any = None
         claim = Claim(tmp_path / "evidence", "")
         module.test_selftest(test, shell, claim, cell)

@@ -10,12 +10,13 @@ import pytest
 from fake_shell import UnaskedShell
 
 from harness.checks.claim import Claim
+from harness.inventory import AfMode
 from harness.observe.unproven import Unproven
 from harness.selftests import faults
 from harness.selftests.table import SELFTESTS, Selftest
 
 
-def told(tmp_path: Path, found: int | Unproven) -> Claim:
+def told(tmp_path: Path, found: int | Unproven, expected: AfMode = "software") -> Claim:
     class Counts:
         def of(self, name: str) -> int:
             assert name == "kvm:kvm_access_fault"
@@ -25,15 +26,26 @@ def told(tmp_path: Path, found: int | Unproven) -> Claim:
 
     claim = Claim(tmp_path, "")
     counts: Any = Counts()
-    faults.tell(counts, 2048, claim)
+    faults.tell(counts, 2048, claim, expected)
     return claim
 
 
-@pytest.mark.parametrize(("found", "who"), [(0, "hardware"), (2048, "software"), (2000, None)])
-def test_who_sets_af(tmp_path: Path, found: int, who: str | None) -> None:
-    claim = told(tmp_path, found)
+@pytest.mark.parametrize(
+    ("found", "expected", "who", "words"),
+    [
+        (0, "hardware", "hardware", "; so hardware sets AF, as it must"),
+        (0, "software", "hardware", "; so hardware sets AF, and software must"),
+        (2048, "software", "software", "; so software sets AF, as it must"),
+        (2048, "hardware", "software", "; so software sets AF, and hardware must"),
+        (2000, "software", None, ""),
+    ],
+)
+def test_who_sets_af(
+    tmp_path: Path, found: int, expected: AfMode, who: str | None, words: str
+) -> None:
+    claim = told(tmp_path, found, expected)
     assert claim.af_observed == who
-    assert claim.observed == f"{found} access faults for 2048 accesses to old pages"
+    assert claim.observed == f"{found} access faults for 2048 accesses to old pages{words}"
 
 
 def test_a_count_that_cannot_be_had_is_told(tmp_path: Path) -> None:
@@ -43,6 +55,7 @@ def test_a_count_that_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 
 def test_no_trace_is_made_for_what_ages_nothing(tmp_path: Path) -> None:
-    with faults.counted(UnaskedShell(), Selftest("a_test", "", "ok", 5.0), Claim(tmp_path, "")):
+    test = Selftest("a_test", "", "ok", 5.0)
+    with faults.counted(UnaskedShell(), test, Claim(tmp_path, ""), "hardware"):
         pass
     assert [test.name for test in SELFTESTS if test.old_accesses] == ["access_tracking_perf_test"]

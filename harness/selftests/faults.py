@@ -11,16 +11,18 @@ from collections.abc import Iterator
 
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
+from harness.inventory import AfMode
 from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, tracing
 from harness.observe.unproven import Unproven
 from harness.selftests.table import Selftest
 
 
 @contextlib.contextmanager
-def counted(shell: Shell, test: Selftest, claim: Claim) -> Iterator[None]:
+def counted(shell: Shell, test: Selftest, claim: Claim, expected: AfMode) -> Iterator[None]:
     """Record the block's access faults if the test makes a known number of accesses to old pages.
 
     They are observed and judged by nobody: on hardware a cached translation spares a fault.
+    `expected` is who must set AF in this cell, which the harness's own checks judge.
     """
     if not test.old_accesses:
         yield
@@ -28,11 +30,14 @@ def counted(shell: Shell, test: Selftest, claim: Claim) -> Iterator[None]:
     with tracing(shell, Wanted((ACCESS_FAULT,))) as session:
         session.start()
         yield
-        tell(session.stop(), test.old_accesses, claim)
+        tell(session.stop(), test.old_accesses, claim, expected)
 
 
-def tell(counts: Counts, accesses: int, claim: Claim) -> None:
-    """State the number of faults, and who sets AF where it is none or one for each access."""
+def tell(counts: Counts, accesses: int, claim: Claim, expected: AfMode) -> None:
+    """State the number of faults, and whether it is that of who must set AF here.
+
+    That is none, or one for each access; any other number says nothing of it.
+    """
     try:
         faults = counts.of(ACCESS_FAULT)
     except Unproven as exc:
@@ -40,4 +45,7 @@ def tell(counts: Counts, accesses: int, claim: Claim) -> None:
         return
     claim.observe(f"{faults} access faults for {accesses} accesses to old pages")
     if faults in (0, accesses):
-        claim.af_observed = "software" if faults else "hardware"
+        seen: AfMode = "software" if faults else "hardware"
+        claim.af_observed = seen
+        who = "as it" if seen == expected else f"and {expected}"
+        claim.observe(f"so {seen} sets AF, {who} must")

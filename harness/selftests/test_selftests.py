@@ -60,7 +60,7 @@ def _run(
     if lacking := lacks(shell, test):
         return judge.skipped(name, lacking)
     try:
-        with counted(shell, test, claim):
+        with counted(shell, test, claim, cell.cell.af_mode):
             ended, threads = execute(shell, test, built.programs[own], cell.slowdown)
     except ModeMissing as exc:
         return judge.skipped(name, str(exc))
