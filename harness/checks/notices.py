@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How often the MMU notifiers asked KVM about each page, and what that cost.
 
-Two calls for a page where one would do take the MMU lock twice (CLAIMS.md, 14); the gain of another
+Two calls for a page where one would do take the MMU lock twice (claim 14); the gain of another
 way to age lies in locks and remote flushes (9). The latter two are numbers for a report.
 """
 

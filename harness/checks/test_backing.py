@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guest memory of other kinds than test_access_flag has, each aged by each driver (CLAIMS.md, 8).
+"""Guest memory of other kinds than test_access_flag has, each aged by each driver (claim 8).
 
 Pages of a file are on the LRU lists of files; MGLRU's walk and its eviction take them by another
 way than anonymous ones, and a clean one is dropped where those are swapped out. Shared memory is

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Aging by DAMON, the only driver of aging for hugetlb (CLAIMS.md, 8, 10 and 14).
+"""Aging by DAMON, the only driver of aging for hugetlb (claims 8, 10 and 14).
 
 Pages of hugetlb are on no LRU list: page_idle passes them over, and MGLRU's walk leaves out their
 mappings. DAMON goes by virtual addresses and ages what lies there, whatever it is. It asks KVM for

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Aging and the dirty log (CLAIMS.md, 4): neither loses or invents what the other has.
+"""Aging and the dirty log (claim 4): neither loses or invents what the other has.
 
 Live migration copies what the dirty log names. A write that it does not name is data lost; a page
 that it names without a write is only work, but says that somebody gave write permission away.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A slot that does not begin where a block does (CLAIMS.md, 8).
+"""A slot that does not begin where a block does (claim 8).
 
 Where memory and IPA are skewed alike, stage 2 maps the slot by blocks, but for its two ends, which
 hold parts of huge pages and are mapped by pages. A request to age a huge page then reaches beyond

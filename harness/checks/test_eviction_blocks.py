@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Eviction of huge pages, which has a way of its own to KVM (CLAIMS.md, 8 and 10).
+"""Eviction of huge pages, which has a way of its own to KVM (claims 8 and 10).
 
 Of a page that a page table maps, MGLRU's eviction looks at the neighbours as well and uses the MMU
 notifier's clear_young(). A huge page has no neighbours: folio_referenced_one() of mm/rmap.c uses

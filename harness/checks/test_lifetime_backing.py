@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The end of a VM's owner, with stage 2 in other states than test_lifetime has (CLAIMS.md, 1).
+"""The end of a VM's owner, with stage 2 in other states than test_lifetime has (claim 1).
 
 Memory of other kinds, a read-only slot, a dirty log that is on, blocks that it has split: each
 leaves stage 2 by the same notifier, while somebody ages the pages and somebody else holds the VM.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Aging changes the access flag and nothing else (CLAIMS.md, 4)."""
+"""Aging changes the access flag and nothing else (claim 4)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ RACES_SECONDS = 30.0
 # miss some), so each of them is run.
 ALL_RACES: tuple[Opponent, ...] = ("dirty-log",)
 
-# The writer whose wait for the agers is measured (CLAIMS.md, 11), against the same without agers.
+# The writer whose wait for the agers is measured (claim 11), against the same without agers.
 TIMED: Opponent = "dontneed"
 # test_race_unmap has that mixture of two others.
 OPPONENTS = [one for one in get_args(Opponent) if one != "unmap"]

@@ -2,7 +2,7 @@
 """Aging of a VM's memory while its owner dies.
 
 The reverse map still finds the pages when the MMU notifier's release() frees stage 2: whoever ages
-them then comes to KVM for a VM whose tables go at that moment (CLAIMS.md, 1 and 5). With the MMU
+them then comes to KVM for a VM whose tables go at that moment (claims 1 and 5). With the MMU
 lock he waits; without it nothing but a grace period keeps the tables for him.
 """
 

@@ -4,7 +4,7 @@
 Without a dirty log KVM maps huge memory by blocks; with one, a write takes its block apart and maps
 one page, unless all of them were split when the log was switched on. The first fault of another
 page when the log is off again makes it a block, and the table is freed in which an ager that holds
-no MMU lock may still be (CLAIMS.md, 5).
+no MMU lock may still be (claim 5).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Aging while dirty logging is switched on, which takes write permission from every entry.
 
 An ager that loaded an entry before and stores it after that gives the permission back, and the
-guest's next write to the page passes the dirty log by: live migration loses it (CLAIMS.md, 4). A
+guest's next write to the page passes the dirty log by: live migration loses it (claim 4). A
 kprobe on the walk's callback keeps the ager between its load and its store for most of its time.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Memory that the guest may only read (KVM_MEM_READONLY): it ages like any other (CLAIMS.md, 8).
+"""Memory that the guest may only read (KVM_MEM_READONLY): it ages like any other (claim 8).
 
 A leaf of such a slot never has write permission, so an ager that goes by permissions, or a fault
 that gives them along with AF, shows here. A store does not reach memory but comes out to the VMM as

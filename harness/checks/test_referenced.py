@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whom does an access to an old page concern? That page, and no other (CLAIMS.md, 13).
+"""Whom does an access to an old page concern? That page, and no other (claim 13).
 
 Where software manages AF, the access fault may also tell the memory management that the page was
 accessed: mark_page_accessed(), seen as PG_referenced in /proc/kpageflags. Linux 6.12 does that and
