@@ -19,7 +19,7 @@ from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings, walk_functions
 from harness.checks.pages import populated
-from harness.checks.racing import slot_range
+from harness.checks.racing import not_widened, slot_range
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -89,6 +89,7 @@ def test_race_exit(
                 break
     left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
     claim.observe(f"{left} pages of tables left")
+    not_widened(claim, session.absent, AGE_CALLBACK)
     assert_none_new(shell, claim, before)
     assert left == 0, f"{left} pages of stage-2 tables are left when the VMs are gone"
     if not met:

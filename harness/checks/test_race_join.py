@@ -21,6 +21,7 @@ from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
+from harness.checks.racing import not_widened
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
@@ -119,6 +120,7 @@ def _race(
     ages = counts.events(AGE)
     joined = counts.of(FREE)
     claim.observe(f"{joined} tables replaced, {len(ages)} agings")
+    not_widened(claim, session.absent, AGE_CALLBACK)
     if joined_by == "write":
         # A flush would split them as well, and make them young.
         vm.dirty_log(True)
