@@ -479,6 +479,13 @@ class Guest:
         reply = self._ask(f"churn {count}", ("vms",))
         self._agree(reply, reply.number("vms") == count, "another number of VMs")
 
+    def makes_protected(self) -> bool:
+        """Whether KVM makes a protected VM here: it is ended at once, and never runs."""
+        reply = self._ask("protected-vm", ("made",))
+        made = reply.number("made")
+        self._agree(reply, made in (0, 1), "neither made nor refused")
+        return bool(made)
+
     def give(self, keeper: str) -> None:
         """Send the VM's fd to the keeper of that name (harness/keeper.py)."""
         if not re.fullmatch(r"[0-9a-z]{1,32}", keeper, re.ASCII):

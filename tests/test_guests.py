@@ -656,6 +656,15 @@ def test_churn_counts_its_vms() -> None:
         guest.churn(192)
 
 
+def test_whether_a_protected_vm_was_made() -> None:
+    guest, process = start("ok made=1", "ok made=0", "ok made=2")
+    assert guest.makes_protected()
+    assert process.sent == ["protected-vm"]
+    assert not guest.makes_protected()
+    with pytest.raises(InfraError, match="neither made nor refused"):
+        guest.makes_protected()
+
+
 def test_what_is_timed_is_one_exchange_by_the_clock_of_the_host() -> None:
     guest, process = start(
         "ok ns=1000;ok;ok ns=4500",

@@ -45,6 +45,7 @@ static const struct command {
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
 	{ "race", 5, "race SEED ROUNDS AGERS AGER OPPONENT", command_race },
 	{ "churn", 1, "churn COUNT", command_churn },
+	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2, "advise dontneed|cold|pageout|remove|hugepage RANGES", command_advise },
 };

@@ -42,6 +42,9 @@ int command_race(struct vm *vm, char **words);
 /* churn.c */
 int command_churn(struct vm *vm, char **words);
 
+/* protected.c */
+int command_protected_vm(struct vm *vm, char **words);
+
 /* give.c */
 int command_give(struct vm *vm, char **words);
 
