@@ -3,19 +3,52 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 from fake_shell import UnaskedShell
 from local_shell import LocalShell
 
 from harness.deadline import Deadline
-from harness.hosts import console_command, examine
+from harness.hosts import console_command, examine, grub_look, probe
+from harness.hosts.fitness import Finding
 from harness.hosts.lease import Place
 from harness.hosts.leasing import take
 from harness.hosts.protocols import Result
+from harness.inventory import SshHost
 
 PANIC = Path(__file__).parent / "data/observe/klog/panic.console"
+
+
+@pytest.mark.parametrize(
+    ("boot", "root", "asked"), [("grub", True, 1), ("kexec", True, 0), ("grub", False, 0)]
+)
+def test_what_grub_can_do_is_asked_where_it_is_to_start_kernels(
+    boot: Literal["grub", "kexec"],
+    root: bool,
+    asked: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    looks: list[object] = []
+
+    def look(shell: object) -> object:
+        looks.append(shell)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(examine, "open_shell", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(probe, "survey", lambda *_: SimpleNamespace(root=root))
+    monkeypatch.setattr(examine, "judge", lambda *_: ())
+    monkeypatch.setattr(grub_look, "look", look)
+    found = Finding("missing", "GRUB", "no grub.cfg")
+    monkeypatch.setattr(grub_look, "findings", lambda _: (found,))
+    host = SshHost.model_construct(kind="ssh", boot=boot, console=None)
+    assert examine.examine("lab", host) == (found,) * asked
+    assert len(looks) == asked
 
 
 class Kernel(UnaskedShell):
