@@ -52,8 +52,9 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
     """From each notice of an unmap until its thread is next back from the walk of stage 2.
 
     `unmaps` are events UNMAP, `returns` the returns of the function that walks, each in order of
-    time. A notice for addresses that no memslot has is not followed by a walk: it counts until the
-    same thread's next notice for nothing.
+    time; with AGE in their place it is how long an aging takes. A notice for addresses that no
+    memslot has is not followed by a walk: it counts until the same thread's next notice for
+    nothing.
     """
     waiting: dict[int, Event] = {}
     found: list[Window] = []
