@@ -30,8 +30,14 @@ PAGES = {"anon": 4096, "memfd": 1024, "thp": 4096}
 BLOCK = {"anon": 1, "memfd": 1, "thp": 512}
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("backing", sorted(BLOCK))
+@pytest.mark.parametrize(
+    "backing",
+    [
+        pytest.param("anon", marks=pytest.mark.quick),
+        pytest.param("memfd", marks=pytest.mark.deep),
+        pytest.param("thp", marks=pytest.mark.quick),
+    ],
+)
 def test_access_flag(
     backing: str,
     guest: Callable[..., Guest],
