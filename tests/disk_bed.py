@@ -108,7 +108,7 @@ def _started(
                 raise trouble
             deadline.check("the monitor of QEMU")
             time.sleep(0.05)
-        (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
+        text = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         path = write_inventory(
             folder, qemu.forwarded_port(text), made.login_key, monitor, log, "hardware", OWN
         )

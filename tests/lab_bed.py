@@ -143,7 +143,7 @@ def lab(
         stack.callback(proc.end, process)
         console = stack.enter_context(Console(log, lambda: None))
         console.wait_for(UP, Deadline(BOOT_SECONDS))
-        (text,) = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
+        text = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         port = qemu.forwarded_port(text)
         lines = ("initrd: /boot/initrd", "boot_seconds: 120", "back_seconds: 120")
         path = write_inventory(folder, port, ground.image.login_key, monitor, log, af, lines)

@@ -3,35 +3,35 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from harness.deadline import Deadline
+from harness.hosts.power import QmpPower
+from harness.hosts.qmp import Monitor
+
 SECONDS = 20.0
-# One that ended could not be switched on again, so one that is off stands still (hosts/power.py).
-# One whose CPUs stand still runs again after a reset.
-ORDERS = {"on": ("cont",), "off": ("stop", "system_reset"), "reset": ("system_reset", "cont")}
 
 
-def ask(path: str, *commands: str, **arguments: str) -> list[Any]:
-    """Give commands to the monitor at a Unix socket, one after another; what each returned."""
-    answers = []
+@contextlib.contextmanager
+def monitor(path: str) -> Iterator[Monitor]:
+    """That at a Unix socket, which serves one at a time."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(SECONDS)
         sock.connect(path)
-        lines = sock.makefile("rw")
-        json.loads(lines.readline())
-        for command in ("qmp_capabilities", *commands):
-            given = {"arguments": arguments} if arguments and command in commands else {}
-            lines.write(json.dumps({"execute": command, **given}) + "\n")
-            lines.flush()
-            while "return" not in (answer := json.loads(lines.readline())):
-                if "error" in answer:
-                    raise SystemExit(f"{command}: {answer['error']['desc']}")
-            answers.append(answer["return"])
-    return answers[1:]
+        with contextlib.closing(Monitor(sock, Deadline(SECONDS))) as found:
+            yield found
+
+
+def ask(path: str, command: str, **arguments: str) -> Any:
+    """Give a command to the monitor at a Unix socket; what it returned."""
+    with monitor(path) as found:
+        return found.execute(command, Deadline(SECONDS), **arguments)
 
 
 if __name__ == "__main__":
-    ask(sys.argv[1], *ORDERS[sys.argv[2]])
+    with monitor(sys.argv[1]) as made:
+        switch = QmpPower(made)
+        {"on": switch.on, "off": switch.off, "reset": switch.reset}[sys.argv[2]](Deadline(SECONDS))

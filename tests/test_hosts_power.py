@@ -78,3 +78,7 @@ def test_the_emulated_machine_by_qmp() -> None:
         wait_until("running")
         switch.reset(Deadline(20))
         wait_until("running")
+        monitor.execute("stop", Deadline(20))
+        wait_until("paused")
+        switch.reset(Deadline(20))
+        wait_until("running")

@@ -13,7 +13,8 @@ class QmpPower:
     """The Power protocol over QMP (QEMU QMP Reference Manual), for a QEMU without -no-reboot.
 
     A QEMU that has ended cannot be switched on again, so off is a machine that stands still before
-    its firmware's first instruction: what ran there is lost, as without power.
+    its firmware's first instruction: what ran there is lost, as without power. One whose CPUs were
+    stopped by somebody else is on, and runs again after a reset.
     """
 
     def __init__(self, monitor: Monitor) -> None:
@@ -30,7 +31,10 @@ class QmpPower:
 
     def reset(self, deadline: Deadline) -> None:
         """See Power.reset."""
+        off = self._monitor.execute("query-status", deadline)["status"] == "prelaunch"
         self._monitor.execute("system_reset", deadline)
+        if not off:
+            self._monitor.execute("cont", deadline)
 
 
 class CommandPower:
