@@ -92,6 +92,56 @@ def run_checks(
     return {one.name: one for one in records if isinstance(one, Check)}, plugin
 
 
+KASAN = """\
+[   15.186654] BUG: KASAN: use-after-free in __kvm_pgtable_walk+0x7e8/0x810
+[   15.186700] Read of size 8 at addr ffff000005182100 by task dd/101
+"""
+LOST = """
+def test_lost():
+    raise InfraError("kvm-guest ended")
+"""
+
+
+class Reports(Host):
+    """A console on which the kernel reports something, before a check begins or in it."""
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__()
+        self._shown = KASAN if early else ""
+
+    def text(self) -> str:
+        before, self._shown = self._shown, KASAN
+        return before
+
+
+def test_what_the_kernel_reported_in_a_check_that_could_not_go_on_is_its_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have taken the guest along, or the connection."""
+    checks, _ = run_checks(LOST, tmp_path, monkeypatch, Reports(early=False))
+    (lost,) = checks.values()
+    title = "BUG: KASAN: use-after-free in __kvm_pgtable_walk+0x7e8/0x810"
+    assert lost.outcome == "fail"
+    assert lost.reason == f"the kernel reported {title}; kvm-guest ended"
+    assert [splat.title for splat in lost.splats] == [title]
+    assert any(path.endswith("error.txt") for path in lost.evidence)
+
+
+def test_what_it_reported_before_that_check_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks, _ = run_checks(LOST, tmp_path, monkeypatch, Reports(early=True))
+    (lost,) = checks.values()
+    assert (lost.outcome, lost.reason, lost.splats) == ("error", "kvm-guest ended", ())
+
+
+def test_a_death_is_judged_as_a_death(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = LOST.replace('InfraError("', 'HostDied("panic", "')
+    checks, _ = run_checks(text, tmp_path, monkeypatch, Reports(early=False))
+    (lost,) = checks.values()
+    assert (lost.outcome, lost.death, lost.splats) == ("error", "panic", ())
+
+
 ENDS = """
 def test_good(claim):
     '''Expected by its docstring.'''

@@ -45,7 +45,9 @@ from harness.guest_replies import GuestBroke, GuestDataLost
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
+from harness.observe import klog
 from harness.observe.af import Expected
+from harness.observe.splats import distinct
 from harness.observe.unproven import Unproven
 from harness.records import append, of_cell
 from harness.results import Check, Outcome
@@ -89,6 +91,8 @@ class CellPlugin:
         self._error: BaseException | None = None
         self._phase = ""
         self._seconds = 0.0
+        self._shown = 0
+        """How much of the console was there before the check."""
         self._deadline = Deadline(spec.check_seconds)
         self._hung = sum(check.death == "livelock" for check in self.checks)
         self.death: HostDied | None = None
@@ -191,6 +195,7 @@ class CellPlugin:
         folder = self._spec.folder / check_folder(item.name)
         self._claim = Claim(folder, expected=_first_line(item))
         self._error, self._phase, self._seconds = None, "", 0.0
+        self._shown = len(self._console.text())
         if self._begins is not None:
             self._begins(item.name)
         # Waits on the host have deadlines of their own; this one is for a check that loops.
@@ -301,9 +306,26 @@ class CellPlugin:
         if isinstance(error, GuestDataLost | GuestBroke):
             return "fail", str(error)
         self._keep_trace(error)
+        if reported := self._reported(error):
+            return "fail", f"the kernel reported {reported}; {error}"
         if isinstance(error, HarnessError):
             return "error", str(error)
         return "error", f"{item.name} itself is broken: {type(error).__name__}: {error}"
+
+    def _reported(self, error: BaseException) -> str:
+        """What the kernel said on the console in a check that could not go on; "" for nothing.
+
+        One that writes to memory which it has freed takes along whatever is there, the guest or the
+        connection. How a host died is compared with the base; so is this, by the reports.
+        """
+        assert self._claim is not None
+        died = isinstance(error, HostDied | Hung | LinuxGuestDied)
+        if died or not isinstance(error, InfraError):
+            return ""
+        said = self._console.text()[self._shown :]
+        found = distinct(klog.splats(said))[: splatlog.MAX_FINDINGS]
+        self._claim.splats = found
+        return "; ".join(one.splat.title for one in found)
 
     def _keep_trace(self, error: BaseException) -> None:
         assert self._claim is not None
