@@ -361,8 +361,18 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
     script = trace.setup_script(trace.Wanted(functions=("f", "g"), slowed={"f": 8}))
     slow, plain = script.split(" || echo 'p:kvm_harness/kvmh0_f f'")
     assert slow.endswith(":symstr' 2>/dev/null >> $T/kprobe_events")
-    assert "symstr" not in plain
+    assert "%x30" not in plain
     assert "kvmh1_g g'" in plain
+
+
+def test_whether_an_entry_takes_long_is_told() -> None:
+    wanted = trace.Wanted(functions=("f", "g"), slowed={"f": 8})
+    script = trace.setup_script(wanted)
+    assert script.count("grep -q 'kvm_harness/kvmh0_f .*:symstr' $T/kprobe_events") == 1
+    assert "kvmh1_g .*:symstr" not in script
+    assert trace.parse_setup("ok f\nok slowed f\nok g\n", wanted) == {}
+    said = "ok f\nabsent slowed f: no symbols\nok g\n"
+    assert trace.parse_setup(said, wanted) == {trace.slowed_entry("f"): "no symbols"}
 
 
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:

@@ -24,7 +24,7 @@ from harness.deadline import Deadline
 from harness.guests import Ager, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe.collect import NoDump, refuse_no_dump
-from harness.observe.trace import slowed_return
+from harness.observe.trace import slowed_entry, slowed_return
 from harness.observe.unproven import Unproven
 
 SMALL = Size(64, 24)
@@ -94,7 +94,7 @@ def test_race(
                 break
         exact(raced.vm, shell, claim, rng, BLOCK if size is HUGE else 1)
         absent = raced.session.absent
-    not_widened(claim, absent, AGE_CALLBACK, slowed_return(MARK_DIRTY))
+    not_widened(claim, absent, slowed_entry(AGE_CALLBACK), slowed_return(MARK_DIRTY))
     assert_none_new(shell, claim, before)
     if missing := met.missing(ager, opponent):
         raise Unproven(missing)

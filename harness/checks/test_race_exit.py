@@ -23,7 +23,7 @@ from harness.checks.racing import not_widened, slot_range
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MOST_SLOWED, Wanted, returned, tracing
+from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry, tracing
 from harness.observe.unproven import Unproven
 
 # Few, in one table or two, which are freed as soon as the release begins: who is in them at that
@@ -89,7 +89,7 @@ def test_race_exit(
                 break
     left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
     claim.observe(f"{left} pages of tables left")
-    not_widened(claim, session.absent, AGE_CALLBACK)
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     assert_none_new(shell, claim, before)
     assert left == 0, f"{left} pages of stage-2 tables are left when the VMs are gone"
     if not met:

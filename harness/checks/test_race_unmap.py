@@ -28,7 +28,7 @@ from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Session, Wanted, returned, slowed_return, tracing
+from harness.observe.trace import Session, Wanted, returned, slowed_entry, slowed_return, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 64
@@ -98,7 +98,7 @@ def test_race_unmap(
         # Ends before its swap does.
         vm.close()
     claim.observe(met.words())
-    not_widened(claim, session.absent, AGE_CALLBACK, slowed_return(LOOK_UP))
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK), slowed_return(LOOK_UP))
     assert_none_new(shell, claim, before)
     if not misses and cell.cell.af_mode == "software":
         raise Unproven(f"{MKYOUNG} of this kernel does not tell which faults found no entry")

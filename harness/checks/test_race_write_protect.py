@@ -24,7 +24,7 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump
-from harness.observe.trace import MOST_SLOWED, Session, Wanted, returned, tracing
+from harness.observe.trace import MOST_SLOWED, Session, Wanted, returned, slowed_entry, tracing
 from harness.observe.unproven import Unproven
 
 # Two words of the dirty log, small enough to be young still when the switch comes to them.
@@ -67,7 +67,7 @@ def test_race_write_protect(
                 met += _switch(vm, shell, session, claim, number)
         vm.verify(range(PAGES))
     claim.observe(f"{met} agings began during the switches")
-    not_widened(claim, session.absent, AGE_CALLBACK)
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     assert_none_new(shell, claim, before)
     if not met:
         raise Unproven("no aging began while write permission was being taken")

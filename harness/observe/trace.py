@@ -153,6 +153,11 @@ class Wanted:
         return names | {self.return_probe(name): returned(name) for name in self.returns}
 
 
+def slowed_entry(function: str) -> str:
+    """What `absent` has if the entry of a function that is to take long cannot be made to."""
+    return f"slowed {function}"
+
+
 def slowed_return(function: str) -> str:
     """What `absent` has if the return of a function that is to take long cannot be made to."""
     return f"slowed {function}()"
@@ -426,7 +431,9 @@ def parse_setup(text: str, wanted: Wanted) -> Mapping[str, str]:
     The set-up script prints one line "ok NAME" or "absent NAME: REASON" each.
     """
     absent: dict[str, str] = {}
-    names = [*wanted.events, *wanted.functions]
+    names = [*wanted.events]
+    for name in wanted.functions:
+        names += [name, slowed_entry(name)] if name in wanted.slowed else [name]
     for name in wanted.returns:
         names.append(returned(name))
         names += [slowed_return(name)] if name in wanted.slowed else []
@@ -486,6 +493,12 @@ def setup_script(wanted: Wanted) -> str:
         probe = wanted.probe(function)
         fetches = tuple(dict.fromkeys((wanted.fetches(function), "")))
         lines.append(_probe_script(function, function, probe, "p", fetches, _NEVER))
+        if function in wanted.slowed:
+            name = slowed_entry(function)
+            lines.append(
+                f"if grep -q '{GROUP}/{probe} .*:symstr' $T/kprobe_events; then echo 'ok {name}'\n"
+                f"else echo 'absent {name}: this kernel looks up no symbol in a probe'; fi"
+            )
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
         lines.append(
