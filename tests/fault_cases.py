@@ -1045,7 +1045,7 @@ WATCHED = (
         "the jump into the kernel did not happen",
         sabotage=INSTEAD.format(what=":"),
         edit=short_boot,
-        diary="watchdog disarmed",
+        diary=r"(?s)watchdog disarmed.*reboot ordered",
     ),
 )
 

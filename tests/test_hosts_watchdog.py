@@ -105,6 +105,7 @@ class RunningShell(UnaskedShell):
         self._names = {
             watchdog._STOP_ON_REBOOT: str(folder / "parameter"),
             watchdog._STATE: str(folder / "state"),
+            watchdog._IDENTITY: str(folder / "identity"),
             "-c /dev/watchdog ]": f"{kind} {self.device} ]",
             "> /dev/watchdog": f"> {self.device}",
         }
@@ -132,6 +133,23 @@ def test_it_is_stopped_where_there_was_no_jump(tmp_path: Path) -> None:
     watchdog.arm(shell)
     watchdog.disarm(shell)
     assert shell.device.read_text() == "V"
+
+
+def test_one_that_does_not_let_itself_be_stopped_is_told(tmp_path: Path) -> None:
+    shell = RunningShell(tmp_path, "0")
+    shell.device.touch()
+    (tmp_path / "state").write_text("active\n")
+    with pytest.raises(InfraError, match="runs on: it does not let itself be stopped"):
+        watchdog.disarm(shell)
+
+
+def test_one_that_goes_with_its_kernel_is_not_armed(tmp_path: Path) -> None:
+    shell = RunningShell(tmp_path, "0")
+    shell.device.touch()
+    (tmp_path / "identity").write_text("Software Watchdog\n")
+    with pytest.raises(InfraError, match="it is softdog"):
+        watchdog.arm(shell)
+    assert shell.device.read_text() == ""
 
 
 def test_one_that_its_driver_stopped_again_is_not_armed(tmp_path: Path) -> None:

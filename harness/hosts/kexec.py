@@ -300,12 +300,15 @@ def _clear(shell: Shell) -> None:
 
 def _forget(machine: Machine) -> None:
     """A machine that stayed must not start GRUB's entry next, nor be reset by its watchdog."""
-    with contextlib.suppress(InfraError), machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-        if machine.host.boot == "grub":
-            grub.clear(shell)
-        if machine.host.watchdog:
-            watchdog.disarm(shell)
-            machine.say("watchdog disarmed")
+    try:
+        with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+            if machine.host.boot == "grub":
+                grub.clear(shell)
+            if machine.host.watchdog:
+                watchdog.disarm(shell)
+                machine.say("watchdog disarmed")
+    except InfraError as exc:
+        machine.say(f"not undone: {exc}")
 
 
 def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:

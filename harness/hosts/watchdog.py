@@ -40,19 +40,26 @@ exec 3> /dev/watchdog && echo armed &&
 
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
 _STATE = "/sys/class/watchdog/watchdog0/state"
+_IDENTITY = "/sys/class/watchdog/watchdog0/identity"
 _ARM = f"""\
 grep -qsx 0 {_STOP_ON_REBOOT} || {{
 	echo "the machine's own kernel needs watchdog.stop_on_reboot=0 to leave it running" >&2
 	exit 1
 }}
 [ -c /dev/watchdog ] || {{ echo "there is no /dev/watchdog" >&2; exit 1; }}
+! grep -qsx "Software Watchdog" {_IDENTITY} || {{
+	echo "it is softdog, which goes with its kernel" >&2
+	exit 1
+}}
 echo . > /dev/watchdog
 # A driver may stop it when the file is closed, whatever it was written.
 state={_STATE}
 [ ! -e $state ] || grep -qx active $state || {{ echo "it does not stay armed" >&2; exit 1; }}"""
 
 # V is the magic that lets a driver stop it, unless that has nowayout.
-_DISARM = "[ ! -c /dev/watchdog ] || printf V > /dev/watchdog"
+_DISARM = f"""\
+[ ! -c /dev/watchdog ] || printf V > /dev/watchdog
+! grep -qsx active {_STATE} || {{ echo "it does not let itself be stopped" >&2; exit 1; }}"""
 
 
 def arm(shell: Shell) -> None:
@@ -66,8 +73,10 @@ def arm(shell: Shell) -> None:
 
 
 def disarm(shell: Shell) -> None:
-    """Stop it again in a kernel that was not left; InfraError if it cannot be written to."""
-    shell.run(_DISARM)
+    """Stop it again in a kernel that was not left; InfraError if it runs on."""
+    done = shell.run(_DISARM, check=False)
+    if done.status != 0:
+        raise InfraError(f"the watchdog runs on: {done.stderr.strip()[-300:]}")
 
 
 @contextlib.contextmanager
