@@ -42,4 +42,4 @@ def test_it_meets_an_aging_of_its_own_block_alone() -> None:
 def test_what_met_in_several_races_adds_up() -> None:
     met = Met(2, 24, 24, 0) + Met(3, 24, 24, 1)
     assert met == Met(5, 48, 48, 1)
-    assert "48 tables replaced, 5 agings; 1 of 48 faults" in met.words()
+    assert "48 tables freed, 5 agings; 1 of 48 faults" in met.words()

@@ -23,6 +23,7 @@
 /* Newer than the headers of Debian 12. */
 #ifndef KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE
 #define KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE 228
+#define KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES 229
 #endif
 
 enum slot {
@@ -69,6 +70,8 @@ static void split_eagerly(const struct vm *vm)
 		.args = { HUGE_PAGE_SIZE },
 	};
 
+	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES) <= 0)
+		die("this kernel splits no blocks eagerly");
 	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
 		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
 }
