@@ -64,8 +64,6 @@ from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
 RECORDS = "records.jsonl"
-# The configurations of machines that kernels start from.
-MACHINES = "machines"
 UNTRIED = "The harness has never run on arm64 hardware in the hands of its authors"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
 
@@ -385,13 +383,16 @@ class Run:
         return Prepared(kernels, trees, ground, selftests, linux_guest)
 
     def _all_kernels(self, source: Source, patched: PatchedTree | None) -> tuple[Kernels, ...]:
-        """Those of each recipe, but of a machine that was lost while it built its own."""
+        """Those of each recipe, but of a machine that did not come as far as the base kernel.
+
+        What goes wrong after that may be the series' doing.
+        """
         found = []
         for recipe in self._recipes:
             try:
                 found.append(self._kernels_by(recipe, source, patched))
             except InfraError as exc:
-                if not recipe.builder:
+                if not recipe.builder or any(one.hosts == recipe.hosts for one in self._kernels):
                     raise
                 self._machines.do_without(recipe.builder, exc)
         return tuple(found)

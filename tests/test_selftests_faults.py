@@ -34,9 +34,9 @@ def told(tmp_path: Path, found: int | Unproven, expected: AfMode = "software") -
     ("found", "expected", "who", "words"),
     [
         (0, "hardware", "hardware", "; so hardware sets AF, as it must"),
-        (0, "software", "hardware", "; so hardware sets AF, and software must"),
+        (0, "software", "hardware", "; so hardware sets AF, but software must"),
         (2048, "software", "software", "; so software sets AF, as it must"),
-        (2048, "hardware", "software", "; so software sets AF, and hardware must"),
+        (2048, "hardware", "software", "; so software sets AF, but hardware must"),
         (2000, "software", None, ""),
     ],
 )

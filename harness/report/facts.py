@@ -55,7 +55,7 @@ def fast_path(run: Summary) -> str:
     closed = {check.cell for check in run.checks if check.fast_path is False} - entered
     parts = {
         word: ", ".join(plain_name(cell.id) for cell in matrix(run).cells if cell.id in ids)
-        for word, ids in (("entered in", entered), ("never entered in", closed))
+        for word, ids in (("entered in", entered), ("not seen in", closed))
     }
     return "; ".join(f"{word} {cells}" for word, cells in parts.items() if cells)
 

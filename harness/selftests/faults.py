@@ -47,5 +47,5 @@ def tell(counts: Counts, accesses: int, claim: Claim, expected: AfMode) -> None:
     if faults in (0, accesses):
         seen: AfMode = "software" if faults else "hardware"
         claim.af_observed = seen
-        who = "as it" if seen == expected else f"and {expected}"
+        who = "as it" if seen == expected else f"but {expected}"
         claim.observe(f"so {seen} sets AF, {who} must")
