@@ -19,6 +19,7 @@ HEAD = """
 import pytest
 from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
 from harness.guest_replies import GuestBroke, GuestDataLost, GuestHung
+from harness.observe.errors import Impossible
 from harness.observe.unproven import Unproven
 """
 
@@ -176,6 +177,9 @@ def test_broken_check():
 def test_data():
     raise GuestDataLost("page 3 is not what was written")
 
+def test_broken_table():
+    raise Impossible("stage2_page_tables", 3, "a leaf of level 3 with BLK True")
+
 def test_broken_guest():
     raise GuestBroke("vCPU 0 took an exception")
 
@@ -205,6 +209,7 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "test_broken_check": "error",
         "test_data": "fail",
         "test_broken_guest": "fail",
+        "test_broken_table": "fail",
         "test_livelock": "error",
         "test_set_up": "error",
     }

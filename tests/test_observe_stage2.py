@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.observe import stage2
-from harness.observe.errors import ObserveError
+from harness.observe.errors import Impossible, ObserveError
 from harness.observe.stage2 import Range
 
 DATA = Path(__file__).parent / "data" / "observe" / "stage2"
@@ -209,6 +209,18 @@ def test_truncated_line_names_file_and_line() -> None:
 def test_malformed(text: str, problem: str) -> None:
     with pytest.raises(ObserveError, match=problem):
         stage2.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("level", "attributes", "impossible"),
+    [(3, "   R W X AF BLK", True), (2, VALID, True), (3, " F R   X       ", True), (4, "", False)],
+)
+def test_a_table_that_cannot_be_is_the_kernels_fault(
+    level: int, attributes: str, impossible: bool
+) -> None:
+    with pytest.raises(ObserveError) as caught:
+        stage2.parse(HEADER + line(0, 0x200000, level, attributes))
+    assert isinstance(caught.value, Impossible) is impossible
 
 
 def test_an_annotated_invalid_entry_is_not_mapped() -> None:

@@ -47,6 +47,7 @@ from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
 from harness.observe import klog
 from harness.observe.af import Expected
+from harness.observe.errors import Impossible
 from harness.observe.splats import distinct
 from harness.observe.unproven import Unproven
 from harness.records import append, of_cell
@@ -303,7 +304,7 @@ class CellPlugin:
             return "unproven", str(error)
         if isinstance(error, AssertionError | pytest.fail.Exception) and self._phase == "call":
             return "fail", _assertion(error)
-        if isinstance(error, GuestDataLost | GuestBroke):
+        if isinstance(error, GuestDataLost | GuestBroke | Impossible):
             return "fail", str(error)
         self._keep_trace(error)
         if reported := self._reported(error):

@@ -20,6 +20,13 @@ class ObserveError(InfraError):
         self.line = line
 
 
+class Impossible(ObserveError):
+    """What a kernel says of its own tables cannot be so: they, or what reads them, are broken.
+
+    The text is whole, so this is the kernel's fault and not the lab's.
+    """
+
+
 def shown(text: str) -> str:
     """A line of a host as it may stand in a message: quoted, escaped and cut short."""
     return ascii(text if len(text) <= SHOWN else text[:SHOWN] + "...")

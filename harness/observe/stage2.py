@@ -29,7 +29,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.observe.errors import ObserveError, shown
+from harness.observe.errors import Impossible, ObserveError, shown
 from harness.observe.text import MIB, U64_MAX, whole_lines
 
 PAGE = 4096
@@ -102,7 +102,8 @@ class Range:
 def parse(text: str, source: str = "stage2_page_tables") -> tuple[Range, ...]:
     """The ranges of a dump in rising order, without gaps, from IPA 0.
 
-    ObserveError for a text that is truncated, malformed or contradicts itself. A text cut at the
+    ObserveError for a text that is truncated, malformed or contradicts itself; Impossible, which is
+    one, for an entry that no table has, as a table shows that was freed. A text cut at the
     end of a line cannot be told from a whole one here: the pages that it lost raise
     ObserveError ("not covered") when they are asked for.
     """
@@ -148,10 +149,10 @@ def _range(line: str, source: str, number: int, *, stale: bool) -> tuple[Range |
     valid = match["f"] == " "
     block = match["blk"] == "BLK"
     if valid and block != (level < 3):
-        raise ObserveError(source, number, f"a leaf of level {level} with BLK {block}")
+        raise Impossible(source, number, f"a leaf of level {level} with BLK {block}")
     flags = (match["r"] == "R", match["w"] == "W", match["af"] == "AF", block)
     if not valid and any(flags):
-        raise ObserveError(source, number, f"attributes of an invalid entry: {shown(line)}")
+        raise Impossible(source, number, f"attributes of an invalid entry: {shown(line)}")
     readable, writable, af, _ = flags
     executable = valid and match["x"] in (" ", "px ux ")
     return Range(start, end, level, valid, readable, writable, executable, af, block), start
