@@ -385,26 +385,25 @@ class Run:
     def _all_kernels(self, source: Source, patched: PatchedTree | None) -> tuple[Kernels, ...]:
         """Those of each recipe, but of a machine that did not come as far as the base kernel.
 
-        What goes wrong after that may be the series' doing.
+        What goes wrong after that may be the series' doing. Base first: the patched kernel is built
+        from a copy of its build folder.
         """
         found = []
         for recipe in self._recipes:
+            kernels: dict[KernelLabel, Kernel] = {}
             try:
-                found.append(self._kernels_by(recipe, source, patched))
+                with self._machines.builder(recipe.builder) as builder:
+                    base = self._build(recipe, builder, "base", source, None)
+                    kernels["base"] = base
+                    if patched is not None:
+                        kernels["patched"] = self._build(recipe, builder, "patched", patched, base)
             except InfraError as exc:
-                if not recipe.builder or any(one.hosts == recipe.hosts for one in self._kernels):
+                if not recipe.builder or kernels:
                     raise
                 self._machines.do_without(recipe.builder, exc)
+            else:
+                found.append(Kernels(recipe, kernels))
         return tuple(found)
-
-    def _kernels_by(self, recipe: Recipe, source: Source, patched: PatchedTree | None) -> Kernels:
-        """Base first: the patched kernel is built from a copy of its build folder."""
-        with self._machines.builder(recipe.builder) as builder:
-            base = self._build(recipe, builder, "base", source, None)
-            kernels: dict[KernelLabel, Kernel] = {"base": base}
-            if patched is not None:
-                kernels["patched"] = self._build(recipe, builder, "patched", patched, base)
-        return Kernels(recipe, kernels)
 
     def _guest_kernel(self, source: Source, kernels: Sequence[Kernels]) -> Kernel:
         """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""

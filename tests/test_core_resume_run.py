@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -479,6 +479,39 @@ def test_a_group_does_without_a_machine_that_was_lost_while_it_built(
     lost |= {"a2", "a3"}
     with pytest.raises(InfraError, match="the connection to a3 ended"):
         case.resumed()
+
+
+def test_trouble_with_a_patched_kernel_ends_the_run_of_a_group(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the series' doing; and whoever has the machine meanwhile learns of it."""
+    options = rack(tmp_path, monkeypatch)
+    stock = tmp_path / "lab.yaml"
+    alike = "    group: altra\n"
+    text = stock.read_text()
+    stock.write_text(text.replace(alike, f"{alike}    config: machine\n    build: on-host\n"))
+    told: list[str] = []
+
+    @contextlib.contextmanager
+    def builder_on(name: str, *_: object) -> Iterator[str]:
+        try:
+            yield f"builder {name}"
+        except InfraError as exc:
+            told.append(f"{name}: {exc}")
+            raise
+
+    def kernel(label: str, *args: Any, **how: Any) -> Any:
+        if label == "patched of a1":
+            raise InfraError("make exited 2 without an error of its own")
+        return case._kernel(label, *args, **how)
+
+    monkeypatch.setattr(machines, "builder_on", builder_on)
+    monkeypatch.setattr(machines, "own_config", lambda *_: OWN)
+    monkeypatch.setattr(prepare, "kernel", kernel)
+    case.cut_off({}, options)
+    with pytest.raises(InfraError, match="make exited 2"):
+        case.resumed()
+    assert told == ["a1: make exited 2 without an error of its own"]
 
 
 def test_a_group_without_any_machine_ends_the_run(
