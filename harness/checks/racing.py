@@ -13,7 +13,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -40,7 +40,11 @@ from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe.trace import MARK, Counts, Session, Wanted, returned, tracing
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Result = TypeVar("Result")
+Numbers = TypeVar("Numbers", bound="DataclassInstance")
 
 # More than the two CPUs that a race uses.
 VCPUS = 3
@@ -66,6 +70,11 @@ class Size:
     backing: Backing = "anon"
 
 
+def added(one: Numbers, other: Numbers) -> Numbers:
+    """The sums of two dataclasses of numbers, field by field."""
+    return type(one)(*map(sum, zip(astuple(one), astuple(other), strict=True)))
+
+
 @dataclass(frozen=True)
 class Met:
     """How often what should race did, and how often the opponent got its way.
@@ -82,7 +91,7 @@ class Met:
     split: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return Met(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return added(self, other)
 
     def words(self) -> str:
         """The numbers in a sentence."""

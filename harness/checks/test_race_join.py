@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
@@ -22,7 +22,7 @@ from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import added, kept, not_widened
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
@@ -157,7 +157,7 @@ class Met:
     together: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return Met(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return added(self, other)
 
     def words(self) -> str:
         """The numbers in a sentence."""

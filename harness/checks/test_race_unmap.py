@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import pytest
 
@@ -23,7 +23,7 @@ from harness.checks.claim import Claim
 from harness.checks.mglru import zram_swap
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, walk_functions, windows
-from harness.checks.racing import AGERS, SECONDS, VCPUS, exact, kept, not_widened
+from harness.checks.racing import AGERS, SECONDS, VCPUS, added, exact, kept, not_widened
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
@@ -117,7 +117,7 @@ class Met:
     paged_out: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return Met(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return added(self, other)
 
     def enough(self, cell: CellSpec) -> bool:
         """Whether the windows were hit that there are in a cell: no fault sets AF by hardware."""
