@@ -152,13 +152,7 @@ def server_files(deadline: Deadline) -> Path:
 def _unpack(folder: Path, deadline: Deadline) -> None:
     """Nothing of the packages is run. What is no part of sshd goes again."""
     whole = folder / "whole"
-    argv = ["mmdebstrap", "--mode=chrootless", "--variant=extract", "--include=openssh-server"]
-    proc.run(
-        [*argv, packages.suite(), str(whole)],
-        deadline=deadline,
-        what="unpacking OpenSSH's server",
-        contained=True,
-    )
+    packages.extract(("openssh-server",), whole, deadline, "unpacking OpenSSH's server")
     for path in ("usr/sbin/sshd", "usr/lib/openssh"):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -32,26 +32,23 @@ def suite() -> str:
     return own or "bookworm"
 
 
-def unpack(packages: Sequence[str], folder: Path, deadline: Deadline, what: str) -> tarfile.TarFile:
-    """The files of packages and of all that they depend on; `folder` is for what lies between.
+def extract(
+    packages: Sequence[str], target: Path, deadline: Deadline, what: str, *options: str
+) -> None:
+    """Put the files of packages and of all that they depend on into a folder, or a `.tar`.
 
-    InfraError with the words of mmdebstrap if a package does not exist or cannot be fetched.
+    They are of this machine's architecture unless `options`, mmdebstrap's, say otherwise.
+    InfraError with its words if a package does not exist or cannot be fetched.
     """
+    argv = ["mmdebstrap", "--mode=chrootless", "--variant=extract", *options]
+    argv += [f"--include={','.join(packages)}", suite(), str(target)]
+    proc.run(argv, deadline=deadline, what=what, contained=True)
+
+
+def unpack(packages: Sequence[str], folder: Path, deadline: Deadline, what: str) -> tarfile.TarFile:
+    """The files of packages for arm64, by extract(); `folder` is for what lies between."""
     tarball = folder / "packages.tar"
-    proc.run(
-        [
-            "mmdebstrap",
-            "--mode=chrootless",
-            "--variant=extract",
-            "--architectures=arm64",
-            f"--include={','.join(packages)}",
-            suite(),
-            str(tarball),
-        ],
-        deadline=deadline,
-        what=what,
-        contained=True,
-    )
+    extract(packages, tarball, deadline, what, "--architectures=arm64")
     data = tarball.read_bytes()
     tarball.unlink()
     return tarfile.open(fileobj=io.BytesIO(data))
