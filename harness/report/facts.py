@@ -53,8 +53,9 @@ def fast_path(run: Summary) -> str:
     """In which cells the series' fast path was entered and in which not; "" if no check tells."""
     entered = {check.cell for check in run.checks if check.fast_path}
     closed = {check.cell for check in run.checks if check.fast_path is False} - entered
+    shown = matrix(run).cells
     parts = {
-        word: ", ".join(plain_name(cell.id) for cell in matrix(run).cells if cell.id in ids)
+        word: ", ".join(plain_name(cell.id) for cell in shown if cell.id in ids)
         for word, ids in (("entered in", entered), ("not seen in", closed))
     }
     return "; ".join(f"{word} {cells}" for word, cells in parts.items() if cells)
