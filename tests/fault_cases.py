@@ -140,7 +140,7 @@ DEAD = "echo AAAAFA== | base64 -d | dd of=$3 bs=4 seek=1 conv=notrunc"
 # A login that is not root's.
 USER = """\
 echo 'user:x:1000:1000:user:/home/user:/bin/sh' >> /etc/passwd
-mkdir -p /home/user && cp -r /root/.ssh /home/user && chown -R 1000:1000 /home/user"""
+mkdir -p /home/user && cp -r ~/.ssh /home/user && chown -R 1000:1000 /home/user"""
 # A root by another name, and a sudo that gives what its caller has already.
 ADMIN = """\
 echo 'admin:x:0:0:root:/root:/bin/sh' >> /etc/passwd
@@ -328,9 +328,9 @@ LOOK = (
         "look",
         "login refused",
         "refused the key",
-        sabotage="echo > /root/.ssh/authorized_keys.new; cp /root/.ssh/authorized_keys /tmp/keys; "
-        "mv /root/.ssh/authorized_keys.new /root/.ssh/authorized_keys; "
-        "( sleep 20; cp /tmp/keys /root/.ssh/authorized_keys ) > /dev/null 2>&1 &",
+        sabotage="echo > ~/.ssh/authorized_keys.new; cp ~/.ssh/authorized_keys /tmp/keys; "
+        "mv ~/.ssh/authorized_keys.new ~/.ssh/authorized_keys; "
+        "( sleep 20; cp /tmp/keys ~/.ssh/authorized_keys ) > /dev/null 2>&1 &",
         same_boot=True,
     ),
     Fault(
@@ -640,7 +640,7 @@ BOOT = (
         "boot",
         "login refused",
         "was not booted within 25 s: .*refused the key",
-        setup=there("rm /root/.ssh/authorized_keys"),
+        setup=there("rm ~/.ssh/authorized_keys"),
         edit=short_boot,
         death="hang",
     ),
