@@ -90,6 +90,7 @@ class Guest:
         deadline: Deadline | None,
     ) -> None:
         self._process = process
+        self.slowdown = slowdown
         self._reply_seconds = (timeout + GRACE) * slowdown
         self._end_seconds = END_SECONDS * slowdown
         self._transcript = transcript

@@ -1,42 +1,79 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which part of page_idle's bitmap an ager writes, and what."""
+"""What an ager of pages is told, where it runs, and what is made of its answers."""
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
+from collections.abc import Sequence
 
-from harness.checks.idle_ager import LOOP, densest, mask
+import pytest
+from fake_shell import UnaskedShell
+from test_keeper import GUEST, FakeProcess, FakeShell
 
+from harness.checks.idle_ager import ager, words
+from harness.deadline import Deadline
+from harness.errors import InfraError
+from harness.guests import PROGRAM, Guest
+from harness.hosts.protocols import Process, Result
 
-def test_densest_part_of_the_bitmap() -> None:
-    near = [640, 641, 700, 704]
-    assert densest([64, *near, 10_000], words=2) == (10, (640, 641, 700, 704))
-    assert densest([5, 640], words=1) == (0, (5,))
-    assert densest([]) == (0, ())
-
-
-def test_mask_is_of_whole_words() -> None:
-    assert mask(10, [640]) == b"\1" + b"\0" * 7
-    assert mask(10, [641, 704 + 63]) == b"\2" + b"\0" * 14 + b"\x80"
+READY = "ready protocol=1 pid=60 idle_ager"
 
 
-def test_loop_writes_at_its_place_until_its_input_ends(tmp_path: Path) -> None:
-    bits, bitmap = tmp_path / "mask", tmp_path / "bitmap"
-    bits.write_bytes(mask(2, [130, 192]))
-    bitmap.write_bytes(bytes(40))
-    with subprocess.Popen(
-        ["sh", "-c", LOOP.format(mask=bits, bitmap=bitmap, word=2)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        try:
-            assert process.stdout and process.stdin
-            assert process.stdout.readline() == b"\n"
-            process.stdin.close()
-            # The end of output: nothing that it started has it open still.
-            process.stdout.read()
-            process.wait(timeout=20)
-        finally:
-            process.kill()
-    assert bitmap.read_bytes() == bytes(16) + b"\4" + bytes(7) + b"\1" + bytes(15)
+class Host(UnaskedShell):
+    """A host with so many CPUs, on which one ager can be started."""
+
+    def __init__(self, cpus: int, process: FakeProcess) -> None:
+        self.cpus = cpus
+        self.process = process
+        self.ran: list[str] = []
+        self.argv: list[str] = []
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        self.ran.append(command)
+        return Result(command, 0, f"{self.cpus}\n" if command == "nproc --all" else "", "")
+
+    def start(self, argv: Sequence[str]) -> Process:
+        self.argv = list(argv)
+        return self.process
+
+
+def a_guest() -> Guest:
+    return Guest.start(FakeShell(FakeProcess([GUEST])), slowdown=2.0)
+
+
+def test_words_of_the_bitmap() -> None:
+    assert words([640, 641, 700, 0x400000000]) == "a:1000000000000003,10000000:1"
+    assert words([63, 64]) == "0:8000000000000000,1:1"
+
+
+def test_the_ager_has_a_cpu_for_itself() -> None:
+    process = FakeProcess([READY, "ok words=1", "ok passes=7"])
+    host = Host(4, process)
+    with ager(a_guest(), host, [640]):
+        assert host.ran == ["nproc --all", "taskset -apc 0-2 54"]
+        assert host.argv[:5] == ["taskset", "-c", "3", PROGRAM, "--idle-ager"]
+        assert host.argv[5:] == ["--timeout", "240"]
+        assert process.sent == ["age a:1"]
+    assert process.sent == ["age a:1", "stop"]
+    assert (process.waited, process.closed) == (1, 1)
+
+
+def test_the_only_cpu_is_shared() -> None:
+    host = Host(1, FakeProcess([READY, "ok words=1", "ok passes=7"]))
+    with ager(a_guest(), host, [640]):
+        assert host.ran == ["nproc --all"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        ["error fatal /sys/kernel/mm/page_idle/bitmap: No such file or directory (errno 2)"],
+        [READY, "error system pwrite of /sys/kernel/mm/page_idle/bitmap (errno 6)"],
+        [READY, "ok words=1", "error system pwrite of /sys/kernel/mm/page_idle/bitmap (errno 6)"],
+        [READY, "ok words=1", None],
+    ],
+)
+def test_an_ager_that_fails_is_an_error(answers: list[str | None]) -> None:
+    process = FakeProcess(answers)
+    with pytest.raises(InfraError, match="idle ager"), ager(a_guest(), Host(2, process), [640]):
+        pass
+    assert process.closed == 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""harness.keeper against saved and spoiled replies; no host, no KVM."""
+"""A keeper, and the idle ager, against saved and spoiled replies; no host, no KVM."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.guests import Guest
+from harness.guests import PROGRAM, Guest
 from harness.hosts.protocols import Process
-from harness.keeper import Keeper
+from harness.keeper import keeper
 
 GUEST = (
     "ready protocol=1 pid=54 vmfd=4 page_size=4096 slot_ipa=0x80000000 slot_hva=0xffffabe00000 "
@@ -59,7 +59,8 @@ class FakeShell(UnaskedShell):
     def start(self, argv: Sequence[str]) -> Process:
         self.argv = list(argv)
         process = self.processes.pop(0)
-        process.answers[:1] = [(process.answers[0] or "").replace("NAME", argv[2])]
+        if process.answers[0] is not None and "--keeper" in argv:
+            process.answers[0] = process.answers[0].replace("NAME", argv[2])
         return process
 
 
@@ -67,14 +68,12 @@ def test_a_guest_hands_its_vm_to_the_keeper_by_name() -> None:
     kept = FakeProcess(["ready protocol=1 pid=53 keeper=NAME", "ok kept=1", "ok kept=0"])
     owner = FakeProcess([GUEST, "ok"])
     shell = FakeShell(kept, owner)
-    with Keeper.start(shell) as keeper:
-        assert shell.argv == [
-            *("/var/lib/kvm-harness/work/kvm-guest", "--keeper", keeper.name, "--timeout", "120"),
-        ]
-        assert re.fullmatch("[0-9a-f]{16}", keeper.name)
-        keeper.keep(Guest.start(shell))
-        keeper.drop()
-    assert owner.sent == [f"give {keeper.name}"]
+    with keeper(shell) as holder:
+        assert shell.argv == [PROGRAM, "--keeper", holder.name, "--timeout", "120"]
+        assert re.fullmatch("[0-9a-f]{16}", holder.name)
+        holder.keep(Guest.start(shell))
+        holder.drop()
+    assert owner.sent == [f"give {holder.name}"]
     assert kept.sent == ["take", "drop"]
     assert (kept.waited, kept.closed) == (1, 1)
 
@@ -92,8 +91,8 @@ def test_a_guest_hands_its_vm_to_the_keeper_by_name() -> None:
 )
 def test_a_bad_greeting_ends_the_program(greeting: str | None) -> None:
     process = FakeProcess([greeting])
-    with pytest.raises(InfraError, match="keeper"):
-        Keeper.start(FakeShell(process))
+    with pytest.raises(InfraError, match="keeper"), keeper(FakeShell(process)):
+        pass
     assert process.closed == 1
 
 
@@ -101,9 +100,9 @@ def test_a_bad_greeting_ends_the_program(greeting: str | None) -> None:
 def test_an_fd_that_did_not_come_is_an_error(reply: str | None) -> None:
     kept = FakeProcess(["ready protocol=1 pid=53 keeper=NAME", reply])
     shell = FakeShell(kept, FakeProcess([GUEST, "ok"]))
-    keeper = Keeper.start(shell)
-    with pytest.raises(InfraError, match="take"):
-        keeper.keep(Guest.start(shell))
+    with keeper(shell) as holder, pytest.raises(InfraError, match="take"):
+        holder.keep(Guest.start(shell))
+    assert kept.closed == 1
 
 
 def test_a_name_cannot_bring_another_command() -> None:

@@ -13,10 +13,9 @@
 #include <unistd.h>
 
 #include "array_size.h"
+#include "page_idle.h"
 #include "reply.h"
 
-#define BITMAP "/sys/kernel/mm/page_idle/bitmap"
-#define WORD_BITS 64
 #define PM_PRESENT	(1ULL << 63)
 #define PM_PFN		((1ULL << 55) - 1)
 
@@ -72,7 +71,7 @@ static ssize_t present_pfns(struct ager *ager, int pagemap, const struct range *
 static int age_word(struct ager *ager, int bitmap, uint64_t word, uint64_t bits)
 {
 	if (pwrite(bitmap, &bits, sizeof(bits), word * sizeof(bits)) != sizeof(bits))
-		return fail(ager, "pwrite of " BITMAP);
+		return fail(ager, "pwrite of " PAGE_IDLE_BITMAP);
 	return 0;
 }
 
@@ -187,7 +186,7 @@ static void *run(void *argument)
 	struct range range = { .pfns = malloc(ager->all->vm->pages * sizeof(*range.pfns)) };
 	struct files files = {
 		.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
-		.bitmap = open(BITMAP, O_WRONLY | O_CLOEXEC),
+		.bitmap = open(PAGE_IDLE_BITMAP, O_WRONLY | O_CLOEXEC),
 	};
 
 	if (!range.pfns || files.pagemap < 0 || files.bitmap < 0)

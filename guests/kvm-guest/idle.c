@@ -16,12 +16,11 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "page_idle.h"
 #include "pagemap.h"
 #include "ranges.h"
 #include "reply.h"
 
-#define BITMAP "/sys/kernel/mm/page_idle/bitmap"
-#define WORD_BITS 64
 /* One read or write of a file in sysfs moves a page at most. */
 #define RUN_WORDS 512
 
@@ -104,7 +103,7 @@ static bool is_set(const struct run *run, uint64_t pfn)
 /* Goes through all heads: sets their bits, or reads them into @idle. */
 static bool transfer_all(bool write, bool *idle)
 {
-	int fd = open(BITMAP, (write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+	int fd = open(PAGE_IDLE_BITMAP, (write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
 	bool good = fd >= 0;
 	struct run run;
 
@@ -154,7 +153,7 @@ int command_idle_mark(struct vm *vm, char **words)
 	page_flags_refresh();
 	collect_heads(vm);
 	if (!transfer_all(true, NULL))
-		return reply_errno(BITMAP);
+		return reply_errno(PAGE_IDLE_BITMAP);
 
 	/* A page that is on no LRU list is passed over in silence: look which are. */
 	page_flags_refresh();
@@ -179,7 +178,7 @@ int command_idle_again(struct vm *vm, char **words)
 	if (!marked_pfns)
 		return reply_error("usage", "idle-again needs an idle-mark before it");
 	if (!transfer_all(true, NULL))
-		return reply_errno(BITMAP);
+		return reply_errno(PAGE_IDLE_BITMAP);
 	reply_ok("%s", "");
 	return 0;
 }
@@ -230,7 +229,7 @@ int command_idle_read(struct vm *vm, char **words)
 	head_idle = new_flags(head_count);
 	idle = new_flags(vm->pages);
 	if (!transfer_all(false, head_idle)) {
-		reply_errno(BITMAP);
+		reply_errno(PAGE_IDLE_BITMAP);
 	} else if (!check_in_place(vm)) {
 		spread(vm, head_idle, idle);
 		reply_ok(" count=%u", count_members(idle, vm->pages));

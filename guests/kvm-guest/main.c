@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "idle_ager.h"
 #include "keeper.h"
 #include "protocol.h"
 #include "reply.h"
@@ -24,7 +25,7 @@
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--eager-split] [--second slot|above|vm] " \
 	"[--vcpus N] [--timeout SECONDS]" \
-	" | --keeper NAME [--timeout SECONDS]"
+	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
 #define MAX_TIMEOUT 86400.0
@@ -67,7 +68,13 @@ static enum second parse_second(const char *word)
 	usage("--second");
 }
 
-static void parse_options(struct vm *vm, const char **keeper, int argc, char **argv)
+/* What is not a VM of ours. */
+struct other {
+	const char *keeper;
+	bool idle_ager;
+};
+
+static void parse_options(struct vm *vm, struct other *other, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "backing", required_argument, NULL, 'b' },
@@ -81,6 +88,7 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ "keeper", required_argument, NULL, 'k' },
+		{ "idle-ager", no_argument, NULL, 'a' },
 		{ }
 	};
 	int option;
@@ -121,7 +129,10 @@ static void parse_options(struct vm *vm, const char **keeper, int argc, char **a
 			vm->timeout = parse_timeout(optarg);
 			break;
 		case 'k':
-			*keeper = optarg;
+			other->keeper = optarg;
+			break;
+		case 'a':
+			other->idle_ager = true;
 			break;
 		default:
 			usage("unknown option");
@@ -161,7 +172,7 @@ int main(int argc, char **argv)
 		.vcpu_count = 1,
 		.timeout = DEFAULT_TIMEOUT,
 	};
-	const char *keeper = NULL;
+	struct other other = {};
 
 	/*
 	 * Giving memory back to the host means TLB invalidations, which QEMU's TCG
@@ -173,11 +184,13 @@ int main(int argc, char **argv)
 	reply_init();
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL))
 		die_errno("prctl(PR_SET_PDEATHSIG)");
-	parse_options(&vm, &keeper, argc, argv);
-	if (keeper) {
-		keeper_serve(keeper, vm.timeout);
+	parse_options(&vm, &other, argc, argv);
+	if (other.keeper) {
+		keeper_serve(other.keeper, vm.timeout);
 		return EXIT_SUCCESS;
 	}
+	if (other.idle_ager)
+		idle_ager_serve(vm.timeout);
 	if (sysconf(_SC_PAGESIZE) != GUEST_PAGE_SIZE)
 		die("the host's pages are of %ld bytes; only 4096 is supported",
 		    sysconf(_SC_PAGESIZE));

@@ -18,7 +18,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.keeper import Keeper
+from harness.keeper import keeper
 from harness.observe.unproven import Unproven
 
 # One page in each block of 2 MiB takes a table for itself: 256 tables for 256 pages.
@@ -37,10 +37,10 @@ def test_lifetime(
         f"SecPageTables is back at its {baseline} pages when the VM's owner has been reaped and an "
         f"RCU barrier has passed, while another process holds the VM's fd (seed {cell.seed})"
     )
-    with Keeper.start(shell, cell.slowdown) as keeper:
+    with keeper(shell, cell.slowdown) as holder:
         vm = guest(pages=BLOCKS * BLOCK)
         vm.touch({at * BLOCK + rng.randrange(BLOCK) for at in range(BLOCKS)}, write=True)
-        keeper.keep(vm)
+        holder.keep(vm)
         used = tables.count(shell) - baseline
         claim.observe(f"{used} pages of tables with the owner alive")
         if used < BLOCKS:
@@ -55,7 +55,7 @@ def test_lifetime(
         if not tables.is_alive(shell, vm.vm_dir):
             raise Unproven("the VM went although its fd was held")
         assert of_el2 or held == 0, f"{held} pages of stage-2 tables outlive the owner's memory"
-        keeper.drop()
+        holder.drop()
         left = tables.above(shell, baseline, cell.slowdown)
         claim.observe(f"{left} with the fd closed")
         assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"

@@ -23,7 +23,7 @@ from harness.checks.test_backing import prepared
 from harness.checks.test_leaks import keeps_no_objects, read, spread
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
-from harness.keeper import Keeper
+from harness.keeper import keeper
 from harness.observe.unproven import Unproven
 
 BLOCK = 512
@@ -73,17 +73,17 @@ def test_lifetime_backing(
     backing = BACKING[state]
     with (
         prepared(backing, shell) as path,
-        Keeper.start(shell, cell.slowdown) as keeper,
+        keeper(shell, cell.slowdown) as holder,
         guest(backing=backing, pages=PAGES, file=path) as vm,
     ):
         _map(vm, state, rng)
-        keeper.keep(vm)
+        holder.keep(vm)
         used = tables.count(shell) - baseline
         claim.observe(f"{used} pages of tables with the owner alive")
         if used < BLOCKS:
             raise Unproven(f"the VM has {used} pages of tables where {BLOCKS} at least are needed")
         of_el2 = tables.of_el2(shell, vm.vm_dir)
-        with _aged(vm, shell, claim, cell.slowdown):
+        with _aged(vm, shell, claim):
             vm.close()
         # Not one file of its debugfs folder may be opened from here on: that oopses Linux 6.12.
         if not tables.is_alive(shell, vm.vm_dir):
@@ -91,7 +91,7 @@ def test_lifetime_backing(
         held = tables.above(shell, baseline, cell.slowdown)
         claim.observe(f"{held} with the owner gone and the VM's fd held")
         assert of_el2 or held == 0, f"{held} pages of stage-2 tables outlive the owner's memory"
-        keeper.drop()
+        holder.drop()
         left = tables.above(shell, baseline, cell.slowdown)
         claim.observe(f"{left} with the fd closed")
         assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"
@@ -125,7 +125,7 @@ def _map(vm: Guest, state: str, rng: random.Random) -> None:
 
 
 @contextlib.contextmanager
-def _aged(vm: Guest, shell: Shell, claim: Claim, slowdown: float) -> Iterator[None]:
+def _aged(vm: Guest, shell: Shell, claim: Claim) -> Iterator[None]:
     """Age what page_idle can age of it all the while."""
     heads = vm.flags()["thp"] == PAGES
     pfns = [pfn for page, pfn in vm.pfns().items() if not heads or page % BLOCK == 0]
@@ -133,6 +133,6 @@ def _aged(vm: Guest, shell: Shell, claim: Claim, slowdown: float) -> Iterator[No
         claim.observe("not aged while it ends: hugetlb is on no LRU list")
         yield
         return
-    with ager(shell, pfns, slowdown) as aged:
-        claim.observe(f"{aged} {'huge ' if heads else ''}pages aged while it ends")
+    claim.observe(f"{len(pfns)} {'huge ' if heads else ''}pages aged while it ends")
+    with ager(vm, shell, pfns):
         yield

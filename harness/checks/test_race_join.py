@@ -116,7 +116,7 @@ def _race(
 
     def rounds() -> frozenset[int]:
         written = pick(rng, PAGES, BLOCK // 8)
-        with ager(shell, heads, cell.slowdown):
+        with ager(vm, shell, heads):
             vm.spin(written, write=True, vcpu=WRITER)
             for _ in range(ROUNDS):
                 vm.dirty_log(True)

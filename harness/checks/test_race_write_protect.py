@@ -61,8 +61,7 @@ def test_race_write_protect(
     met = 0
     with tracing(shell, wanted) as session:
         vm = populated(guest(pages=PAGES))
-        with ager(shell, vm.pfns().values(), cell.slowdown) as aged:
-            claim.observe(f"{aged} of {PAGES} pages aged")
+        with ager(vm, shell, vm.pfns().values()):
             for number in range(SWITCHES):
                 met += _switch(vm, shell, session, claim, number)
         vm.verify(range(PAGES))

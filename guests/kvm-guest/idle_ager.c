@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "idle_ager.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "page_idle.h"
+#include "protocol.h"
+#include "reply.h"
+#include "serve.h"
+
+/* A word of the bitmap, and those bits in it that are set. */
+struct word {
+	uint64_t index;
+	uint64_t bits;
+};
+
+struct idle_ager {
+	int bitmap;
+	struct word *words;
+	size_t count;
+	pthread_t thread;
+	bool running;
+	bool stop;
+	uint64_t passes;
+	int error;		/* errno of what ended the thread */
+};
+
+/* Reads "INDEX:BITS,...", in hexadecimal digits, in place of the words so far. */
+static int parse(struct idle_ager *ager, const char *text)
+{
+	size_t room = 1;
+	char *end;
+
+	for (const char *at = text; *at; at++)
+		room += *at == ',';
+	free(ager->words);
+	ager->count = 0;
+	ager->words = calloc(room, sizeof(*ager->words));
+	if (!ager->words)
+		die("out of memory");
+	for (;; text = end + 1) {
+		struct word *word = &ager->words[ager->count++];
+
+		word->index = strtoull(text, &end, 16);
+		if (end == text || *end != ':')
+			return reply_error("usage", "not INDEX:BITS,...");
+		text = end + 1;
+		word->bits = strtoull(text, &end, 16);
+		if (end == text || (*end && *end != ','))
+			return reply_error("usage", "not INDEX:BITS,...");
+		if (!*end)
+			return 0;
+	}
+}
+
+/* Marks the pages idle once; 0, or errno. */
+static int mark(const struct idle_ager *ager)
+{
+	for (size_t i = 0; i < ager->count; i++) {
+		const struct word *word = &ager->words[i];
+		ssize_t size = sizeof(word->bits);
+
+		errno = EIO;
+		if (pwrite(ager->bitmap, &word->bits, size, word->index * size) != size)
+			return errno;
+	}
+	return 0;
+}
+
+static void *age(void *context)
+{
+	struct idle_ager *ager = context;
+
+	while (!ager->error && !__atomic_load_n(&ager->stop, __ATOMIC_ACQUIRE)) {
+		ager->error = mark(ager);
+		ager->passes++;
+	}
+	return NULL;
+}
+
+static int start(struct idle_ager *ager)
+{
+	ager->stop = false;
+	ager->passes = 0;
+	errno = pthread_create(&ager->thread, NULL, age, ager);
+	if (errno)
+		return reply_errno("pthread_create");
+	ager->running = true;
+	return 0;
+}
+
+static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
+{
+	if (ager->running) {
+		reply_error("usage", "it ages already");
+		return;
+	}
+	if (parse(ager, words))
+		return;
+	errno = mark(ager);
+	if (errno)
+		reply_errno("pwrite of " PAGE_IDLE_BITMAP);
+	else if (!goes_on || !start(ager))
+		reply_ok(" words=%zu", ager->count);
+}
+
+static void run_stop(struct idle_ager *ager)
+{
+	if (!ager->running) {
+		reply_error("usage", "it does not age");
+		return;
+	}
+	__atomic_store_n(&ager->stop, true, __ATOMIC_RELEASE);
+	errno = pthread_join(ager->thread, NULL);
+	if (errno)
+		die_errno("pthread_join");
+	ager->running = false;
+	errno = ager->error;
+	if (errno)
+		reply_errno("pwrite of " PAGE_IDLE_BITMAP);
+	else
+		reply_ok(" passes=%" PRIu64, ager->passes);
+}
+
+static bool run(void *context, char *line)
+{
+	char *words = strchr(line, ' ');
+
+	if (words)
+		*words++ = 0;
+	if (words && !strcmp(line, "mark"))
+		run_mark(context, words, false);
+	else if (words && !strcmp(line, "age"))
+		run_mark(context, words, true);
+	else if (!words && !strcmp(line, "stop"))
+		run_stop(context);
+	else
+		reply_error("usage", "expected: mark WORDS, age WORDS or stop");
+	return true;
+}
+
+_Noreturn void idle_ager_serve(double seconds)
+{
+	struct idle_ager ager = { .bitmap = open(PAGE_IDLE_BITMAP, O_WRONLY | O_CLOEXEC) };
+
+	alarm((unsigned int)seconds + 1);
+	if (ager.bitmap < 0)
+		die_errno(PAGE_IDLE_BITMAP);
+	reply_begin("ready");
+	fprintf(reply, " protocol=%d pid=%d idle_ager", PROTOCOL, getpid());
+	reply_send();
+	serve(run, &ager);
+	/* Its thread ends with the process. */
+	_exit(EXIT_SUCCESS);
+}
