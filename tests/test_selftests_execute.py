@@ -61,7 +61,8 @@ def test_a_host_that_says_nothing_is_our_trouble() -> None:
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The script's places on a host, in a folder; the cgroup is one of plain files."""
-    for name, where in (("FOLDER", "work"), ("GROUP", "group"), ("VMS", "vms")):
+    places = {"FOLDER": "work", "GROUP": "group", "ITS_GROUP": "its", "VMS": "vms"}
+    for name, where in places.items():
         (tmp_path / where).mkdir()
         monkeypatch.setattr(execute, name, str(tmp_path / where))
     monkeypatch.setattr(execute, "OUTPUT", str(tmp_path / "output"))
@@ -84,6 +85,16 @@ def test_the_script_tells_status_and_output(local: Path) -> None:
     assert output == "out\nerr\n"
     assert (local / "group/cgroup.procs").read_text() == "0\n"
     assert (local / "group/cgroup.kill").read_text() == "1\n"
+
+
+def test_what_moved_to_a_group_of_its_own_is_killed_and_shown_as_well(local: Path) -> None:
+    for group, thread in (("group", 1), ("its", 2)):
+        (local / group / "cgroup.threads").write_text(f"{thread}\n")
+    (local / "its/cgroup.kill").write_text("")
+    sh(execute.script(("sleep", "5"), 1))
+    assert (local / "its/cgroup.kill").read_text() == "1\n"
+    threads = (local / "work/threads").read_text()
+    assert [line.split()[1] for line in threads.splitlines() if line[:2] == "=="] == ["1", "2"]
 
 
 def test_the_script_sees_a_process_that_stays(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +146,8 @@ def test_all_of_it_is_removed() -> None:
     assert (one.status, one.output, threads) == (0, "ok\n", "")
     assert any("./a_test -b 4M" in line for line in host.log)
     assert "umount /tmp/kvm-selftest/out\nrm -rf /tmp/kvm-selftest\n" in host.log[-1]
-    assert "rmdir /sys/fs/cgroup/kvm-harness-selftest" in host.log[-1]
+    assert "rmdir /sys/fs/cgroup/kvm-harness-selftest || exit\n" in host.log[-1]
+    assert "rmdir /sys/fs/cgroup/access_tracking_perf_test\n" in host.log[-1]
 
 
 def test_a_mode_that_the_host_lacks_is_told_and_all_is_removed() -> None:

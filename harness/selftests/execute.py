@@ -18,6 +18,9 @@ from harness.selftests.table import Selftest
 
 FOLDER = "/tmp/kvm-selftest"
 GROUP = "/sys/fs/cgroup/kvm-harness-selftest"
+# Where an access_tracking_perf_test that ages by MGLRU puts itself, out of GROUP: it looks for just
+# this path, from the root, in debugfs/lru_gen.
+ITS_GROUP = "/sys/fs/cgroup/access_tracking_perf_test"
 VMS = "/sys/kernel/debug/kvm"
 OUTPUT = f"{FOLDER}/out/output"
 OUTPUT_LIMIT = "4m"  # what runs there is not ours
@@ -30,7 +33,8 @@ _PREPARE = "mkdir -p {folder}/out && mount -t tmpfs -o size={limit} tmpfs {folde
 _REMOVE = """\
 ! grep -q ' {folder}/out ' /proc/mounts || umount {folder}/out
 rm -rf {folder}
-! test -d {group} || rmdir {group}
+! test -d {group} || rmdir {group} || exit
+! test -d {its} || rmdir {its}
 """
 # What runs in the group is the test and the shell that notes its status. cgroup.kill reaches
 # whatever it may have started, in any session. The clock is the host's own. A file, and no pipe,
@@ -55,7 +59,7 @@ if [ -e status ]; then
 	grep -q 'populated 0' {group}/cgroup.events || echo left
 	echo "status $(cat status)"
 else
-	for t in $(cat {group}/cgroup.threads); do
+	for t in $(cat {group}/cgroup.threads {its}/cgroup.threads); do
 		echo "== $t $(cat /proc/$t/comm) $(cat /proc/$t/wchan)"
 		cat /proc/$t/stack
 	done > threads
@@ -63,7 +67,9 @@ fi
 # A task of the group is gone from it only when it has closed its files, and its VM with them.
 tries=0
 while echo 1 > {group}/cgroup.kill; do
+	[ ! -e {its}/cgroup.kill ] || echo 1 > {its}/cgroup.kill
 	grep -q 'populated 0' {group}/cgroup.events &&
+		! grep -qs 'populated 1' {its}/cgroup.events &&
 		[ $(find {vms} -mindepth 1 -maxdepth 1 -type d | wc -l) -le $vms ] && break
 	[ $tries -ge {tries} ] && break
 	tries=$((tries + 1))
@@ -95,8 +101,9 @@ def lacks(shell: Shell, test: Selftest) -> str:
 def script(command: Sequence[str], seconds: float) -> str:
     """What runs a command on the host for `seconds` at most and says how it ended."""
     return _SCRIPT.format(
-        group=GROUP, folder=FOLDER, vms=VMS, command=shlex.join(command), output=OUTPUT,
-        seconds=max(1, round(seconds)), tries=round(END_SECONDS / 3 / 0.1),
+        group=GROUP, its=ITS_GROUP, folder=FOLDER, vms=VMS, output=OUTPUT,
+        command=shlex.join(command), seconds=max(1, round(seconds)),
+        tries=round(END_SECONDS / 3 / 0.1),
     )  # fmt: skip
 
 
@@ -122,7 +129,7 @@ def execute(shell: Shell, test: Selftest, program: Path, slowdown: float) -> tup
     Returns how it ended, and where its threads were if its time ran out. ModeMissing, Stuck.
     """
     name = test.name
-    with undone(lambda: shell.run(_REMOVE.format(folder=FOLDER, group=GROUP))):
+    with undone(lambda: shell.run(_REMOVE.format(folder=FOLDER, group=GROUP, its=ITS_GROUP))):
         shell.run(_PREPARE.format(folder=FOLDER, limit=OUTPUT_LIMIT))
         shell.put(program, f"{FOLDER}/{name}", mode=0o755)
         mode: tuple[str, ...] = ()
