@@ -92,6 +92,22 @@ def test_a_series_has_selftests_of_its_own(tmp_path: Path) -> None:
     assert build.build(source, soon()).broken
 
 
+def test_options_are_those_of_each_tree_also_where_the_cache_has_the_programs(
+    tmp_path: Path,
+) -> None:
+    source = tree_with_selftests(tmp_path)
+    assert build.build(source, soon()).options["access_tracking_perf_test"] == frozenset()
+    other = {"return": 'getopt(argc, argv, "hr:l"); return'}
+    text = edit(f"{KVM}/access_tracking_perf_test.c", other, tmp_path / "toy")
+    patch = tmp_path / "more.patch"
+    patch.write_text(as_mail("[PATCH] selftests: more options", text))
+    patched = apply.apply(series.load(str(patch)), source, soon())
+    for _ in range(2):
+        built = build.build(patched, soon())
+        assert "access_tracking_perf_test" in built.broken
+        assert built.options["access_tracking_perf_test"] == {"h", "r:", "l"}
+
+
 @pytest.mark.parametrize(
     ("path", "own"),
     [

@@ -23,13 +23,13 @@ from harness.kernel import buildlog, cache, sandbox, toolchain
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import genuine
 from harness.kernel.source import Source
-from harness.selftests.table import SELFTESTS
+from harness.selftests import getopt
+from harness.selftests.table import FOLDER, SELFTESTS
 
 # Part of every key: raise it when the way of building changes what is built.
 RECIPE = "2"
 NEED = cache.GIB // 4
 LOG_LIMIT = 4 << 20  # bytes of a log; a patch decides what its build prints
-FOLDER = "tools/testing/selftests/kvm"
 _OUTPUT = sandbox.BUILD / "kvm"
 # What selftests are built from: their own folder, headers of the tools, and the user API.
 _SOURCES = re.compile(r"tools/|(?:include|arch/arm64/include)/uapi/|usr/")
@@ -48,6 +48,8 @@ class Selftests(BaseModel):
     """The tree in words."""
     programs: dict[str, Path]
     broken: dict[str, str]
+    options: dict[str, frozenset[str]] = {}
+    """Of each, built or broken, those that its source is known to take (getopt.py)."""
 
 
 def differ(touched: Sequence[str]) -> bool:
@@ -74,7 +76,10 @@ def build(tree: Source | PatchedTree, deadline: Deadline) -> Selftests:
         what=what,
         need=NEED,
     )
-    return Selftests.model_validate_json((entry.path / "selftests.json").read_text())
+    made = Selftests.model_validate_json((entry.path / "selftests.json").read_text())
+    # Not in the cache's file: they are read in no time, and an entry of before has none.
+    options = {name: getopt.of_tree(tree.dir, name) for name in (*made.programs, *made.broken)}
+    return made.model_copy(update={"options": options})
 
 
 def _fill(

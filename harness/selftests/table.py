@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FOLDER = "tools/testing/selftests/kvm"
+"""Where a kernel's tree has them."""
+
 # As the tests name them in their -h. The first is what they use where a mode is not asked for;
 # 64 KiB pages of the guest make dirty_log_test, whose size is fixed at 1 GiB, touch 1/16 of it.
 MODE_4K = "PA-bits:40, VA-bits:48, 4K pages"
