@@ -98,7 +98,7 @@ class CellSpec(BaseModel):
     base_contract: Path
     selftests: tuple[Selftests, ...] = ()
     """The kernel's own selftests, if they were asked for: the base tree's, and after them those of
-    the patched tree where it has others."""
+    the patched tree where it has others, on the base kernel too if they are there to be timed."""
     linux_guest: bool = False
     """Whether checks with a Linux guest run, for which the host must have QEMU."""
     seed: int

@@ -135,9 +135,12 @@ def kernel(
 
 
 def selftests(
-    source: Source, patched: PatchedTree | None, progress: Progress
+    source: Source, patched: PatchedTree | None, progress: Progress, *, timed: bool
 ) -> dict[KernelLabel, tuple[Selftests, ...]]:
-    """Which selftests run on which kernel: the base tree's on each, the series' own on its own."""
+    """Which selftests run on which kernel: the base tree's on each, the series' own on its own.
+
+    To be timed, those of the series are there on both: it is one program whose times are compared.
+    """
     deadline = Deadline(BUILD_SECONDS)
     with progress.stage("KVM selftests"):
         base = selftests_build.build(source, deadline)
@@ -145,6 +148,8 @@ def selftests(
     if patched is not None and selftests_build.differ(patched.touched):
         with progress.stage("KVM selftests of the series"):
             built["patched"] = (base, selftests_build.build(patched, deadline))
+        if timed:
+            built["base"] = built["patched"]
     return built
 
 
@@ -183,7 +188,7 @@ def cell_spec(
     longest = builds * LONGEST + guests * linux_guest_module.LONGEST
     altogether = builds * ALTOGETHER + guests * linux_guest_module.ALTOGETHER
     if checks.timed and builds:
-        longest = altogether = tracking.LONGEST
+        longest, altogether = tracking.LONGEST, tracking.ALTOGETHER
     boot_seconds, travel_seconds = BOOT_SECONDS * slowdown, 0.0
     if isinstance(host, SshHost):
         boot_seconds = host.boot_seconds * slowdown

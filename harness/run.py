@@ -56,7 +56,7 @@ from harness.runfolder import link_evidence, make_run_folder
 from harness.runinput import RunInput
 from harness.scheduler import run_cells
 from harness.selftests.build import Selftests
-from harness.timing import SELFTEST_CHECK
+from harness.timing import SELFTEST_CHECKS
 from harness.timing import judge as timing
 from harness.timing.judge import Times
 from harness.timing.rounds import boots
@@ -375,8 +375,10 @@ class Run:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
         kernels = self._all_kernels(source, patched)
         selftests = None
-        if options.selftests or SELFTEST_CHECK in self._names:
-            selftests = prepare.selftests(source, patched, self._progress)
+        if options.selftests or any(name.startswith(SELFTEST_CHECKS) for name in self._names):
+            selftests = prepare.selftests(
+                source, patched, self._progress, timed=options.timing is not None
+            )
         linux_guest = None
         if options.linux_guest:
             linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)

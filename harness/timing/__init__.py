@@ -5,5 +5,5 @@ from pathlib import Path
 
 CHECKS = Path(__file__).parent / "test_timing.py"
 """What a cell measures, as checks."""
-SELFTEST_CHECK = "test_time_selftest"
-"""The one that needs the KVM selftests of the tree."""
+SELFTEST_CHECKS = "test_time_selftest"
+"""How the names begin of those that need the KVM selftests of the trees."""

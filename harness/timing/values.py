@@ -30,6 +30,11 @@ METRICS: Mapping[str, str] = {
     "time-selftest-idle": f"{SELFTEST} marks its memory idle, twice",
     "time-selftest-write-idle": f"{SELFTEST}: vCPUs write to idle memory",
     "time-selftest-read-idle": f"{SELFTEST}: vCPUs read idle memory",
+    "time-selftest-mglru": f"{SELFTEST} ages by MGLRU, five times",
+    "time-selftest-mglru-write": f"{SELFTEST}: vCPUs write to memory that MGLRU aged",
+    "time-selftest-mglru-read": f"{SELFTEST}: vCPUs read memory that MGLRU aged",
+    "time-selftest-faults-pass": f"{SELFTEST} ages by MGLRU while vCPUs fault, one pass",
+    "time-selftest-faults-vcpus": f"{SELFTEST}: vCPUs fault all memory in while MGLRU ages it",
 }
 """Name -> what was measured; all are seconds, and less is better."""
 
