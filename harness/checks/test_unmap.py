@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
 from harness.checks.test_hot_page import free_cpu
@@ -64,15 +65,23 @@ def test_unmap_hot(
 @pytest.mark.deep
 @pytest.mark.parametrize("backing", sorted(ADVICE))
 def test_unmap_part(
-    backing: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+    backing: str,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
 ) -> None:
     """Pages taken away leave stage 2, the others stay with what they hold, round after round."""
     pages = PAGES[backing]
     claim.expect(
         f"of {pages} pages of {backing} memory those that are taken away leave stage 2, the others "
-        "stay mapped; the guest reads zeroes from the ones and what it wrote from the others"
+        "stay mapped; the guest reads zeroes from the ones and what it wrote from the others; all "
+        "mapped again, stage 2 has as many tables as at first"
     )
+    tables.nobody_else(shell)
     vm = populated(guest(backing=backing, pages=pages))
+    at_first = tables.count(shell)
     everything = frozenset(range(pages))
     one_table = frozenset(range(TABLE)) | pick(rng, pages)
     # The third time, the table that became empty in the second is in use again.
@@ -102,3 +111,6 @@ def test_unmap_part(
         if backing != "thp":
             mapped = stage2.mapped(leaves(vm, shell, claim, f"{name}-back"), vm.slot.ipa, pages)
             assert mapped == everything, f"{name}: only {len(mapped)} pages are mapped again"
+            # One that was freed and is in use all the same is counted no more.
+            again = tables.falls_to(shell, at_first, cell.slowdown)
+            assert again == at_first, f"{name}: {again} pages of tables, {at_first} at first"
