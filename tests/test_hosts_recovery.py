@@ -8,13 +8,14 @@ from typing import cast
 
 import pytest
 from fake_machine import BACK, GOOD, TEST, Ours, Power, World, machine
+from local_shell import LocalShell
 
 from harness.errors import InfraError
 from harness.hosts import aside, recovery, rehearsal
 from harness.hosts import machine as machine_module
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Running
-from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.recovery import REBOOT, NotBack, bring_back
 from harness.hosts.rehearsal import find, rehearse, require_same
 from harness.hosts.tenancy import Tenancy
 
@@ -125,6 +126,17 @@ def test_nor_is_one_whose_loss_is_seen_on_the_way(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(LeaseLost):
             go(world, monkeypatch, answers=True, ours=ours)
         assert "reset" not in world.done
+
+
+def test_a_reboot_is_one_from_the_firmware(tmp_path: Path) -> None:
+    """Not into a kernel that kexec has ready, nor a new user space under the same kernel."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(
+        '#!/bin/sh\necho "$*, $SYSTEMCTL_SKIP_AUTO_KEXEC, $SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT"\n'
+    )
+    systemctl.chmod(0o755)
+    script = REBOOT.replace("/run/systemd/system", str(tmp_path))
+    assert LocalShell().run(f"PATH={tmp_path}:$PATH\n{script}").stdout == "reboot, 1, 1\n"
 
 
 # ---- the rehearsal ------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from harness.hosts.undisturbed import undisturbed
 
 POWER_SECONDS = 120.0
 
-# systemd would go by kexec if a kernel were loaded (systemctl(1)).
+# systemd would go by kexec if a kernel were loaded, and leave the kernel running if there were a
+# user space to follow in /run/nextroot (systemctl(1)).
 REBOOT = """\
 if [ -d /run/systemd/system ]; then
-	SYSTEMCTL_SKIP_AUTO_KEXEC=1 systemctl reboot
+	SYSTEMCTL_SKIP_AUTO_KEXEC=1 SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1 systemctl reboot
 else
 	( sleep 1; sync; echo u > /proc/sysrq-trigger; exec reboot -f ) > /dev/null 2>&1 &
 fi"""
