@@ -23,7 +23,6 @@ from kernel_helpers import AGE, as_mail, edit, soon, toy_source
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import aside as aside_module
 from harness.hosts import builder, ssh
 from harness.hosts import gate as gate_module
 from harness.hosts import userspace as userspace_module
@@ -318,22 +317,19 @@ def test_a_machine_builds_at_home_under_a_lease_and_is_left_without_its_load(
         return stand_in
 
     @contextlib.contextmanager
-    def tenant(_: object, run: str, wait: float) -> Iterator[SimpleNamespace]:
-        done.append(f"leased for {run}")
-        yield SimpleNamespace(check=note("still ours"))
+    def at_home(name: str, _: object, run: str, *__: object) -> Iterator[tuple[object, ...]]:
+        done.append(f"{name} at home for {run}")
+        reached = SimpleNamespace(shell=lambda _: contextlib.nullcontext("a shell"))
+        yield reached, SimpleNamespace(check=note("still ours")), None
         done.append("given back")
 
-    reached = SimpleNamespace(shell=lambda _: contextlib.nullcontext("a shell"))
     found = builder.Compiler("", toolchain.Toolchain("", ""), 80)
     for name, stand_in in {
-        "Machine": note("reached", reached),
-        "tenant": tenant,
-        "home": note("at home"),
+        "at_home": at_home,
         "compiler": note("asked for its compiler", found),
         "examine": note("examined"),
     }.items():
         monkeypatch.setattr(builder, name, stand_in)
-    monkeypatch.setattr(aside_module, "require_in_use", note("in use"))
     monkeypatch.setattr(userspace_module, "clear", note("cleared"))
     monkeypatch.setattr(gate_module, "admit", note("well"))
     monkeypatch.setattr(gate_module, "settled", note("settled"))
@@ -341,6 +337,6 @@ def test_a_machine_builds_at_home_under_a_lease_and_is_left_without_its_load(
         assert (made.name, made.found) == ("lab", found)
         done.append("built")
     assert done == [
-        *("reached", "in use", "leased for run-1", "at home", "still ours", "cleared", "well"),
+        *("lab at home for run-1", "still ours", "cleared", "well"),
         *("asked for its compiler", "built", "examined", "settled", "given back"),
     ]

@@ -15,7 +15,7 @@ from fake_machine import BACK, GOOD, Ours, Power, World, machine
 from fake_shell import UnaskedShell
 
 from harness.errors import HostDied, HostLost, InfraError
-from harness.hosts import aside, deploy, gate, kexec, pstore, recovery
+from harness.hosts import aside, at_home, deploy, gate, kexec, pstore, recovery
 from harness.hosts import machine as machine_module
 from harness.hosts.kexec import (
     IMAGE,
@@ -114,8 +114,8 @@ def test_what_a_dead_run_left_is_removed_before_all_else(
         done.append("admit")
         raise InfraError("it is sick")
 
-    monkeypatch.setattr(kexec, "tenant", tenant)
-    monkeypatch.setattr(kexec, "Machine", lambda *_: machine(World([GOOD])))
+    monkeypatch.setattr(at_home, "tenant", tenant)
+    monkeypatch.setattr(at_home, "Machine", lambda *_: machine(World([GOOD])))
     monkeypatch.setattr(gate, "admit", admit)
     wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0)
     host = machine(World([GOOD])).host

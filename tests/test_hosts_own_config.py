@@ -13,7 +13,7 @@ from fake_machine import BACK, GOOD, TEST, FakeMachine, Ours, World
 from fake_machine import machine as machine_of
 
 from harness.errors import InfraError
-from harness.hosts import aside, machine_config, own_config, recovery
+from harness.hosts import aside, at_home, machine_config, own_config, recovery
 from harness.hosts.machine import Running
 from harness.kernel.machine import MachineConfig
 
@@ -26,8 +26,8 @@ class Bed:
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         self.world = world
         self.machine: FakeMachine = machine_of(world)
-        monkeypatch.setattr(own_config, "Machine", lambda *_: self.machine)
-        monkeypatch.setattr(own_config, "tenant", self._tenant)
+        monkeypatch.setattr(at_home, "Machine", lambda *_: self.machine)
+        monkeypatch.setattr(at_home, "tenant", self._tenant)
         monkeypatch.setattr(machine_config, "read", self._read)
 
     @contextlib.contextmanager

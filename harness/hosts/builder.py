@@ -24,14 +24,12 @@ from typing import IO
 from harness import proc
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import aside, gate, pins, userspace
+from harness.hosts import gate, userspace
+from harness.hosts.at_home import at_home
 from harness.hosts.health import examine
-from harness.hosts.machine import Machine
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
-from harness.hosts.recovery import home
 from harness.hosts.route import CONTACT_SECONDS
-from harness.hosts.tenancy import tenant
 from harness.inventory import SshHost
 from harness.kernel import build, modules, toolchain
 from harness.kernel.build import Bench, Order
@@ -329,10 +327,7 @@ def builder_on(
 
     Errors as kexec.boot() has them before its jump.
     """
-    machine = Machine(name, host, pins.load(pins.pins_path()), say)
-    aside.require_in_use(name)
-    with tenant(machine, run, wait) as ours:
-        home(machine, ours)
+    with at_home(name, host, run, wait, say) as (machine, ours, _):
         with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
             ours.check()
             userspace.clear(shell)

@@ -29,7 +29,8 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
-from harness.hosts import aside, bootargs, deploy, gate, grub, pins, pstore, userspace, watchdog
+from harness.hosts import aside, bootargs, deploy, gate, grub, pstore, userspace, watchdog
+from harness.hosts.at_home import at_home
 from harness.hosts.console import Console, panic_in
 from harness.hosts.console_command import Recording, recording
 from harness.hosts.examine import say_until_seen
@@ -38,11 +39,11 @@ from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
-from harness.hosts.recovery import REBOOT, NotBack, bring_back, home
+from harness.hosts.recovery import REBOOT, NotBack, bring_back
 from harness.hosts.rehearsal import rehearse, require_same
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
-from harness.hosts.tenancy import Tenancy, tenant
+from harness.hosts.tenancy import Tenancy
 from harness.hosts.undisturbed import undisturbed
 from harness.hosts.watched import WatchedShell
 from harness.inventory import SshHost
@@ -127,12 +128,11 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     it does not come back, or is another's.
     """
     diary = _diary(wanted.folder / DIARY)
-    machine = Machine(name, host, pins.load(pins.pins_path()), diary)
     with contextlib.ExitStack() as stack:
         with _to_be_had():
-            aside.require_in_use(name)
-            ours = stack.enter_context(tenant(machine, wanted.run, wanted.wait))
-            good = home(machine, ours)
+            machine, ours, good = stack.enter_context(
+                at_home(name, host, wanted.run, wanted.wait, diary)
+            )
             with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
                 ours.check()
                 _clear(shell)
