@@ -55,3 +55,8 @@ def _of(
     if host.config != "machine":
         return more, None, ""
     return on_machine(more), own[name], name if host.build == "on-host" else ""
+
+
+def whose(recipe: Recipe, several: bool) -> str:
+    """What tells kernels apart that have one label."""
+    return f" of {' '.join(recipe.hosts)}" if several else ""

@@ -25,7 +25,7 @@ from harness import (
     verdict,
 )
 from harness.cell import CellSpec
-from harness.contract import Contract, base_for
+from harness.contract import Contract
 from harness.contract import load as load_contract
 from harness.cost import measure as cost
 from harness.cost import neutral
@@ -43,10 +43,11 @@ from harness.kernel.source import Source
 from harness.machines import Machines
 from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
-from harness.prepare import Checks, Ground
+from harness.prepare import Checks
+from harness.prepared import Prepared, inputs_of
 from harness.programs import cost_program
 from harness.progress import Progress
-from harness.recipes import Kernels, Recipe, recipes
+from harness.recipes import Kernels, Recipe, recipes, whose
 from harness.records import append, read, write_atomically
 from harness.report.junit import junit
 from harness.report.text import text_report
@@ -55,7 +56,7 @@ from harness.results import Kernel as KernelRecord
 from harness.runfolder import link_evidence, make_run_folder
 from harness.runinput import RunInput
 from harness.scheduler import run_cells
-from harness.selftests.build import Selftests
+from harness.series_base import contract_notes, series_base
 from harness.timing import SELFTEST_CHECKS
 from harness.timing import judge as timing
 from harness.timing.judge import Times
@@ -66,29 +67,6 @@ from harness.without_kvm import build_without_kvm
 RECORDS = "records.jsonl"
 UNTRIED = "The harness has never run on arm64 hardware in the hands of its authors"
 DEBUG_NOTE = "debug kernels: KASAN, lockdep, RCU checks, page poisoning (kernel-configs/debug)"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that cells need, once it is built."""
-
-    kernels: tuple[Kernels, ...]
-    trees: dict[KernelLabel, Source | PatchedTree]
-    ground: Ground
-    selftests: dict[KernelLabel, tuple[Selftests, ...]] | None
-    """None if they were not asked for."""
-    linux_guest: dict[str, Path] | None
-    """As well."""
-
-    def kernels_of(self, host: str) -> Mapping[KernelLabel, Kernel]:
-        """Those that a host boots."""
-        return next(made.of for made in self.kernels if host in made.recipe.hosts)
-
-    @property
-    def patched(self) -> PatchedTree | None:
-        """The tree with the series, None without one."""
-        tree = self.trees.get("patched")
-        return tree if isinstance(tree, PatchedTree) else None
 
 
 @dataclass(frozen=True)
@@ -298,7 +276,7 @@ class Run:
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
         prepared = self._prepare(stock, series, contract)
-        self._agree(_made(prepared))
+        self._agree(inputs_of(prepared))
         if self._goes_on:
             self._take_up()
         if prepared.patched is not None and not options.narrowed:
@@ -362,13 +340,13 @@ class Run:
             emulated=self._emulated,
         )
         source = ground.source
-        self._notes += _contract_notes(source, series, contract)
+        self._notes += contract_notes(source, series, contract)
         if series is not None:
             note = series_module.check_base(
                 series, source, allow_other_base=options.allow_other_base
             )
             self._notes += [note] if note else []
-            self._series_base = _series_base(series, contract, note)
+            self._series_base = series_base(series, contract, note)
         trees: dict[KernelLabel, Source | PatchedTree] = {"base": source}
         patched = None
         if series is not None:
@@ -440,7 +418,7 @@ class Run:
     ) -> Kernel:
         several = len(self._recipes) > 1
         kernel = prepare.kernel(
-            f"{label}{_whose(recipe, several)}",
+            f"{label}{whose(recipe, several)}",
             tree,
             base,
             self._progress,
@@ -686,55 +664,6 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
 def _decoded(cell: Cell) -> dict[str, object]:
     """What decoding adds to a record; its judgement is made anew."""
     return {"splats": cell.splats, "splat_file": cell.splat_file}
-
-
-def _contract_notes(source: Source, series: Series | None, contract: Contract) -> list[str]:
-    """What of the contracts was not written for this kernel.
-
-    The series' own is merged with the base that it is going to be read with, so what is wrong with
-    that shows before anything is built.
-    """
-    base = base_for(source.version)
-    read = {" of the base kernel": load_contract(None, base)}
-    if series is not None and series.contract is not None:
-        read[""] = load_contract(series.contract, base)
-    notes = [
-        f"the contract{whose} was written for Linux {one.kernel}, not for {source.version}"
-        for whose, one in read.items()
-        if not one.applies_to(source.version)
-    ]
-    return notes + ([f"the series was posted against {contract.base}"] if contract.base else [])
-
-
-def _series_base(series: Series, contract: Contract, doubt: str | None) -> SeriesBase:
-    """What is known of the base that the series is for; `doubt` is what check_base() said."""
-    if doubt:
-        return "doubtful"
-    if series.base_commit:
-        return "same"
-    return "doubtful" if contract.base else "unnamed"
-
-
-def _made(prepared: Prepared) -> dict[str, str]:
-    built = [one for tests in (prepared.selftests or {}).values() for one in tests]
-    files = [
-        *prepared.ground.programs.values(),
-        *(prepared.linux_guest or {}).values(),
-        *(path for tests in built for path in tests.programs.values()),
-    ]
-    several = len(prepared.kernels) > 1
-    build_ids = {
-        f"{label} kernel{_whose(made.recipe, several)}": kernel.build_id
-        for made in prepared.kernels
-        for label, kernel in made.of.items()
-    }
-    image = prepared.ground.image
-    return inputs.made(build_ids, image.digest if image is not None else "", files)
-
-
-def _whose(recipe: Recipe, several: bool) -> str:
-    """What tells kernels apart that have one label."""
-    return f" of {' '.join(recipe.hosts)}" if several else ""
 
 
 def _check_selection(options: Options) -> tuple[str, ...]:
