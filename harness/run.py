@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,11 +33,12 @@ from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory, QemuHost, SshHost
-from harness.kernel import config, lines
+from harness.kernel import config
+from harness.kernel import lines as kernel_lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.build import Builder, Kernel
-from harness.kernel.flavor import DEBUG, PLAIN
+from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.machines import Machines
@@ -61,6 +62,7 @@ from harness.timing import SELFTEST_CHECKS
 from harness.timing import judge as timing
 from harness.timing.judge import Times
 from harness.timing.rounds import boots
+from harness.verdict import Verdict
 from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
@@ -81,6 +83,280 @@ class Step:
     whole: bool
     base: Summary
     base_folder: Path
+
+
+@dataclass
+class RunRecord:
+    """What is known of a run so far; what has the name of a key of Summary is that."""
+
+    folder: Path
+    seed: int
+    debug: bool
+    whole: bool
+    only: tuple[str, ...]
+    cells: list[Cell]
+    checks: list[Check]
+    series_checks: tuple[Check, ...] = ()
+    costs: cost.Found = field(default_factory=cost.Found)
+    times: Times = field(default_factory=Times)
+    kernels: list[KernelRecord] = field(default_factory=list)
+    series: Series | None = None
+    message_id: str = ""
+    series_base: SeriesBase = ""
+    emulator: str = ""
+    emulated: bool = False
+    hosts: tuple[Host, ...] = ()
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
+        """The cells and their checks, weighed against each other."""
+        return verdict.judge(self.cells, self.checks)
+
+    @property
+    def beside(self) -> tuple[Check, ...]:
+        """The checks that no cell makes."""
+        return (*self.series_checks, *self.costs.checks)
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the cells that ran so far amount to."""
+        return verdict.of_run(self.judged()[0], self.beside)
+
+    def write(self, reason: str, given: RunInput) -> Summary:
+        """Write summary.json and junit.xml; `reason` is why the run ended early, if it did.
+
+        `given` is what the run is made from.
+        """
+        cells, checks = self.judged()
+        found = verdict.of_run(cells, self.beside)
+        if reason and found != "fail":
+            found = "error"
+        series = self.series
+        notes = (*self.notes, *spread.notes(cells), *self.times.notes)
+        if verdict.only_base_failed(cells):
+            notes += ("only the base kernel failed: the series may be the repair",)
+        if verdict.nothing_new(cells, checks):
+            notes += ("all that failed with the series failed the same way without it",)
+        summary = Summary(
+            schema=1,
+            harness=__version__,
+            harness_digest=given.inputs.get("harness", "").removeprefix(f"{__version__}, "),
+            verdict=found,
+            reason=reason,
+            series=series.name if series else "",
+            series_digest=series.digest if series else "",
+            message_id=self.message_id,
+            subject=series.subject if series else "",
+            patches=tuple(patch.subject for patch in series.patches) if series else (),
+            whole=self.whole,
+            only=self.only,
+            series_base=self.series_base,
+            seed=self.seed,
+            started=given.started,
+            resumed=given.resumed,
+            seconds=round(time.monotonic() - self.began, 3),
+            emulated=self.emulated,
+            emulator=self.emulator,
+            debug=self.debug,
+            notes=notes,
+            kernels=tuple(self.kernels),
+            hosts=self.hosts,
+            cells=cells,
+            checks=(*self.beside, *checks),
+            figures=(*self.costs.figures, *self.times.figures),
+        )
+        write_atomically(self.folder / resume.SUMMARY, summary)
+        (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
+        return summary
+
+
+def build_kernels(
+    recipes: Sequence[Recipe],
+    machines: Machines,
+    source: Source,
+    patched: PatchedTree | None,
+    progress: Progress,
+    record: Callable[[KernelRecord], None],
+) -> tuple[Kernels, ...]:
+    """Those of each recipe, but of a machine that did not come as far as the base kernel.
+
+    What goes wrong after that may be the series' doing. Base first: the patched kernel is built
+    from a copy of its build folder. `record` is told of each kernel as soon as it is there.
+    """
+    several = len(recipes) > 1
+
+    def build(
+        recipe: Recipe,
+        builder: Builder | None,
+        label: KernelLabel,
+        tree: Source | PatchedTree,
+        base: Kernel | None,
+    ) -> Kernel:
+        name = f"{label}{whose(recipe, several)}"
+        kernel = prepare.kernel(
+            name,
+            tree,
+            base,
+            progress,
+            recipe.flavor,
+            machine=recipe.machine,
+            builder=builder,
+        )
+        record(_record(label, tree, kernel, recipe.hosts if several else ()))
+        return kernel
+
+    found = []
+    for recipe in recipes:
+        kernels: dict[KernelLabel, Kernel] = {}
+        try:
+            with machines.builder(recipe.builder) as builder:
+                kernels["base"] = base = build(recipe, builder, "base", source, None)
+                if patched is not None:
+                    kernels["patched"] = build(recipe, builder, "patched", patched, base)
+        except InfraError as exc:
+            if not recipe.builder or kernels:
+                raise
+            machines.do_without(recipe.builder, exc)
+        else:
+            found.append(Kernels(recipe, kernels))
+    return tuple(found)
+
+
+def _record(
+    label: KernelLabel, tree: Source | PatchedTree, kernel: Kernel, hosts: tuple[str, ...]
+) -> KernelRecord:
+    return KernelRecord(
+        label=label,
+        source=tree.description,
+        version=kernel.release,
+        build_id=kernel.build_id,
+        config_sha256=kernel.config_sha256,
+        cached=kernel.cached,
+        build_seconds=round(kernel.seconds, 1),
+        compiler=kernel.compiler,
+        page_kib=config.page_kib(kernel.config.read_text()),
+        hosts=hosts,
+        builder=kernel.builder,
+    )
+
+
+def guest_kernel(source: Source, kernels: Sequence[Kernels], progress: Progress) -> Kernel:
+    """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
+    for made in kernels:
+        if made.recipe.flavor is PLAIN:
+            return made.of["base"]
+    return prepare.kernel("Linux guest", source, None, progress)
+
+
+@dataclass(frozen=True)
+class CellSpecs:
+    """Says what the process of each cell is told."""
+
+    options: Options
+    stock: Inventory
+    machines: Machines
+    prepared: Prepared
+    folder: Path
+    """The run's."""
+    series: Series | None
+    whole: bool
+    """Whether all patches of the series are there, so that its contract holds."""
+    flavor: Flavor
+
+    def of(self, cell: PlannedCell) -> tuple[CellSpec, ...]:
+        """The cell on each machine that may run it; one alone where times are compared."""
+        machines = list(self.machines.of([cell]))
+        if self.options.timing:
+            machines = machines[:1]
+        return tuple(self._on(name, cell) for name in machines)
+
+    def _on(self, machine: str, cell: PlannedCell) -> CellSpec:
+        options, prepared = self.options, self.prepared
+        series = self.series if cell.kernel == "patched" else None
+        return prepare.cell_spec(
+            cell,
+            self.stock.host(machine),
+            prepared.kernels_of(machine)[cell.kernel],
+            prepared.ground,
+            run_folder=self.folder,
+            contract=series.contract if series and self.whole else None,
+            becomes=series.contract if series and not self.whole else None,
+            checks=Checks(
+                options.checks,
+                options.selection,
+                options.seed,
+                prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
+                prepared.linux_guest,
+                timed=options.timing is not None,
+            ),
+            flavor=self.flavor,
+            wait=options.wait,
+            machine=machine,
+        )
+
+
+def with_lines(
+    struck: Sequence[Cell], prepared: Prepared, folder: Path, progress: Progress, *, lines: bool
+) -> dict[str, Cell]:
+    """The records of cells in which a kernel reported something, decoded (decode.cells()).
+
+    Without `lines` there are no kernels that know them.
+    """
+
+    def vmlinux_of(
+        kernels: Mapping[KernelLabel, Kernel], label: KernelLabel, functions: Sequence[str]
+    ) -> Path:
+        if not lines:
+            raise UsageError("--no-lines was given")
+        deadline = Deadline(prepare.LINES_SECONDS)
+        return kernel_lines.with_lines(
+            kernels[label], prepared.trees[label], kernels["base"], functions, deadline
+        )
+
+    told: dict[str, Cell] = {}
+    with progress.stage("file and line of what the kernel reported"):
+        for made in prepared.kernels:
+            own = [cell for cell in struck if cell.machine in made.recipe.hosts]
+            vmlinux = partial(vmlinux_of, made.of)
+            told |= decode.cells(own, folder, prepared.ground.source.dir, vmlinux)
+    return told
+
+
+def count(
+    stock: Inventory,
+    cells: Sequence[PlannedCell],
+    prepared: Prepared,
+    contract: Contract | None,
+    folder: Path,
+    progress: Progress,
+    options: Options,
+) -> cost.Found:
+    """What aging costs each kernel, where that was asked for: once for a run.
+
+    `contract` is the series', None without one; `folder` the run's.
+    """
+    if options.cost is None:
+        return cost.Found()
+    places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
+    # Only emulated hosts count, and these share their kernels.
+    kernels = prepared.kernels_of(places[0].name) if places else {}
+    wanted = bool(places) and options.cost.neutral
+    source = prepared.ground.source
+    alike = neutral.kernels(source, kernels["base"], progress) if wanted else {}
+    found = cost.measure(
+        places,
+        {str(label): kernel for label, kernel in kernels.items()},
+        cost_program(Deadline(prepare.IMAGE_SECONDS)),
+        folder,
+        progress,
+        options=options.cost,
+        at_once=options.jobs or prepare.cells_at_once([place.host for place in places]),
+        contract=contract,
+        neutral=alike,
+    )
+    skipped = cost.refusals(stock, options.hosts)
+    return replace(found, checks=(*found.checks, *skipped))
 
 
 _OPTIONS = TypeAdapter(Options)
@@ -104,22 +380,8 @@ class Run:
         self._step = step
         self._flavor = DEBUG if options.debug else PLAIN
         self._progress = progress
-        self._clock = time.monotonic()
-        self._cells: list[Cell] = list(step.base.cells) if step else []
-        self._checks: list[Check] = list(step.base.checks) if step else []
-        self._series_checks: tuple[Check, ...] = ()
-        self._costs = cost.Found()
-        self._times = Times()
-        self._kernels: tuple[KernelRecord, ...] = ()
-        self._series: Series | None = None
-        self._message_id = ""
-        self._series_base: SeriesBase = ""
-        self._emulator = ""
-        self._hosts: tuple[Host, ...] = ()
         self._recipes: tuple[Recipe, ...] = ()
-        self._notes: list[str] = []
         self._names: tuple[str, ...] = ()
-        self._emulated = False
         self._goes_on = earlier is not None
         # A run that is resumed is left as it was until it is known to go on.
         self._untouched = self._goes_on
@@ -131,6 +393,16 @@ class Run:
                 link_evidence(step.base_folder, self.folder)
             self._input = runinput.begin(_OPTIONS.dump_python(options, mode="json"))
             self._agree({})
+        first = len(step.series.patches) if step and not step.whole else 0
+        self._record = RunRecord(
+            self.folder,
+            seed=options.seed,
+            debug=options.debug,
+            whole=self._whole and not options.narrowing,
+            only=(*options.only, *((f"only the patches up to {first}",) if first else ())),
+            cells=list(step.base.cells) if step else [],
+            checks=list(step.base.checks) if step else [],
+        )
         self.specs: tuple[CellSpec, ...] = ()
 
     @classmethod
@@ -159,10 +431,10 @@ class Run:
         for folder in sorted((self.folder / "cells").iterdir()):
             cell, checks = resume.recorded(folder)
             if cell is not None:
-                self._cells.append(cell)
-                self._checks += checks
+                self._record.cells.append(cell)
+                self._record.checks += checks
         of_series = read(self.folder / RECORDS)
-        self._series_checks = tuple(one for one in of_series if isinstance(one, Check))
+        self._record.series_checks = tuple(one for one in of_series if isinstance(one, Check))
         again = {"resumed": (*self._input.resumed, runinput.now())}
         self._input = self._input.model_copy(update=again)
         self._untouched = False
@@ -186,20 +458,9 @@ class Run:
         return self._step is None or self._step.whole
 
     @property
-    def _first_patches(self) -> tuple[str, ...]:
-        if self._step is None or self._whole:
-            return ()
-        return (f"only the patches up to {len(self._step.series.patches)}",)
-
-    @property
     def verdict(self) -> str:
         """What the cells that ran so far amount to."""
-        return verdict.of_run(self._judged()[0], self._beside)
-
-    @property
-    def _beside(self) -> tuple[Check, ...]:
-        """The checks that no cell makes."""
-        return (*self._series_checks, *self._costs.checks)
+        return self._record.verdict
 
     def execute(self, *, show: bool = True) -> Summary:
         """Do all of it and show the report, unless that is not wanted.
@@ -241,14 +502,14 @@ class Run:
         series = self._step.series if self._step else None
         if series is None and not options.base_only:
             series = load_series(options, stock)
-        self._series = series
+        self._record.series = series
         contract = load_contract(series.contract if series else None)
         if series is not None:
             note = series_module.check_message_id(series, contract.message_id)
-            self._notes += [note] if note else []
+            self._record.notes += [note] if note else []
             # Of the mails alone: nobody may be told in a thread that its patches were tested
             # because a contract is named after it.
-            self._message_id = series.message_id or ""
+            self._record.message_id = series.message_id or ""
         self._look_at_machines(stock)
         cells = plan(
             stock,
@@ -260,7 +521,7 @@ class Run:
         )
         if options.timing is not None:
             cells = boots(cells, options.seed, options.timing)
-        self._hosts = tuple(
+        self._record.hosts = tuple(
             Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
             for name, host in self._machines.of(cells).items()
             if isinstance(host, QemuHost)
@@ -269,9 +530,9 @@ class Run:
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
         emulator = self._look_at_hosts(stock, cells)
         self._agree(inputs.chosen(stock, series, options.checks, emulator))
-        self._notes += not_used(stock, options.hosts)
-        self._notes += [DEBUG_NOTE] if options.debug else []
-        self._notes += options.narrowing
+        self._record.notes += not_used(stock, options.hosts)
+        self._record.notes += [DEBUG_NOTE] if options.debug else []
+        self._record.notes += options.narrowing
         self._names = () if options.costs_only else _check_selection(options)
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
@@ -285,7 +546,15 @@ class Run:
         if not options.costs_only:
             self._run_cells(stock, cells, prepared)
             self._decode(prepared)
-        self._count(stock, cells, prepared, contract)
+        self._record.costs = count(
+            stock,
+            cells,
+            prepared,
+            contract if series else None,
+            self.folder,
+            self._progress,
+            options,
+        )
         if options.timing is not None:
             self._time(cells)
         return self._write("")
@@ -301,7 +570,7 @@ class Run:
             self.folder.name,
             options.wait,
             self._progress,
-            self._notes.append,
+            self._record.notes.append,
         )
         self._machines.look(self._step.base_folder if self._step is not None else self.folder)
         if not self._untouched:
@@ -315,20 +584,20 @@ class Run:
         Returns the version of QEMU, "" if none is emulated.
         """
         hosts = self._machines.of(cells)
-        self._emulated = any(isinstance(host, QemuHost) for host in hosts.values())
+        self._record.emulated = any(isinstance(host, QemuHost) for host in hosts.values())
         self._recipes = recipes(hosts, self._flavor, self._machines.own)
-        self._notes += [
+        self._record.notes += [
             f"kernels of {' '.join(one.hosts)} start from its own configuration: {one.machine}"
             for one in self._recipes
             if one.machine is not None
         ]
-        emulator = qemu.check_qemu() if self._emulated else ""
+        emulator = qemu.check_qemu() if self._record.emulated else ""
         if emulator:
-            self._emulator = f"QEMU {emulator}"
-            self._notes.append(f"hosts are emulated by {self._emulator}")
+            self._record.emulator = f"QEMU {emulator}"
+            self._record.notes.append(f"hosts are emulated by {self._record.emulator}")
         lab = [name for name, host in hosts.items() if isinstance(host, SshHost)]
         if lab:
-            self._notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
+            self._record.notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
         return emulator
 
     def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
@@ -337,21 +606,28 @@ class Run:
             options.source or stock.defaults.source,
             self._progress,
             vmm=options.linux_guest,
-            emulated=self._emulated,
+            emulated=self._record.emulated,
         )
         source = ground.source
-        self._notes += contract_notes(source, series, contract)
+        self._record.notes += contract_notes(source, series, contract)
         if series is not None:
             note = series_module.check_base(
                 series, source, allow_other_base=options.allow_other_base
             )
-            self._notes += [note] if note else []
-            self._series_base = series_base(series, contract, note)
+            self._record.notes += [note] if note else []
+            self._record.series_base = series_base(series, contract, note)
         trees: dict[KernelLabel, Source | PatchedTree] = {"base": source}
         patched = None
         if series is not None:
             trees["patched"] = patched = prepare.patched_tree(series, source, self._progress)
-        kernels = self._all_kernels(source, patched)
+        kernels = build_kernels(
+            self._recipes,
+            self._machines,
+            source,
+            patched,
+            self._progress,
+            self._record.kernels.append,
+        )
         selftests = None
         if options.selftests or any(name.startswith(SELFTEST_CHECKS) for name in self._names):
             selftests = prepare.selftests(
@@ -359,42 +635,13 @@ class Run:
             )
         linux_guest = None
         if options.linux_guest:
-            linux_guest = prepare.linux_guest(self._guest_kernel(source, kernels), self._progress)
+            kernel = guest_kernel(source, kernels, self._progress)
+            linux_guest = prepare.linux_guest(kernel, self._progress)
         return Prepared(kernels, trees, ground, selftests, linux_guest)
-
-    def _all_kernels(self, source: Source, patched: PatchedTree | None) -> tuple[Kernels, ...]:
-        """Those of each recipe, but of a machine that did not come as far as the base kernel.
-
-        What goes wrong after that may be the series' doing. Base first: the patched kernel is built
-        from a copy of its build folder.
-        """
-        found = []
-        for recipe in self._recipes:
-            kernels: dict[KernelLabel, Kernel] = {}
-            try:
-                with self._machines.builder(recipe.builder) as builder:
-                    base = self._build(recipe, builder, "base", source, None)
-                    kernels["base"] = base
-                    if patched is not None:
-                        kernels["patched"] = self._build(recipe, builder, "patched", patched, base)
-            except InfraError as exc:
-                if not recipe.builder or kernels:
-                    raise
-                self._machines.do_without(recipe.builder, exc)
-            else:
-                found.append(Kernels(recipe, kernels))
-        return tuple(found)
-
-    def _guest_kernel(self, source: Source, kernels: Sequence[Kernels]) -> Kernel:
-        """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
-        for made in kernels:
-            if made.recipe.flavor is PLAIN:
-                return made.of["base"]
-        return prepare.kernel("Linux guest", source, None, self._progress)
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
         """What is asked of the series as such, and of no cell; once for a run."""
-        if self._series_checks:
+        if self._record.series_checks:
             return
         with self._progress.stage("kernel without KVM"):
             check = build_without_kvm(
@@ -405,43 +652,8 @@ class Run:
                 progress=lambda at: self._progress.now(prepare.describe("without KVM", at)),
             )
         append(self.folder / RECORDS, check)
-        self._series_checks = (check,)
+        self._record.series_checks = (check,)
         self._progress.say(f"{check.name}: {check.outcome}: {check.observed}")
-
-    def _build(
-        self,
-        recipe: Recipe,
-        builder: Builder | None,
-        label: KernelLabel,
-        tree: Source | PatchedTree,
-        base: Kernel | None,
-    ) -> Kernel:
-        several = len(self._recipes) > 1
-        kernel = prepare.kernel(
-            f"{label}{whose(recipe, several)}",
-            tree,
-            base,
-            self._progress,
-            recipe.flavor,
-            machine=recipe.machine,
-            builder=builder,
-        )
-        self._kernels += (
-            KernelRecord(
-                label=label,
-                source=tree.description,
-                version=kernel.release,
-                build_id=kernel.build_id,
-                config_sha256=kernel.config_sha256,
-                cached=kernel.cached,
-                build_seconds=round(kernel.seconds, 1),
-                compiler=kernel.compiler,
-                page_kib=config.page_kib(kernel.config.read_text()),
-                hosts=recipe.hosts if several else (),
-                builder=kernel.builder,
-            ),
-        )
-        return kernel
 
     # ---- the cells --------------------------------------------------------------------------
 
@@ -455,25 +667,35 @@ class Run:
         # Whatever else runs would be timed as well.
         alone = 1 if self._options.timing else 0
         jobs = alone or self._options.jobs or prepare.cells_at_once(list(hosts.values()))
-        choices = [self._specs_of(cell, stock, prepared) for cell in cells]
+        specs = CellSpecs(
+            self._options,
+            stock,
+            self._machines,
+            prepared,
+            self.folder,
+            self._record.series,
+            self._whole,
+            self._flavor,
+        )
+        choices = [specs.of(cell) for cell in cells]
         self.specs = tuple(first for first, *_ in choices)
         total = len(self.specs)
-        recorded = {cell.id for cell in self._cells}
+        recorded = {cell.id for cell in self._record.cells}
         left = [spec for spec in self.specs if spec.cell.id not in recorded]
-        before = len(self._cells) - (total - len(left))
+        before = len(self._record.cells) - (total - len(left))
 
         def finished(_: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
-            self._cells.append(cell)
-            self._checks += checks
-            settled = self._judged()[0]
+            self._record.cells.append(cell)
+            self._record.checks += checks
+            settled = self._record.judged()[0]
             words = f"{settled[-1].outcome}" + (f": {cell.reason}" if cell.reason else "")
-            done = f"{len(self._cells) - before}/{total}"
+            done = f"{len(self._record.cells) - before}/{total}"
             self._progress.say(f"{done} {cell.id} ({cell.seconds:.1f} s): {words}")
             self._write("the cells have not all run yet")
 
         def tick(running: Sequence[str]) -> None:
             waits = ", ".join(running)
-            done = f"{len(self._cells) - before}/{total}"
+            done = f"{len(self._record.cells) - before}/{total}"
             self._progress.now(f"cells: {done} done, running: {waits}")
 
         began = spread.began(left)
@@ -501,158 +723,31 @@ class Run:
                 # A cell that outlives this process by a moment keeps others out for that long.
                 pass_fds=(self._lock,),
                 others={first.cell.id: more for first, *more in choices},
-                has=began | spread.taken(self._cells),
+                has=began | spread.taken(self._record.cells),
             )
-
-    def _specs_of(
-        self, cell: PlannedCell, stock: Inventory, prepared: Prepared
-    ) -> tuple[CellSpec, ...]:
-        """The cell on each machine that may run it; one alone where times are compared."""
-        machines = list(self._machines.of([cell]))
-        if self._options.timing:
-            machines = machines[:1]
-        return tuple(self._spec(cell, name, stock, prepared) for name in machines)
-
-    def _spec(
-        self, cell: PlannedCell, machine: str, stock: Inventory, prepared: Prepared
-    ) -> CellSpec:
-        options = self._options
-        series = self._series if cell.kernel == "patched" else None
-        return prepare.cell_spec(
-            cell,
-            stock.host(machine),
-            prepared.kernels_of(machine)[cell.kernel],
-            prepared.ground,
-            run_folder=self.folder,
-            contract=series.contract if series and self._whole else None,
-            becomes=series.contract if series and not self._whole else None,
-            checks=Checks(
-                options.checks,
-                options.selection,
-                options.seed,
-                prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
-                prepared.linux_guest,
-                timed=options.timing is not None,
-            ),
-            flavor=self._flavor,
-            wait=options.wait,
-            machine=machine,
-        )
 
     def _decode(self, prepared: Prepared) -> None:
         """Keep what the kernels reported, with file and line; most runs have nothing of it."""
         ours = {spec.cell.id for spec in self.specs}
-        struck = [cell for cell in self._judged()[0] if cell.splats and cell.id in ours]
+        struck = [cell for cell in self._record.judged()[0] if cell.splats and cell.id in ours]
         if not struck:
             return
-
-        def vmlinux_of(
-            kernels: Mapping[KernelLabel, Kernel], label: KernelLabel, functions: Sequence[str]
-        ) -> Path:
-            if not self._options.lines:
-                raise UsageError("--no-lines was given")
-            deadline = Deadline(prepare.LINES_SECONDS)
-            return lines.with_lines(
-                kernels[label], prepared.trees[label], kernels["base"], functions, deadline
-            )
-
-        told: dict[str, Cell] = {}
-        with self._progress.stage("file and line of what the kernel reported"):
-            for made in prepared.kernels:
-                own = [cell for cell in struck if cell.machine in made.recipe.hosts]
-                vmlinux = partial(vmlinux_of, made.of)
-                told |= decode.cells(own, self.folder, prepared.ground.source.dir, vmlinux)
-        self._cells = [
+        told = with_lines(struck, prepared, self.folder, self._progress, lines=self._options.lines)
+        self._record.cells = [
             cell.model_copy(update=_decoded(told[cell.id])) if cell.id in told else cell
-            for cell in self._cells
+            for cell in self._record.cells
         ]
-        self._checks = list(decode.checks(self._checks, told))
-
-    def _count(
-        self,
-        stock: Inventory,
-        cells: Sequence[PlannedCell],
-        prepared: Prepared,
-        contract: Contract,
-    ) -> None:
-        """What aging costs each kernel, where that was asked for: once for a run."""
-        options = self._options
-        if options.cost is None:
-            return
-        places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
-        # Only emulated hosts count, and these share their kernels.
-        kernels = prepared.kernels_of(places[0].name) if places else {}
-        wanted = bool(places) and options.cost.neutral
-        source = prepared.ground.source
-        alike = neutral.kernels(source, kernels["base"], self._progress) if wanted else {}
-        found = cost.measure(
-            places,
-            {str(label): kernel for label, kernel in kernels.items()},
-            cost_program(Deadline(prepare.IMAGE_SECONDS)),
-            self.folder,
-            self._progress,
-            options=options.cost,
-            at_once=options.jobs or prepare.cells_at_once([place.host for place in places]),
-            contract=contract if self._series else None,
-            neutral=alike,
-        )
-        skipped = cost.refusals(stock, options.hosts)
-        self._costs = replace(found, checks=(*found.checks, *skipped))
+        self._record.checks = list(decode.checks(self._record.checks, told))
 
     def _time(self, cells: Sequence[PlannedCell]) -> None:
         """What the boots of all rounds say together."""
-        settled, checks = self._judged()
+        settled, checks = self._record.judged()
         found = {cell.id: timing.collect(cell, checks, self.folder) for cell in settled}
-        self._times = timing.judge(cells, found, emulated=self._emulated)
-
-    # ---- the record -------------------------------------------------------------------------
-
-    def _judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
-        return verdict.judge(self._cells, self._checks)
+        self._record.times = timing.judge(cells, found, emulated=self._record.emulated)
 
     def _write(self, reason: str) -> Summary:
-        """Write summary.json and junit.xml; `reason` is why the run ended early, if it did."""
-        cells, checks = self._judged()
-        found = verdict.of_run(cells, self._beside)
-        if reason and found != "fail":
-            found = "error"
-        series = self._series
-        notes = (*self._notes, *spread.notes(cells), *self._times.notes)
-        if verdict.only_base_failed(cells):
-            notes += ("only the base kernel failed: the series may be the repair",)
-        if verdict.nothing_new(cells, checks):
-            notes += ("all that failed with the series failed the same way without it",)
-        summary = Summary(
-            schema=1,
-            harness=__version__,
-            harness_digest=self._input.inputs.get("harness", "").removeprefix(f"{__version__}, "),
-            verdict=found,
-            reason=reason,
-            series=series.name if series else "",
-            series_digest=series.digest if series else "",
-            message_id=self._message_id,
-            subject=series.subject if series else "",
-            patches=tuple(patch.subject for patch in series.patches) if series else (),
-            whole=self._whole and not self._options.narrowing,
-            only=(*self._options.only, *self._first_patches),
-            series_base=self._series_base,
-            seed=self._options.seed,
-            started=self._input.started,
-            resumed=self._input.resumed,
-            seconds=round(time.monotonic() - self._clock, 3),
-            emulated=self._emulated,
-            emulator=self._emulator,
-            debug=self._options.debug,
-            notes=notes,
-            kernels=self._kernels,
-            hosts=self._hosts,
-            cells=cells,
-            checks=(*self._beside, *checks),
-            figures=(*self._costs.figures, *self._times.figures),
-        )
-        write_atomically(self.folder / resume.SUMMARY, summary)
-        (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
-        return summary
+        """Write what is known; `reason` is why the run ended early, if it did."""
+        return self._record.write(reason, self._input)
 
 
 def load_series(options: Options, stock: Inventory | None = None) -> Series:
