@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from harness import (
-    __version__,
     decode,
     inputs,
     inventory,
@@ -22,47 +19,41 @@ from harness import (
     runinput,
     selection,
     spread,
-    verdict,
 )
+from harness.build_kernels import build_kernels, guest_kernel
 from harness.cell import CellSpec
+from harness.cell_specs import CellSpecs
 from harness.contract import Contract
 from harness.contract import load as load_contract
-from harness.cost import measure as cost
-from harness.cost import neutral
+from harness.cost.of_run import count
 from harness.deadline import Deadline
-from harness.errors import InfraError, UsageError
+from harness.decode_run import decoded, with_lines
+from harness.errors import UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory, QemuHost, SshHost
-from harness.kernel import config
-from harness.kernel import lines as kernel_lines
 from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Builder, Kernel
-from harness.kernel.flavor import DEBUG, PLAIN, Flavor
+from harness.kernel.flavor import DEBUG, PLAIN
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.machines import Machines
 from harness.options import Options
 from harness.plan import PlannedCell, not_used, plan
-from harness.prepare import Checks
 from harness.prepared import Prepared, inputs_of
-from harness.programs import cost_program
 from harness.progress import Progress
-from harness.recipes import Kernels, Recipe, recipes, whose
-from harness.records import append, read, write_atomically
+from harness.recipes import Recipe, recipes
+from harness.records import append, read
 from harness.report.junit import junit
 from harness.report.text import text_report
-from harness.results import Cell, Check, Host, KernelLabel, SeriesBase, Summary
-from harness.results import Kernel as KernelRecord
+from harness.results import Cell, Check, Host, KernelLabel, Summary
 from harness.runfolder import link_evidence, make_run_folder
 from harness.runinput import RunInput
+from harness.runrecord import RunRecord
 from harness.scheduler import run_cells
 from harness.series_base import contract_notes, series_base
 from harness.timing import SELFTEST_CHECKS
 from harness.timing import judge as timing
-from harness.timing.judge import Times
 from harness.timing.rounds import boots
-from harness.verdict import Verdict
 from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
@@ -83,280 +74,6 @@ class Step:
     whole: bool
     base: Summary
     base_folder: Path
-
-
-@dataclass
-class RunRecord:
-    """What is known of a run so far; what has the name of a key of Summary is that."""
-
-    folder: Path
-    seed: int
-    debug: bool
-    whole: bool
-    only: tuple[str, ...]
-    cells: list[Cell]
-    checks: list[Check]
-    series_checks: tuple[Check, ...] = ()
-    costs: cost.Found = field(default_factory=cost.Found)
-    times: Times = field(default_factory=Times)
-    kernels: list[KernelRecord] = field(default_factory=list)
-    series: Series | None = None
-    message_id: str = ""
-    series_base: SeriesBase = ""
-    emulator: str = ""
-    emulated: bool = False
-    hosts: tuple[Host, ...] = ()
-    notes: list[str] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
-
-    def judged(self) -> tuple[tuple[Cell, ...], tuple[Check, ...]]:
-        """The cells and their checks, weighed against each other."""
-        return verdict.judge(self.cells, self.checks)
-
-    @property
-    def beside(self) -> tuple[Check, ...]:
-        """The checks that no cell makes."""
-        return (*self.series_checks, *self.costs.checks)
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the cells that ran so far amount to."""
-        return verdict.of_run(self.judged()[0], self.beside)
-
-    def write(self, reason: str, given: RunInput) -> Summary:
-        """Write summary.json and junit.xml; `reason` is why the run ended early, if it did.
-
-        `given` is what the run is made from.
-        """
-        cells, checks = self.judged()
-        found = verdict.of_run(cells, self.beside)
-        if reason and found != "fail":
-            found = "error"
-        series = self.series
-        notes = (*self.notes, *spread.notes(cells), *self.times.notes)
-        if verdict.only_base_failed(cells):
-            notes += ("only the base kernel failed: the series may be the repair",)
-        if verdict.nothing_new(cells, checks):
-            notes += ("all that failed with the series failed the same way without it",)
-        summary = Summary(
-            schema=1,
-            harness=__version__,
-            harness_digest=given.inputs.get("harness", "").removeprefix(f"{__version__}, "),
-            verdict=found,
-            reason=reason,
-            series=series.name if series else "",
-            series_digest=series.digest if series else "",
-            message_id=self.message_id,
-            subject=series.subject if series else "",
-            patches=tuple(patch.subject for patch in series.patches) if series else (),
-            whole=self.whole,
-            only=self.only,
-            series_base=self.series_base,
-            seed=self.seed,
-            started=given.started,
-            resumed=given.resumed,
-            seconds=round(time.monotonic() - self.began, 3),
-            emulated=self.emulated,
-            emulator=self.emulator,
-            debug=self.debug,
-            notes=notes,
-            kernels=tuple(self.kernels),
-            hosts=self.hosts,
-            cells=cells,
-            checks=(*self.beside, *checks),
-            figures=(*self.costs.figures, *self.times.figures),
-        )
-        write_atomically(self.folder / resume.SUMMARY, summary)
-        (self.folder / "junit.xml").write_text(junit(summary), encoding="utf-8")
-        return summary
-
-
-def build_kernels(
-    recipes: Sequence[Recipe],
-    machines: Machines,
-    source: Source,
-    patched: PatchedTree | None,
-    progress: Progress,
-    record: Callable[[KernelRecord], None],
-) -> tuple[Kernels, ...]:
-    """Those of each recipe, but of a machine that did not come as far as the base kernel.
-
-    What goes wrong after that may be the series' doing. Base first: the patched kernel is built
-    from a copy of its build folder. `record` is told of each kernel as soon as it is there.
-    """
-    several = len(recipes) > 1
-
-    def build(
-        recipe: Recipe,
-        builder: Builder | None,
-        label: KernelLabel,
-        tree: Source | PatchedTree,
-        base: Kernel | None,
-    ) -> Kernel:
-        name = f"{label}{whose(recipe, several)}"
-        kernel = prepare.kernel(
-            name,
-            tree,
-            base,
-            progress,
-            recipe.flavor,
-            machine=recipe.machine,
-            builder=builder,
-        )
-        record(_record(label, tree, kernel, recipe.hosts if several else ()))
-        return kernel
-
-    found = []
-    for recipe in recipes:
-        kernels: dict[KernelLabel, Kernel] = {}
-        try:
-            with machines.builder(recipe.builder) as builder:
-                kernels["base"] = base = build(recipe, builder, "base", source, None)
-                if patched is not None:
-                    kernels["patched"] = build(recipe, builder, "patched", patched, base)
-        except InfraError as exc:
-            if not recipe.builder or kernels:
-                raise
-            machines.do_without(recipe.builder, exc)
-        else:
-            found.append(Kernels(recipe, kernels))
-    return tuple(found)
-
-
-def _record(
-    label: KernelLabel, tree: Source | PatchedTree, kernel: Kernel, hosts: tuple[str, ...]
-) -> KernelRecord:
-    return KernelRecord(
-        label=label,
-        source=tree.description,
-        version=kernel.release,
-        build_id=kernel.build_id,
-        config_sha256=kernel.config_sha256,
-        cached=kernel.cached,
-        build_seconds=round(kernel.seconds, 1),
-        compiler=kernel.compiler,
-        page_kib=config.page_kib(kernel.config.read_text()),
-        hosts=hosts,
-        builder=kernel.builder,
-    )
-
-
-def guest_kernel(source: Source, kernels: Sequence[Kernels], progress: Progress) -> Kernel:
-    """The kernel of Linux guests: the base one, and never a debug or a machine's kernel."""
-    for made in kernels:
-        if made.recipe.flavor is PLAIN:
-            return made.of["base"]
-    return prepare.kernel("Linux guest", source, None, progress)
-
-
-@dataclass(frozen=True)
-class CellSpecs:
-    """Says what the process of each cell is told."""
-
-    options: Options
-    stock: Inventory
-    machines: Machines
-    prepared: Prepared
-    folder: Path
-    """The run's."""
-    series: Series | None
-    whole: bool
-    """Whether all patches of the series are there, so that its contract holds."""
-    flavor: Flavor
-
-    def of(self, cell: PlannedCell) -> tuple[CellSpec, ...]:
-        """The cell on each machine that may run it; one alone where times are compared."""
-        machines = list(self.machines.of([cell]))
-        if self.options.timing:
-            machines = machines[:1]
-        return tuple(self._on(name, cell) for name in machines)
-
-    def _on(self, machine: str, cell: PlannedCell) -> CellSpec:
-        options, prepared = self.options, self.prepared
-        series = self.series if cell.kernel == "patched" else None
-        return prepare.cell_spec(
-            cell,
-            self.stock.host(machine),
-            prepared.kernels_of(machine)[cell.kernel],
-            prepared.ground,
-            run_folder=self.folder,
-            contract=series.contract if series and self.whole else None,
-            becomes=series.contract if series and not self.whole else None,
-            checks=Checks(
-                options.checks,
-                options.selection,
-                options.seed,
-                prepared.selftests[cell.kernel] if prepared.selftests is not None else None,
-                prepared.linux_guest,
-                timed=options.timing is not None,
-            ),
-            flavor=self.flavor,
-            wait=options.wait,
-            machine=machine,
-        )
-
-
-def with_lines(
-    struck: Sequence[Cell], prepared: Prepared, folder: Path, progress: Progress, *, lines: bool
-) -> dict[str, Cell]:
-    """The records of cells in which a kernel reported something, decoded (decode.cells()).
-
-    Without `lines` there are no kernels that know them.
-    """
-
-    def vmlinux_of(
-        kernels: Mapping[KernelLabel, Kernel], label: KernelLabel, functions: Sequence[str]
-    ) -> Path:
-        if not lines:
-            raise UsageError("--no-lines was given")
-        deadline = Deadline(prepare.LINES_SECONDS)
-        return kernel_lines.with_lines(
-            kernels[label], prepared.trees[label], kernels["base"], functions, deadline
-        )
-
-    told: dict[str, Cell] = {}
-    with progress.stage("file and line of what the kernel reported"):
-        for made in prepared.kernels:
-            own = [cell for cell in struck if cell.machine in made.recipe.hosts]
-            vmlinux = partial(vmlinux_of, made.of)
-            told |= decode.cells(own, folder, prepared.ground.source.dir, vmlinux)
-    return told
-
-
-def count(
-    stock: Inventory,
-    cells: Sequence[PlannedCell],
-    prepared: Prepared,
-    contract: Contract | None,
-    folder: Path,
-    progress: Progress,
-    options: Options,
-) -> cost.Found:
-    """What aging costs each kernel, where that was asked for: once for a run.
-
-    `contract` is the series', None without one; `folder` the run's.
-    """
-    if options.cost is None:
-        return cost.Found()
-    places = cost.places(stock, ((cell.host, cell.kvm_mode) for cell in cells))
-    # Only emulated hosts count, and these share their kernels.
-    kernels = prepared.kernels_of(places[0].name) if places else {}
-    wanted = bool(places) and options.cost.neutral
-    source = prepared.ground.source
-    alike = neutral.kernels(source, kernels["base"], progress) if wanted else {}
-    found = cost.measure(
-        places,
-        {str(label): kernel for label, kernel in kernels.items()},
-        cost_program(Deadline(prepare.IMAGE_SECONDS)),
-        folder,
-        progress,
-        options=options.cost,
-        at_once=options.jobs or prepare.cells_at_once([place.host for place in places]),
-        contract=contract,
-        neutral=alike,
-    )
-    skipped = cost.refusals(stock, options.hosts)
-    return replace(found, checks=(*found.checks, *skipped))
 
 
 _OPTIONS = TypeAdapter(Options)
@@ -734,7 +451,7 @@ class Run:
             return
         told = with_lines(struck, prepared, self.folder, self._progress, lines=self._options.lines)
         self._record.cells = [
-            cell.model_copy(update=_decoded(told[cell.id])) if cell.id in told else cell
+            cell.model_copy(update=decoded(told[cell.id])) if cell.id in told else cell
             for cell in self._record.cells
         ]
         self._record.checks = list(decode.checks(self._record.checks, told))
@@ -754,11 +471,6 @@ def load_series(options: Options, stock: Inventory | None = None) -> Series:
     """The series that the user named, or the inventory's."""
     spec = options.series or ((stock or inventory.load(options.inventory)).defaults.series,)
     return series_module.load(spec if len(spec) > 1 else spec[0], options.mbox)
-
-
-def _decoded(cell: Cell) -> dict[str, object]:
-    """What decoding adds to a record; its judgement is made anew."""
-    return {"splats": cell.splats, "splat_file": cell.splat_file}
 
 
 def _check_selection(options: Options) -> tuple[str, ...]:
