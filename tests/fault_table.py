@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_cases import FAULTS, STAGES, Fault
+from faults import FAULTS
+from faults.fault import STAGES, Fault
 
 from harness.hosts import qemu
 from harness.paths import PROJECT

@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from fault_cases import FAULTS, STAGES, Fault, no_power, patch, until_told, with_key
 from fault_table import COLUMNS, row, table
+from faults import FAULTS
+from faults.edits import no_power, patch, until_told, with_key
+from faults.fault import STAGES, Fault
 
 from harness.inventory import load
 

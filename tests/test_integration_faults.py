@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 from command import Ended, kvm_harness
-from fault_cases import ON_ONE_MACHINE, WATCHED, Edit, Fault, both, patch, watched
 from fault_scene import Scene, wait_for
 from fault_table import row
+from faults import ON_ONE_MACHINE
+from faults.edits import both, patch, watched
+from faults.fault import Edit, Fault
+from faults.watched import WATCHED
 from lab_bed import Lab, lab, other_image
 from lab_proxy import Proxy, nothing
 
