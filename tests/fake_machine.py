@@ -119,9 +119,12 @@ def machine(world: World, *, power: bool = True, seconds: float = 0.05) -> FakeM
 
 
 class Power(CommandPower):
-    """For monkeypatch: a reset takes the world to its next boot."""
+    """For monkeypatch: a reset takes the world to its next boot, and so does `on` without one."""
 
     world: World
 
     def reset(self, deadline: Deadline) -> None:
         self.world.order("reset")
+
+    def on(self, deadline: Deadline) -> None:
+        self.world.order("on")

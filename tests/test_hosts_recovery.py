@@ -112,6 +112,26 @@ def test_one_whose_switch_does_not_obey_may_come_by_itself(
         go(world, monkeypatch, answers=False)
 
 
+def test_one_that_is_off_takes_no_reset_and_is_switched_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuses(*_: object) -> None:
+        raise InfraError("not supported in present state")
+
+    monkeypatch.setattr(Power, "reset", refuses)
+    world = World([None, BACK])
+    assert go(world, monkeypatch, answers=False) == BACK
+    assert "on" in world.done
+
+    def fails(*_: object) -> None:
+        raise InfraError("no session")
+
+    monkeypatch.setattr(Power, "on", fails)
+    words = r"reset: not supported .*; then power on: no session; then panic= or a watchdog: "
+    with pytest.raises(NotBack, match=words):
+        go(World([None]), monkeypatch, answers=False)
+
+
 def test_a_machine_that_is_anothers_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World([TEST, BACK])
     with pytest.raises(LeaseLost):

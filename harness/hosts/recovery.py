@@ -53,7 +53,8 @@ def bring_back(
 
     `answers` says whether its kernel is worth asking; else, or if that does not help, its power
     switch is. Without one there is panic= and a watchdog to hope for, and, unless `by_itself` is
-    false, with one that does not obey as well. Raises NotBack, and LeaseLost as soon as the machine
+    false, with one that does not obey as well: management controllers refuse to reset a machine
+    that is off, so it is told to be on then. Raises NotBack, and LeaseLost as soon as the machine
     is another's.
     """
     tried: list[str] = []
@@ -76,6 +77,11 @@ def bring_back(
             trouble(what, exc)
             if what != "reset" or not by_itself:
                 continue
+            try:
+                _switch_on(machine)
+                machine.say("switched on, should it have been off")
+            except InfraError as failed:
+                trouble("power on", failed)
             what = "panic= or a watchdog"
         try:
             return _arrived(machine, ours, back)
@@ -96,6 +102,11 @@ def _arrived(machine: Machine, ours: Tenancy, back: Callable[[Running], bool]) -
         ours.renew(shell)
         machine.say(f"runs {seen.release}, boot {seen.boot_id}")
         return seen
+
+
+def _switch_on(machine: Machine) -> None:
+    if machine.host.power is not None:
+        CommandPower(machine.name, machine.host.power).on(Deadline(POWER_SECONDS))
 
 
 Order = Callable[[Callable[[Running], bool]], bool]
