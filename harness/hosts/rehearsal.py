@@ -14,17 +14,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import aside, grub
 from harness.hosts.machine import Machine, Running
 from harness.hosts.pins import pin_name
 from harness.hosts.recovery import NotBack, bring_back
-from harness.hosts.route import way_to
+from harness.hosts.route import CONTACT_SECONDS, way_to
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.undisturbed import undisturbed
 from harness.paths import state_home
 from harness.records import write_atomically
 from harness.runinput import now
+
+SYNC_SECONDS = 120.0
 
 
 class Rehearsed(BaseModel):
@@ -53,6 +56,8 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
     """
     if find(machine, good) is not None:
         return good
+    if machine.host.power is not None:
+        _sync(machine)
     started = time.monotonic()
     try:
         # A switch that does not obey is what this is to find out.
@@ -81,6 +86,12 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
         ),
     )
     return back
+
+
+def _sync(machine: Machine) -> None:
+    """A machine that is well loses nothing that was written to it by a reset."""
+    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
+        shell.run("sync", Deadline(SYNC_SECONDS))
 
 
 def require_same(machine: Machine, good: Running, back: Running) -> None:
