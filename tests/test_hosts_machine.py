@@ -113,3 +113,8 @@ def test_the_command_line_of_a_test_kernel() -> None:
         "root=/dev/sda2 ro console=ttyS0 earlycon panic=15 kvm_harness.cell=c1 "
         "nohz_full=3 isolcpus=nohz,domain,3 rcu_nocbs=3 x=1"
     )
+
+
+def test_a_machine_s_own_early_console_is_kept() -> None:
+    made = bootargs.of_machine("root=/dev/sda2 earlycon=pl011,0x1c090000 quiet", ())
+    assert made == "root=/dev/sda2 earlycon=pl011,0x1c090000 panic=15"

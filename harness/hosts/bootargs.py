@@ -8,7 +8,7 @@ from collections.abc import Sequence
 # What a machine's own command line may say and a test kernel must not be told: what cells set
 # themselves (isolcpus adds up), what keeps messages off the console, and what a boot loader adds.
 _NOT_KEPT = (
-    *("kvm-arm.mode", "panic", "earlycon", "nohz_full", "isolcpus", "rcu_nocbs"),
+    *("kvm-arm.mode", "panic", "nohz_full", "isolcpus", "rcu_nocbs"),
     *("quiet", "splash", "loglevel", "console_suspend"),
     *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
@@ -25,7 +25,13 @@ def tickless(cpus: int) -> tuple[str, ...]:
 def of_machine(own: str, asked: Sequence[str]) -> str:
     """The command line of a test kernel: the machine's own (root=, console= ...), then the cell's.
 
-    After a panic the machine starts again, into its known-good kernel.
+    After a panic the machine starts again, into its known-good kernel. `earlycon` alone finds what
+    firmware names; a machine whose firmware names nothing says itself where it is.
     """
-    kept = [word for word in own.split() if word.partition("=")[0] not in _NOT_KEPT]
-    return " ".join([*kept, "earlycon", f"panic={PANIC_SECONDS}", *asked])
+    kept = [word for word in own.split() if _name(word) not in _NOT_KEPT]
+    early = [] if "earlycon" in map(_name, kept) else ["earlycon"]
+    return " ".join([*kept, *early, f"panic={PANIC_SECONDS}", *asked])
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0]
