@@ -33,6 +33,8 @@ def test_mounts_and_programs(tmp_path: Path) -> None:
     for kind, place in userspace.MOUNTS:
         assert f"grep -q '^[^ ]* {place} {kind} ' /proc/mounts || {{ mkdir -p {place}" in mounts
     assert mounts.startswith("set -e\n")
+    assert "\necho 7 > /proc/sys/kernel/printk\n" in mounts
+    assert "\necho 15 > /proc/sys/kernel/panic\n" in mounts
     assert folder == f"mkdir -p {PROGRAMS}"
     assert put == f"{tmp_path} {PROGRAMS}/kvm-guest 755"
 

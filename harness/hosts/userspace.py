@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from harness.hosts.bootargs import PANIC_SECONDS
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Shell
 
@@ -26,6 +27,12 @@ _CONTROLLER = """\
 grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
 	echo +memory > /sys/fs/cgroup/cgroup.subtree_control"""
 
+# As the kernel was started: sysctl.d(5) of the machine may keep warnings off the console, as that
+# of Ubuntu does, or leave a kernel that panicked where it is.
+_SYSCTL = f"""\
+echo 7 > /proc/sys/kernel/printk
+echo {PANIC_SECONDS} > /proc/sys/kernel/panic"""
+
 _UNLOAD = "! grep -qsx 1 /sys/kernel/kexec_loaded || kexec -u"
 
 
@@ -34,7 +41,8 @@ def prepare(shell: Shell, programs: dict[str, Path]) -> None:
 
     `programs` are as in Boot.
     """
-    shell.run("\n".join(["set -e", *(_mount(kind, place) for kind, place in MOUNTS), _CONTROLLER]))
+    mounts = [_mount(kind, place) for kind, place in MOUNTS]
+    shell.run("\n".join(["set -e", _SYSCTL, *mounts, _CONTROLLER]))
     for path, local in programs.items():
         folder = f"/{path}".rpartition("/")[0]
         shell.run(f"mkdir -p {shlex.quote(folder)}")
