@@ -60,7 +60,7 @@ def test_what_is_anothers_is_not_tidied_up(tmp_path: Path) -> None:
     """FakeShell fails the test on any command."""
     wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0)
     with pytest.raises(LeaseLost):
-        _tidy(machine(World([GOOD])), lost(), _Trip(GOOD), wanted, cast(Any, None), frozenset())
+        _tidy(machine(World([GOOD])), lost(), wanted, cast(Any, None), frozenset())
 
 
 def test_no_kernel_is_loaded_on_it(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_machine_is_tidied_up_and_looked_at(
     recorded(monkeypatch, done)
     wanted, ours = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0), cast(Tenancy, Ours())
     before = cast(Any, None)
-    _tidy(machine(World([GOOD])), ours, _Trip(GOOD), wanted, before, frozenset({"/old"}))
+    _tidy(machine(World([GOOD])), ours, wanted, before, frozenset({"/old"}))
     assert done == ["clear", f"crashes but ['/old'] to {PSTORE}", "health"]
     assert (tmp_path / LEFT).read_text() == "1 GiB is gone\n"
 

@@ -141,7 +141,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
             trip = _Trip(rehearse(machine, ours, good))
 
         def tidy() -> None:
-            _tidy(machine, ours, trip, wanted, before, crashes)
+            _tidy(machine, ours, wanted, before, crashes)
 
         tape = stack.enter_context(_taped(host, wanted.folder))
         stack.enter_context(_and_back(machine, ours, trip, tape, tidy))
@@ -430,12 +430,7 @@ def _both(failure: BaseException | None, then: InfraError) -> BaseException:
 
 
 def _tidy(
-    machine: Machine,
-    ours: Tenancy,
-    trip: _Trip,
-    wanted: Boot,
-    before: Health,
-    crashes: frozenset[str],
+    machine: Machine, ours: Tenancy, wanted: Boot, before: Health, crashes: frozenset[str]
 ) -> None:
     """Leave the machine as it was; what a crash has left, and what is not as it was, is kept.
 
