@@ -22,15 +22,16 @@ from test_hosts_probe import parse as parse_survey
 
 from harness.deadline import Deadline
 from harness.errors import HostDied, InfraError
-from harness.hosts import fitness, grub, grub_look, kexec, recovery
+from harness.hosts import fitness, grub, grub_look, recovery, way_back
 from harness.hosts import machine as machine_module
 from harness.hosts.grub import REHEARSAL, choose, clear_script, entry, load, require_stub
 from harness.hosts.grub_look import HEAD, NAME, Grub, findings, parse, problems, script
-from harness.hosts.kexec import _before, _Trip
+from harness.hosts.kexec import _before
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Running
 from harness.hosts.protocols import Result
 from harness.hosts.tenancy import Tenancy
+from harness.hosts.trip import Trip
 from harness.inventory import SshHost
 from harness.observe.errors import ObserveError
 
@@ -298,7 +299,7 @@ def test_what_is_its_owners_stays(place: Place) -> None:
 
 
 def test_grub_that_starts_something_else_is_no_death_of_the_kernel() -> None:
-    trip, console = _Trip(GOOD), ["tail", "-F", "x"]
+    trip, console = Trip(GOOD), ["tail", "-F", "x"]
     host: Any = SshHost.model_construct(boot="grub", console=console, watchdog=False)
     gone, hang = HostDied("gone", "x"), HostDied("hang", "x")
     theirs, ours = "Booting Linux on physical CPU 0\n", f"kvm_harness.cell={trip.cell}\n"
@@ -359,6 +360,6 @@ def test_a_machine_that_hung_before_it_went_is_started_twice(
     made = machine(world)
     by_grub = made.host.model_copy(update={"boot": "grub"})
     object.__setattr__(made, "host", by_grub)
-    kexec._bring_home(made, cast(Tenancy, Ours()), _Trip(GOOD), HostDied("hang", "x"))
+    way_back._bring_home(made, cast(Tenancy, Ours()), Trip(GOOD), HostDied("hang", "x"))
     assert [word for word in world.done if word in ("reboot", "reset")] == ["reset", "reboot"]
     assert world.boots == [BACK]

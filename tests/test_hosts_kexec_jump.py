@@ -18,10 +18,11 @@ from harness.errors import ConnectionCut, InfraError
 from harness.hosts import examine, userspace, watchdog
 from harness.hosts import machine as machine_module
 from harness.hosts.health import Health
-from harness.hosts.kexec import BEFORE, IMAGE, JUMP, LabHost, _Tape, _there, _Trip
+from harness.hosts.kexec import IMAGE, JUMP, LabHost, _there
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.protocols import Boot, Result
 from harness.hosts.tenancy import Tenancy
+from harness.hosts.trip import BEFORE, Tape, Trip
 
 HEALTH = cast(Health, SimpleNamespace(cpus=4))
 
@@ -71,7 +72,7 @@ class Bed:
     @contextlib.contextmanager
     def there(self) -> Iterator[LabHost]:
         wanted = Boot(self.folder / "Image", (), {}, self.folder, "run-1", 0.05)
-        tape, trip = _Tape(self.folder, None), _Trip(GOOD, cell=TEST.cell)
+        tape, trip = Tape(self.folder, None), Trip(GOOD, cell=TEST.cell)
         tape.next(BEFORE)
         ours = cast(Tenancy, self.ours)
         with contextlib.contextmanager(_there)(self.lab, ours, trip, tape, wanted, HEALTH) as lab:

@@ -17,11 +17,11 @@ from local_shell import LocalShell
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import leasing, recovery, tenancy
-from harness.hosts.kexec import _Trip
 from harness.hosts.lease import Place
 from harness.hosts.leasing import LEASE_SECONDS, Busy, Held, look, take
 from harness.hosts.machine import Running
 from harness.hosts.ssh import HostKeyChanged
+from harness.hosts.trip import Trip
 
 SHELL = LocalShell()
 
@@ -157,11 +157,11 @@ def test_a_new_host_key_is_not_waited_on(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_kernel_is_known_by_its_mark() -> None:
     good = Running("a" * 36, "Linux 6.1", "0" * 64, "root=/dev/sda")
-    trip = _Trip(good)
+    trip = Trip(good)
     assert not trip.arrived(good)
     own = Running("b" * 36, "Linux 6.12", "1" * 64, f"root=/dev/sda kvm_harness.cell={trip.cell}")
     assert trip.arrived(own)
-    assert trip.cell != _Trip(good).cell
+    assert trip.cell != Trip(good).cell
     for other in ("root=/dev/sda", "root=/dev/sda kvm_harness.cell=ffffffffffffffff"):
         with pytest.raises(InfraError, match="in another boot already"):
             trip.arrived(Running("c" * 36, "Linux 6.1", "0" * 64, other))

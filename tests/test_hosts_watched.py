@@ -12,11 +12,11 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import ConnectionCut, DeadlineExceeded, HostDied, InfraError
-from harness.hosts.kexec import _both
 from harness.hosts.protocols import Process, Result
 from harness.hosts.recovery import NotBack
 from harness.hosts.ssh import SshShell
 from harness.hosts.watched import WatchedShell
+from harness.hosts.way_back import _both
 
 
 class Program:

@@ -24,38 +24,33 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
-from harness.hosts import aside, bootargs, deploy, gate, grub, pstore, userspace, watchdog
+from harness.errors import HarnessError, HostDied, HostLost, InfraError
+from harness.hosts import bootargs, deploy, gate, grub, pstore, userspace, watchdog
 from harness.hosts.at_home import at_home
-from harness.hosts.console import Console, panic_in
-from harness.hosts.console_command import Recording, recording
+from harness.hosts.console import Console
 from harness.hosts.examine import say_until_seen
 from harness.hosts.health import Health
-from harness.hosts.leasing import LeaseLost
-from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
+from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
-from harness.hosts.recovery import REBOOT, NotBack, bring_back
-from harness.hosts.rehearsal import rehearse, require_same
+from harness.hosts.recovery import REBOOT
+from harness.hosts.rehearsal import rehearse
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
 from harness.hosts.tenancy import Tenancy
-from harness.hosts.undisturbed import undisturbed
+from harness.hosts.tidy import clear, tidy
+from harness.hosts.trip import BEFORE, CONSOLE, Tape, Trip, taped
 from harness.hosts.watched import WatchedShell
+from harness.hosts.way_back import and_back
 from harness.inventory import SshHost
 from harness.printable import printable
-from harness.splatlog import FIRST_LINE, whole_text
 
-# Files in the cell's folder: the console on the way there, in the kernel that is tested, on the way
-# back; what was done to the machine; what a crash left; what is not as it was.
-BEFORE, CONSOLE, AFTER = "console-before.log", "console.log", "console-after.log"
+# Of the cell's folder: what was done to the machine.
 DIARY = "machine.txt"
-PSTORE = "pstore"
-LEFT = "left-behind.txt"
 
 IMAGE = f"{PROGRAMS}/Image"
 # For a machine whose connection was lost to be found again.
@@ -78,48 +73,6 @@ class LabHost:
     boot_seconds: float
 
 
-@dataclass
-class _Trip:
-    """How far a machine has gone from its known-good kernel."""
-
-    good: Running
-    jumped: bool = False
-    cell: str = field(default_factory=lambda: secrets.token_hex(8))
-    """The mark of this boot, which no other has."""
-
-    def begun(self, console: str) -> bool:
-        """Whether the kernel of this trip has said anything; before it, another shuts down."""
-        return FIRST_LINE in console or self.cell in console
-
-    def arrived(self, seen: Running) -> bool:
-        """Whether a machine runs the kernel of this trip; HostDied if it has gone past it."""
-        if seen.cell == self.cell:
-            return True
-        if seen.boot_id != self.good.boot_id:
-            raise HostDied("gone", f"the machine is in another boot already, of {seen.release}")
-        return False
-
-
-class _Tape:
-    """What the machine's console says, in one file for each leg of the trip."""
-
-    def __init__(self, folder: Path, recording: Recording | None) -> None:
-        self._folder = folder
-        self._recording = recording
-
-    def next(self, name: str) -> Path:
-        """Go on in another file; it stays empty where the inventory has no command."""
-        path = self._folder / name
-        path.touch()
-        if self._recording is not None:
-            self._recording.switch(path)
-        return path
-
-    def ended(self) -> InfraError | None:
-        """Why nothing is recorded any more, if that is so."""
-        return self._recording.ended() if self._recording is not None else None
-
-
 @contextlib.contextmanager
 def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     """The machine `name` while it runs `wanted.kernel`, and its owner's kernel again afterwards.
@@ -135,16 +88,16 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
             )
             with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
                 ours.check()
-                _clear(shell)
+                clear(shell)
                 before = gate.admit(name, shell)
                 crashes = pstore.names(shell)
-            trip = _Trip(rehearse(machine, ours, good))
+            trip = Trip(rehearse(machine, ours, good))
 
-        def tidy() -> None:
-            _tidy(machine, ours, wanted, before, crashes)
+        def tidied() -> None:
+            tidy(machine, ours, wanted, before, crashes)
 
-        tape = stack.enter_context(_taped(host, wanted.folder))
-        stack.enter_context(_and_back(machine, ours, trip, tape, tidy))
+        tape = stack.enter_context(taped(host, wanted.folder))
+        stack.enter_context(and_back(machine, ours, trip, tape, tidied))
         yield from _there(machine, ours, trip, tape, wanted, before)
 
 
@@ -168,20 +121,8 @@ def _diary(path: Path) -> Callable[[str], None]:
     return say
 
 
-@contextlib.contextmanager
-def _taped(host: SshHost, folder: Path) -> Iterator[_Tape]:
-    if host.console is None:
-        yield _Tape(folder, None)
-        return
-    with recording(host.console, folder / BEFORE) as made:
-        yield _Tape(folder, made)
-
-
-# ---- there --------------------------------------------------------------------------------------
-
-
 def _there(
-    machine: Machine, ours: Tenancy, trip: _Trip, tape: _Tape, wanted: Boot, before: Health
+    machine: Machine, ours: Tenancy, trip: Trip, tape: Tape, wanted: Boot, before: Health
 ) -> Iterator[LabHost]:
     """Jump into the kernel, and give the machine to whoever wants it."""
     with contextlib.ExitStack() as stack:
@@ -254,7 +195,7 @@ def _unnoticed(wanted: Boot) -> float:
     return wanted.longest + (2 * LONGEST_SECONDS + AGAIN_SECONDS) * wanted.slowdown
 
 
-def _cmdline(host: SshHost, trip: _Trip, wanted: Boot, cpus: int) -> str:
+def _cmdline(host: SshHost, trip: Trip, wanted: Boot, cpus: int) -> str:
     isolated = bootargs.tickless(cpus) if wanted.tickless else ()
     # On the way home it must not run on: the firmware may take longer than it waits.
     stop = ("watchdog.stop_on_reboot=1",) if host.watchdog else ()
@@ -291,13 +232,6 @@ def _load(shell: Shell, ours: Tenancy, initrd: str | None, wanted: Boot, cmdline
     )
 
 
-def _clear(shell: Shell) -> None:
-    """Remove what any cell may have put on the machine, this one's or that of a run that died."""
-    grub.clear(shell)
-    userspace.clear(shell)
-    deploy.clear(shell, PROGRAMS)
-
-
 def _forget(machine: Machine) -> None:
     """A machine that stayed must not start GRUB's entry next, nor be reset by its watchdog."""
     try:
@@ -311,7 +245,7 @@ def _forget(machine: Machine) -> None:
         machine.say(f"not undone: {exc}")
 
 
-def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:
+def _before(host: SshHost, trip: Trip, exc: HostDied, console: str) -> bool:
     """Whether the machine died, or went elsewhere, before the kernel of the trip had begun.
 
     A jump into another boot is that kernel's doing; GRUB, which may start what it likes, is not,
@@ -325,7 +259,7 @@ def _before(host: SshHost, trip: _Trip, exc: HostDied, console: str) -> bool:
 
 def _found_again(
     machine: Machine,
-    trip: _Trip,
+    trip: Trip,
     stack: contextlib.ExitStack,
     console: Console,
     slowdown: float,
@@ -342,105 +276,3 @@ def _found_again(
     if now.cell != trip.cell:
         raise HostDied("gone", f"{trouble}; the machine is in another boot by now: {now.release}")
     return shell
-
-
-# ---- and back -----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _and_back(
-    machine: Machine, ours: Tenancy, trip: _Trip, tape: _Tape, tidy: Callable[[], None]
-) -> Iterator[None]:
-    """Whatever happens in the block, the machine is home after it, or set aside."""
-    failure: BaseException | None = None
-    try:
-        yield
-    except BaseException as exc:
-        failure = exc
-    with undisturbed():
-        machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
-        log = tape.next(AFTER) if trip.jumped else None
-        if log is not None:
-            try:
-                _bring_home(machine, ours, trip, failure)
-            except (LeaseLost, NotBack) as exc:
-                raise _both(failure, exc) from failure
-            failure = failure or _down(machine, log)
-        try:
-            tidy()
-        except InfraError as exc:
-            raise _both(failure, _up(exc, log)) from failure
-    if failure is not None:
-        raise failure
-
-
-def _bring_home(
-    machine: Machine, ours: Tenancy, trip: _Trip, failure: BaseException | None
-) -> None:
-    silent = isinstance(failure, HostDied | DeadlineExceeded)
-    try:
-        answers = not silent or machine.host.power is None
-        try:
-            back = bring_back(machine, ours, trip.good, answers=answers)
-        except NotBack:
-            if machine.host.boot == "kexec":
-                raise
-            # It may have hung before it went: then its first start was that of GRUB's entry.
-            back = bring_back(machine, ours, trip.good, answers=True)
-        require_same(machine, trip.good, back)
-    except NotBack as exc:
-        after = f"after {failure}" if failure is not None else "after a cell"
-        aside.set_aside(machine.name, (f"{after}: {exc}",))
-        machine.say(f"set aside: {exc}")
-        raise
-
-
-def _down(machine: Machine, log: Path) -> HostDied | None:
-    """What the kernel of the cell has to answer for that panicked when it was to end."""
-    down, _, _ = whole_text(log).partition(FIRST_LINE)
-    line = panic_in(down)
-    if line is None:
-        return None
-    return HostDied("panic", f"{machine.name} panicked on its way down: {line} ({log})")
-
-
-def _up(trouble: InfraError, log: Path | None) -> InfraError:
-    """The same trouble with the known-good kernel, which may have panicked meanwhile."""
-    _, _, up = whole_text(log).partition(FIRST_LINE) if log is not None else ("", "", "")
-    line = panic_in(up)
-    if line is None:
-        return trouble
-    return InfraError(f"its own kernel panicked: {line} ({log}); {trouble}")
-
-
-def _both(failure: BaseException | None, then: InfraError) -> BaseException:
-    """What to raise for a machine that had trouble on its way back, after a failure or none.
-
-    A panic was seen on the console and stays one. A machine that no longer answers proves nothing
-    against its kernel if it does not answer after a reset either.
-    """
-    if failure is None:
-        return then
-    if not isinstance(failure, HarnessError):
-        return failure
-    words = f"{failure}; {then}"
-    if isinstance(failure, HostDied) and failure.kind == "panic":
-        return HostDied(failure.kind, words)
-    return HostLost(words) if isinstance(then, HostLost) else InfraError(words)
-
-
-def _tidy(
-    machine: Machine, ours: Tenancy, wanted: Boot, before: Health, crashes: frozenset[str]
-) -> None:
-    """Leave the machine as it was; what a crash has left, and what is not as it was, is kept.
-
-    LeaseLost if it is another's: then what is there is theirs.
-    """
-    with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
-        ours.check()
-        _clear(shell)
-        pstore.collect(shell, crashes, wanted.folder / PSTORE)
-        left = gate.dismiss(machine.name, shell, before)
-    machine.say("nothing of the cell is left on it")
-    if left:
-        (wanted.folder / LEFT).write_text("".join(f"{line}\n" for line in left))

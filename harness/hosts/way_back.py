@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bring a machine home after a cell, whatever became of that, or set the machine aside."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
+from harness.hosts import aside
+from harness.hosts.console import panic_in
+from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import Machine
+from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.rehearsal import require_same
+from harness.hosts.tenancy import Tenancy
+from harness.hosts.trip import AFTER, Tape, Trip
+from harness.hosts.undisturbed import undisturbed
+from harness.splatlog import FIRST_LINE, whole_text
+
+
+@contextlib.contextmanager
+def and_back(
+    machine: Machine, ours: Tenancy, trip: Trip, tape: Tape, tidy: Callable[[], None]
+) -> Iterator[None]:
+    """Whatever happens in the block, the machine is home after it, or set aside."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as exc:
+        failure = exc
+    with undisturbed():
+        machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
+        log = tape.next(AFTER) if trip.jumped else None
+        if log is not None:
+            try:
+                _bring_home(machine, ours, trip, failure)
+            except (LeaseLost, NotBack) as exc:
+                raise _both(failure, exc) from failure
+            failure = failure or _down(machine, log)
+        try:
+            tidy()
+        except InfraError as exc:
+            raise _both(failure, _up(exc, log)) from failure
+    if failure is not None:
+        raise failure
+
+
+def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseException | None) -> None:
+    silent = isinstance(failure, HostDied | DeadlineExceeded)
+    try:
+        answers = not silent or machine.host.power is None
+        try:
+            back = bring_back(machine, ours, trip.good, answers=answers)
+        except NotBack:
+            if machine.host.boot == "kexec":
+                raise
+            # It may have hung before it went: then its first start was that of GRUB's entry.
+            back = bring_back(machine, ours, trip.good, answers=True)
+        require_same(machine, trip.good, back)
+    except NotBack as exc:
+        after = f"after {failure}" if failure is not None else "after a cell"
+        aside.set_aside(machine.name, (f"{after}: {exc}",))
+        machine.say(f"set aside: {exc}")
+        raise
+
+
+def _down(machine: Machine, log: Path) -> HostDied | None:
+    """What the kernel of the cell has to answer for that panicked when it was to end."""
+    down, _, _ = whole_text(log).partition(FIRST_LINE)
+    line = panic_in(down)
+    if line is None:
+        return None
+    return HostDied("panic", f"{machine.name} panicked on its way down: {line} ({log})")
+
+
+def _up(trouble: InfraError, log: Path | None) -> InfraError:
+    """The same trouble with the known-good kernel, which may have panicked meanwhile."""
+    _, _, up = whole_text(log).partition(FIRST_LINE) if log is not None else ("", "", "")
+    line = panic_in(up)
+    if line is None:
+        return trouble
+    return InfraError(f"its own kernel panicked: {line} ({log}); {trouble}")
+
+
+def _both(failure: BaseException | None, then: InfraError) -> BaseException:
+    """What to raise for a machine that had trouble on its way back, after a failure or none.
+
+    A panic was seen on the console and stays one. A machine that no longer answers proves nothing
+    against its kernel if it does not answer after a reset either.
+    """
+    if failure is None:
+        return then
+    if not isinstance(failure, HarnessError):
+        return failure
+    words = f"{failure}; {then}"
+    if isinstance(failure, HostDied) and failure.kind == "panic":
+        return HostDied(failure.kind, words)
+    return HostLost(words) if isinstance(then, HostLost) else InfraError(words)

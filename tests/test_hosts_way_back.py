@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine on its way home after a cell, and what is said of it then; no machine needed."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fake_machine import BACK, GOOD, Ours, Power, World, machine
+
+from harness.errors import HostDied, HostLost, InfraError
+from harness.hosts import aside, recovery, way_back
+from harness.hosts import machine as machine_module
+from harness.hosts.machine import Running
+from harness.hosts.recovery import NotBack
+from harness.hosts.tenancy import Tenancy
+from harness.hosts.trip import Trip
+from harness.hosts.way_back import _both, _bring_home, and_back
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "why"),
+    [
+        (Running(BACK.boot_id, "Linux 6.2 #1", "c" * 64, ""), "came back with Linux 6.2 #1"),
+        (None, "did not come back"),
+    ],
+)
+def test_a_machine_that_does_not_come_home_is_set_aside(
+    ends_in: Running | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one that comes home to another kernel than its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+    world = World([None, ends_in])
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    died = HostDied("hang", "no answer")
+    lab = machine(world)
+    object.__setattr__(lab, "host", lab.host.model_copy(update={"boot": "kexec"}))
+    with pytest.raises(NotBack, match=why):
+        _bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), died)
+    with pytest.raises(InfraError, match=f"after no answer: .*{why}"):
+        aside.require_in_use("lab")
+
+
+def test_sigterm_waits_until_the_machine_is_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    def home(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        done.append("home")
+
+    monkeypatch.setattr(way_back, "_bring_home", home)
+    trip = Trip(GOOD, jumped=True)
+    tape: Any = SimpleNamespace(next=lambda name: tmp_path / name)
+    ours = cast(Tenancy, Ours())
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with (
+            pytest.raises(KeyboardInterrupt),
+            and_back(machine(World([GOOD])), ours, trip, tape, lambda: done.append("tidy")),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["home", "tidy"]
+
+
+PANIC = "[   99.000000] Kernel panic - not syncing: sysrq triggered crash\n"
+FIRST = "[    0.000000] Booting Linux on physical CPU 0x0\n"
+
+
+def ended(
+    console: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None = None,
+    trouble: InfraError | None = None,
+) -> None:
+    """A cell, on whose way home the machine says something."""
+    monkeypatch.setattr(way_back, "_bring_home", lambda *_: None)
+
+    def tape(name: str) -> Path:
+        path = tmp_path / name
+        path.write_text(console)
+        return path
+
+    def tidy() -> None:
+        if trouble is not None:
+            raise trouble
+
+    trip, ours = Trip(GOOD, jumped=True), cast(Tenancy, Ours())
+    with and_back(machine(World([GOOD])), ours, trip, cast(Any, SimpleNamespace(next=tape)), tidy):
+        if failure is not None:
+            raise failure
+
+
+def test_a_kernel_that_panics_on_its_way_down_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(HostDied, match=r"panicked on its way down: Kernel panic.*crash") as died:
+        ended(PANIC + FIRST, tmp_path, monkeypatch)
+    assert died.value.kind == "panic"
+    with pytest.raises(InfraError, match=r"^before$"):
+        ended(PANIC + FIRST, tmp_path, monkeypatch, InfraError("before"))
+    ended(FIRST, tmp_path, monkeypatch)
+    ended(FIRST + PANIC, tmp_path, monkeypatch)
+
+
+def test_a_panic_of_its_own_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is why the machine could not be tidied up, and none of the cell's kernel."""
+    lost = InfraError("the connection ended")
+    with pytest.raises(InfraError, match=r"own kernel panicked: Kernel.*connection ended") as told:
+        ended(FIRST + PANIC, tmp_path, monkeypatch, trouble=lost)
+    assert not isinstance(told.value, HostDied)
+    with pytest.raises(InfraError, match=r"^the connection ended$"):
+        ended(FIRST, tmp_path, monkeypatch, trouble=lost)
+
+
+def test_a_kernel_has_begun_once_it_says_so() -> None:
+    trip = Trip(GOOD)
+    last = "[ 1234.000000] Kernel panic - not syncing: in its owner's shutdown\n"
+    assert not trip.begun(last)
+    assert trip.begun(f"{last}[    0.000000] Booting Linux on physical CPU 0x0\n")
+    assert trip.begun(f"[    0.000000] Kernel command line: x kvm_harness.cell={trip.cell}\n")
+
+
+def test_whatever_went_before_a_machine_that_is_not_back_is_lost() -> None:
+    gone = NotBack("it is not back")
+    assert _both(None, gone) is gone
+    for failure in (HostDied("hang", "no answer"), InfraError("no answer")):
+        found = _both(failure, gone)
+        assert isinstance(found, HostLost)
+        assert (str(found), found.kind) == ("no answer; it is not back", "down")
+    panic = _both(HostDied("panic", "Kernel panic"), gone)
+    assert isinstance(panic, HostDied), "the console has shown it"
+    assert not isinstance(_both(InfraError("x"), InfraError("cannot tidy")), HostLost)
