@@ -14,8 +14,9 @@ from fake_shell import UnaskedShell
 
 from harness.errors import HostLost, InfraError
 from harness.hosts import aside, at_home, deploy, gate, kexec
-from harness.hosts.kexec import IMAGE, _deployed, _load, _to_be_had, boot
+from harness.hosts.kexec import IMAGE, _deployed, _load, _require_el2, _to_be_had, boot
 from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot
 from harness.hosts.recovery import NotBack
@@ -61,10 +62,17 @@ def test_what_a_dead_run_left_is_removed_before_all_else(
         raise InfraError("it is sick")
 
     monkeypatch.setattr(at_home, "tenant", tenant)
-    monkeypatch.setattr(at_home, "Machine", lambda *_: machine(World([GOOD])))
+    protected = Running(GOOD.boot_id, GOOD.release, GOOD.notes, "kvm-arm.mode=protected")
+    world = World([protected])
+    monkeypatch.setattr(at_home, "Machine", lambda *_: machine(world))
     monkeypatch.setattr(gate, "admit", admit)
     wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0)
     host = machine(World([GOOD])).host
+    with pytest.raises(HostLost, match="protected mode"), boot("lab", host, wanted):
+        pass
+    assert done == ["lease"]
+    done.clear()
+    world.boots = [GOOD]
     with pytest.raises(HostLost, match="it is sick"), boot("lab", host, wanted):
         pass
     assert done == ["lease", "clear", "admit"]
@@ -106,6 +114,16 @@ def test_which_initramfs_a_kernel_starts_with(
     wanted = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0, modules=archive, release=release)
     assert _deployed(cast(Any, None), reached, wanted) == initrd
     assert asked == ([(archive, release, PROGRAMS, named is None)] if modules else [])
+
+
+def test_el2_is_not_to_be_had_from_a_kernel_in_protected_mode() -> None:
+    """GRUB starts from the firmware."""
+    host = machine(World([GOOD])).host
+    good = Running(GOOD.boot_id, GOOD.release, GOOD.notes, "kvm-arm.mode=protected")
+    with pytest.raises(InfraError, match="by kexec from there has no KVM"):
+        _require_el2(host, good)
+    _require_el2(host, GOOD)
+    _require_el2(host.model_copy(update={"boot": "grub"}), good)
 
 
 def test_a_machine_that_cannot_be_had_is_lost_by_no_doing_of_the_cell() -> None:

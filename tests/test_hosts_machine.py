@@ -118,3 +118,16 @@ def test_the_command_line_of_a_test_kernel() -> None:
 def test_a_machine_s_own_early_console_is_kept() -> None:
     made = bootargs.of_machine("root=/dev/sda2 earlycon=pl011,0x1c090000 quiet", ())
     assert made == "root=/dev/sda2 earlycon=pl011,0x1c090000 panic=15"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "protected"),
+    [
+        ("root=/dev/sda2", False),
+        ("kvm-arm.mode=protected x", True),
+        ("kvm-arm.mode=protected kvm-arm.mode=nvhe", False),
+        ("kvm-arm.mode=nvhe kvm-arm.mode=protected", True),
+    ],
+)
+def test_a_kernel_in_protected_mode(cmdline: str, protected: bool) -> None:
+    assert bootargs.protected(cmdline) == protected

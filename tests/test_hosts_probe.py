@@ -41,6 +41,9 @@ HOST = SshHost(
 ADMIN = HOST.model_copy(update={"user": "admin"})
 
 
+PROTECTED = "/sys/kernel/kexec_loaded 0\n/proc/cmdline root=/dev/sda2 kvm-arm.mode=protected\n"
+
+
 def with_part(text: str, name: str, body: str) -> str:
     """An answer with another body in a part."""
     pattern = rf"({NONCE} {name}\n).*?(?={NONCE} )"
@@ -165,6 +168,7 @@ def test_all_that_is_missing_is_told_at_once() -> None:
             "kexec",
             "Secure Boot",
         ),
+        ({"files": PROTECTED}, "kexec", "protected mode"),
         ({"consoles": "tty0  -WU (EC p  )    4:1\n"}, "console", r"\(tty0\)"),
         ({"clock": f"{int(NOW) + 62}\n"}, "clock", "62 s ahead"),
         ({"clock": f"{int(NOW) - 62}\n"}, "clock", "61 s behind"),
@@ -175,6 +179,13 @@ def test_one_thing_is_missing(parts: dict[str, str], what: str, said: str) -> No
     lacks = missing(parts)
     assert re.search(said, lacks[what])
     assert set(lacks) <= {what, "/dev/kvm"}
+
+
+def test_protected_mode_is_in_the_way_of_a_kexec_out_of_its_own_kernel_alone() -> None:
+    """GRUB starts from the firmware, and a test kernel that was left behind goes first."""
+    assert missing({"files": PROTECTED}, HOST.model_copy(update={"boot": "grub"})) == {}
+    left = PROTECTED.replace("root=", "kvm_harness.cell=c1 root=")
+    assert missing({"files": left}) == {}
 
 
 @pytest.mark.parametrize(

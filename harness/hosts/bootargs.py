@@ -33,5 +33,14 @@ def of_machine(own: str, asked: Sequence[str]) -> str:
     return " ".join([*kept, *early, f"panic={PANIC_SECONDS}", *asked])
 
 
+def protected(cmdline: str) -> bool:
+    """Whether a kernel was started in protected mode; of several words the last one counts.
+
+    Its hypervisor keeps EL2, so that a kernel which comes by kexec has no KVM.
+    """
+    modes = [word for word in cmdline.split() if _name(word) == "kvm-arm.mode"]
+    return modes[-1:] == ["kvm-arm.mode=protected"]
+
+
 def _name(word: str) -> str:
     return word.partition("=")[0]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.hosts.bootargs import protected
+from harness.hosts.machine import MARK
 from harness.hosts.probe import BUILD_TOOLS, MODULE_TOOLS, TOOLS, Survey
 from harness.inventory import SshHost
 from harness.printable import printable
@@ -17,6 +19,11 @@ BUILD_MIB = 10 * 1024
 CLOCK_SECONDS = 60.0
 # Whose packages and boot files are known, by os-release's ID or ID_LIKE.
 INSTALL = {"debian": "apt-get install", "fedora": "dnf install", "rhel": "dnf install"}
+
+PROTECTED = (
+    "its own kernel runs in protected mode, and one that comes by kexec from there has no KVM: "
+    "take kvm-arm.mode=protected off its command line, or say `boot: grub`"
+)
 
 Mark = Literal["ok", "missing", "note"]
 
@@ -119,6 +126,9 @@ def _kexec(seen: Survey) -> Iterator[Finding]:
         problem = "switched off until the next boot (/proc/sys/kernel/kexec_load_disabled)"
     elif seen.lockdown:
         problem = "the kernel is locked down (Secure Boot, mostly): it takes no unsigned kernel"
+    elif protected(seen.cmdline) and MARK not in seen.cmdline:
+        # One of ours is left before anything else, by way of the firmware.
+        problem = PROTECTED
     elif not seen.kexec_syscall and not seen.config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
         problem = f"Linux {seen.release} has neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE"
     else:

@@ -33,8 +33,9 @@ from harness.hosts import bootargs, deploy, gate, grub, pstore, userspace, watch
 from harness.hosts.at_home import at_home
 from harness.hosts.console import Console
 from harness.hosts.examine import say_until_seen
+from harness.hosts.fitness import PROTECTED
 from harness.hosts.health import Health
-from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted
+from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
 from harness.hosts.recovery import REBOOT
@@ -86,6 +87,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
             machine, ours, good = stack.enter_context(
                 at_home(name, host, wanted.run, wanted.wait, diary)
             )
+            _require_el2(host, good)
             with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
                 ours.check()
                 clear(shell)
@@ -108,6 +110,12 @@ def _to_be_had() -> Iterator[None]:
         yield
     except HarnessError as exc:
         raise HostLost(str(exc), "unavailable") from exc
+
+
+def _require_el2(host: SshHost, good: Running) -> None:
+    """InfraError for a known-good kernel whose hypervisor keeps EL2 across a kexec."""
+    if host.boot == "kexec" and bootargs.protected(good.cmdline):
+        raise InfraError(PROTECTED)
 
 
 def _diary(path: Path) -> Callable[[str], None]:

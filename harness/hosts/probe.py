@@ -61,7 +61,8 @@ r=$(uname -r)
 for f in "/boot/config-$r" "/lib/modules/$r/config"; do [ -r "$f" ] && cat "$f" && break; done
 } | options
 part files
-for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled /sys/kernel/security/lockdown
+for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled \
+	/sys/kernel/security/lockdown /proc/cmdline
 do $S test -r "$f" && printf '%s ' "$f" && $S cat "$f"; done
 part kexec; $S sh -c 'command -v kexec'
 part consoles; cat /proc/consoles 2>/dev/null
@@ -118,6 +119,8 @@ class Survey:
     """The kernel is locked down (kernel_lockdown(7)): it takes no unsigned kernel by kexec."""
     kexec: bool
     """The program is there."""
+    cmdline: str
+    """That of the running kernel."""
     consoles: tuple[str, ...]
     tools: frozenset[str]
     clock: Clock
@@ -163,6 +166,7 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         kexec_disabled=files.get("/proc/sys/kernel/kexec_load_disabled", "0") != "0",
         lockdown="[none]" not in files.get("/sys/kernel/security/lockdown", "[none]"),
         kexec=bool(bodies["kexec"]),
+        cmdline=files.get("/proc/cmdline", ""),
         consoles=tuple(line.split()[0] for line in bodies["consoles"] if line.strip()),
         tools=frozenset(bodies["tools"]) & frozenset(ALL_TOOLS),
         clock=Clock(before, unsigned(_word("clock", bodies), SOURCE, 0), after),
