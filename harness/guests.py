@@ -51,6 +51,7 @@ END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
 Second = Literal["slot", "above", "vm"]
+ManualLog = Literal["clear", "set"]
 Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
@@ -117,7 +118,9 @@ class Guest:
         skew: int = 0,
         ipa_skew: int = 0,
         far: bool = False,
+        wide: bool = False,
         eager_split: bool = False,
+        manual_log: ManualLog | None = None,
         second: Second | None = None,
         vcpus: int = 1,
         timeout: float = 20.0,
@@ -131,8 +134,11 @@ class Guest:
         or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
         with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
         same, and then not at the ends. With `far` it lies across 512 GiB, half of it on each side,
-        where one of the first tables of stage 2 ends and another begins. With `eager_split` the
-        dirty log splits all blocks when it is switched on (Linux 6.5). With `second` vCPU 0 alone
+        where one of the first tables of stage 2 ends and another begins; with `wide` across the
+        middle of all addresses that the host can give a guest, 48 bits at most. With `eager_split`
+        the dirty log splits all blocks when it is switched on (Linux 6.5). With `manual_log`
+        clear_log() clears the dirty log, which has no page or all at first, and dirty() only
+        reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `second` vCPU 0 alone
         has the pages by that slot: the others have them by a second memslot, or are of a second VM;
         shared memory is mapped twice then. `timeout` is what one command may take, in seconds, on a
         kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
@@ -143,7 +149,9 @@ class Guest:
         argv += ["--skew", str(skew)] if skew else []
         argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
         argv += ["--far"] if far else []
+        argv += ["--wide"] if wide else []
         argv += ["--eager-split"] if eager_split else []
+        argv += ["--manual-log", manual_log] if manual_log else []
         argv += ["--second", second] if second else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         process = shell.start(argv)
@@ -305,11 +313,24 @@ class Guest:
         self._ask(f"dirty-log {'on' if on else 'off'}", ())
 
     def dirty(self) -> frozenset[int]:
-        """The pages written since the last call or since the dirty log was switched on."""
+        """The pages written since the last call or since the dirty log was switched on.
+
+        With a manual log, those that are in it.
+        """
         reply = self._ask("dirty", ("count", "dirty"))
         dirty = reply.page_set("dirty")
         self._agree(reply, reply.number("count") == len(dirty), "count is not the set's size")
         return dirty
+
+    def clear_log(self, pages: Iterable[int]) -> None:
+        """Take pages from a manual dirty log, and write permission from those that were in it.
+
+        It is one KVM_CLEAR_DIRTY_LOG, of as many words of 64 pages as these are in, and
+        invalidates cached translations.
+        """
+        asked = frozenset(pages)
+        reply = self._ask(f"clear-log {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
 
     def write_then_log(self) -> None:
         """Have vCPU 0 write to every tested page, and switch the dirty log on at once.

@@ -116,6 +116,19 @@ def test_the_slot_can_be_far_and_a_second_one_is_told_of() -> None:
     assert guest.second_slot == Slot(ipa=0x300000000, pages=4096)
 
 
+def test_the_addresses_can_be_wide_and_the_dirty_log_manual() -> None:
+    process = FakeProcess([READY, "ok pages=3", "ok pages=2"])
+    shell = FakeShell(process)
+    guest = Guest.start(shell, vcpus=2, wide=True, manual_log="set")
+    assert " ".join(shell.argv[1:]).startswith(
+        "--backing anon --pages 4096 --wide --manual-log set --vcpus 2"
+    )
+    guest.clear_log({64, 65, 190})
+    assert process.sent == ["clear-log 64-65,190"]
+    with pytest.raises(InfraError, match="another number of pages"):
+        guest.clear_log({1})
+
+
 def test_there_is_no_second_slot_unless_it_was_asked_for() -> None:
     guest, _ = start()
     for name in ("second_dir", "second_slot"):

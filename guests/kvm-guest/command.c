@@ -35,6 +35,7 @@ static const struct command {
 	{ "flush", 0, "flush", command_flush },
 	{ "dirty-log", 1, "dirty-log on|off", command_dirty_log },
 	{ "dirty", 0, "dirty", command_dirty },
+	{ "clear-log", 1, "clear-log RANGES", command_clear_log },
 	{ "readonly", 1, "readonly on|off", command_readonly },
 	{ "refused", 0, "refused", command_refused },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },

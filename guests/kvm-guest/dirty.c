@@ -20,6 +20,9 @@ int command_flush(struct vm *vm, char **words)
 	(void)words;
 	if (vm->dirty_log)
 		return reply_error("usage", "flush would lose the dirty log that is on");
+	if (vm->manual_log == MANUAL_LOG_SET)
+		return reply_error("usage", "a dirty log that has all pages at first invalidates "
+				   "nothing");
 	if (vm_log_and_stop(vm))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	reply_ok("%s", "");
@@ -65,5 +68,41 @@ int command_dirty(struct vm *vm, char **words)
 	}
 	free(bitmap);
 	free(dirty);
+	return result;
+}
+
+int command_clear_log(struct vm *vm, char **words)
+{
+	size_t bitmap_words = (vm->pages + WORD_BITS - 1) / WORD_BITS;
+	uint64_t *bitmap = calloc(bitmap_words, sizeof(*bitmap));
+	uint32_t *list = calloc(vm->pages, sizeof(*list));
+	uint32_t count, low = vm->pages, high = 0;
+	int result = -1;
+
+	if (!bitmap || !list)
+		die("out of memory");
+	if (!vm->dirty_log || !vm->manual_log) {
+		reply_error("usage", "there is no dirty log that is cleared by hand");
+	} else if (!parse_pages(vm, words[0], list, &count)) {
+		for (uint32_t i = 0; i < count; i++) {
+			bitmap[list[i] / WORD_BITS] |= 1UL << list[i] % WORD_BITS;
+			low = list[i] < low ? list[i] : low;
+			high = list[i] > high ? list[i] : high;
+		}
+		/* Whole words, but at the slot's end. */
+		low = low / WORD_BITS * WORD_BITS;
+		high = (high / WORD_BITS + 1) * WORD_BITS;
+		high = high < vm->pages ? high : vm->pages;
+		if (!count) {
+			reply_error("usage", "no page to clear");
+		} else if (vm_clear_dirty_log(vm, bitmap + low / WORD_BITS, low, high - low)) {
+			reply_errno("KVM_CLEAR_DIRTY_LOG");
+		} else {
+			reply_ok(" pages=%u", count);
+			result = 0;
+		}
+	}
+	free(bitmap);
+	free(list);
 	return result;
 }

@@ -15,11 +15,9 @@
 
 /*
  * The tested pages, and nothing else. Aligned for blocks of 2 MiB, unless they are skewed.
- * With --far they lie half below and half from FAR_IPA on: there, with 40 bits of IPA, the
- * second of two concatenated tables of level 1 begins.
+ * With --far they lie half below and half above the middle of all guest addresses (see vm.c).
  */
 #define SLOT_IPA		0x80000000
-#define FAR_IPA			0x8000000000
 
 /* Where they are while they are somewhere else; no vCPU ever goes there. */
 #define OTHER_SLOT_IPA		0x200000000
@@ -33,7 +31,6 @@
  * at PAYLOAD_IPA in any case, wherever its memory is.
  */
 #define PAYLOAD_IPA		0x400000000
-#define FAR_PAYLOAD_IPA		0xc000000000
 
 /*
  * Addresses of the guest where it has no memory otherwise: as much higher as this the tested

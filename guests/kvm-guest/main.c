@@ -23,8 +23,8 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--eager-split] [--second slot|above|vm] " \
-	"[--vcpus N] [--timeout SECONDS]" \
+	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--wide] [--eager-split] " \
+	"[--manual-log clear|set] [--second slot|above|vm] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -57,6 +57,15 @@ static double parse_timeout(const char *word)
 	return seconds;
 }
 
+static enum manual_log parse_manual_log(const char *word)
+{
+	if (!strcmp(word, "clear"))
+		return MANUAL_LOG_CLEAR;
+	if (!strcmp(word, "set"))
+		return MANUAL_LOG_SET;
+	usage("--manual-log");
+}
+
 static enum second parse_second(const char *word)
 {
 	if (!strcmp(word, "slot"))
@@ -83,7 +92,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "skew", required_argument, NULL, 's' },
 		{ "ipa-skew", required_argument, NULL, 'i' },
 		{ "far", no_argument, NULL, 'r' },
+		{ "wide", no_argument, NULL, 'w' },
 		{ "eager-split", no_argument, NULL, 'e' },
+		{ "manual-log", required_argument, NULL, 'm' },
 		{ "second", required_argument, NULL, '2' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
@@ -116,8 +127,15 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		case 'r':
 			vm->far = true;
 			break;
+		case 'w':
+			vm->far = true;
+			vm->wide = true;
+			break;
 		case 'e':
 			vm->eager_split = true;
+			break;
+		case 'm':
+			vm->manual_log = parse_manual_log(optarg);
 			break;
 		case '2':
 			vm->second = parse_second(optarg);

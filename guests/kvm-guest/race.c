@@ -462,7 +462,7 @@ int command_race(struct vm *vm, char **words)
 		return reply_error("usage", "AGER must be page-idle, walk or eviction");
 	if (!race.opponent)
 		return reply_error("usage", "unknown OPPONENT");
-	if (vm->readonly || vm->dirty_log || vm->skew || vm->second)
+	if (vm->readonly || vm->dirty_log || vm->manual_log || vm->skew || vm->second)
 		return reply_error("usage", "a race needs one slot that is writable, not logged and not skewed");
 	if (vm->backing != race.opponent->backing)
 		return reply_error("usage", "a race against %s needs memory that is %s",

@@ -16,9 +16,10 @@
 
 /*
  * TTBR0 covers 39 bits (T0SZ 25) in 4 KiB granules, walks are write-back and
- * inner shareable, IPS is 40 bits; TTBR1 is off (EPD1), with a granule of 4 KiB.
+ * inner shareable, IPS is 48 bits, or what the CPU has where that is less; TTBR1 is
+ * off (EPD1), with a granule of 4 KiB.
  */
-#define STAGE1_TCR (25UL | 1UL << 8 | 1UL << 10 | 3UL << 12 | 1UL << 23 | 2UL << 30 | 2UL << 32)
+#define STAGE1_TCR (25UL | 1UL << 8 | 1UL << 10 | 3UL << 12 | 1UL << 23 | 2UL << 30 | 5UL << 32)
 
 /* The bits that are RES1 without later extensions, and M, C, SA and I. */
 #define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)

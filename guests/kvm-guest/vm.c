@@ -16,9 +16,12 @@
 
 /* KVM's default size of the guest's physical address space, in bits. */
 #define DEFAULT_IPA_BITS 40
-/* What PAYLOAD_IPA needs, its vCPUs' parts included, and FAR_PAYLOAD_IPA. */
+/* The most that stage 2 has with pages of 4 KiB, unless there is FEAT_LPA2. */
+#define MAX_IPA_BITS 48
+/* What PAYLOAD_IPA needs, its vCPUs' parts included; what --far does, and --wide. */
 #define MIN_IPA_BITS 36
 #define MIN_FAR_IPA_BITS 40
+#define MIN_WIDE_IPA_BITS 41
 
 /* Newer than the headers of Debian 12. */
 #ifndef KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE
@@ -49,13 +52,19 @@ static void open_kvm(struct vm *vm)
 static void create_vm(struct vm *vm)
 {
 	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
-	int needed = vm->far ? MIN_FAR_IPA_BITS : MIN_IPA_BITS;
+	int most = vm->wide ? MAX_IPA_BITS : DEFAULT_IPA_BITS;
+	int needed = MIN_IPA_BITS;
 
-	if (bits <= 0 || bits > DEFAULT_IPA_BITS)
+	if (vm->far)
+		needed = vm->wide ? MIN_WIDE_IPA_BITS : MIN_FAR_IPA_BITS;
+	if (bits <= 0)
 		bits = DEFAULT_IPA_BITS;
+	if (bits > most)
+		bits = most;
 	if (bits < needed)
 		die("this CPU gives guests %d bits of physical address; %d are needed", bits,
 		    needed);
+	vm->ipa_bits = bits;
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM,
 		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
 	if (vm->fd < 0)
@@ -76,6 +85,23 @@ static void split_eagerly(const struct vm *vm)
 		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
 }
 
+/* Before the dirty log is switched on. */
+static void clear_log_by_hand(const struct vm *vm)
+{
+	bool all_set = vm->manual_log == MANUAL_LOG_SET;
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+		.args = { KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE |
+			  (all_set ? KVM_DIRTY_LOG_INITIALLY_SET : 0) },
+	};
+	int can = ioctl(vm->fd, KVM_CHECK_EXTENSION, cap.cap);
+
+	if (can < 0 || cap.args[0] & ~can)
+		die("this kernel has no such manual dirty log");
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
+		die_errno("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+}
+
 static uint64_t slot_size(const struct vm *vm)
 {
 	return (uint64_t)vm->pages << GUEST_PAGE_SHIFT;
@@ -85,12 +111,12 @@ uint64_t vm_slot_ipa(const struct vm *vm)
 {
 	uint64_t skew = (uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT;
 
-	return skew + (vm->far ? FAR_IPA - slot_size(vm) / 2 : SLOT_IPA);
+	return skew + (vm->far ? (1UL << (vm->ipa_bits - 1)) - slot_size(vm) / 2 : SLOT_IPA);
 }
 
 uint64_t vm_payload_ipa(const struct vm *vm)
 {
-	return vm->far ? FAR_PAYLOAD_IPA : PAYLOAD_IPA;
+	return vm->far ? 3UL << (vm->ipa_bits - 2) : PAYLOAD_IPA;
 }
 
 static bool has_second_slot(const struct vm *vm)
@@ -181,6 +207,18 @@ int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap)
 	return ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log);
 }
 
+int vm_clear_dirty_log(const struct vm *vm, uint64_t *bitmap, uint32_t first, uint32_t count)
+{
+	struct kvm_clear_dirty_log log = {
+		.slot = SLOT_TESTED,
+		.first_page = first,
+		.num_pages = count,
+		.dirty_bitmap = bitmap,
+	};
+
+	return ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &log);
+}
+
 static size_t whole_pages(size_t size)
 {
 	return (size + GUEST_PAGE_SIZE - 1) & ~(size_t)(GUEST_PAGE_SIZE - 1);
@@ -251,6 +289,7 @@ static void create_like(struct vm *other, const struct vm *vm, char *slot, unsig
 		.pages = vm->pages,
 		.ipa_skew = vm->ipa_skew,
 		.far = vm->far,
+		.wide = vm->wide,
 		.vcpu_count = vcpus,
 		.kvm_fd = vm->kvm_fd,
 		.slot = slot,
@@ -317,6 +356,8 @@ void vm_make(struct vm *vm)
 	create_vm(vm);
 	if (vm->eager_split)
 		split_eagerly(vm);
+	if (vm->manual_log)
+		clear_log_by_hand(vm);
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));

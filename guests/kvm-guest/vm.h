@@ -21,6 +21,13 @@ enum second {
 	SECOND_VM,	/* another VM, to which these vCPUs belong */
 };
 
+/* Who clears the dirty log, and what is in it at first. */
+enum manual_log {
+	MANUAL_LOG_NONE,	/* whoever reads it; nothing */
+	MANUAL_LOG_CLEAR,	/* "clear-log"; nothing */
+	MANUAL_LOG_SET,		/* "clear-log"; all pages */
+};
+
 struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
@@ -28,14 +35,17 @@ struct vm {
 	uint32_t pages;
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	uint32_t ipa_skew;	/* the same of its IPA */
-	bool far;		/* see FAR_IPA */
+	bool far;		/* the tested pages lie across the middle of all addresses */
+	bool wide;		/* as far, of as many bits of address as the host can give it */
 	bool eager_split;	/* the dirty log splits all blocks when it is switched on */
+	enum manual_log manual_log;
 	enum second second;
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
 
 	int kvm_fd;
 	int fd;
+	int ipa_bits;		/* of the guest's physical addresses */
 	char *slot;		/* the tested pages, as this process sees them */
 	char *second_slot;	/* those of the second memslot or VM: the same, or mapped again */
 	struct vm *other;	/* the second VM */
@@ -97,5 +107,10 @@ int vm_delete_slot(const struct vm *vm);
 
 /* KVM_GET_DIRTY_LOG of the tested slot into a bitmap; -1 with errno. */
 int vm_get_dirty_log(const struct vm *vm, uint64_t *bitmap);
+/*
+ * KVM_CLEAR_DIRTY_LOG of what the bitmap has of the @count pages from @first on, both multiples
+ * of 64 but at the slot's end; -1 with errno.
+ */
+int vm_clear_dirty_log(const struct vm *vm, uint64_t *bitmap, uint32_t first, uint32_t count);
 
 #endif

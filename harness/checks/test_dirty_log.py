@@ -15,6 +15,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
+from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set
 from harness.contract import Contract
 from harness.guests import Guest
@@ -51,7 +52,7 @@ def test_dirty_log(
     with aging_by(driver, vm, shell, contract, cell) as age:
         populated(vm)
         vm.dirty_log(True)
-        _logged(vm, claim, frozenset(), "before any write")
+        assert_logged(vm, claim, frozenset(), "before any write")
         for number in range(ROUNDS):
             _round(vm, shell, claim, rng, str(number), age)
         vm.verify(range(PAGES))
@@ -69,7 +70,7 @@ def _round(
     written = pick(rng, PAGES)
     vm.touch(written, write=True)
     before = leaves(vm, shell, claim, f"{name}-written")
-    _writable(vm, claim, before, written, f"round {name}, after writes")
+    assert_writable(vm, claim, before, written, f"round {name}, after writes")
 
     age()
     aged = old_pages(vm, shell, claim)
@@ -79,38 +80,16 @@ def _round(
     more = pick(rng, PAGES)
     vm.touch(more, write=True)
     # Reading the log also takes write permission back and invalidates the slot's translations.
-    _logged(vm, claim, written | more, f"round {name}")
+    assert_logged(vm, claim, written | more, f"round {name}")
     young = stage2.young(leaves(vm, shell, claim, f"{name}-logged"), ipa, PAGES)
     assert young == more, f"round {name}: the log took or gave AF: {show_set(more, young)}"
     age()
-    _logged(vm, claim, frozenset(), f"round {name}, after aging")
+    assert_logged(vm, claim, frozenset(), f"round {name}, after aging")
 
     read = pick(rng, PAGES)
     vm.touch(read, write=False)
     after = leaves(vm, shell, claim, f"{name}-read")
-    _writable(vm, claim, after, frozenset(), f"round {name}, after reads")
+    assert_writable(vm, claim, after, frozenset(), f"round {name}, after reads")
     young = stage2.young(after, ipa, PAGES)
     assert young == read, f"round {name}, after reads: {show_set(read, young)}"
-    _logged(vm, claim, frozenset(), f"round {name}, after reads")
-
-
-def _logged(vm: Guest, claim: Claim, expected: frozenset[int], when: str) -> None:
-    dirty = vm.dirty()
-    claim.observe(f"{when}: {len(dirty)} logged")
-    missing, extra = expected - dirty, dirty - expected
-    assert not missing, f"{when}: {len(missing)} writes were not logged: {shorten(missing)}"
-    assert not extra, f"{when}: {len(extra)} pages logged without a write: {shorten(extra)}"
-
-
-def _writable(
-    vm: Guest,
-    claim: Claim,
-    ranges: tuple[stage2.Range, ...],
-    expected: frozenset[int],
-    when: str,
-) -> None:
-    writable = stage2.writable(ranges, vm.slot.ipa, PAGES)
-    missing, extra = expected - writable, writable - expected
-    assert not missing, f"{when}: {len(missing)} pages lost W: {shorten(missing)}"
-    assert not extra, f"{when}: {len(extra)} pages are writable unlogged: {shorten(extra)}"
-    claim.observe(f"{when}: {len(writable)} writable")
+    assert_logged(vm, claim, frozenset(), f"round {name}, after reads")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.checks.claim import Claim
+from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, pick, populated
 from harness.checks.pages import shorten as short
 from harness.checks.test_split import PAGES, age_and_touch
@@ -57,15 +58,13 @@ def test_eager_split(
     split = leaves(vm, shell, claim, "split")
     left, young = stage2.blocks(split, ipa, PAGES), stage2.young(split, ipa, PAGES)
     claim.observe(f"after the split: {len(left)} pages in blocks, {len(young)} young")
+    assert_writable(vm, claim, split, frozenset(), "after the split")
     if left:
         raise Unproven(f"the dirty log left {len(left)} pages in blocks")
     assert young == EVERYTHING, f"young before, and not after: {short(EVERYTHING - young)}"
-    writable = stage2.writable(split, ipa, PAGES)
-    assert not writable, f"pages that the guest writes past the log: {short(writable)}"
     written = pick(rng, PAGES)
     vm.touch(written, write=True)
-    dirty = vm.dirty()
-    claim.observe(f"{len(dirty)} pages in the log of {len(written)} written")
-    assert dirty == written, f"logged are {short(dirty)}, written were {short(written)}"
+    assert_writable(vm, claim, leaves(vm, shell, claim, "written"), written, "written")
+    assert_logged(vm, claim, written, "written")
     age_and_touch(vm, shell, claim, rng, "split-aged", logging=True)
     vm.verify(EVERYTHING)

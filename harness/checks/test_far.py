@@ -2,8 +2,9 @@
 """Memory at a large IPA, where one of the first tables of stage 2 ends and the next begins.
 
 With 40 bits of IPA and pages of 4 KiB, stage 2 begins with two tables side by side ("concatenated",
-Arm ARM, D8.2), of 512 GiB each. A walk of its own that knows one table only, or an address that is
-cut somewhere on its way to the walk, ages other pages than it was asked for, or none.
+Arm ARM, D8.2), of 512 GiB each; with 44 and more it has one level more. A walk of its own that
+knows one table or one number of levels only, or an address that is cut somewhere on its way to the
+walk, ages or write-protects other pages than it was asked for, or none.
 """
 
 from __future__ import annotations
@@ -15,11 +16,22 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import mark_idle, old_pages, pick, populated, show_set, young_pages
+from harness.checks.logged import assert_logged, assert_writable
+from harness.checks.pages import (
+    leaves,
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    show_set,
+    young_pages,
+)
 from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
+from harness.observe.collect import NoDump
+from harness.observe.trace import PAGE
 from harness.observe.unproven import Unproven
 
 PAGES = {"anon": 512, "thp": 2048}
@@ -27,25 +39,35 @@ BLOCK = {"anon": 1, "thp": 512}
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("backing", ["anon", "thp"])
+@pytest.mark.parametrize(
+    ("backing", "wide"),
+    [
+        pytest.param("anon", False, id="anon"),
+        pytest.param("thp", False, id="thp"),
+        pytest.param("anon", True, id="wide"),
+    ],
+)
 def test_far(
     backing: str,
+    wide: bool,
     guest: Callable[..., Guest],
     shell: Shell,
     claim: Claim,
     rng: random.Random,
     cell: CellSpec,
 ) -> None:
-    """Aging, touches and unmapping are exact on both sides of 512 GiB."""
+    """Aging, touches, the dirty log and unmapping are exact on both sides of the middle."""
     pages, block = PAGES[backing], BLOCK[backing]
     half = pages // 2
     everything = frozenset(range(pages))
+    vm = populated(_far_guest(guest, backing, pages, wide=wide))
+    middle = vm.slot.ipa + half * PAGE
     claim.expect(
-        f"{pages} pages ({backing}), half below and half above 512 GiB of IPA: all old after "
-        "aging by page_idle, then exactly the leaves that the guest touched young, in stage 2 and "
-        f"by page_idle; what is unmapped across the middle reads as zeroes (seed {cell.seed})"
+        f"{pages} pages ({backing}), half below and half above {middle >> 30} GiB of IPA: all old "
+        "after aging by page_idle, then exactly the leaves that the guest touched young, in stage "
+        "2 and by page_idle; the dirty log names exactly the pages written; what is unmapped "
+        f"across the middle reads as zeroes (seed {cell.seed})"
     )
-    vm = populated(_far_guest(guest, backing, pages))
     mark_idle(vm)
     aged = old_pages(vm, shell, claim)
     if aged and block > 1 and len(stage2.blocks(aged, vm.slot.ipa, pages)) != pages:
@@ -61,19 +83,43 @@ def test_far(
     claim.observe(f"page_idle: {show_set(young, asked)}")
     assert asked == young, f"page_idle: {show_set(young, asked)}"
 
+    _log(vm, shell, claim, rng)
+
     reach = block * rng.randint(1, half // block)
     vm.advise("dontneed", range(half - reach, half + reach))
     # Each load is held to what was last written, or to zero.
     vm.touch(everything, write=False)
-    claim.observe(f"{2 * reach} pages around 512 GiB unmapped, and read as zeroes")
+    claim.observe(f"{2 * reach} pages around the middle unmapped, and read as zeroes")
     vm.verify(everything)
 
 
-def _far_guest(guest: Callable[..., Guest], backing: str, pages: int) -> Guest:
+def _log(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
+    """Assert that the dirty log takes write permission on both sides, and names what is written."""
+    half = vm.slot.pages // 2
+    vm.dirty_log(True)
+    _writable(vm, shell, claim, frozenset(), "logged")
+    written = pick(rng, half) | {half + page for page in pick(rng, half)}
+    vm.touch(written, write=True)
+    _writable(vm, shell, claim, written, "written")
+    assert_logged(vm, claim, written, "written")
+    vm.dirty_log(False)
+
+
+def _writable(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int], name: str) -> None:
+    try:
+        ranges = leaves(vm, shell, claim, name)
+    except NoDump as exc:
+        claim.observe(f"{name}: by the log alone, since {exc.reason}")
+        return
+    assert_writable(vm, claim, ranges, expected, name)
+
+
+def _far_guest(guest: Callable[..., Guest], backing: str, pages: int, *, wide: bool) -> Guest:
     """A guest with memory up there; skips where the CPU has not the bits of address for it."""
     try:
-        return guest(backing=backing, pages=pages, far=True)
+        return guest(backing=backing, pages=pages, far=not wide, wide=wide)
     except InfraError as exc:
         if "bits of physical address" in str(exc):
-            pytest.skip("this CPU gives guests fewer than 40 bits of physical address")
+            fewest = 41 if wide else 40
+            pytest.skip(f"this CPU gives guests fewer than {fewest} bits of physical address")
         raise

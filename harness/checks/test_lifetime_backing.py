@@ -19,6 +19,7 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
+from harness.checks.logged import assert_logged
 from harness.checks.test_backing import prepared
 from harness.checks.test_leaks import keeps_no_objects, read, spread
 from harness.guests import Backing, Guest
@@ -76,7 +77,7 @@ def test_lifetime_backing(
         keeper(shell, cell.slowdown) as holder,
         guest(backing=backing, pages=PAGES, file=path) as vm,
     ):
-        _map(vm, state, rng)
+        _map(vm, claim, state, rng)
         holder.keep(vm)
         used = tables.count(shell) - baseline
         claim.observe(f"{used} pages of tables with the owner alive")
@@ -105,7 +106,7 @@ def test_lifetime_backing(
         raise Unproven(f"EL2 keeps {held} pages until the VM goes; what they map cannot be seen")
 
 
-def _map(vm: Guest, state: str, rng: random.Random) -> None:
+def _map(vm: Guest, claim: Claim, state: str, rng: random.Random) -> None:
     """Have stage 2 map pages in each block, one by one."""
     pages = frozenset(
         block * BLOCK + page
@@ -113,11 +114,16 @@ def _map(vm: Guest, state: str, rng: random.Random) -> None:
         for page in rng.sample(range(BLOCK), TOUCHED)
     )
     split = state.endswith("-split")
+    logged = split or state == "hugetlb-logged"
     if split:
         vm.populate()
-    if split or state == "hugetlb-logged":
+    if logged:
         vm.dirty_log(True)
     vm.touch(pages, write=True)
+    if logged:
+        assert_logged(vm, claim, pages, "written")
+        # To read the log took write permission from all of them.
+        vm.touch(pages, write=True)
     if state == "readonly":
         vm.readonly(True)
         vm.touch(pages, write=False)

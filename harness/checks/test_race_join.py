@@ -19,6 +19,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
+from harness.checks.logged import assert_logged
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
@@ -98,8 +99,9 @@ def _race(
     claim.expect(
         f"a dirty log is switched on and off {ROUNDS} times while one vCPU writes to some of "
         f"{PAGES} pages of huge memory, another {joined_by}s the others and a process ages them "
-        f"(seed {cell.seed}): no content lost, no splat; aging is exact afterwards; tables were "
-        "replaced by blocks, and faults that do that came while their block was aged"
+        f"(seed {cell.seed}): the log names exactly what was written, no content lost, no splat; "
+        "aging is exact afterwards; tables were replaced by blocks, and faults that do that came "
+        "while their block was aged"
     )
     before = splats(shell)
     wanted = Wanted(
@@ -122,6 +124,7 @@ def _race(
                 vm.dirty_log(True)
                 # Each of its pages is written since then.
                 vm.spin_wait(len(written), vcpu=WRITER)
+                assert_logged(vm, claim, written, "spun on")
                 vm.dirty_log(False)
                 vm.touch(EVERYTHING - written, write=joined_by == "write", vcpu=JOINER)
             vm.spin_stop(WRITER)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Aging and a dirty log that is read and cleared apart (claim 4).
+
+With KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Documentation/virt/kvm/api.rst) KVM_GET_DIRTY_LOG only
+reads. KVM_CLEAR_DIRTY_LOG clears the pages that it is told, and takes write permission from these
+alone, a word of 64 pages at a time; so do VMMs that migrate. At first the log is empty, or has all
+pages and leaves all of them writable.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.logged import assert_logged
+from harness.checks.pages import (
+    leaves,
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    shorten,
+    young_pages,
+)
+from harness.errors import InfraError
+from harness.guests import Guest, ManualLog
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+WORD = 64
+# The last word is not whole.
+PAGES = 8 * WORD - 12
+EVERYTHING = frozenset(range(PAGES))
+ROUNDS = 2
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("first", ["clear", "set"])
+def test_clear_log(
+    first: ManualLog,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+) -> None:
+    """Pages leave the log, and can no longer be written, exactly where they are cleared."""
+    claim.expect(
+        f"in each of {ROUNDS} rounds of writes, aging and clearing parts of the log: it names what "
+        "was written since it was cleared and nothing else; a page that it does not name cannot be "
+        "written; to clear it changes AF of none, and nothing of pages in other words; aging "
+        "changes AF alone"
+    )
+    vm = populated(_guest(guest, first))
+    vm.dirty_log(True)
+    logged = EVERYTHING if first == "set" else frozenset[int]()
+    assert_logged(vm, claim, logged, "before any write")
+    _held(vm, claim, leaves(vm, shell, claim, "logged"), logged, "before any write")
+    for number in range(ROUNDS):
+        logged = _round(vm, shell, claim, rng, logged, f"round {number}")
+    vm.verify(EVERYTHING)
+
+
+def _round(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    logged: frozenset[int],
+    name: str,
+) -> frozenset[int]:
+    """One round; the pages that are in the log after it."""
+    written = pick(rng, PAGES)
+    vm.touch(written, write=True)
+    logged |= written
+    before = leaves(vm, shell, claim, f"{name}-written")
+    _held(vm, claim, before, logged, f"{name}, written")
+
+    mark_idle(vm)
+    aged = old_pages(vm, shell, claim, f"{name}-aged")
+    changed = stage2.differing(before, aged, vm.slot.ipa, PAGES, af=False)
+    assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
+    assert_logged(vm, claim, logged, f"{name}, aged")
+    logged = _clear(vm, shell, claim, rng, logged, aged, f"{name}, cleared")
+
+    # Clearing has invalidated what was cached, so that each of these is young again.
+    again = pick(rng, PAGES)
+    vm.touch(again, write=True)
+    logged |= again
+    young_pages(vm, shell, claim, again, f"{name}-again")
+    assert_logged(vm, claim, logged, f"{name}, written again")
+    young = leaves(vm, shell, claim, f"{name}-young")
+    return _clear(vm, shell, claim, rng, logged, young, f"{name}, cleared again")
+
+
+def _clear(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    logged: frozenset[int],
+    before: tuple[stage2.Range, ...],
+    name: str,
+) -> frozenset[int]:
+    """Clear a part of the log that begins behind its first word; the pages that are left in it."""
+    first = rng.randrange(1, PAGES // WORD - 1)
+    span = range(first * WORD, min(PAGES, rng.randrange(first + 2, PAGES // WORD + 2) * WORD))
+    # Some of them are not in the log.
+    cleared = frozenset(rng.sample(span, len(span) // 2))
+    if len({page // WORD for page in cleared & logged}) < 2:
+        raise Unproven("what is cleared is in one word of the log")
+    vm.clear_log(cleared)
+    after = leaves(vm, shell, claim, name.replace(", ", "-").replace(" ", "-"))
+    logged -= cleared
+    _held(vm, claim, after, logged, name)
+    ipa = vm.slot.ipa
+    # In a word that is named KVM may write-protect the pages between those that it clears.
+    other = stage2.differing(before, after, ipa, PAGES, af=True) - frozenset(span)
+    assert not other, f"{name}: {len(other)} pages in other words changed: {shorten(other)}"
+    young = stage2.young(before, ipa, PAGES) ^ stage2.young(after, ipa, PAGES)
+    assert not young, f"{name}: AF changed of {len(young)} pages: {shorten(young)}"
+    assert_logged(vm, claim, logged, name)
+    return logged
+
+
+def _held(
+    vm: Guest,
+    claim: Claim,
+    ranges: tuple[stage2.Range, ...],
+    logged: frozenset[int],
+    when: str,
+) -> None:
+    """Assert that a page which is not in the log cannot be written."""
+    writable = stage2.writable(ranges, vm.slot.ipa, PAGES)
+    claim.observe(f"{when}: {len(writable)} writable")
+    past = writable - logged
+    assert not past, f"{when}: {len(past)} pages are writable unlogged: {shorten(past)}"
+
+
+def _guest(guest: Callable[..., Guest], first: ManualLog) -> Guest:
+    """A guest with such a log; skips where KVM has none."""
+    try:
+        return guest(pages=PAGES, manual_log=first)
+    except InfraError as exc:
+        if "no such manual dirty log" in str(exc):
+            pytest.skip("this kernel has no such manual dirty log")
+        raise
