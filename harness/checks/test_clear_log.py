@@ -60,7 +60,7 @@ def test_clear_log(
     assert_logged(vm, claim, logged, "before any write")
     _held(vm, claim, leaves(vm, shell, claim, "logged"), logged, "before any write")
     for number in range(ROUNDS):
-        logged = _round(vm, shell, claim, rng, logged, f"round {number}")
+        logged = _round(vm, shell, claim, rng, logged, f"round-{number}")
     vm.verify(EVERYTHING)
 
 
@@ -77,23 +77,23 @@ def _round(
     vm.touch(written, write=True)
     logged |= written
     before = leaves(vm, shell, claim, f"{name}-written")
-    _held(vm, claim, before, logged, f"{name}, written")
+    _held(vm, claim, before, logged, f"{name}-written")
 
     mark_idle(vm)
     aged = old_pages(vm, shell, claim, f"{name}-aged")
     changed = stage2.differing(before, aged, vm.slot.ipa, PAGES, af=False)
     assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
-    assert_logged(vm, claim, logged, f"{name}, aged")
-    logged = _clear(vm, shell, claim, rng, logged, aged, f"{name}, cleared")
+    assert_logged(vm, claim, logged, f"{name}-aged")
+    logged = _clear(vm, shell, claim, rng, logged, aged, f"{name}-cleared")
 
     # Clearing has invalidated what was cached, so that each of these is young again.
     again = pick(rng, PAGES)
     vm.touch(again, write=True)
     logged |= again
     young_pages(vm, shell, claim, again, f"{name}-again")
-    assert_logged(vm, claim, logged, f"{name}, written again")
+    assert_logged(vm, claim, logged, f"{name}-again")
     young = leaves(vm, shell, claim, f"{name}-young")
-    return _clear(vm, shell, claim, rng, logged, young, f"{name}, cleared again")
+    return _clear(vm, shell, claim, rng, logged, young, f"{name}-again-cleared")
 
 
 def _clear(
@@ -113,7 +113,7 @@ def _clear(
     if len({page // WORD for page in cleared & logged}) < 2:
         raise Unproven("what is cleared is in one word of the log")
     vm.clear_log(cleared)
-    after = leaves(vm, shell, claim, name.replace(", ", "-").replace(" ", "-"))
+    after = leaves(vm, shell, claim, name)
     logged -= cleared
     _held(vm, claim, after, logged, name)
     ipa = vm.slot.ipa
