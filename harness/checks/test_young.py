@@ -3,7 +3,8 @@
 
 Two users of KVM ask only: khugepaged and DAMON, of which DAMON clears as well. khugepaged tests
 each page of a range of 2 MiB that is old to the host, and gives the range up at its end if the
-last page is absent. So it can be had to ask without end and without consequence.
+last page is absent. So it can be had to ask without end and without consequence. Where guests have
+the pages by two ways (see test_second), either of them is enough for a page to be young.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from harness.checks.counted import counted
 from harness.checks.driver import check_path, promised, situation, wanted
 from harness.checks.pages import (
     forget_references,
-    leaves,
     mark_idle,
     pick,
     populated,
@@ -28,20 +28,24 @@ from harness.checks.pages import (
     show_set,
 )
 from harness.contract import Contract
-from harness.guest_replies import PAGE_SIZE
-from harness.guests import Guest
+from harness.guest_replies import PAGE_SIZE, Slot
+from harness.guests import Guest, Second
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
+from harness.observe.collect import dump_stage2
 from harness.observe.trace import Wanted, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512
 ABSENT = PAGES - 1
 SCANS = 2
+WAYS = ("first", "second")
 
 
 @pytest.mark.deep
+@pytest.mark.parametrize("second", [None, "slot", "vm"], ids=["one", "slot", "vm"])
 def test_young(
+    second: Second | None,
     guest: Callable[..., Guest],
     shell: Shell,
     claim: Claim,
@@ -51,23 +55,30 @@ def test_young(
 ) -> None:
     """khugepaged is told which pages are young, each time anew, and leaves all as they are."""
     expectation = promised(contract, "khugepaged", cell, shell, claim)
-    vm = populated(guest(pages=PAGES))
+    vm = populated(guest(pages=PAGES, vcpus=2, second=second))
     present = frozenset(range(PAGES)) - {ABSENT}
-    touched = pick(rng, ABSENT)
+    ways = (0,) if second is None else (0, 1)
+    touched = [pick(rng, ABSENT) for _ in ways]
+    expected = frozenset().union(*touched)
     claim.expect(
-        f"{claim.expected}; it finds {len(touched)} of {len(present)} pages young in each scan, "
-        "and stage 2 is the same after it"
+        f"{claim.expected}; it finds {len(expected)} of {len(present)} pages young in each scan, "
+        f"those that were touched by any of {len(ways)} ways, and stage 2 is the same after it"
     )
+    for vcpu in ways:
+        vm.touch(range(PAGES), write=False, vcpu=vcpu)
     mark_idle(vm)
     vm.flush()
     vm.advise("dontneed", {ABSENT})
-    vm.touch(touched, write=False)
+    for vcpu in ways:
+        vm.touch(touched[vcpu], write=False, vcpu=vcpu)
     last = vm.pfns()[ABSENT - 1]
     # Pages are to be old to the host, or KVM is not asked.
     forget_references(vm, shell)
-    before = leaves(vm, shell, claim, "before")
-    young = stage2.young(before, vm.slot.ipa, PAGES)
-    assert young == touched, f"before any scan: {show_set(touched, young)}"
+    before = [_leaves(vm, shell, claim, way, "before") for way in ways]
+    for way in ways:
+        young = stage2.young(before[way], _place(vm, way)[1].ipa, PAGES)
+        words = f"before any scan: {show_set(touched[way], young)}"
+        assert young == touched[way], words
 
     plain = wanted(expectation)
     recorded = Wanted((*plain.events, khugepaged.SCAN), plain.functions)
@@ -78,7 +89,7 @@ def test_young(
             khugepaged.wait_full_scans(shell, SCANS, cell.slowdown)
             counts = session.stop()
         # As it is set otherwise, it would make a huge page of the range.
-        after = leaves(vm, shell, claim, "after")
+        after = [_leaves(vm, shell, claim, way, "after") for way in ways]
     claim.save("trace.txt", counts.raw)
     check_path(claim, expectation, session, counts, vm, present)
 
@@ -89,7 +100,21 @@ def test_young(
         raise Unproven(f"khugepaged did not scan as intended: {answers[:3]}")
     told = sorted({scan.young for scan in answers})
     claim.observe(f"{len(answers)} scans found {', '.join(map(str, told))} pages young")
-    assert told == [len(touched)], f"{told} pages told to be young, {len(touched)} were"
-    changed = stage2.differing(before, after, vm.slot.ipa, PAGES, af=True)
-    claim.observe(f"stage 2 differs in {len(changed)} pages")
-    assert not changed, f"asking changed {len(changed)} pages of stage 2: {shorten(changed)}"
+    assert told == [len(expected)], f"{told} pages told to be young, {len(expected)} were"
+    for way in ways:
+        ipa = _place(vm, way)[1].ipa
+        changed = stage2.differing(before[way], after[way], ipa, PAGES, af=True)
+        claim.observe(f"stage 2 differs in {len(changed)} pages")
+        words = f"asking changed {len(changed)} pages of stage 2: {shorten(changed)}"
+        assert not changed, words
+
+
+def _place(vm: Guest, way: int) -> tuple[str, Slot]:
+    """The VM's folder in debugfs and the slot by which that vCPU has the pages."""
+    return (vm.second_dir, vm.second_slot) if way else (vm.vm_dir, vm.slot)
+
+
+def _leaves(vm: Guest, shell: Shell, claim: Claim, way: int, name: str) -> tuple[stage2.Range, ...]:
+    dump = dump_stage2(shell, _place(vm, way)[0])
+    claim.save(f"stage2-{name}-{WAYS[way]}.txt", dump.raw)
+    return dump.ranges
