@@ -349,9 +349,10 @@ class Guest:
         self._ask(f"readonly {'on' if on else 'off'}", ())
 
     def refused(self) -> frozenset[int]:
-        """The pages of the read-only slot of which a store came out to kvm-guest; ends with that.
+        """The pages of which a store came out to kvm-guest since the last time.
 
-        Each came with the value that the guest was to write there, which is in no memory.
+        Those of a read-only slot came with the value that the guest was to write, which is in no
+        memory; for those that mprotect() has made read-only KVM_RUN failed with EFAULT.
         """
         reply = self._ask("refused", ("count", "pages"))
         refused = reply.page_set("pages")
@@ -474,6 +475,16 @@ class Guest:
         """
         asked = frozenset(pages)
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def mprotect(self, pages: Iterable[int], *, write: bool) -> None:
+        """Let kvm-guest itself read and write pages, or only read them (mprotect(2)).
+
+        A guest's store to a page that may only be read reaches no memory: refused() names it.
+        """
+        asked = frozenset(pages)
+        command = f"mprotect {_access(write)} {format_ranges(asked)}"
+        reply = self._ask(command, ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
 
     def race(

@@ -148,6 +148,15 @@ def test_a_slot_is_made_read_only_and_tells_what_it_refused() -> None:
     assert process.sent == ["readonly on", "refused", "readonly off"]
 
 
+def test_mprotect_is_confirmed() -> None:
+    guest, process = start("ok pages=3", "ok count=2 pages=4-5", "ok pages=2")
+    guest.mprotect([4, 5, 6], write=False)
+    assert guest.refused() == {4, 5}
+    with pytest.raises(InfraError, match="another number"):
+        guest.mprotect([4, 5, 6], write=True)
+    assert process.sent == ["mprotect read 4-6", "refused", "mprotect write 4-6"]
+
+
 def test_refused_pages_are_counted() -> None:
     guest, _ = start("ok count=2 pages=4-5,7")
     with pytest.raises(InfraError, match="count is not"):

@@ -38,6 +38,7 @@ static const struct command {
 	{ "clear-log", 1, "clear-log RANGES", command_clear_log },
 	{ "readonly", 1, "readonly on|off", command_readonly },
 	{ "refused", 0, "refused", command_refused },
+	{ "mprotect", 2, "mprotect read|write RANGES", command_mprotect },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
 	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
 	{ "spin-count", 1, "spin-count VCPU", command_spin_count },

@@ -79,6 +79,9 @@ int command_clear_log(struct vm *vm, char **words);
 int command_readonly(struct vm *vm, char **words);
 int command_refused(struct vm *vm, char **words);
 
+/* mprotect.c */
+int command_mprotect(struct vm *vm, char **words);
+
 /* Words of a command as values; each returns 0, or -1 with the error as the reply. */
 int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);

@@ -51,6 +51,10 @@ int command_spin(struct vm *vm, char **words)
 		return reply_error("usage", "RANGES: a spin needs a page");
 	if (write && vm->readonly)
 		return reply_error("usage", "the slot is read-only");
+	for (uint32_t i = 0; write && i < count; i++) {
+		if (vm->unwritable[vcpu->list[i]])
+			return reply_error("usage", "page %u is read-only", vcpu->list[i]);
+	}
 	vcpu_go(vcpu, write ? MAILBOX_SPIN_WRITE : MAILBOX_SPIN_READ, count, SPIN_VALUE);
 	if (vcpu_wait_touches(vcpu, count, vm->timeout))
 		return -1;

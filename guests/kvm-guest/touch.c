@@ -25,8 +25,10 @@ static uint64_t value_base(struct vm *vm)
 
 static void expect_written(struct vm *vm, const struct vcpu *vcpu, uint32_t count, uint64_t base)
 {
-	for (uint32_t i = 0; i < count; i++)
-		vm->expected[vcpu->list[i]] = base + vcpu->list[i];
+	for (uint32_t i = 0; i < count; i++) {
+		if (!vm->unwritable[vcpu->list[i]])
+			vm->expected[vcpu->list[i]] = base + vcpu->list[i];
+	}
 }
 
 static uint64_t expected_check(const struct vm *vm, const struct vcpu *vcpu, uint32_t count)

@@ -21,6 +21,8 @@
 /* EL1 with its own stack pointer, all interrupts masked. */
 #define PSTATE_EL1H_DAIF 0x3c5
 
+#define INSTRUCTION_SIZE 4
+
 /* How long a vCPU may take to leave KVM_RUN when kicked, in seconds. */
 #define KICK_PATIENCE 2.0
 
@@ -131,6 +133,25 @@ static enum vcpu_state judge_store(struct vcpu *vcpu, uint64_t ipa, uint64_t val
 	return VCPU_RUNNING;
 }
 
+/*
+ * KVM_RUN fails at a store to a page that this process itself may not write, and
+ * nothing is written. Has the guest go on behind the store; false if it was none.
+ */
+static bool skip_store(struct vcpu *vcpu)
+{
+	const struct mailbox *mailbox = vcpu->mailbox;
+	const struct vm *vm = vcpu->vm;
+	uint64_t page = mailbox->page;
+
+	if (mailbox->command != MAILBOX_WRITE || page >= vm->pages || !vm->unwritable ||
+	    !vm->unwritable[page])
+		return false;
+	__atomic_store_n(&vm->refused[page], true, __ATOMIC_RELAXED);
+	set_register(vcpu, CORE_REG(regs.pc),
+		     get_register(vcpu, CORE_REG(regs.pc)) + INSTRUCTION_SIZE);
+	return true;
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
@@ -159,6 +180,8 @@ static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 				return state;
 			continue;
 		}
+		if (errno == EFAULT && skip_store(vcpu))
+			continue;
 		if (errno != EINTR) {
 			vcpu->error = errno;
 			return VCPU_FAILED;

@@ -361,8 +361,9 @@ void vm_make(struct vm *vm)
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));
+	vm->unwritable = calloc(vm->pages, sizeof(*vm->unwritable));
 	vm->refused = calloc(vm->pages, sizeof(*vm->refused));
-	if (!vm->expected || !vm->write_spins || !vm->refused)
+	if (!vm->expected || !vm->write_spins || !vm->unwritable || !vm->refused)
 		die("out of memory");
 	if (vm_set_slot_flags(vm, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the tested slot");

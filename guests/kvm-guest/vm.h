@@ -56,7 +56,8 @@ struct vm {
 	bool unruly;		/* the tested slot may be gone or read-only: see vcpu.c */
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
 	bool readonly;		/* KVM_MEM_READONLY is */
-	bool *refused;		/* pages of which a store exited while it was */
+	bool *unwritable;	/* pages that this process may not write: see mprotect.c */
+	bool *refused;		/* pages of which a store did not reach memory */
 	uint32_t sequence;	/* counts commands that write */
 	uint64_t *expected;	/* what the first word of each tested page must hold */
 	uint8_t *write_spins;	/* how many vCPUs spin on each page with writes */

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Tested pages that this process itself may only read (mprotect(2)), under a writable slot. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "commands.h"
+#include "reply.h"
+
+static int protect(struct vm *vm, bool writable, const uint32_t *list, uint32_t count)
+{
+	int flags = PROT_READ | (writable ? PROT_WRITE : 0);
+
+	for (uint32_t i = 0, run; i < count; i += run) {
+		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
+			;
+		if (mprotect(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
+			     (size_t)run << GUEST_PAGE_SHIFT, flags))
+			return reply_errno("mprotect");
+		memset(vm->unwritable + list[i], !writable, run * sizeof(*vm->unwritable));
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+int command_mprotect(struct vm *vm, char **words)
+{
+	bool writable = !strcmp(words[0], "write");
+	uint32_t *list, count;
+	int result = -1;
+
+	if (!writable && strcmp(words[0], "read"))
+		return reply_error("usage", "expected: mprotect read|write RANGES");
+	if (vm->second)
+		return reply_error("usage", "the pages are in two slots");
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (vcpu_check_idle(&vm->vcpus[i]))
+			return -1;
+	}
+	list = malloc(vm->pages * sizeof(*list));
+	if (!list)
+		die("out of memory");
+	if (!parse_pages(vm, words[1], list, &count))
+		result = protect(vm, writable, list, count);
+	free(list);
+	return result;
+}
