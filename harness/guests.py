@@ -52,7 +52,7 @@ END_SECONDS = 30.0
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
-Advice = Literal["dontneed", "cold", "pageout", "remove", "hugepage"]
+Advice = Literal["dontneed", "free", "cold", "pageout", "remove", "hugepage"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
     "guest",
@@ -471,7 +471,9 @@ class Guest:
     def advise(self, advice: Advice, pages: Iterable[int]) -> None:
         """Give madvise(2) advice on pages.
 
-        `dontneed` drops what they hold, but for memfd; `remove` does it for memfd alone.
+        `dontneed` drops what they hold, but for memfd; `remove` does it for memfd alone. After
+        `free` the kernel may drop what they hold until the guest writes to them, and nothing says
+        whether it did: touch() and verify() expect that it did not.
         """
         asked = frozenset(pages)
         reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
@@ -486,6 +488,25 @@ class Guest:
         command = f"mprotect {_access(write)} {format_ranges(asked)}"
         reply = self._ask(command, ("pages",))
         self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def replace(self, pages: Iterable[int]) -> None:
+        """Put new memory where pages of the backing anon are; the old is unmapped (munmap(2))."""
+        asked = frozenset(pages)
+        reply = self._ask(f"replace {format_ranges(asked)}", ("pages",))
+        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+
+    def snapshot(self) -> None:
+        """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2))."""
+        self._ask("snapshot take", ())
+
+    def look_at_snapshot(self) -> None:
+        """Raise GuestDataLost unless the child still has what each page held then."""
+        reply = self._ask("snapshot look", ("pages",))
+        self._agree(reply, reply.number("pages") == self._pages, "another number of pages")
+
+    def drop_snapshot(self) -> None:
+        """End the child."""
+        self._ask("snapshot drop", ())
 
     def race(
         self,

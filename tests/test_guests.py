@@ -157,6 +157,26 @@ def test_mprotect_is_confirmed() -> None:
     assert process.sent == ["mprotect read 4-6", "refused", "mprotect write 4-6"]
 
 
+def test_a_snapshot_tells_that_it_has_all_pages() -> None:
+    guest, process = start("ok", "ok pages=4096", "ok pages=9", "error data page=3 x", "ok")
+    guest.snapshot()
+    guest.look_at_snapshot()
+    with pytest.raises(InfraError, match="another number"):
+        guest.look_at_snapshot()
+    with pytest.raises(GuestDataLost, match="page=3"):
+        guest.look_at_snapshot()
+    guest.drop_snapshot()
+    assert process.sent == ["snapshot take", *["snapshot look"] * 3, "snapshot drop"]
+
+
+def test_replace_is_confirmed() -> None:
+    guest, process = start("ok pages=512", "ok pages=511")
+    guest.replace(range(512))
+    with pytest.raises(InfraError, match="another number"):
+        guest.replace(range(512))
+    assert process.sent == ["replace 0-511"] * 2
+
+
 def test_refused_pages_are_counted() -> None:
     guest, _ = start("ok count=2 pages=4-5,7")
     with pytest.raises(InfraError, match="count is not"):

@@ -34,6 +34,7 @@ int command_pin(struct vm *vm, char **words);
 /* memory.c */
 int command_verify(struct vm *vm, char **words);
 int command_advise(struct vm *vm, char **words);
+int command_replace(struct vm *vm, char **words);
 int command_drain(struct vm *vm, char **words);
 
 /* race.c */
@@ -81,6 +82,9 @@ int command_refused(struct vm *vm, char **words);
 
 /* mprotect.c */
 int command_mprotect(struct vm *vm, char **words);
+
+/* snapshot.c */
+int command_snapshot(struct vm *vm, char **words);
 
 /* Words of a command as values; each returns 0, or -1 with the error as the reply. */
 int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);

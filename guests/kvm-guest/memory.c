@@ -36,6 +36,7 @@ static int advice_of(const char *word)
 		int advice;
 	} known[] = {
 		{ "dontneed", MADV_DONTNEED },
+		{ "free", MADV_FREE },
 		{ "cold", MADV_COLD },
 		{ "pageout", MADV_PAGEOUT },
 		{ "remove", MADV_REMOVE },
@@ -101,6 +102,43 @@ int command_advise(struct vm *vm, char **words)
 	list = new_list(vm);
 	if (!parse_pages(vm, words[1], list, &count))
 		result = apply(vm, advice, list, count);
+	free(list);
+	return result;
+}
+
+/* Puts new memory, all zeroes, where these pages are: the old is unmapped (munmap(2)). */
+static int replace(struct vm *vm, const uint32_t *list, uint32_t count)
+{
+	for (uint32_t i = 0, run; i < count; i += run) {
+		char *at = vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT);
+
+		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
+			;
+		if (mmap(at, (size_t)run << GUEST_PAGE_SHIFT, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			return reply_errno("mmap");
+		/* As before, and it does no harm that a kernel without huge pages refuses. */
+		madvise(at, (size_t)run << GUEST_PAGE_SHIFT, MADV_NOHUGEPAGE);
+		memset(vm->expected + list[i], 0, run * sizeof(*vm->expected));
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+int command_replace(struct vm *vm, char **words)
+{
+	uint32_t *list, count;
+	int result = -1;
+
+	if (vm->backing != BACKING_ANON)
+		return reply_error("usage", "only memory of the backing anon is replaced");
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (vcpu_check_idle(&vm->vcpus[i]))
+			return -1;
+	}
+	list = new_list(vm);
+	if (!parse_pages(vm, words[0], list, &count))
+		result = replace(vm, list, count);
 	free(list);
 	return result;
 }

@@ -114,6 +114,22 @@ def young_pages(
     assert seen == expected, f"stage 2: {show_set(expected, seen)}"
 
 
+def aging_is_exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
+    """Age all pages by page_idle, have some read, and assert that just their leaves are young."""
+    pages, ipa = vm.slot.pages, vm.slot.ipa
+    mark_idle(vm)
+    vm.flush()
+    young = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, pages)
+    assert not young, f"{name}: {len(young)} pages are young after aging: {shorten(young)}"
+    touched = pick(rng, pages)
+    vm.touch(touched, write=False)
+    found = leaves(vm, shell, claim, f"{name}-touched")
+    expected = stage2.by_leaf(found, ipa, pages, touched)
+    words = f"{name}: {show_set(expected, stage2.young(found, ipa, pages))}"
+    claim.observe(words)
+    assert stage2.young(found, ipa, pages) == expected, words
+
+
 def _not_idle(vm: Guest) -> frozenset[int]:
     """The pages that page_idle finds young; asked again, it says the same of them."""
     return frozenset(range(vm.slot.pages)) - vm.idle_read()

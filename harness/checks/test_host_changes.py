@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the host does to a guest's memory while the guest has it (claims 4 and 5).
+
+The owner forks, so that its memory is copied on the next write to it; puts other memory where some
+was; lets the kernel drop pages until they are written (MADV_FREE). Of each KVM is told by an MMU
+notifier, with an event of its own or in a place of its own, and must take the pages from stage 2: a
+guest that keeps them writes to what is another's, is freed, or is dropped without the kernel's
+knowing that it was written.
+
+Ranges are of 2 MiB where a mapping is split, for the reason that test_mprotect tells.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.pages import aging_is_exact, leaves, pick, populated, shorten
+from harness.guests import Backing, Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+UNIT = 512
+PAGES = 4 * UNIT
+EVERYTHING = frozenset(range(PAGES))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A guest that has written all of its pages, and what a step needs beside it."""
+
+    vm: Guest
+    shell: Shell
+    claim: Claim
+    rng: random.Random
+
+    def leaves(self, name: str) -> tuple[stage2.Range, ...]:
+        """Stage 2 now; the dump is kept."""
+        return leaves(self.vm, self.shell, self.claim, name)
+
+    def writable(self, name: str) -> frozenset[int]:
+        """The pages that the guest may write without a fault."""
+        return stage2.writable(self.leaves(name), self.vm.slot.ipa, PAGES)
+
+
+def _fork(scene: Scene) -> None:
+    """Each keeps what it has, whoever writes: the guest, or the VMM where the guest had read."""
+    vm, claim = scene.vm, scene.claim
+    vm.snapshot()
+    # fork() empties all of stage 2, and the dump of 6.12 leaves out what is above the last leaf.
+    vm.touch({0}, write=False)
+    writable = scene.writable("forked")
+    assert not writable, f"the guest may write {len(writable)} pages that are its child's as well"
+    vm.touch(EVERYTHING, write=False)
+    writable = scene.writable("read")
+    assert not writable, f"reads made {len(writable)} pages writable that are shared"
+    aging_is_exact(vm, scene.shell, claim, scene.rng, "shared")
+    written = pick(scene.rng, PAGES)
+    vm.touch(written, write=True)
+    extra = scene.writable("written") - written
+    assert not extra or _splits(vm), f"a write made others writable: {shorten(extra)}"
+    planted = pick(scene.rng, PAGES)
+    vm.plant(planted)
+    vm.fetch(planted)
+    vm.look_at_snapshot()
+    claim.observe(
+        f"after {len(written)} writes of the guest and {len(planted)} of its VMM both see their own"
+    )
+    vm.drop_snapshot()
+
+
+def _replace(scene: Scene) -> None:
+    """The guest has the new memory at once, and all other pages as they were."""
+    vm = scene.vm
+    units = scene.rng.sample(range(PAGES // UNIT), 2)
+    gone = frozenset(page for page in EVERYTHING if page // UNIT in units)
+    before = scene.leaves("before")
+    vm.replace(gone)
+    after = scene.leaves("replaced")
+    left = gone & stage2.mapped(after, vm.slot.ipa, PAGES)
+    changed = stage2.differing(before, after, vm.slot.ipa, PAGES, af=True) - gone
+    scene.claim.observe(
+        f"{len(gone)} replaced, {len(left)} mapped still, {len(changed)} others changed"
+    )
+    assert not left, f"{len(left)} pages are mapped that their owner has unmapped: {shorten(left)}"
+    assert not changed, f"leaves of others changed: {shorten(changed)}"
+
+
+def _free(scene: Scene) -> None:
+    """What the guest writes afterwards stays; what it does not write may go."""
+    vm = scene.vm
+    freed = pick(scene.rng, PAGES)
+    written = frozenset(scene.rng.sample(sorted(freed), len(freed) // 2))
+    vm.advise("free", freed)
+    vm.touch(written, write=True)
+    vm.advise("pageout", freed)
+    gone = freed - vm.pfns().keys()
+    scene.claim.observe(f"{len(freed)} freed, {len(written)} written then, {len(gone)} dropped")
+    lost = gone & written
+    assert not lost, f"{len(lost)} were dropped that the guest had written: {shorten(lost)}"
+    if not gone:
+        raise Unproven("the kernel dropped none of the pages that it might")
+    # Whatever became of them: from here on they are zeroes.
+    vm.advise("dontneed", freed - written)
+
+
+# What is done, to memory of which kind.
+CHANGES: Mapping[str, tuple[Backing, Callable[[Scene], None]]] = {
+    "fork-anon": ("anon", _fork),
+    "fork-thp": ("thp", _fork),
+    "replace": ("anon", _replace),
+    "free": ("anon", _free),
+}
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("change", CHANGES)
+def test_host_changes(
+    change: str,
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """The guest has the memory that its owner has, with no more rights to it."""
+    backing, make = CHANGES[change]
+    claim.expect(
+        f"{change} of {PAGES} pages that the guest has written: no leaf shows it what its owner no "
+        "longer has or may not write, what either of them writes the other reads, nothing that "
+        f"was written is lost; aging is exact afterwards (seed {cell.seed})"
+    )
+    vm = populated(guest(backing=backing, pages=PAGES))
+    make(Scene(vm, shell, claim, rng))
+    vm.touch(EVERYTHING, write=False)
+    vm.verify(EVERYTHING)
+    vm.touch(EVERYTHING, write=True)
+    vm.verify(EVERYTHING)
+    if not _splits(vm):
+        vm.drain()
+        aging_is_exact(vm, shell, claim, rng, "afterwards")
+
+
+def _splits(vm: Guest) -> bool:
+    """Whether huge pages are mapped by small ones now, of which khugepaged makes huge ones."""
+    return vm.greeting.backing == "thp"
