@@ -117,9 +117,19 @@ class AccessFaults(_Model):
 
 
 class LockRule(_Where):
-    """How the MMU lock is taken where the conditions hold: once at most, and no stronger."""
+    """How the MMU lock is taken where the conditions hold: once at most, and no stronger.
+
+    `always`: once each time, so that who takes no lock at all is wrong.
+    """
 
     takes: Lock
+    always: bool = False
+
+    @model_validator(mode="after")
+    def _something(self) -> LockRule:
+        if self.always and self.takes == "none":
+            raise ValueError("what takes no lock cannot take it always")
+        return self
 
 
 class MmuLock(_Model):
@@ -289,10 +299,10 @@ class Contract:
         """What is promised of the cost in `situation`: "better" or "not-worse", by metric."""
         return {one.metric: one.promise for one in self.cost if _holds(one, situation)}
 
-    def expect_mmu_lock(self, situation: Situation) -> dict[Locker, Lock]:
-        """How access faults and aging take the MMU lock at most, of what is promised."""
+    def expect_mmu_lock(self, situation: Situation) -> dict[Locker, LockRule]:
+        """How access faults and aging take the MMU lock, of what is promised."""
         return {
-            who: next(rule.takes for rule in rules if _holds(rule, situation))
+            who: next(rule for rule in rules if _holds(rule, situation))
             for who, rules in self.mmu_lock.items()
         }
 

@@ -11,7 +11,7 @@ import pytest
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
 from harness.checks.overlap import AGE
-from harness.contract import Lock
+from harness.contract import Lock, LockRule
 from harness.observe import lockdep
 from harness.observe.trace import ACCESS_FAULT, Counts, Event
 from harness.observe.unproven import Unproven
@@ -40,9 +40,18 @@ def counts(*recorded: Event, lost: int = 0, absent: dict[str, str] | None = None
     return Counts(check.WANTED, absent or {}, lost, {}, recorded, "")
 
 
-def judge(found: Counts, promise: Lock, cause: str = ACCESS_FAULT, least: int = 3) -> str:
+def judge(
+    found: Counts,
+    promise: Lock,
+    cause: str = ACCESS_FAULT,
+    least: int = 3,
+    *,
+    always: bool = False,
+    slot: bool = True,
+) -> str:
     claim = Claim(Path("unused"), "")
-    check.check_taken(claim, "access faults", check.taken(found, cause), promise, least)
+    rule = LockRule(takes=promise, always=always)
+    check.check_taken(claim, "access faults", check.taken(found, cause), rule, least, slot=slot)
     return claim.observed
 
 
@@ -62,6 +71,15 @@ def test_a_lock_that_is_taken_twice(locks: tuple[str, ...]) -> None:
         judge(counts(*faults(3, *locks)), "read")
     with pytest.raises(AssertionError, match="took the MMU lock 6 times"):
         judge(counts(*faults(3, "read ", "")), "write")
+
+
+def test_a_lock_that_is_not_taken_where_it_always_is() -> None:
+    found = counts(*faults(2, "read "), *faults(1))
+    assert judge(found, "read")
+    with pytest.raises(AssertionError, match="3 access faults took the MMU lock 2 times"):
+        judge(found, "read", always=True)
+    assert judge(found, "read", always=True, slot=False)
+    assert judge(counts(*faults(3, "read ")), "read", always=True)
 
 
 def test_a_lock_where_none_is_promised() -> None:

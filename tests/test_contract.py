@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from harness.contract import BASE, Driver, Mode, Situation, base_for, load, situations
+from harness.contract import BASE, Driver, LockRule, Mode, Situation, base_for, load, situations
 from harness.errors import UsageError
 from harness.paths import PROJECT
 
@@ -288,10 +288,22 @@ cost:
 
 def test_the_mmu_lock_is_taken_as_the_base_takes_it_unless_the_series_says_otherwise() -> None:
     lockless = load(PROJECT / "series/lockless-aging/series.yaml")
+    fault = LockRule(takes="read", always=True)
     for situation in situations():
-        assert load(None).expect_mmu_lock(situation) == {"access_fault": "read", "aging": "write"}
-        aging = "write" if situation.mode == "protected" else "none"
-        assert lockless.expect_mmu_lock(situation) == {"access_fault": "read", "aging": aging}
+        base, series = (one.expect_mmu_lock(situation) for one in (load(None), lockless))
+        assert base == {"access_fault": fault, "aging": LockRule(takes="write", always=True)}
+        assert series["access_fault"] == fault
+        aging = series["aging"]
+        assert (aging.takes, aging.always) == (
+            ("write", True) if situation.mode == "protected" else ("none", False)
+        )
+
+
+def test_no_lock_cannot_always_be_taken(tmp_path: Path) -> None:
+    message = refusal(
+        tmp_path, 'kernel: "6.12"\nmmu_lock:\n  aging: [{takes: none, always: true}]\n'
+    )
+    assert "what takes no lock cannot take it always" in message
 
 
 def test_a_base_that_says_nothing_of_the_mmu_lock() -> None:
