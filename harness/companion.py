@@ -58,7 +58,14 @@ class Companion:
 
     def ask(self, command: str, reply: str) -> None:
         """Send a command, for a reply of that pattern."""
+        ask_together([(self, command)], reply)
+
+    def send(self, command: str) -> None:
+        """Send a command; replied() must follow."""
         self._process.send(command)
+
+    def replied(self, command: str, reply: str) -> None:
+        """Wait for the reply to a command that was sent, which must be of that pattern."""
         self._expect(f"its reply to {command[:40]!r}", reply)
 
     def close(self) -> None:
@@ -87,3 +94,11 @@ class Companion:
             raise InfraError(f"the {self._what} ended instead of {reply}") from None
         if not re.fullmatch(pattern, text, re.ASCII):
             raise InfraError(f"the {self._what} gave {text[:200]!r} for {reply}")
+
+
+def ask_together(asked: Sequence[tuple[Companion, str]], reply: str) -> None:
+    """Send each its command before any is waited for, so that they do it at the same time."""
+    for companion, command in asked:
+        companion.send(command)
+    for companion, command in asked:
+        companion.replied(command, reply)

@@ -357,6 +357,17 @@ def test_a_return_that_cannot_be_recorded_is_absent() -> None:
     assert trace.parse_setup("ok f\nabsent f(): gone\n", wanted) == {"f()": "gone"}
 
 
+def test_returns_that_a_probe_missed_are_told() -> None:
+    wanted = trace.Wanted(returns={"f": ""})
+    stats = "overrun: 0\ncommit overrun: 0\ndropped events: 0\n"
+    stop = (
+        f"N stats cpu0\n{stats}N profile\n  kvmhr0_f 12 3\n"
+        "N trace\n# entries-in-buffer/entries-written: 0/0   #P:1\nN end\n"
+    )
+    found = trace.counts("  kvmhr0_f 5 1\n", stop, "N", wanted, {})
+    assert found.probes == {trace.returned("f"): trace.Probe(7, 2)}
+
+
 def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> None:
     script = trace.setup_script(trace.Wanted(functions=("f", "g"), slowed={"f": 8}))
     slow, plain = script.split(" || echo 'p:kvm_harness/kvmh0_f f'")

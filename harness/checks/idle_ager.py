@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from harness.companion import Companion
+from harness.companion import Companion, ask_together
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 
@@ -51,6 +51,20 @@ def ager(vm: Guest, shell: Shell, pfns: Iterable[int]) -> Iterator[None]:
         process.ask(f"age {words(pfns)}", r"ok words=[0-9]+")
         yield
         process.ask("stop", r"ok passes=[0-9]+")
+
+
+@contextlib.contextmanager
+def agers(vm: Guest, shell: Shell, parts: Sequence[Iterable[int]]) -> Iterator[Callable[[], None]]:
+    """Processes that age pages at the same time, one for each part of the PFNs, each on its CPU.
+
+    What is yielded has each of them age its part once. Needs as many CPUs as there are parts.
+    """
+    asked: list[tuple[Companion, str]] = []
+    with contextlib.ExitStack() as stack:
+        for cpu, pfns in enumerate(parts):
+            process = stack.enter_context(_process(vm, shell, ("taskset", "-c", str(cpu))))
+            asked.append((process, f"mark {words(pfns)}"))
+        yield lambda: ask_together(asked, r"ok words=[0-9]+")
 
 
 def _process(vm: Guest, shell: Shell, before: Sequence[str] = ()) -> Companion:

@@ -198,8 +198,8 @@ class Counts:
     """What was recorded between start and stop, readable only where it is evidence.
 
     `absent` says of each name that could not be recorded why; `lost` is the number of events
-    that the buffer did not keep; `probes` has the entries of each function. `raw` is what the
-    host printed, to be kept as evidence.
+    that the buffer did not keep; `probes` has the entries of each function, and under the names
+    of returned() the returns. `raw` is what the host printed, to be kept as evidence.
     """
 
     wanted: Wanted
@@ -405,10 +405,10 @@ def counts(start: str, stop: str, nonce: str, wanted: Wanted, absent: Mapping[st
             raise ObserveError(source, 0, f"an unknown part: {shown(name)}")
     if recorded is None or after is None or not 0 < cpus <= MAX_CPUS:
         raise ObserveError(source, 0, "a part is missing")
+    named = {function: wanted.probe(function) for function in wanted.functions}
+    named |= {returned(function): wanted.return_probe(function) for function in wanted.returns}
     probes = {
-        function: _between(wanted.probe(function), before, after)
-        for function in wanted.functions
-        if function not in absent
+        name: _between(probe, before, after) for name, probe in named.items() if name not in absent
     }
     lost = max(lost, written - len(recorded))
     return Counts(wanted, absent, lost, probes, recorded, start + stop)
