@@ -64,6 +64,7 @@ Opponent = Literal[
     "slot-delete",
     "slot-move",
     "slot-flags",
+    "slot-unmap",
     "vms",
 ]
 

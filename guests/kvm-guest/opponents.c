@@ -60,6 +60,13 @@ static const struct opponent opponents[] = {
 		.waits = true,
 		.unruly = true,
 	},
+	{
+		.name = "slot-unmap",
+		.act = oppose_by_unmapped_slot,
+		.finish = oppose_by_slot_end,
+		.waits = true,
+		.unruly = true,
+	},
 	{ .name = "vms", .act = oppose_by_vm, .waits = true },
 };
 

@@ -5,13 +5,17 @@
  * no longer once it is back. In half of the cases the memory gets other pages
  * before it comes back, so that who still reaches the old ones reads what is stale.
  */
+#include <errno.h>
 #include <linux/kvm.h>
+#include <pthread.h>
 
 #include "race.h"
 #include "reply.h"
 
 /* Touches that each vCPU makes while the slot is not there. */
 #define AWAY_TOUCHES 8
+/* So often the slot goes and comes in a row while its pages are dropped. */
+#define CHANGES 4
 
 /* How many accesses a vCPU had begun when the slot was surely gone. */
 struct tally {
@@ -168,4 +172,54 @@ int oppose_by_flags(struct race *race, uint32_t first, uint32_t count)
 	if (check_away(race, true) || take_away(race, false) || bring_back(race, 0))
 		return -1;
 	return settle(race);
+}
+
+struct dropper {
+	struct race *race;
+	bool stop;
+};
+
+static void *drop_on(void *argument)
+{
+	struct dropper *dropper = argument;
+
+	while (!__atomic_load_n(&dropper->stop, __ATOMIC_ACQUIRE))
+		race_drop(dropper->race, 0, dropper->race->vm->pages, false);
+	return NULL;
+}
+
+static int change_slot(struct race *race)
+{
+	for (unsigned int i = 0; i < CHANGES; i++) {
+		if (take_away(race, false) || bring_back(race, 0))
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * KVM hears where an unmap begins and where it ends, and lets no fault map a page in
+ * between. If the slot is another by the end, it must not wait for that for ever.
+ */
+int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
+{
+	struct dropper dropper = { .race = race };
+	pthread_t thread;
+	int result;
+
+	(void)first;
+	(void)count;
+	if (check_there(race))
+		return -1;
+	errno = pthread_create(&thread, NULL, drop_on, &dropper);
+	/* This thread has the first CPU. */
+	if (errno || bind_to_cpu(thread, race->cpus - 1) || set_priority(thread, 0))
+		die_errno("the thread that drops pages");
+	result = change_slot(race);
+	__atomic_store_n(&dropper.stop, true, __ATOMIC_RELEASE);
+	errno = pthread_join(thread, NULL);
+	if (errno)
+		die_errno("pthread_join");
+	agers_rest(&race->agers);
+	return result ? -1 : settle(race);
 }

@@ -108,6 +108,7 @@ int oppose_by_log_end(struct race *race);
 int oppose_by_delete(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_move(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_flags(struct race *race, uint32_t first, uint32_t count);
+int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count);
 /* Judges what happened since the slot came back last. */
 int oppose_by_slot_end(struct race *race);
 int oppose_by_vm(struct race *race, uint32_t first, uint32_t count);

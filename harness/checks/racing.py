@@ -25,6 +25,7 @@ from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
     MARK_DIRTY,
+    UNMAP,
     Window,
     acts,
     in_guest,
@@ -80,13 +81,15 @@ class Met:
     """How often what should race did, and how often the opponent got its way.
 
     `together` are agings that began while the opponent acted, `marked` write faults that came to
-    the dirty log while it was read; `paged_out` and `split` are pages and huge pages.
+    the dirty log while it was read, `unmaps` those of its pages that began while the opponent
+    acted; `paged_out` and `split` are pages and huge pages.
     """
 
     ages: int = 0
     acts: int = 0
     together: int = 0
     marked: int = 0
+    unmaps: int = 0
     paged_out: int = 0
     split: int = 0
 
@@ -99,8 +102,11 @@ class Met:
             f"{self.together} of {self.ages} agings of its pages began during one of the "
             f"opponent's {self.acts} acts"
         )
-        log = f", {self.marked} write faults came to the dirty log while it was read"
-        return text + (log if self.marked else "")
+        if self.marked:
+            text += f", {self.marked} write faults came to the dirty log while it was read"
+        if self.unmaps:
+            text += f", as did {self.unmaps} unmaps"
+        return text
 
     def missing(self, ager: Ager, opponent: Opponent, least: int = 1) -> str:
         """What did not happen as often as it must for the race to prove anything, "" if all did.
@@ -111,6 +117,8 @@ class Met:
             return f"aging and its opponent did not meet: {self.words()}"
         if opponent == "dirty-log" and self.marked < least:
             return f"no write fault came to the log while it was read: {self.words()}"
+        if opponent == "slot-unmap" and self.unmaps < least:
+            return f"no page was unmapped while the slot changed: {self.words()}"
         if opponent == "pageout" and ager != "eviction" and not self.paged_out:
             return "no page was paged out"
         if opponent == "split" and not self.split:
@@ -160,11 +168,13 @@ class Field:
             # Switching the log on waits for faults under way, which is no race for it.
             reads = acts(counts.events(MARK), log_reads=True)
             marked = meetings(reads, counts.events(returned(MARK_DIRTY)), Window.lasts)
+        unmaps = meetings(spans, counts.events(UNMAP)) if self.opponent == "slot-unmap" else 0
         return Met(
             ages=len(ages),
             acts=len(spans),
             together=meetings(spans, ages),
             marked=marked,
+            unmaps=unmaps,
             # Of pages that agers evict nothing tells who took them.
             paged_out=0 if self.ager == "eviction" else result.paged_out,
             split=result.split,
@@ -243,8 +253,9 @@ def field(
         start, end = slot_range(vm)
         # A fault stays for long where its page is marked: it must be mapped by then.
         returns = {MARK_DIRTY: ""} if opponent == "dirty-log" else {}
+        more = {"guest": (ENTER, LEAVE), "slot-unmap": (UNMAP,)}.get(opponent, ())
         wanted = Wanted(
-            events=(AGE, ENTER, LEAVE) if opponent == "guest" else (AGE,),
+            events=(AGE, *more),
             functions=walk_functions(contract),
             # MGLRU's walk goes over all of the process.
             filters={AGE: f"start < {end:#x} && end > {start:#x}"},

@@ -31,6 +31,9 @@ SMALL = Size(64, 24)
 BLOCK = 512
 # Two huge pages, so that one can be young and the other old. A pass over them takes longer.
 HUGE = Size(2 * BLOCK, 6, "thp")
+# A slot that changes waits for the unmaps that are under way, of which there is always one.
+UNMAPPED = Size(64, 8)
+SIZES: dict[Opponent, Size] = {"split": HUGE, "slot-unmap": UNMAPPED}
 # Of the race without agers, which tells what the opponent's acts take alone.
 ALONE_ROUNDS = 8
 # Races with other seeds until aging has met its opponent often, and the seconds after which no
@@ -69,7 +72,7 @@ def test_race(
     opponent: Opponent,
 ) -> None:
     """One driver of aging against one opponent: nothing is lost, all get on, no splat."""
-    size = HUGE if opponent == "split" else SMALL
+    size = SIZES.get(opponent, SMALL)
     claim.expect(
         f"{VCPUS} vCPUs touch {size.pages} random pages, {AGERS} threads age them by {ager}, "
         f"against: {opponent} (seed {cell.seed}). Each vCPU gets on and finds what it wrote; the "
