@@ -5,6 +5,10 @@ Without a dirty log KVM maps huge memory by blocks; with one, a write takes its 
 one page, unless all of them were split when the log was switched on. The first fault of another
 page when the log is off again makes it a block, and the table is freed in which an ager that holds
 no MMU lock may still be (claim 5).
+
+A third vCPU reads what the first writes, so that a block is young, or gets its access flag, while
+it is taken apart. Who stores to an entry that has changed since it was loaded is found out: by a
+WARN, if the entry was locked; by a table that is never freed, if it was there already (claim 4).
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import Literal
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
@@ -46,7 +51,12 @@ FAULT = "kvm:kvm_guest_fault"
 LEVELS, ACCESS_FLAG = 0x3C, 0x08
 # Races, until so many faults have come at the right time; more than RACES only until one has.
 RACES, MOST_RACES, ENOUGH = 4, 12, 6
-WRITER, JOINER = 0, 1
+WRITER, JOINER, READER = 0, 1, 2
+VCPUS = 3
+# Between its load of an entry and its store an access fault enters this, as ATTR of an entry; and
+# who takes an entry away invalidates it between its two stores. With nVHE that is at EL2.
+SET_FLAGS, INVALIDATE = "stage2_attr_walker", "__kvm_tlb_flush_vmid_ipa"
+SLOWED = {AGE_CALLBACK: 8, SET_FLAGS: 24, INVALIDATE: 8}
 
 
 @pytest.mark.deep
@@ -61,7 +71,7 @@ def test_race_join(
     """Blocks are split and joined under a guest while they are aged: nothing lost, no splat."""
 
     def start() -> Guest:
-        return guest(backing="thp", pages=PAGES, vcpus=2)
+        return guest(backing="thp", pages=PAGES, vcpus=VCPUS)
 
     # Pages that were not written have no entry by then.
     _race(start, shell, claim, rng, cell, contract, joined_by="read")
@@ -79,7 +89,7 @@ def test_race_eager_split(
     """As test_race_join, where each block is split whole, in the place where an ager may be."""
 
     def start() -> Guest:
-        return split_eagerly(guest, vcpus=2)
+        return split_eagerly(guest, vcpus=VCPUS)
 
     # All pages have an entry, which is read-only unless they were written.
     _race(start, shell, claim, rng, cell, contract, joined_by="write")
@@ -97,28 +107,33 @@ def _race(
 ) -> None:
     claim.expect(
         f"a dirty log is switched on and off {ROUNDS} times while one vCPU writes to some of "
-        f"{PAGES} pages of huge memory, another {joined_by}s the others and a process ages them "
-        f"(seed {cell.seed}): the log names exactly what was written, no content lost, no splat; "
-        "aging is exact afterwards; tables were replaced by blocks, and faults that do that came "
-        "while their block was aged"
+        f"{PAGES} pages of huge memory, another reads those, one {joined_by}s the others and a "
+        f"process ages them (seed {cell.seed}): the log names exactly what was written, no content "
+        "lost, no splat, no table left when the VM is gone; aging is exact afterwards; tables were "
+        "replaced by blocks, and faults that do that came while their block was aged"
     )
+    baseline = _tables(shell, claim)
     before = splats(shell)
     wanted = Wanted(
         events=(AGE, FAULT),
-        functions=walk_functions(contract, FREE),
+        functions=walk_functions(contract, FREE, SET_FLAGS, INVALIDATE),
         returns={AGED: ""},
-        slowed={AGE_CALLBACK: 8},
+        slowed=SLOWED,
     )
     vm = populated(start())
     if vm.flags()["thp"] != PAGES:
         raise Unproven("not all of the memory is huge")
+    last = int(shell.run("nproc --all").stdout) - 1
     heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
     met = Met()
 
     def rounds() -> frozenset[int]:
         written = pick(rng, PAGES, BLOCK // 8)
         with ager(vm, shell, heads):
+            # The others are on another CPU.
+            vm.pin(READER, last)
             vm.spin(written, write=True, vcpu=WRITER)
+            vm.spin(written, write=False, vcpu=READER)
             for _ in range(ROUNDS):
                 vm.dirty_log(True)
                 # Each of its pages is written since then.
@@ -128,6 +143,7 @@ def _race(
                 vm.dirty_log(False)
                 vm.touch(EVERYTHING - written, write=joined_by == "write", vcpu=JOINER)
             vm.spin_stop(WRITER)
+            vm.spin_stop(READER)
         return written
 
     with tracing(shell, wanted) as session:
@@ -138,7 +154,7 @@ def _race(
                 break
     vm.verify(EVERYTHING)
     claim.observe(met.words())
-    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
+    not_widened(claim, session.absent, *map(slowed_entry, SLOWED))
     if joined_by == "write":
         # A flush would split them as well, and make them young.
         vm.dirty_log(True)
@@ -146,8 +162,23 @@ def _race(
     else:
         _exact_as_it_is(vm, shell, claim, rng)
     assert_none_new(shell, claim, before)
+    if baseline is not None:
+        vm.close()
+        left = tables.above(shell, baseline, cell.slowdown)
+        claim.observe(f"{left} pages of tables left when the VM is gone")
+        assert not left, f"{left} pages of tables are left when the VM is gone"
     if not met.together:
         raise Unproven(f"what should race did not meet: {met.words()}")
+
+
+def _tables(shell: Shell, claim: Claim) -> int | None:
+    """Pages of tables without a VM of ours; None where that tells nothing of ours."""
+    try:
+        tables.nobody_else(shell)
+        return tables.count(shell)
+    except Unproven as exc:
+        claim.observe(f"whether a table is left is not judged: {exc}")
+        return None
 
 
 @dataclass(frozen=True)
