@@ -53,6 +53,7 @@ Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "filepr
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
 Advice = Literal["dontneed", "free", "cold", "pageout", "remove", "hugepage"]
+Churn = Literal["idle", "run", "too-large"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
     "guest",
@@ -529,10 +530,20 @@ class Guest:
         self._agree(reply, race.rounds == rounds, "another number of rounds")
         return race
 
-    def churn(self, count: int) -> None:
-        """Make and end so many further VMs, one after the other, none of which ever runs."""
-        reply = self._ask(f"churn {count}", ("vms",))
-        self._agree(reply, reply.number("vms") == count, "another number of VMs")
+    def churn(self, count: int, kind: Churn = "idle") -> int:
+        """Ask for so many further VMs, end each that is made, and return how many were made.
+
+        `idle` ones never run. A vCPU of those that `run` reads all tested pages; they have their
+        blocks split as this VM has, and the dirty log on to their end if it is on here. Those that
+        are `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
+        not heed it (pKVM), and then all are made.
+        """
+        reply = self._ask(f"churn {count} {kind}", ("asked", "made"))
+        made = reply.number("made")
+        self._agree(reply, reply.number("asked") == count, "another number of VMs")
+        allowed = (0, count) if kind == "too-large" else (count,)
+        self._agree(reply, made in allowed, f"{made} of {count} VMs made")
+        return made
 
     def makes_protected(self) -> bool:
         """Whether KVM makes a protected VM here: it is ended at once, and never runs."""

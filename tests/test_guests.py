@@ -691,11 +691,20 @@ def test_a_race_that_is_only_slow_is_no_hang() -> None:
 
 
 def test_churn_counts_its_vms() -> None:
-    guest, process = start("ok vms=192", "ok vms=191")
-    guest.churn(192)
-    assert process.sent == ["churn 192"]
-    with pytest.raises(InfraError, match="VMs"):
-        guest.churn(192)
+    guest, process = start("ok asked=192 made=192", "ok asked=191 made=191", "ok asked=192 made=0")
+    assert guest.churn(192) == 192
+    assert process.sent == ["churn 192 idle"]
+    for _ in range(2):
+        with pytest.raises(InfraError, match="VMs"):
+            guest.churn(192)
+
+
+def test_churn_of_vms_that_cannot_be_makes_none_or_all() -> None:
+    guest, process = start("ok asked=9 made=0", "ok asked=9 made=9", "ok asked=9 made=5")
+    assert [guest.churn(9, "too-large") for _ in range(2)] == [0, 9]
+    assert process.sent == ["churn 9 too-large"] * 2
+    with pytest.raises(InfraError, match="5 of 9 VMs made"):
+        guest.churn(9, "too-large")
 
 
 def test_whether_a_protected_vm_was_made() -> None:

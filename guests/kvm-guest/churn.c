@@ -1,30 +1,101 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes and ends VMs that never run, many in a short time: what one of them
- * leaves behind is small, what hundreds leave is not.
+ * Makes and ends VMs, many in a short time: what one of them leaves behind is
+ * small, what hundreds leave is not.
  */
+#include <errno.h>
 #include <linux/kvm.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "array_size.h"
 #include "commands.h"
 #include "reply.h"
+#include "second.h"
 
 #define MAX_CHURN 100000
 
+static int make_idle(struct vm *vm, uint32_t *made)
+{
+	int fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+
+	if (fd < 0)
+		return reply_errno("KVM_CREATE_VM");
+	close(fd);
+	++*made;
+	return 0;
+}
+
+/* pKVM of Linux 6.12 takes no heed of the size, and makes a VM. */
+static int make_too_large(struct vm *vm, uint32_t *made)
+{
+	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
+	int fd;
+
+	if (bits <= 0)
+		return reply_errno("KVM_CAP_ARM_VM_IPA_SIZE");
+	fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, KVM_VM_TYPE_ARM_IPA_SIZE(bits + 1));
+	if (fd < 0)
+		return errno == EINVAL ? 0 : reply_errno("KVM_CREATE_VM");
+	close(fd);
+	++*made;
+	return 0;
+}
+
+/* KVM finds out only when all of the vCPU is made that the VM has its number already. */
+static int make_vcpu_twice(const struct vm *second)
+{
+	if (ioctl(second->fd, KVM_CREATE_VCPU, 0) < 0 && errno == EEXIST)
+		return 0;
+	return reply_errno("KVM_CREATE_VCPU of a vCPU that is there");
+}
+
+static int use(struct vm *second, bool dirty_log)
+{
+	if (make_vcpu_twice(second) || second_reads_all(second))
+		return -1;
+	if (dirty_log && vm_set_slot_flags(second, KVM_MEM_LOG_DIRTY_PAGES))
+		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	return 0;
+}
+
+static int make_run(struct vm *vm, uint32_t *made)
+{
+	struct vm second;
+	int result;
+
+	vm_create_second(&second, vm);
+	result = use(&second, vm->dirty_log);
+	vm_close_vcpus(&second);
+	vm_close(&second);
+	++*made;
+	return result;
+}
+
+static const struct {
+	const char *name;
+	int (*make)(struct vm *vm, uint32_t *made);
+} kinds[] = {
+	{ "idle", make_idle },
+	{ "run", make_run },
+	{ "too-large", make_too_large },
+};
+
 int command_churn(struct vm *vm, char **words)
 {
-	uint32_t count;
+	uint32_t count, made = 0;
 
 	if (parse_number(words[0], MAX_CHURN, "COUNT", &count))
 		return -1;
-	for (uint32_t i = 0; i < count; i++) {
-		int fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
-
-		if (fd < 0)
-			return reply_errno("KVM_CREATE_VM");
-		close(fd);
+	for (size_t kind = 0; kind < ARRAY_SIZE(kinds); kind++) {
+		if (strcmp(words[1], kinds[kind].name))
+			continue;
+		for (uint32_t i = 0; i < count; i++)
+			if (kinds[kind].make(vm, &made))
+				return -1;
+		reply_ok(" asked=%u made=%u", count, made);
+		return 0;
 	}
-	reply_ok(" vms=%u", count);
-	return 0;
+	return reply_error("usage", "expected: churn COUNT idle|run|too-large");
 }

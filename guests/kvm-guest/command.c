@@ -48,7 +48,7 @@ static const struct command {
 	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
 	{ "race", 5, "race SEED ROUNDS AGERS AGER OPPONENT", command_race },
-	{ "churn", 1, "churn COUNT", command_churn },
+	{ "churn", 2, "churn COUNT idle|run|too-large", command_churn },
 	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2, "advise dontneed|free|cold|pageout|remove|hugepage RANGES", command_advise },

@@ -49,6 +49,20 @@ static void open_kvm(struct vm *vm)
 		die("KVM_GET_API_VERSION is %d, not %d", version, KVM_API_VERSION);
 }
 
+/* Before there are memslots. */
+static void split_eagerly(const struct vm *vm)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE,
+		.args = { HUGE_PAGE_SIZE },
+	};
+
+	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES) <= 0)
+		die("this kernel splits no blocks eagerly");
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
+		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
+}
+
 static void create_vm(struct vm *vm)
 {
 	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
@@ -69,20 +83,8 @@ static void create_vm(struct vm *vm)
 		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
 	if (vm->fd < 0)
 		die_errno("KVM_CREATE_VM");
-}
-
-/* Before there are memslots. */
-static void split_eagerly(const struct vm *vm)
-{
-	struct kvm_enable_cap cap = {
-		.cap = KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE,
-		.args = { HUGE_PAGE_SIZE },
-	};
-
-	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES) <= 0)
-		die("this kernel splits no blocks eagerly");
-	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
-		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
+	if (vm->eager_split)
+		split_eagerly(vm);
 }
 
 /* Before the dirty log is switched on. */
@@ -290,6 +292,7 @@ static void create_like(struct vm *other, const struct vm *vm, char *slot, unsig
 		.ipa_skew = vm->ipa_skew,
 		.far = vm->far,
 		.wide = vm->wide,
+		.eager_split = vm->eager_split,
 		.vcpu_count = vcpus,
 		.kvm_fd = vm->kvm_fd,
 		.slot = slot,
@@ -354,8 +357,6 @@ void vm_make(struct vm *vm)
 {
 	open_kvm(vm);
 	create_vm(vm);
-	if (vm->eager_split)
-		split_eagerly(vm);
 	if (vm->manual_log)
 		clear_log_by_hand(vm);
 	vm->slot = map_slot(vm);
