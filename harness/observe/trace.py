@@ -56,6 +56,8 @@ _NOTE = re.compile(r"##### CPU [0-9]{1,5} buffer started ####|CPU:[0-9]{1,5} \[L
 _HEX = r"(?:0x)?([0-9a-f]{1,16})"
 # An access to a page whose flag is clear at stage 2, where hardware does not set it.
 ACCESS_FAULT = "kvm:kvm_access_fault"
+# Memory of which each CPU has its own. Since Linux 6.0 the first says which function asked for it.
+PERCPU_ALLOC, PERCPU_FREE = "percpu:percpu_alloc_percpu", "percpu:percpu_free_percpu"
 # The name of the event for a line that a program wrote to trace_marker, and the kernel's for it.
 MARK = "mark"
 _MARK_IN_TRACE = "tracing_mark_write"
@@ -86,6 +88,9 @@ FIELDS: Mapping[str, tuple[re.Pattern[str], tuple[str, ...]]] = {
         re.compile(f"mmu notifier unmap range: {_HEX} -- {_HEX}"),
         ("start", "end"),
     ),
+    # Pointers are hashed, each to the same number until the next boot.
+    PERCPU_ALLOC: (re.compile(f".{{1,400}} ptr={_HEX}(?: bytes_alloc.{{1,200}})?"), ("ptr",)),
+    PERCPU_FREE: (re.compile(f".{{1,100}} ptr={_HEX}"), ("ptr",)),
     # What kvm-guest writes into the trace itself (docs/guest-protocol.md, "A race").
     MARK: (re.compile(f"kvm-guest: {_HEX} {_HEX} {_HEX}"), ("begins", "start", "end")),
 }
