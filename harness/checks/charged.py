@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a guest's memcg is charged for, exactly: what its VMs leave behind stays charged.
+
+KVM charges tables, the pages that it keeps ready for them and its own objects to the memcg of the
+VM's owner, and nobody else is in that, so whatever else the host does moves nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from harness.checks import tables
+from harness.checks.claim import Claim
+from harness.checks.mglru import CGROUP
+from harness.deadline import Deadline
+from harness.guest_replies import PAGE_SIZE
+from harness.hosts.protocols import Shell
+from harness.observe import memcg
+from harness.observe.text import run_script, unsigned
+from harness.observe.unproven import Unproven
+
+_OTHER = "/sys/fs/cgroup/kvm-harness-other"
+# What a CPU has charged in advance, or counted and not told yet, it tells when it charges another
+# memcg: a shell that forks there makes it. To write memory.high does not reach isolated CPUs
+# (drain_all_stock(), mm/memcontrol.c). To read cpu.stat gathers what is told, drop_caches the pages
+# on their way to an LRU list.
+_SCRIPT = f"""{tables.SETTLE}
+echo 1 > /proc/sys/vm/drop_caches
+mkdir -p {_OTHER}
+for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+	[ "$(cat $cpu/online 2>/dev/null)" = 0 ] ||
+		taskset -c ${{cpu##*cpu}} sh -c 'echo $$ > {_OTHER}/cgroup.procs; (:); :'
+done
+rmdir {_OTHER}
+cat {CGROUP}/cpu.stat > /dev/null
+nproc --all
+cat {CGROUP}/memory.stat
+"""
+
+# What is told of memory that stays charged.
+_PARTS = (
+    *("kernel", "kernel_stack", "pagetables", "sec_pagetables", "percpu", "vmalloc"),
+    *("slab_reclaimable", "slab_unreclaimable"),
+)
+# The lists of pages of processes: without their files, which stay in the page cache.
+_LISTS = ("active_anon", "inactive_anon", "unevictable")
+
+
+@dataclass(frozen=True)
+class Charged:
+    """Pages of processes, pages of the kernel, and bytes of its smaller objects.
+
+    Objects count to the byte, with what each CPU has its own of. Dentries and inodes are left out:
+    the kernel keeps them as a cache, whoever ends. What is charged by bytes takes a page for each
+    of `cpus` at most until the memcg is gone, so that the kernel's pages may be too many by one
+    less (obj_cgroup_release(), mm/memcontrol.c).
+    """
+
+    user: int
+    kernel: int
+    objects: int
+    cpus: int = 1
+    parts: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def beyond(self, other: Charged) -> str:
+        """What is charged here and was not there, in words; "" for nothing."""
+        kernel = self.kernel - other.kernel
+        found = (
+            (self.user - other.user, "pages of processes"),
+            (kernel if kernel >= self.cpus else 0, "pages of the kernel"),
+            (self.objects - other.objects, "bytes of objects"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in found if count > 0)
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {size}" for name, size in self.parts.items() if size)
+        return f"charged in bytes: {parts or 'nothing'}"
+
+
+NOTHING = Charged(0, 0, 0)
+
+
+def parse(text: str) -> Charged:
+    """What the script tells: memory.current has what CPUs have charged in advance as well."""
+    cpus, _, stat = text.partition("\n")
+    found = memcg.parse_stat(stat)
+    if "kernel" not in found:
+        raise Unproven("this kernel does not tell what it charges for itself (memory.stat, kernel)")
+    objects = found.get("slab_unreclaimable", 0) + found.get("percpu", 0)
+    # What is charged by bytes is charged as pages, all of it together.
+    shared = -(-(objects + found.get("slab_reclaimable", 0)) // PAGE_SIZE)
+    return Charged(
+        user=sum(found.get(name, 0) for name in _LISTS) // PAGE_SIZE,
+        kernel=found["kernel"] // PAGE_SIZE - shared,
+        objects=objects,
+        cpus=unsigned(cpus, "nproc", 1),
+        parts={name: found.get(name, 0) for name in (*_LISTS, *_PARTS)},
+    )
+
+
+def settled(shell: Shell, slowdown: float) -> Charged:
+    """What the guest's memcg is charged for once it stays so, or in the end."""
+    deadline = Deadline(tables.PATIENCE * slowdown)
+    last = _read(shell)
+    while (now := _read(shell)) != last and not deadline.expired():
+        last = now
+    return now
+
+
+def falls_to(shell: Shell, bound: Charged, slowdown: float) -> Charged:
+    """Wait until it is charged for no more than that; for what it is in the end."""
+    deadline = Deadline(tables.PATIENCE * slowdown)
+    while (found := _read(shell)).beyond(bound) and not deadline.expired():
+        pass
+    return found
+
+
+def assert_nothing_left(shell: Shell, claim: Claim, slowdown: float) -> None:
+    """Assert that nothing is charged any more to the memcg of a guest that has ended."""
+    left = falls_to(shell, NOTHING, slowdown)
+    claim.observe(f"when the owner has ended, {left}")
+    more = left.beyond(NOTHING)
+    assert not more, f"still charged to the memcg of an owner that has ended: {more} ({left})"
+
+
+def _read(shell: Shell) -> Charged:
+    return parse(run_script(shell, _SCRIPT, None))

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many VMs are made and ended, in each of the ways in which a VM can end, and leave nothing.
+
+Their owner has a memcg of its own, which is charged for what KVM allocates for them: that is exact
+to the byte. What is not charged shows as memory that nothing accounts for, as objects of the
+kernel's allocator, or, if each CPU has its own, in the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import charged, tables
+from harness.checks.charged import Charged
+from harness.checks.claim import Claim
+from harness.checks.mglru import memcg_of
+from harness.checks.test_eager_split import split_eagerly
+from harness.checks.test_leaks import Reading, keeps_no_objects, read, spread
+from harness.guests import Churn, Guest
+from harness.hosts.protocols import Shell
+from harness.observe import percpu
+from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted, tracing
+from harness.observe.unproven import Unproven
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How VMs are made, how many at each of two times, and in words."""
+
+    kind: Churn
+    vms: int
+    words: str
+
+
+# An object lost for each of 192 VMs fills slabs.
+WAYS: dict[str, Ways] = {
+    "idle": Ways("idle", 192, "made and ended, without a vCPU"),
+    "run": Ways("run", 64, "made, run, refused a vCPU that they have already, and ended"),
+    "split": Ways("run", 16, "made, run, their blocks split for a dirty log, and ended"),
+    "refused": Ways(
+        "too-large", 192, "refused, since they ask for more bits of IPA than there are"
+    ),
+}
+
+
+# Of the pages that nothing accounts for, which other things move as well.
+LOST = 128
+
+
+@dataclass(frozen=True)
+class Churned:
+    """What there is after each of three times, and what was allocated for each CPU meanwhile."""
+
+    charges: tuple[Charged, ...]
+    readings: tuple[Reading, ...]
+    trace: Counts
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("way", WAYS)
+def test_churn(
+    way: str, guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: CellSpec
+) -> None:
+    """VMs that are made and ended, or cannot be made, leave nothing behind."""
+    ways = WAYS[way]
+    tables.nobody_else(shell)
+    if not tables.has_barrier(shell):
+        raise Unproven("this kernel cannot be told to free what waits for RCU (do_rcu_barrier)")
+    claim.expect(
+        f"{ways.vms} VMs {ways.words}, two times: no page and no byte more is charged to their "
+        f"owner's memcg, and none when that has ended; less than {LOST} pages, or an object for "
+        "each VM, are lost otherwise; nothing is left that was allocated for each CPU"
+    )
+    vm = split_eagerly(guest) if way == "split" else guest(pages=1)
+    made = vm.churn(1, ways.kind)
+    if way == "refused" and made and cell.cell.kvm_mode == "protected":
+        pytest.skip("pKVM does not heed how many bits of IPA a VM asks for")
+    assert made == (way != "refused"), f"{made} VMs {ways.words}"
+    moved = spread(shell, LOST)
+    with memcg_of(vm, shell):
+        vm.populate()
+        if way == "split":
+            vm.dirty_log(True)
+        churned = churn(vm, ways, shell, claim, cell.slowdown)
+        vm.close()
+        judge(churned, ways, shell, claim, moved)
+        charged.assert_nothing_left(shell, claim, cell.slowdown)
+
+
+def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) -> Churned:
+    """Have such VMs made and ended, two times after a third of a time."""
+    wanted = Wanted(
+        events=(PERCPU_ALLOC, PERCPU_FREE),
+        filters={PERCPU_ALLOC: f"common_pid == {vm.greeting.pid}"},
+    )
+    with tracing(shell, wanted) as session:
+        session.start()
+        vm.churn(ways.vms // 3, ways.kind)
+        charges = [charged.settled(shell, slowdown)]
+        readings = [read(shell)]
+        for _ in range(2):
+            vm.churn(ways.vms, ways.kind)
+            charges.append(charged.falls_to(shell, charges[-1], slowdown))
+            readings.append(read(shell))
+        counts = session.stop()
+    claim.save("percpu.txt", counts.raw)
+    return Churned(tuple(charges), tuple(readings), counts)
+
+
+def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) -> None:
+    """Assert that nothing grew both times: what grows once is some cache's."""
+    for charge in churned.charges:
+        claim.observe(str(charge))
+    if not churned.charges[0].objects:
+        raise Unproven("the kernel charges none of its own memory to a memcg")
+    more = [after.beyond(before) for before, after in pairwise(churned.charges)]
+    lost = min(
+        after.unaccounted - before.unaccounted for before, after in pairwise(churned.readings)
+    )
+    claim.observe(f"{lost} pages lost with {ways.vms} VMs (moves by {moved} at rest)")
+    text = f"{ways.vms} VMs {ways.words}, leave"
+    assert not all(more), f"{text} behind what is charged to their owner's memcg: {more[-1]}"
+    assert lost < LOST, f"{text} {lost} pages behind that nothing accounts for"
+    keeps_no_objects(shell, claim, churned.readings, ways.vms, "VM")
+    events = churned.trace.in_order(PERCPU_ALLOC, PERCPU_FREE)
+    kept = percpu.kept(events)
+    claim.observe(
+        f"{churned.trace.of(PERCPU_ALLOC)} allocations for each CPU, {sum(kept.values())} kept"
+    )
+    words = ", ".join(f"{count} by {function}()" for function, count in kept.items())
+    every = ways.vms // 3 + 2 * ways.vms
+    assert not kept, f"of {every} VMs {ways.words}, allocations for each CPU are left: {words}"
