@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from harness import inventory, selection
 from harness.errors import UsageError
 from harness.inventory import AfMode, KvmMode
-from harness.kernel import diff
+from harness.kernel import cache, diff
 from harness.kernel import series as series_module
 from harness.kernel.flavor import DEBUG
 from harness.mutants import table
@@ -73,6 +73,11 @@ def test_patch_adds_no_comment_that_tells(name: str) -> None:
     added = [line[1:] for line in text.splitlines() if re.match(r"\+(?!\+\+ )", line)]
     comments = [line for line in added if "/*" in line or "//" in line]
     assert bool(comments) == (name == "neutral-comment")
+
+
+def test_the_cache_has_room_for_all_of_them_and_more() -> None:
+    """Or each run of them builds anew what the last one built."""
+    assert cache.KEEP["builds"] > len(table.load().mutants) + 20
 
 
 def test_checks_exist() -> None:
