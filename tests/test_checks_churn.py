@@ -11,7 +11,7 @@ import pytest
 
 from harness.checks.charged import Charged
 from harness.checks.claim import Claim
-from harness.checks.test_churn import LOST, WAYS, Churned, judge
+from harness.checks.test_churn import LOST, WAYS, Churned, judge, judge_percpu
 from harness.checks.test_leaks import Reading
 from harness.hosts.protocols import Result
 from harness.observe.slab import Cache
@@ -44,7 +44,9 @@ def judged(
     )
     counts = Counts(WANTED, {}, 0, {}, events, "")
     claim = Claim(Path("unused"), "")
-    judge(Churned(charges, readings, counts), WAYS["idle"], cast(Any, Shell()), claim, 0)
+    churned = Churned(charges, readings, counts)
+    judge(churned, WAYS["idle"], cast(Any, Shell()), claim, 0)
+    judge_percpu(churned, WAYS["idle"], claim)
 
 
 def grown(user: int, kernel: int, objects: int) -> Charged:

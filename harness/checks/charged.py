@@ -2,7 +2,7 @@
 """What a guest's memcg is charged for, exactly: what its VMs leave behind stays charged.
 
 KVM charges tables, the pages that it keeps ready for them and its own objects to the memcg of the
-VM's owner, and nobody else is in that, so whatever else the host does moves nothing here.
+VM's owner, and nobody else is in that. What else the host does moves nothing here, but for reclaim.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from harness.observe.text import run_script, unsigned
 from harness.observe.unproven import Unproven
 
 _OTHER = "/sys/fs/cgroup/kvm-harness-other"
+_RECLAIM, _ALL = f"{CGROUP}/memory.reclaim", "1G"
 # What a CPU has charged in advance, or counted and not told yet, it tells when it charges another
 # memcg: a shell that forks there makes it. To write memory.high does not reach isolated CPUs
-# (drain_all_stock(), mm/memcontrol.c). To read cpu.stat gathers what is told, drop_caches the pages
-# on their way to an LRU list.
+# (drain_all_stock(), mm/memcontrol.c). A CPU that we may not use was not the guest's either. To
+# read cpu.stat gathers what is told, drop_caches the pages on their way to an LRU list.
 _SCRIPT = f"""{tables.SETTLE}
 echo 1 > /proc/sys/vm/drop_caches
 mkdir -p {_OTHER}
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
 	[ "$(cat $cpu/online 2>/dev/null)" = 0 ] ||
-		taskset -c ${{cpu##*cpu}} sh -c 'echo $$ > {_OTHER}/cgroup.procs; (:); :'
+		taskset -c ${{cpu##*cpu}} sh -c 'echo $$ > {_OTHER}/cgroup.procs; (:); :' || :
 done
-rmdir {_OTHER}
+rmdir {_OTHER} 2>/dev/null || {{ sleep 1; rmdir {_OTHER} || :; }}
 cat {CGROUP}/cpu.stat > /dev/null
 nproc --all
 cat {CGROUP}/memory.stat
@@ -82,7 +83,7 @@ NOTHING = Charged(0, 0, 0)
 
 
 def parse(text: str) -> Charged:
-    """What the script tells: memory.current has what CPUs have charged in advance as well."""
+    """What the script tells; not memory.current, in which is what CPUs have charged in advance."""
     cpus, _, stat = text.partition("\n")
     found = memcg.parse_stat(stat)
     if "kernel" not in found:
@@ -117,7 +118,12 @@ def falls_to(shell: Shell, bound: Charged, slowdown: float) -> Charged:
 
 
 def assert_nothing_left(shell: Shell, claim: Claim, slowdown: float) -> None:
-    """Assert that nothing is charged any more to the memcg of a guest that has ended."""
+    """Assert that nothing is charged any more to the memcg of a guest that has ended.
+
+    A page that somebody looked at while it was let go may stay in the swap cache until it is
+    reclaimed; one that is still referred to cannot be.
+    """
+    shell.run(f"[ ! -e {_RECLAIM} ] || echo {_ALL} > {_RECLAIM} || :")
     left = falls_to(shell, NOTHING, slowdown)
     claim.observe(f"when the owner has ended, {left}")
     more = left.beyond(NOTHING)

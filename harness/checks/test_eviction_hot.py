@@ -53,7 +53,6 @@ def test_eviction_hot(
         f"the huge page of which a vCPU reads page {hot} without end and without an exit stays "
         "through two evictions that ask about it: the first one invalidates its translation"
     )
-    asks = expectation.event == AGE
     # Where software sets the flag, a fault for it after each eviction.
     allowed = 2 if cell.cell.af_mode == "software" else 0
     vm = guest(backing="thp", pages=PAGES)
@@ -87,7 +86,9 @@ def test_eviction_hot(
             claim.observe(f"{questions} questions, {exits} exits meanwhile")
             for gone in (first, second):
                 assert not gone, f"{gone} pages were evicted that a vCPU reads all the time"
-            assert questions >= 2 or not asks, f"KVM was asked {questions} times about the page"
+            if questions < 2:
+                # Whether eviction asks at all is for test_eviction_blocks to judge.
+                raise Unproven(f"KVM was asked {questions} times about the page")
             if exits <= allowed:
                 break
         vm.spin_stop()

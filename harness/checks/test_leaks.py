@@ -144,15 +144,17 @@ def keeps_no_objects(
 ) -> None:
     """Assert that `count` of what `each` names, between all readings, did not each leave an object.
 
-    Only caches of kmalloc() are judged: see slab.grown().
+    Only some caches of kmalloc() are judged: see slab.judged().
     """
     if quarantined(shell):
         claim.observe("objects not judged: KASAN keeps freed ones for a while")
         return
     cpus = int(shell.run("nproc --all").stdout)
-    grown = slab.grown(tuple(reading.caches for reading in readings), count, cpus)
+    caches = tuple(reading.caches for reading in readings)
+    sizes = ", ".join(sorted(slab.judged(caches, count, cpus)))
+    grown = slab.grown(caches, count, cpus)
     words = ", ".join(f"{name} {rises}" for name, rises in grown.items())
-    claim.observe(f"caches that grow with each {each}: {words or 'none'}")
+    claim.observe(f"caches that grow with each {each}: {words or 'none'} of {sizes or 'none'}")
     assert not grown, f"each {each} leaves an object behind: {words}"
 
 

@@ -112,7 +112,7 @@ def _race(
         "lost, no splat, no table left when the VM is gone; aging is exact afterwards; tables were "
         "replaced by blocks, and faults that do that came while their block was aged"
     )
-    baseline = _tables(shell, claim)
+    baseline = tables.at_first(shell, claim)
     before = splats(shell)
     wanted = Wanted(
         events=(AGE, FAULT),
@@ -169,16 +169,6 @@ def _race(
         assert not left, f"{left} pages of tables are left when the VM is gone"
     if not met.together:
         raise Unproven(f"what should race did not meet: {met.words()}")
-
-
-def _tables(shell: Shell, claim: Claim) -> int | None:
-    """Pages of tables without a VM of ours; None where that tells nothing of ours."""
-    try:
-        tables.nobody_else(shell)
-        return tables.count(shell)
-    except Unproven as exc:
-        claim.observe(f"whether a table is left is not judged: {exc}")
-        return None
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def test_race_unmap(
             limit = Deadline(RACES_SECONDS * cell.slowdown)
             for number in range(RACES):
                 met += race(vm, session, claim, rng.randrange(1 << 31), number)
-                enough = number + 1 >= LEAST_RACES and met.enough(cell)
+                enough = number + 1 >= LEAST_RACES and met.enough(cell, session.absent)
                 if enough or limit.expired():
                     break
             exact(vm, shell, claim, rng)
@@ -115,7 +115,7 @@ def test_race_unmap(
     assert_none_new(shell, claim, before)
     if not misses and cell.cell.af_mode == "software":
         raise Unproven(f"{MKYOUNG} of this kernel does not tell which faults found no entry")
-    if not met.enough(cell) or (tells_lost(session.absent) and not met.lost):
+    if not met.enough(cell, session.absent):
         raise Unproven(f"what should race did not meet: {met.words()}")
 
 
@@ -133,10 +133,11 @@ class Met:
     def __add__(self, other: Met) -> Met:
         return added(self, other)
 
-    def enough(self, cell: CellSpec) -> bool:
+    def enough(self, cell: CellSpec, absent: Iterable[str]) -> bool:
         """Whether the windows were hit that there are in a cell: no fault sets AF by hardware."""
         retried = self.retries > 0 or cell.cell.af_mode == "hardware"
-        return self.together > 0 and self.paged_out > 0 and retried
+        lost = self.lost > 0 or not tells_lost(absent)
+        return self.together > 0 and self.paged_out > 0 and retried and lost
 
     def words(self) -> str:
         """The numbers in a sentence."""
@@ -181,6 +182,7 @@ def tells_lost(absent: Iterable[str]) -> bool:
 
 def lost_races(counts: Counts) -> int:
     """Faults that looked up a page and did not come to map it; 0 if that cannot be told."""
-    if not tells_lost(counts.absent) or any(counts.probes[name].missed for name in MAPS):
+    names = (returned(LOOK_UP), *MAPS)
+    if not tells_lost(counts.absent) or any(counts.probes[name].missed for name in names):
         return 0
     return len(counts.events(returned(LOOK_UP))) - sum(counts.of(name) for name in MAPS)

@@ -48,22 +48,32 @@ def parse(text: str, source: str = PATH) -> Mapping[str, Cache]:
     return caches
 
 
+def judged(readings: tuple[Mapping[str, Cache], ...], count: int, cpus: int) -> tuple[str, ...]:
+    """Caches of kmalloc() that would show an object for each of `count` events.
+
+    Those whose slabs hold more than a third of `count` objects say nothing. Nor do those that grow
+    as much where each of `cpus` CPUs takes one more slab to work with, and caches of one kind of
+    object, some of which are freed in bulk long after (vmap_area).
+    """
+    return tuple(
+        name
+        for name, last in readings[-1].items()
+        if name.startswith("kmalloc")
+        and max(3, cpus + 1) * last.per_slab <= count
+        and all(name in reading for reading in readings)
+    )
+
+
 def grown(
     readings: tuple[Mapping[str, Cache], ...], count: int, cpus: int
 ) -> Mapping[str, tuple[int, ...]]:
     """Caches of kmalloc() that grew by an object for each of `count` events, between all readings.
 
-    A reading counts in whole slabs, so growth may show as up to a slab less; caches whose slabs
-    hold more than a third of `count` objects say nothing and are left out. So are those that grow
-    as much where each of `cpus` CPUs takes one more slab to work with, and caches of one kind of
-    object, some of which are freed in bulk long after (vmap_area).
+    A reading counts in whole slabs, so growth may show as up to a slab less.
     """
     found: dict[str, tuple[int, ...]] = {}
-    for name, last in readings[-1].items():
-        if not name.startswith("kmalloc") or max(3, cpus + 1) * last.per_slab > count:
-            continue
-        if not all(name in reading for reading in readings):
-            continue
+    for name in judged(readings, count, cpus):
+        last = readings[-1][name]
         values = [reading[name].active for reading in readings]
         rises = tuple(after - before for before, after in pairwise(values))
         if all(rise >= count - last.per_slab for rise in rises):
