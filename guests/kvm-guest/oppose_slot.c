@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
 
 #include "race.h"
 #include "reply.h"
@@ -16,6 +18,8 @@
 #define AWAY_TOUCHES 8
 /* So often the slot goes and comes in a row while its pages are dropped. */
 #define CHANGES 4
+/* Microseconds between two looks at whether the drops have paused. */
+#define PAUSE_POLL 20
 
 /* How many accesses a vCPU had begun when the slot was surely gone. */
 struct tally {
@@ -174,25 +178,63 @@ int oppose_by_flags(struct race *race, uint32_t first, uint32_t count)
 	return settle(race);
 }
 
+enum dropping { DROPS_ON, DROPS_PAUSE, DROPS_PAUSED, DROPS_END };
+
 struct dropper {
 	struct race *race;
-	bool stop;
+	enum dropping state;
 };
 
 static void *drop_on(void *argument)
 {
 	struct dropper *dropper = argument;
+	enum dropping state;
 
-	while (!__atomic_load_n(&dropper->stop, __ATOMIC_ACQUIRE))
-		race_drop(dropper->race, 0, dropper->race->vm->pages, false);
+	while ((state = __atomic_load_n(&dropper->state, __ATOMIC_ACQUIRE)) != DROPS_END) {
+		if (state == DROPS_ON)
+			race_drop(dropper->race, 0, dropper->race->vm->pages, false);
+		else if (state == DROPS_PAUSE)
+			__atomic_store_n(&dropper->state, DROPS_PAUSED, __ATOMIC_RELEASE);
+		else
+			sched_yield();
+	}
 	return NULL;
 }
 
-static int change_slot(struct race *race)
+/* Once it has paused, no drop is under way. */
+static void pause_drops(struct dropper *dropper)
+{
+	__atomic_store_n(&dropper->state, DROPS_PAUSE, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&dropper->state, __ATOMIC_ACQUIRE) != DROPS_PAUSED)
+		usleep(PAUSE_POLL);
+}
+
+static void go_on_with_drops(struct dropper *dropper)
+{
+	__atomic_store_n(&dropper->state, DROPS_ON, __ATOMIC_RELEASE);
+}
+
+/*
+ * Pages are dropped only while the slot goes, or only while it comes: a drop that
+ * begins with the slot and ends without it must not be set off by one the other way.
+ */
+static int change_slot(struct race *race, struct dropper *dropper)
 {
 	for (unsigned int i = 0; i < CHANGES; i++) {
-		if (take_away(race, false) || bring_back(race, 0))
+		bool going = i % 2;
+
+		if (!going)
+			pause_drops(dropper);
+		if (take_away(race, false))
 			return -1;
+		if (going)
+			pause_drops(dropper);
+		else
+			go_on_with_drops(dropper);
+		if (bring_back(race, 0))
+			return -1;
+		if (going)
+			go_on_with_drops(dropper);
 	}
 	return 0;
 }
@@ -203,7 +245,7 @@ static int change_slot(struct race *race)
  */
 int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 {
-	struct dropper dropper = { .race = race };
+	struct dropper dropper = { .race = race, .state = DROPS_ON };
 	pthread_t thread;
 	int result;
 
@@ -215,8 +257,8 @@ int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 	/* This thread has the first CPU. */
 	if (errno || bind_to_cpu(thread, race->cpus - 1) || set_priority(thread, 0))
 		die_errno("the thread that drops pages");
-	result = change_slot(race);
-	__atomic_store_n(&dropper.stop, true, __ATOMIC_RELEASE);
+	result = change_slot(race, &dropper);
+	__atomic_store_n(&dropper.state, DROPS_END, __ATOMIC_RELEASE);
 	errno = pthread_join(thread, NULL);
 	if (errno)
 		die_errno("pthread_join");

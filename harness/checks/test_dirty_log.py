@@ -17,6 +17,7 @@ from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set
+from harness.checks.test_hot_page import free_cpu
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -24,6 +25,7 @@ from harness.observe import stage2
 
 PAGES = 512
 ROUNDS = 2
+SPIN_PAGES, READS = 64, 4
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,26 @@ def _round(
     young = stage2.young(after, ipa, PAGES)
     assert young == read, f"round {name}, after reads: {show_set(read, young)}"
     assert_logged(vm, claim, frozenset(), f"round {name}, after reads")
+
+
+@pytest.mark.deep
+def test_dirty_log_hot(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
+) -> None:
+    """A vCPU that writes without an exit is logged again after each time that the log was read."""
+    cpu = free_cpu(shell, cell)
+    page = rng.randrange(SPIN_PAGES)
+    claim.expect(
+        f"a vCPU writes page {page} without end and without an exit: each of {READS} reads of the "
+        "dirty log names it, and no other"
+    )
+    vm = populated(guest(pages=SPIN_PAGES))
+    vm.pin(0, cpu, fifo=True)
+    vm.dirty_log(True)
+    vm.spin({page}, write=True)
+    for number in range(READS):
+        # The first of them may be a store from before the last read, which is counted after it.
+        vm.spin_wait(2)
+        assert_logged(vm, claim, frozenset({page}), f"read {number}")
+    vm.spin_stop()
+    vm.verify(range(SPIN_PAGES))
