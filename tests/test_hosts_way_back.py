@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +19,7 @@ from harness.hosts import machine as machine_module
 from harness.hosts.machine import Running
 from harness.hosts.recovery import NotBack
 from harness.hosts.tenancy import Tenancy
-from harness.hosts.trip import Trip
+from harness.hosts.trip import AFTER, Tape, Trip
 from harness.hosts.way_back import _both, _bring_home, and_back
 
 
@@ -73,6 +75,64 @@ def test_sigterm_waits_until_the_machine_is_home(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert done == ["home", "tidy"]
+
+
+@pytest.mark.parametrize("failure", [None, HostDied("hang", "no answer")])
+def test_a_full_disk_does_not_keep_a_machine_from_its_way_home(
+    failure: HostDied | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not recorded for it is told, but what the cell ended with comes first."""
+    done: list[str] = []
+    monkeypatch.setattr(way_back, "_bring_home", lambda *_: done.append("home"))
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def tidy() -> None:
+        done.append("tidy")
+
+    trip, ours = Trip(GOOD, jumped=True), cast(Tenancy, Ours())
+    tape: Any = SimpleNamespace(next=full)
+    why = "no answer" if failure else "not recorded.*No space"
+    with (
+        pytest.raises(InfraError, match=why) as told,
+        and_back(machine(World([GOOD])), ours, trip, tape, tidy),
+    ):
+        if failure is not None:
+            raise failure
+    assert done == ["home", "tidy"]
+    assert isinstance(told.value, HostDied) == (failure is not None)
+    with (
+        pytest.raises(InfraError, match=r"not all is tidy: .*No space"),
+        and_back(machine(World([GOOD])), ours, Trip(GOOD), tape, cast(Any, full)),
+    ):
+        pass
+
+
+def test_nothing_is_recorded_for_the_leg_before(tmp_path: Path) -> None:
+    """A report of the machine's own kernel in console.log would be held against the cell's."""
+    made: Any = SimpleNamespace(stop=threading.Event(), switch=lambda _: None)
+    tape = Tape(tmp_path / "gone", made)
+    with pytest.raises(FileNotFoundError):
+        tape.next(AFTER)
+    assert made.stop.is_set()
+
+
+def test_a_machine_that_cannot_be_set_aside_either_is_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def away(*_: object, **__: object) -> None:
+        raise NotBack("it is not back")
+
+    monkeypatch.setattr(aside, "set_aside", full)
+    monkeypatch.setattr(way_back, "bring_back", away)
+    lab = machine(World([None]))
+    object.__setattr__(lab, "host", lab.host.model_copy(update={"boot": "kexec"}))
+    with pytest.raises(NotBack, match=r"is not back; nor could it be set aside: .*No space"):
+        _bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), None)
 
 
 PANIC = "[   99.000000] Kernel panic - not syncing: sysrq triggered crash\n"

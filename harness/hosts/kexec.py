@@ -23,15 +23,15 @@ import contextlib
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import HarnessError, HostDied, HostLost, InfraError
 from harness.hosts import bootargs, deploy, gate, grub, pstore, userspace, watchdog
 from harness.hosts.at_home import at_home
 from harness.hosts.console import Console
+from harness.hosts.diary import Diary
 from harness.hosts.examine import say_until_seen
 from harness.hosts.fitness import PROTECTED
 from harness.hosts.health import Health
@@ -48,7 +48,6 @@ from harness.hosts.trip import BEFORE, CONSOLE, Tape, Trip, taped
 from harness.hosts.watched import WatchedShell
 from harness.hosts.way_back import and_back
 from harness.inventory import SshHost
-from harness.printable import printable
 
 # Of the cell's folder: what was done to the machine.
 DIARY = "machine.txt"
@@ -81,7 +80,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
     HostDied if that kernel panics or hangs. HostLost if the machine is not to be had or not fit, if
     it does not come back, or is another's.
     """
-    diary = _diary(wanted.folder / DIARY)
+    diary = Diary(wanted.folder / DIARY)
     with contextlib.ExitStack() as stack:
         with _to_be_had():
             machine, ours, good = stack.enter_context(
@@ -98,9 +97,11 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
         def tidied() -> None:
             tidy(machine, ours, wanted, before, crashes)
 
+        diary.check()
         tape = stack.enter_context(taped(host, wanted.folder))
         stack.enter_context(and_back(machine, ours, trip, tape, tidied))
         yield from _there(machine, ours, trip, tape, wanted, before)
+    diary.check()
 
 
 @contextlib.contextmanager
@@ -116,17 +117,6 @@ def _require_el2(host: SshHost, good: Running) -> None:
     """InfraError for a known-good kernel whose hypervisor keeps EL2 across a kexec."""
     if host.boot == "kexec" and bootargs.protected(good.cmdline):
         raise InfraError(PROTECTED)
-
-
-def _diary(path: Path) -> Callable[[str], None]:
-    """Writes lines with the seconds since now."""
-    started = time.monotonic()
-
-    def say(words: str) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.monotonic() - started:8.2f} {printable(words)}\n")
-
-    return say
 
 
 def _there(

@@ -50,11 +50,19 @@ class Tape:
         self._recording = recording
 
     def next(self, name: str) -> Path:
-        """Go on in another file; it stays empty where the inventory has no command."""
+        """Go on in another file; it stays empty where the inventory has no command.
+
+        After an OSError nothing is recorded any more: it would be taken for the leg before.
+        """
         path = self._folder / name
-        path.touch()
-        if self._recording is not None:
-            self._recording.switch(path)
+        try:
+            path.touch()
+            if self._recording is not None:
+                self._recording.switch(path)
+        except OSError:
+            if self._recording is not None:
+                self._recording.stop.set()
+            raise
         return path
 
     def ended(self) -> InfraError | None:

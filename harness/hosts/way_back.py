@@ -32,19 +32,32 @@ def and_back(
         failure = exc
     with undisturbed():
         machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
-        log = tape.next(AFTER) if trip.jumped else None
-        if log is not None:
+        log, untold = _next(tape) if trip.jumped else (None, None)
+        if trip.jumped:
             try:
                 _bring_home(machine, ours, trip, failure)
             except (LeaseLost, NotBack) as exc:
                 raise _both(failure, exc) from failure
-            failure = failure or _down(machine, log)
+            failure = failure or _down(machine, log) or untold
         try:
             tidy()
         except InfraError as exc:
             raise _both(failure, _up(exc, log)) from failure
+        except OSError as exc:
+            raise _both(failure, InfraError(f"not all is tidy: {exc}")) from failure
     if failure is not None:
         raise failure
+
+
+def _next(tape: Tape) -> tuple[Path | None, InfraError | None]:
+    """Where the console of the way home is recorded, or why it is not.
+
+    On a full disk the machine has to come home as well.
+    """
+    try:
+        return tape.next(AFTER), None
+    except OSError as exc:
+        return None, InfraError(f"its console was not recorded on the way home: {exc}")
 
 
 def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseException | None) -> None:
@@ -61,14 +74,17 @@ def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseExcept
         require_same(machine, trip.good, back)
     except NotBack as exc:
         after = f"after {failure}" if failure is not None else "after a cell"
-        aside.set_aside(machine.name, (f"{after}: {exc}",))
+        try:
+            aside.set_aside(machine.name, (f"{after}: {exc}",))
+        except OSError as full:
+            raise NotBack(f"{exc}; nor could it be set aside: {full}") from exc
         machine.say(f"set aside: {exc}")
         raise
 
 
-def _down(machine: Machine, log: Path) -> HostDied | None:
+def _down(machine: Machine, log: Path | None) -> HostDied | None:
     """What the kernel of the cell has to answer for that panicked when it was to end."""
-    down, _, _ = whole_text(log).partition(FIRST_LINE)
+    down, _, _ = whole_text(log).partition(FIRST_LINE) if log is not None else ("", "", "")
     line = panic_in(down)
     if line is None:
         return None
