@@ -107,7 +107,7 @@ def test_a_death_ends_the_wait() -> None:
 
 def test_the_command_line_of_a_test_kernel() -> None:
     own = "BOOT_IMAGE=/vmlinuz root=/dev/sda2 ro quiet console=ttyS0 kvm-arm.mode=protected panic=0"
-    own += " watchdog.stop_on_reboot=0"
+    own += " watchdog.stop-on-reboot=0 kvm_arm.mode=nvhe"
     made = bootargs.of_machine(own, ("kvm_harness.cell=c1", *bootargs.tickless(4), "x=1"))
     assert made == (
         "root=/dev/sda2 ro console=ttyS0 earlycon panic=15 kvm_harness.cell=c1 "
@@ -127,6 +127,9 @@ def test_a_machine_s_own_early_console_is_kept() -> None:
         ("kvm-arm.mode=protected x", True),
         ("kvm-arm.mode=protected kvm-arm.mode=nvhe", False),
         ("kvm-arm.mode=nvhe kvm-arm.mode=protected", True),
+        ("kvm_arm.mode=protected", True),
+        ("kvm-arm.mode=protected kvm_arm.mode=nvhe", False),
+        ("kvm-arm.mode", False),
     ],
 )
 def test_a_kernel_in_protected_mode(cmdline: str, protected: bool) -> None:

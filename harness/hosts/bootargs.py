@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 # What a machine's own command line may say and a test kernel must not be told: what cells set
 # themselves (isolcpus adds up), what keeps messages off the console, and what a boot loader adds.
+# As _name() has them.
 _NOT_KEPT = (
-    *("kvm-arm.mode", "panic", "nohz_full", "isolcpus", "rcu_nocbs"),
+    *("kvm_arm.mode", "panic", "nohz_full", "isolcpus", "rcu_nocbs"),
     *("quiet", "splash", "loglevel", "console_suspend"),
     *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
@@ -38,9 +39,10 @@ def protected(cmdline: str) -> bool:
 
     Its hypervisor keeps EL2, so that a kernel which comes by kexec has no KVM.
     """
-    modes = [word for word in cmdline.split() if _name(word) == "kvm-arm.mode"]
-    return modes[-1:] == ["kvm-arm.mode=protected"]
+    words = [word for word in cmdline.split() if _name(word) == "kvm_arm.mode"]
+    return bool(words) and words[-1].partition("=")[2] == "protected"
 
 
 def _name(word: str) -> str:
-    return word.partition("=")[0]
+    """Of a parameter, with _ for each -: the kernel takes them as the same (kernel/params.c)."""
+    return word.partition("=")[0].replace("-", "_")
