@@ -118,7 +118,8 @@ def test_the_script_sees_a_vm_that_stays(local: Path, monkeypatch: pytest.Monkey
 class Host(UnaskedShell):
     """Answers as a host does; `log` is what it was asked."""
 
-    def __init__(self, helped: str = "", status: int = 0) -> None:
+    def __init__(self, helped: str = "", status: int = 0, *, anothers: bool = False) -> None:
+        self._anothers = anothers
         self.log: list[str] = []
         self._helped = helped
         self._status = status
@@ -126,6 +127,8 @@ class Host(UnaskedShell):
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         self.log.append(command)
         out = ""
+        if command == "! test -e /sys/fs/cgroup/access_tracking_perf_test":
+            return Result(command, int(self._anothers), "", "")
         if command.endswith(" -h"):
             out = self._helped
         elif "cgroup.procs" in command:
@@ -148,6 +151,13 @@ def test_all_of_it_is_removed() -> None:
     assert "umount /tmp/kvm-selftest/out\nrm -rf /tmp/kvm-selftest\n" in host.log[-1]
     assert "rmdir /sys/fs/cgroup/kvm-harness-selftest || exit\n" in host.log[-1]
     assert "rmdir /sys/fs/cgroup/access_tracking_perf_test\n" in host.log[-1]
+
+
+def test_a_group_of_anothers_selftest_is_left_alone() -> None:
+    host = Host(anothers=True)
+    with pytest.raises(Unproven, match="access_tracking_perf_test is there already"):
+        execute.execute(host, TEST, Path("a_test"), 1.0)
+    assert len(host.log) == 1, "asked, and nothing done"
 
 
 def test_a_mode_that_the_host_lacks_is_told_and_all_is_removed() -> None:

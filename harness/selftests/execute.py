@@ -19,7 +19,7 @@ from harness.selftests.table import Selftest
 FOLDER = "/tmp/kvm-selftest"
 GROUP = "/sys/fs/cgroup/kvm-harness-selftest"
 # Where an access_tracking_perf_test that ages by MGLRU puts itself, out of GROUP: it looks for just
-# this path, from the root, in debugfs/lru_gen.
+# this path, from the root, in debugfs/lru_gen. One that is there before our test is another's.
 ITS_GROUP = "/sys/fs/cgroup/access_tracking_perf_test"
 VMS = "/sys/kernel/debug/kvm"
 OUTPUT = f"{FOLDER}/out/output"
@@ -126,9 +126,12 @@ class ModeMissing(InfraError):
 def execute(shell: Shell, test: Selftest, program: Path, slowdown: float) -> tuple[Ended, str]:
     """Run a selftest to its end or its deadline, and remove all of it from the host.
 
-    Returns how it ended, and where its threads were if its time ran out. ModeMissing, Stuck.
+    Returns how it ended, and where its threads were if its time ran out. ModeMissing, Stuck;
+    Unproven if the group that such a test may make is there already.
     """
     name = test.name
+    if shell.run(f"! test -e {ITS_GROUP}", check=False).status != 0:
+        raise Unproven(f"{ITS_GROUP} is there already: of a selftest that is not ours, or was")
     with undone(lambda: shell.run(_REMOVE.format(folder=FOLDER, group=GROUP, its=ITS_GROUP))):
         shell.run(_PREPARE.format(folder=FOLDER, limit=OUTPUT_LIMIT))
         shell.put(program, f"{FOLDER}/{name}", mode=0o755)
