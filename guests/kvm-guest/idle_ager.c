@@ -90,6 +90,7 @@ static int start(struct idle_ager *ager)
 {
 	ager->stop = false;
 	ager->passes = 0;
+	ager->error = 0;
 	errno = pthread_create(&ager->thread, NULL, age, ager);
 	if (errno)
 		return reply_errno("pthread_create");
