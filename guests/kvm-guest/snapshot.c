@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -37,7 +38,10 @@ static _Noreturn void live(const struct vm *vm, int end)
 	char asked;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* Nothing else is to stay open here, the VM least of all. */
+	/* Nothing else is to stay open here, the VM least of all, nor mapped what keeps it. */
+	for (unsigned int i = 0; i < vm->vcpu_count; i++)
+		if (munmap(vm->vcpus[i].run, vm->vcpus[i].run_size))
+			_exit(EXIT_FAILURE);
 	if (dup2(end, STDIN_FILENO) < 0 || close_range(STDIN_FILENO + 1, ~0U, 0))
 		_exit(EXIT_FAILURE);
 	while (read(STDIN_FILENO, &asked, 1) == 1) {
@@ -76,7 +80,9 @@ static int look(const struct vm *vm)
 {
 	uint32_t wrong;
 
-	if (write(channel, "", 1) != 1 || read(channel, &wrong, sizeof(wrong)) != sizeof(wrong))
+	/* No SIGPIPE: that would end this process as well. */
+	if (send(channel, "", 1, MSG_NOSIGNAL) != 1 ||
+	    read(channel, &wrong, sizeof(wrong)) != sizeof(wrong))
 		return reply_error("system", "the snapshot's process has ended");
 	if (wrong != ALL_RIGHT)
 		return reply_error("data", "page=%u of the snapshot has changed", wrong);
