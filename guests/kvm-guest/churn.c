@@ -18,7 +18,7 @@
 
 static int make_idle(struct vm *vm, uint32_t *made)
 {
-	int fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, 0);
+	int fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, vm_type(vm));
 
 	if (fd < 0)
 		return reply_errno("KVM_CREATE_VM");

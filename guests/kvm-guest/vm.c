@@ -63,6 +63,11 @@ static void split_eagerly(const struct vm *vm)
 		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
 }
 
+unsigned long vm_type(const struct vm *vm)
+{
+	return vm->ipa_bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(vm->ipa_bits);
+}
+
 static void create_vm(struct vm *vm)
 {
 	int bits = ioctl(vm->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_VM_IPA_SIZE);
@@ -79,8 +84,7 @@ static void create_vm(struct vm *vm)
 		die("this CPU gives guests %d bits of physical address; %d are needed", bits,
 		    needed);
 	vm->ipa_bits = bits;
-	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM,
-		       bits == DEFAULT_IPA_BITS ? 0 : KVM_VM_TYPE_ARM_IPA_SIZE(bits));
+	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, vm_type(vm));
 	if (vm->fd < 0)
 		die_errno("KVM_CREATE_VM");
 	if (vm->eager_split)

@@ -88,6 +88,9 @@ void vm_create_second(struct vm *second, const struct vm *vm);
 void vm_close_vcpus(struct vm *second);
 void vm_close(struct vm *second);
 
+/* What KVM_CREATE_VM is to be asked for, for a VM with as many bits of address as @vm has. */
+unsigned long vm_type(const struct vm *vm);
+
 /* Makes the machine, whose vCPUs have no threads yet; fatal on failure. */
 void vm_make(struct vm *vm);
 
