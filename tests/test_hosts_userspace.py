@@ -35,6 +35,8 @@ def test_mounts_and_programs(tmp_path: Path) -> None:
     assert mounts.startswith("set -e\n")
     assert "\necho 7 > /proc/sys/kernel/printk\n" in mounts
     assert "\necho 15 > /proc/sys/kernel/panic\n" in mounts
+    balancing = "/proc/sys/kernel/numa_balancing"
+    assert f"\n[ ! -e {balancing} ] || echo 0 > {balancing}\n" in mounts
     assert folder == f"mkdir -p {PROGRAMS}"
     assert put == f"{tmp_path} {PROGRAMS}/kvm-guest 755"
 

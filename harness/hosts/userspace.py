@@ -28,10 +28,12 @@ grep -qw memory /sys/fs/cgroup/cgroup.subtree_control ||
 	echo +memory > /sys/fs/cgroup/cgroup.subtree_control"""
 
 # As the kernel was started: sysctl.d(5) of the machine may keep warnings off the console, as that
-# of Ubuntu does, or leave a kernel that panicked where it is.
+# of Ubuntu does, or leave a kernel that panicked where it is. NUMA balancing takes pages from stage
+# 2, by the faults that it asks for and by migration, under checks that ask for exact sets.
 _SYSCTL = f"""\
 echo 7 > /proc/sys/kernel/printk
-echo {PANIC_SECONDS} > /proc/sys/kernel/panic"""
+echo {PANIC_SECONDS} > /proc/sys/kernel/panic
+[ ! -e /proc/sys/kernel/numa_balancing ] || echo 0 > /proc/sys/kernel/numa_balancing"""
 
 _UNLOAD = "! grep -qsx 1 /sys/kernel/kexec_loaded || kexec -u"
 
