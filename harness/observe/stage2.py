@@ -56,7 +56,7 @@ EL2_TABLES = "/run/kvm-harness-el2-tables"
 # pkvm_pgtable_stage2_init), opening the file would take that list for tables.
 REFUSAL = f"""
 if [ ! -e "$1/stage2_page_tables" ]; then echo absent
-elif grep -qwF kvm-arm.mode=protected /proc/cmdline; then
+elif grep -qwE 'kvm[-_]arm[.]mode=protected' /proc/cmdline; then
   if [ ! -e {EL2_TABLES} ]; then
     grep -c ' pkvm_pgtable_stage2_init$' /proc/kallsyms > {EL2_TABLES}.new || true
     mv {EL2_TABLES}.new {EL2_TABLES}
