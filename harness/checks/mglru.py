@@ -138,7 +138,8 @@ def zram_swap(shell: Shell) -> Iterator[None]:
     with undone(lambda: shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")):
         shell.run(
             f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && "
-            # Before all that the host has of its own, on disks that take their time.
-            "swapon -p 32767 /dev/zram0"
+            # Before all that a machine has of its own, on disks that take their time. Emulated
+            # hosts have none, and a busybox that knows no priorities.
+            "{ swapon -p 32767 /dev/zram0 2>/dev/null || swapon /dev/zram0; }"
         )
         yield
