@@ -119,6 +119,16 @@ def test_what_is_refused(text: str, why: str, parse: Parse) -> None:
     assert why in reason
 
 
+def test_pages_that_follow_each_other_are_one_run(library: ctypes.CDLL) -> None:
+    def run(pages: list[int]) -> int:
+        return int(library.ranges_run((ctypes.c_uint32 * len(pages))(*pages), len(pages)))
+
+    assert run([7]) == 1
+    assert run([7, 8, 9]) == 3
+    assert run([7, 8, 10, 11]) == 2
+    assert run([7, 6]) == 1
+
+
 RECORD = "struct record record = { .value = value, .done = was_done, .begun = had_begun };"
 SHIM = (
     '#include "judge.h"\n'

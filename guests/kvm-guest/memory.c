@@ -9,6 +9,7 @@
 
 #include "array_size.h"
 #include "commands.h"
+#include "ranges.h"
 #include "reply.h"
 
 #define DROP_CACHES "/proc/sys/vm/drop_caches"
@@ -60,8 +61,7 @@ static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count
 			return reply_error("usage", "page %u is being written by a spin", list[i]);
 	}
 	for (uint32_t i = 0, run; i < count; i += run) {
-		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
-			;
+		run = ranges_run(list + i, count - i);
 		if (madvise(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
 			    (size_t)run << GUEST_PAGE_SHIFT, advice))
 			return reply_errno("madvise");
@@ -112,8 +112,7 @@ static int replace(struct vm *vm, const uint32_t *list, uint32_t count)
 	for (uint32_t i = 0, run; i < count; i += run) {
 		char *at = vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT);
 
-		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
-			;
+		run = ranges_run(list + i, count - i);
 		if (mmap(at, (size_t)run << GUEST_PAGE_SHIFT, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
 			return reply_errno("mmap");
@@ -132,10 +131,8 @@ int command_replace(struct vm *vm, char **words)
 
 	if (vm->backing != BACKING_ANON)
 		return reply_error("usage", "only memory of the backing anon is replaced");
-	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
-		if (vcpu_check_idle(&vm->vcpus[i]))
-			return -1;
-	}
+	if (vcpus_check_idle(vm))
+		return -1;
 	list = new_list(vm);
 	if (!parse_pages(vm, words[0], list, &count))
 		result = replace(vm, list, count);

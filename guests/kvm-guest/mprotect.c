@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "commands.h"
+#include "ranges.h"
 #include "reply.h"
 
 static int protect(struct vm *vm, bool writable, const uint32_t *list, uint32_t count)
@@ -12,8 +13,7 @@ static int protect(struct vm *vm, bool writable, const uint32_t *list, uint32_t 
 	int flags = PROT_READ | (writable ? PROT_WRITE : 0);
 
 	for (uint32_t i = 0, run; i < count; i += run) {
-		for (run = 1; i + run < count && list[i + run] == list[i] + run; run++)
-			;
+		run = ranges_run(list + i, count - i);
 		if (mprotect(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
 			     (size_t)run << GUEST_PAGE_SHIFT, flags))
 			return reply_errno("mprotect");
@@ -33,10 +33,8 @@ int command_mprotect(struct vm *vm, char **words)
 		return reply_error("usage", "expected: mprotect read|write RANGES");
 	if (vm->second)
 		return reply_error("usage", "the pages are in two slots");
-	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
-		if (vcpu_check_idle(&vm->vcpus[i]))
-			return -1;
-	}
+	if (vcpus_check_idle(vm))
+		return -1;
 	list = malloc(vm->pages * sizeof(*list));
 	if (!list)
 		die("out of memory");

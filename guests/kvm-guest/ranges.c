@@ -79,6 +79,15 @@ int64_t ranges_parse(const char *text, uint32_t pages, uint32_t *list, const cha
 	return count;
 }
 
+uint32_t ranges_run(const uint32_t *list, uint32_t count)
+{
+	uint32_t run = 1;
+
+	while (run < count && list[run] == list[0] + run)
+		run++;
+	return run;
+}
+
 void ranges_print(FILE *out, const bool *member, uint32_t pages)
 {
 	const char *comma = "";

@@ -14,6 +14,9 @@
  */
 int64_t ranges_parse(const char *text, uint32_t pages, uint32_t *list, const char **why);
 
+/* How many of the first of @count indices follow each other, one at least. */
+uint32_t ranges_run(const uint32_t *list, uint32_t count);
+
 /* Writes the shortest text for the indices below @pages whose @member is true. */
 void ranges_print(FILE *out, const bool *member, uint32_t pages);
 

@@ -15,10 +15,8 @@ int command_readonly(struct vm *vm, char **words)
 		return reply_error("usage", "expected: readonly on|off");
 	if (vm->dirty_log || vm->second)
 		return reply_error("usage", "the dirty log is on, or the pages are in two slots");
-	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
-		if (vcpu_check_idle(&vm->vcpus[i]))
-			return -1;
-	}
+	if (vcpus_check_idle(vm))
+		return -1;
 	vm->readonly = on;
 	memset(vm->refused, 0, vm->pages * sizeof(*vm->refused));
 	if (vm_delete_slot(vm) || vm_set_slot_flags(vm, 0))

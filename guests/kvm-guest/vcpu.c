@@ -337,6 +337,15 @@ int vcpu_check_idle(const struct vcpu *vcpu)
 	return 0;
 }
 
+int vcpus_check_idle(const struct vm *vm)
+{
+	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
+		if (vcpu_check_idle(&vm->vcpus[i]))
+			return -1;
+	}
+	return 0;
+}
+
 void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
 {
 	struct mailbox *mailbox = vcpu->mailbox;

@@ -66,6 +66,8 @@ void vcpu_start(struct vcpu *vcpu);
 
 /* 0 if it is parked and does not spin, else -1 with an error as the reply. */
 int vcpu_check_idle(const struct vcpu *vcpu);
+/* The same of all vCPUs of a VM. */
+int vcpus_check_idle(const struct vm *vm);
 
 /* Runs a vCPU that has no thread in this one until it parks; false if it does not. */
 bool vcpu_run_here(struct vcpu *vcpu);
