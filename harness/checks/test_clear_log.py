@@ -25,7 +25,7 @@ from harness.checks.pages import (
     shorten,
     young_pages,
 )
-from harness.errors import InfraError
+from harness.checks.skips import guest_or_skip
 from harness.guests import Guest, ManualLog
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -142,9 +142,5 @@ def _held(
 
 def _guest(guest: Callable[..., Guest], first: ManualLog) -> Guest:
     """A guest with such a log; skips where KVM has none."""
-    try:
-        return guest(pages=PAGES, manual_log=first)
-    except InfraError as exc:
-        if "no such manual dirty log" in str(exc):
-            pytest.skip("this kernel has no such manual dirty log")
-        raise
+    refusal = "this kernel has no such manual dirty log"
+    return guest_or_skip(lambda: guest(pages=PAGES, manual_log=first), refusal, refusal)

@@ -17,8 +17,8 @@ from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, pick, populated
 from harness.checks.pages import shorten as short
+from harness.checks.skips import guest_or_skip
 from harness.checks.test_split import PAGES, age_and_touch
-from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -29,12 +29,12 @@ EVERYTHING = frozenset(range(PAGES))
 
 def split_eagerly(guest: Callable[..., Guest], vcpus: int = 1) -> Guest:
     """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
-    try:
-        return guest(backing="thp", pages=PAGES, eager_split=True, vcpus=vcpus)
-    except InfraError as exc:
-        if "this kernel splits no blocks eagerly" in str(exc):
-            pytest.skip("this kernel splits no blocks eagerly: it can from Linux 6.5 on")
-        raise
+    refusal = "this kernel splits no blocks eagerly"
+    return guest_or_skip(
+        lambda: guest(backing="thp", pages=PAGES, eager_split=True, vcpus=vcpus),
+        refusal,
+        f"{refusal}: it can from Linux 6.5 on",
+    )
 
 
 @pytest.mark.deep

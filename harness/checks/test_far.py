@@ -26,7 +26,7 @@ from harness.checks.pages import (
     show_set,
     young_pages,
 )
-from harness.errors import InfraError
+from harness.checks.skips import guest_or_skip
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -116,10 +116,8 @@ def _writable(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int], n
 
 def _far_guest(guest: Callable[..., Guest], backing: str, pages: int, *, wide: bool) -> Guest:
     """A guest with memory up there; skips where the CPU has not the bits of address for it."""
-    try:
-        return guest(backing=backing, pages=pages, far=not wide, wide=wide)
-    except InfraError as exc:
-        if "bits of physical address" in str(exc):
-            fewest = 41 if wide else 40
-            pytest.skip(f"this CPU gives guests fewer than {fewest} bits of physical address")
-        raise
+    return guest_or_skip(
+        lambda: guest(backing=backing, pages=pages, far=not wide, wide=wide),
+        "bits of physical address",
+        f"this CPU gives guests fewer than {41 if wide else 40} bits of physical address",
+    )
