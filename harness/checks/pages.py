@@ -43,6 +43,13 @@ def on_lists(vm: Guest) -> Guest:
     return vm
 
 
+def require_huge(vm: Guest) -> None:
+    """Unproven unless all of the memory is of huge pages, as the host has it."""
+    huge, pages = vm.flags()["thp"], vm.slot.pages
+    if huge != pages:
+        raise Unproven(f"{huge} of {pages} pages are huge to the host")
+
+
 def mark_idle(vm: Guest) -> None:
     """Age every tested page by page_idle; Unproven if it passed some over."""
     mark = vm.idle_mark()

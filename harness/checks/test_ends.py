@@ -18,7 +18,16 @@ from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import age_huge_page
-from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set, young_pages
+from harness.checks.pages import (
+    leaves,
+    old_pages,
+    pick,
+    populated,
+    require_huge,
+    shorten,
+    show_set,
+    young_pages,
+)
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -57,8 +66,7 @@ def test_ends(
     with aging_by(driver, vm, shell, contract, cell) as age:
         populated(vm)
         vm.verify(range(PAGES))
-        if (huge := vm.flags()["thp"]) != PAGES:
-            raise Unproven(f"{huge} of {PAGES} pages are huge to the host")
+        require_huge(vm)
         blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
         claim.observe(f"{len(blocks)} of {PAGES} pages in blocks")
         beyond = blocks - inside

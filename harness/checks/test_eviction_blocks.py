@@ -20,12 +20,11 @@ from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import AGE
-from harness.checks.pages import populated, shorten
+from harness.checks.pages import populated, require_huge, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.trace import Wanted, asked_pages, tracing
-from harness.observe.unproven import Unproven
 
 BLOCKS = 16
 PER_BLOCK = 512
@@ -60,8 +59,7 @@ def test_eviction_blocks(
     ):
         # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)
-        if (huge := vm.flags()["thp"]) != PAGES:
-            raise Unproven(f"{huge} of {PAGES} pages belong to huge pages")
+        require_huge(vm)
         for young in (everything, frozenset(rng.sample(range(BLOCKS), BLOCKS // 2))):
             memcg.leave_behind()
             vm.flush()

@@ -20,7 +20,7 @@ from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
-from harness.checks.pages import populated
+from harness.checks.pages import populated, require_huge
 from harness.checks.test_hot_page import free_cpu
 from harness.contract import Contract
 from harness.guests import Guest
@@ -64,8 +64,7 @@ def test_eviction_hot(
         tracing(shell, Wanted((AGE,), ())) as session,
     ):
         populated(vm)
-        if (huge := vm.flags()["thp"]) != PAGES:
-            raise Unproven(f"{huge} of {PAGES} pages belong to a huge page")
+        require_huge(vm)
         vm.pin(0, cpu, fifo=True)
         vm.spin({hot}, write=False)
         for look in range(LOOKS):

@@ -18,10 +18,16 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
-from harness.checks.pages import forget_references, mark_idle, pick, populated, shorten
+from harness.checks.pages import (
+    forget_references,
+    mark_idle,
+    pick,
+    populated,
+    require_huge,
+    shorten,
+)
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
-from harness.observe.unproven import Unproven
 
 # Pages, and how many of them have one access flag.
 SIZES: dict[Backing, tuple[int, int]] = {"anon": (1024, 1), "thp": (8192, 512)}
@@ -47,8 +53,8 @@ def test_idle_then_evict(
     vm = guest(backing=backing, pages=pages)
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         populated(vm)
-        if backing == "thp" and (huge := vm.flags()["thp"]) != pages:
-            raise Unproven(f"{huge} of {pages} pages belong to huge pages")
+        if backing == "thp":
+            require_huge(vm)
         # From here on nobody has a mark on any page.
         mark_idle(vm)
         forget_references(vm, shell)

@@ -26,7 +26,15 @@ from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
-from harness.checks.pages import mark_idle, old_pages, pick, populated, shorten, young_pages
+from harness.checks.pages import (
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    require_huge,
+    shorten,
+    young_pages,
+)
 from harness.checks.racing import added, kept, not_widened
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
@@ -121,8 +129,7 @@ def _race(
         slowed=SLOWED,
     )
     vm = populated(start())
-    if vm.flags()["thp"] != PAGES:
-        raise Unproven("not all of the memory is huge")
+    require_huge(vm)
     last = int(shell.run("nproc --all").stdout) - 1
     heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
     met = Met()

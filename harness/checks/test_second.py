@@ -20,7 +20,15 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import forget_references, mark_idle, pick, populated, shorten, show_set
+from harness.checks.pages import (
+    forget_references,
+    mark_idle,
+    pick,
+    populated,
+    require_huge,
+    shorten,
+    show_set,
+)
 from harness.guests import Advice, Backing, Guest, Second
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -105,9 +113,7 @@ def test_adjacent(
     )
     vm = populated(guest(backing="thp", pages=pages, skew=skew, vcpus=2, second="above"))
     vm.touch(range(pages), write=False, vcpu=1)
-    huge = vm.flags()["thp"]
-    if huge != pages:
-        raise Unproven(f"{huge} of {pages} pages are huge to the host")
+    require_huge(vm)
     everything = frozenset(range(pages))
     mark_idle(vm)
     for unit in range(pages // BLOCK + 1):

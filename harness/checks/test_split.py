@@ -18,7 +18,15 @@ from harness.checks.claim import Claim
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.pages import leaves, mark_idle, old_pages, pick, populated, show_set
+from harness.checks.pages import (
+    leaves,
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    require_huge,
+    show_set,
+)
 from harness.checks.pages import shorten as short
 from harness.checks.test_backing import prepared
 from harness.contract import Contract
@@ -59,9 +67,7 @@ def test_range(
         if not skew:
             vm.dirty_log(True)
         populated(vm)
-        huge = vm.flags()["thp"]
-        if huge != PAGES:
-            raise Unproven(f"{huge} of {PAGES} pages are huge to the host")
+        require_huge(vm)
         blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
         if blocks:
             raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
