@@ -11,6 +11,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from harness.checks.cpus import cpu_count
 from harness.companion import Companion, ask_together
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -42,7 +43,7 @@ def ager(vm: Guest, shell: Shell, pfns: Iterable[int]) -> Iterator[None]:
 
     It has the last CPU for itself: the guest's threads get the others, and keep them.
     """
-    last = int(shell.run("nproc --all").stdout) - 1
+    last = cpu_count(shell) - 1
     if last:
         # A thread that takes its CPU from the ager would stop what it is to race.
         shell.run(f"taskset -apc 0-{last - 1} {vm.greeting.pid}")

@@ -18,6 +18,7 @@ from harness.cell import CellSpec
 from harness.checks import charged, tables
 from harness.checks.charged import Charged
 from harness.checks.claim import Claim
+from harness.checks.cpus import cpu_count
 from harness.checks.mglru import memcg_of
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_leaks import Reading, keeps_no_objects, read, spread
@@ -68,7 +69,7 @@ def test_churn(
 ) -> None:
     """VMs that are made and ended, or cannot be made, leave nothing behind."""
     # More than rounding makes of them: a page for each CPU.
-    cpus = int(shell.run("nproc --all").stdout)
+    cpus = cpu_count(shell)
     ways = replace(WAYS[way], vms=max(WAYS[way].vms, cpus + 1))
     tables.nobody_else(shell)
     if not tables.has_barrier(shell):

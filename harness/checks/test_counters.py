@@ -17,6 +17,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import check_counters, check_rise, counters, tally
+from harness.checks.cpus import cpu_count
 from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
 from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
@@ -63,7 +64,7 @@ def test_counters(
         f"two processes age half of {PAGES} pages each, at the same time, {PASSES} times, with all "
         "young before and no vCPU running: the counters rise by exactly the leaves made old"
     )
-    if int(shell.run("nproc --all").stdout) < 2:
+    if cpu_count(shell) < 2:
         raise Unproven("with one CPU, no two age at the same time")
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()

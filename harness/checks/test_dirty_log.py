@@ -15,9 +15,9 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
+from harness.checks.cpus import free_cpu
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, old_pages, pick, populated, shorten, show_set
-from harness.checks.test_hot_page import free_cpu
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

@@ -17,11 +17,11 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import pressure
 from harness.checks.claim import Claim
+from harness.checks.cpus import free_cpu
 from harness.checks.driver import situation
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
 from harness.checks.pages import populated, require_huge
-from harness.checks.test_hot_page import free_cpu
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

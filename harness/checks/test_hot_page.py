@@ -16,6 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.cpus import free_cpu
 from harness.checks.pages import populated, shorten
 from harness.guest_replies import SpinReply
 from harness.guests import Guest
@@ -23,12 +24,10 @@ from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump, refuse_no_dump
 from harness.observe.unproven import Unproven
-from harness.ranges import parse_ranges
 
 PAGES = 64
 # Looks, until one finds the vCPU left alone. Each is whole, and only the last is judged.
 LOOKS = 5
-NOHZ_FULL = "/sys/devices/system/cpu/nohz_full"
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,6 @@ class Watched:
     def exits(self) -> int:
         """Exits of the vCPU meanwhile; each may have cost it its TLB."""
         return self.between.exits.exits - self.before.exits.exits
-
-
-def free_cpu(shell: Shell, cell: CellSpec) -> int:
-    """A CPU of the host that runs without a tick; Unproven if there is none.
-
-    Skips the check where the harness itself has booted the host without one.
-    """
-    if not cell.tickless:
-        pytest.skip("a host with a debug kernel has no CPU without a tick")
-    text = shell.run(f"cat {NOHZ_FULL}", check=False).stdout.strip().replace("(null)", "")
-    if not text:
-        raise Unproven("the host has no CPU without a tick (nohz_full)")
-    return max(parse_ranges(text))
 
 
 def _shows_stage2(vm: Guest, shell: Shell, claim: Claim) -> bool:

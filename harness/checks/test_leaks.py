@@ -18,6 +18,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import charged, tables
 from harness.checks.claim import Claim
+from harness.checks.cpus import cpu_count
 from harness.checks.mglru import memcg_of
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -149,7 +150,7 @@ def keeps_no_objects(
     if quarantined(shell):
         claim.observe("objects not judged: KASAN keeps freed ones for a while")
         return
-    cpus = int(shell.run("nproc --all").stdout)
+    cpus = cpu_count(shell)
     caches = tuple(reading.caches for reading in readings)
     sizes = ", ".join(sorted(slab.judged(caches, count, cpus)))
     grown = slab.grown(caches, count, cpus)

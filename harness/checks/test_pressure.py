@@ -25,6 +25,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
+from harness.checks.cpus import cpu_count
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
@@ -131,7 +132,7 @@ class Scene:
 
     def prepare(self, under: pressure.Lru) -> Reading:
         """All pages in memory and old, and the hot ones read all the time from now on."""
-        last = int(self.shell.run("nproc --all").stdout) - 1
+        last = cpu_count(self.shell) - 1
         populated(self.vm)
         mark_idle(self.vm)
         forget_references(self.vm, self.shell)

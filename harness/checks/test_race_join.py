@@ -23,6 +23,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
+from harness.checks.cpus import cpu_count
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
@@ -130,7 +131,7 @@ def _race(
     )
     vm = populated(start())
     require_huge(vm)
-    last = int(shell.run("nproc --all").stdout) - 1
+    last = cpu_count(shell) - 1
     heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
     met = Met()
 

@@ -15,8 +15,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
+from harness.checks.cpus import free_cpu
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
-from harness.checks.test_hot_page import free_cpu
 from harness.guests import Advice, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The CPUs of a host: how many there are, and which one runs without a tick."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.hosts.protocols import Shell
+from harness.observe.unproven import Unproven
+from harness.ranges import parse_ranges
+
+NOHZ_FULL = "/sys/devices/system/cpu/nohz_full"
+
+
+def cpu_count(shell: Shell) -> int:
+    """How many CPUs the host has, those included that are isolated."""
+    return int(shell.run("nproc --all").stdout)
+
+
+def free_cpu(shell: Shell, cell: CellSpec) -> int:
+    """A CPU of the host that runs without a tick; Unproven if there is none.
+
+    Skips the check where the harness itself has booted the host without one.
+    """
+    if not cell.tickless:
+        pytest.skip("a host with a debug kernel has no CPU without a tick")
+    text = shell.run(f"cat {NOHZ_FULL}", check=False).stdout.strip().replace("(null)", "")
+    if not text:
+        raise Unproven("the host has no CPU without a tick (nohz_full)")
+    return max(parse_ranges(text))
