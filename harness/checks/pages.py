@@ -128,13 +128,20 @@ def aging_is_exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, na
     vm.flush()
     young = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, pages)
     assert not young, f"{name}: {len(young)} pages are young after aging: {shorten(young)}"
-    touched = pick(rng, pages)
+    reads_make_young(vm, shell, claim, pick(rng, pages), name)
+
+
+def reads_make_young(
+    vm: Guest, shell: Shell, claim: Claim, touched: frozenset[int], name: str
+) -> None:
+    """Have these pages read, all being old, and assert that just their leaves are young."""
+    pages, ipa = vm.slot.pages, vm.slot.ipa
     vm.touch(touched, write=False)
     found = leaves(vm, shell, claim, f"{name}-touched")
     expected = stage2.by_leaf(found, ipa, pages, touched)
-    words = f"{name}: {show_set(expected, stage2.young(found, ipa, pages))}"
-    claim.observe(words)
-    assert stage2.young(found, ipa, pages) == expected, words
+    young = stage2.young(found, ipa, pages)
+    claim.observe(f"{name}: {show_set(expected, young)}")
+    assert young == expected, f"{name}: {show_set(expected, young)}"
 
 
 def _not_idle(vm: Guest) -> frozenset[int]:

@@ -24,6 +24,7 @@ from harness.checks.pages import (
     old_pages,
     pick,
     populated,
+    reads_make_young,
     require_huge,
     show_set,
 )
@@ -238,15 +239,9 @@ def age_and_touch(
     vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str, *, logging: bool = False
 ) -> None:
     """Assert that all leaves are old after page_idle, and then those young that are touched."""
-    ipa = vm.slot.ipa
     mark_idle(vm)
-    before = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), ipa, PAGES)
+    before = stage2.young(leaves(vm, shell, claim, f"{name}-aged"), vm.slot.ipa, PAGES)
     assert not before, f"{name}: {len(before)} pages young after aging: {short(before)}"
     touched = frozenset(rng.sample(range(PAGES), 8)) if logging else pick(rng, PAGES, BLOCK)
     _invalidate(vm, rng, touched, logging=logging)
-    vm.touch(touched, write=False)
-    after = leaves(vm, shell, claim, f"{name}-touched")
-    expected = stage2.by_leaf(after, ipa, PAGES, touched)
-    young = stage2.young(after, ipa, PAGES)
-    claim.observe(f"{name}: {show_set(expected, young)}")
-    assert young == expected, f"{name}: {show_set(expected, young)}"
+    reads_make_young(vm, shell, claim, touched, name)
