@@ -12,8 +12,9 @@ from types import TracebackType
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.guest_line import END_SECONDS
 from harness.guest_replies import PROTOCOL
-from harness.guests import END_SECONDS, PROGRAM
+from harness.guests import PROGRAM
 from harness.hosts.protocols import Process, Shell
 
 # It ends by itself then, so that nothing stays behind; in seconds.

@@ -240,6 +240,11 @@ class Reply:
         command, text = shorten(self.command), shorten(self.text)
         raise InfraError(f"kvm-guest's reply to {command!r} is malformed ({why}): {text!r}")
 
+    def agree(self, agreed: bool, why: str) -> None:
+        """Raise InfraError unless its fields agree with each other and with what was asked."""
+        if not agreed:
+            self.bad(why)
+
     def expect(self, first: Sequence[str], names: Sequence[str]) -> None:
         """Hold it to the words `first` followed by exactly the fields `names`, in that order."""
         words = self.text.split(" ")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.guest_line import Line
 from harness.guest_replies import (
     EXITS,
     FLAGS,
@@ -32,22 +32,12 @@ from harness.guest_replies import (
     TakenAway,
     TouchReply,
     parse_greeting,
-    raise_error,
-    shorten,
 )
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
-from harness.observe.memcg import BATCH
 from harness.ranges import format_ranges
 
 PROGRAM = f"{PROGRAMS}/kvm-guest"
-
-# Seconds that an exchange may take beyond the program's own limit: it kicks a hung vCPU for 2 s,
-# and commands that run no vCPU (drain, flush, idle-read) have no limit of their own.
-GRACE = 10.0
-
-# Seconds that the program and its VM may take to be gone.
-END_SECONDS = 30.0
 
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
 Second = Literal["slot", "above", "vm"]
@@ -92,18 +82,17 @@ class Guest:
         transcript: Path | None,
         deadline: Deadline | None,
     ) -> None:
-        self._process = process
         self.slowdown = slowdown
-        self._reply_seconds = (timeout + GRACE) * slowdown
-        self._end_seconds = END_SECONDS * slowdown
-        self._transcript = transcript
-        self._deadline = deadline
-        self._broken: str | None = None
-        self._closed = False
         self._pages = pages
-        text = self._receive(greeting_command)
-        if text.startswith("error "):
-            raise_error(Reply(greeting_command, text, pages))
+        self._line = Line(
+            process,
+            pages=pages,
+            timeout=timeout,
+            slowdown=slowdown,
+            transcript=transcript,
+            deadline=deadline,
+        )
+        text = self._line.greeting(greeting_command)
         self.greeting = parse_greeting(greeting_command, text, second=second is not None)
         made = (self.greeting.pages, self.greeting.vcpus, self.greeting.backing)
         if made != (pages, vcpus, backing):
@@ -205,7 +194,7 @@ class Guest:
     def touch(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> TouchReply:
         """Have a vCPU load from or store to each of the pages once, in rising order."""
         asked = frozenset(pages)
-        command = f"touch {_access(write)} {vcpu} {format_ranges(asked)}"
+        command = f"touch {access(write)} {vcpu} {format_ranges(asked)}"
         return self._touches(command, vcpu, len(asked))
 
     def plant(self, pages: Iterable[int]) -> None:
@@ -214,8 +203,8 @@ class Guest:
         kvm-guest writes to them itself: young to the host's own stage 1, and no guest's access.
         """
         asked = frozenset(pages)
-        reply = self._ask(f"plant {format_ranges(asked)}", ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        reply = self._line.ask(f"plant {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def fetch(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
         """Have a vCPU execute one instruction in each of the pages, which plant() put there."""
@@ -236,12 +225,12 @@ class Guest:
         kvm-guest reads the pages itself, so they are young to the host's own stage 1 after it.
         """
         asked = frozenset(pages)
-        reply = self._ask(f"verify {format_ranges(asked)}", ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        reply = self._line.ask(f"verify {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def pfns(self) -> dict[int, int]:
         """The PFN of each tested page that is present, by page."""
-        reply = self._ask("pfns", ("present", "map"))
+        reply = self._line.ask("pfns", ("present", "map"))
         pfns: dict[int, int] = {}
         text = reply.raw("map")
         for run in text.split(",") if text != "-" else ():
@@ -253,7 +242,7 @@ class Guest:
             if not count or end > self._pages or (pfns and page <= next(reversed(pfns))):
                 reply.bad(f"map has {run!r} out of bounds or order")
             pfns.update(zip(range(page, end), range(pfn, pfn + count), strict=True))
-        self._agree(reply, reply.number("present") == len(pfns), "present is not the map's size")
+        reply.agree(reply.number("present") == len(pfns), "present is not the map's size")
         return pfns
 
     def flags(self) -> dict[str, int]:
@@ -262,33 +251,33 @@ class Guest:
         Names are those of Documentation/admin-guide/mm/pagemap.rst, in lower case.
         """
         names = ("present", *FLAGS)
-        reply = self._ask("flags", names)
+        reply = self._line.ask("flags", names)
         counts = {name: reply.number(name) for name in names}
         most = max(counts.values())
-        self._agree(reply, most == counts["present"] <= self._pages, "a count is too large")
+        reply.agree(most == counts["present"] <= self._pages, "a count is too large")
         return counts
 
     def flagged(self, name: str) -> frozenset[int]:
         """The present pages that have a flag of /proc/kpageflags, by its name in flags()."""
         if name not in FLAGS:
             raise ValueError(f"no flag is named {name!r}")
-        reply = self._ask(f"flagged {name}", ("count", "pages"))
+        reply = self._line.ask(f"flagged {name}", ("count", "pages"))
         pages = reply.page_set("pages")
-        self._agree(reply, reply.number("count") == len(pages), "count is not the set's size")
+        reply.agree(reply.number("count") == len(pages), "count is not the set's size")
         return pages
 
     def drain(self) -> None:
         """Move new pages from the per-CPU batches of all CPUs to the LRU lists."""
-        self._ask("drain", ())
+        self._line.ask("drain", ())
 
     def idle_mark(self) -> IdleMark:
         """Mark every tested page idle by page_idle, which clears its access flags."""
-        return self._mark_reply(self._ask("idle-mark", MARK))
+        return self._mark_reply(self._line.ask("idle-mark", MARK))
 
     def _mark_reply(self, reply: Reply) -> IdleMark:
         mark = IdleMark(reply.number("marked"), reply.number("absent"), reply.page_set("unmarked"))
         total = mark.marked + mark.absent + len(mark.unmarked)
-        self._agree(reply, total == self._pages, "the counts do not add up to the slot")
+        reply.agree(total == self._pages, "the counts do not add up to the slot")
         return mark
 
     def idle_read(self) -> frozenset[int]:
@@ -296,11 +285,11 @@ class Guest:
 
         This clears the access flags of marked pages. A huge page answers for all of its pages.
         """
-        return self._idle_reply(self._ask("idle-read", ("count", "idle")))
+        return self._idle_reply(self._line.ask("idle-read", ("count", "idle")))
 
     def _idle_reply(self, reply: Reply) -> frozenset[int]:
         idle = reply.page_set("idle")
-        self._agree(reply, reply.number("count") == len(idle), "count is not the set's size")
+        reply.agree(reply.number("count") == len(idle), "count is not the set's size")
         return idle
 
     def flush(self) -> None:
@@ -308,20 +297,20 @@ class Guest:
 
         It takes write permission from the stage-2 entries and keeps their access flags.
         """
-        self._ask("flush", ())
+        self._line.ask("flush", ())
 
     def dirty_log(self, on: bool) -> None:
         """Switch the dirty log of the tested slot."""
-        self._ask(f"dirty-log {'on' if on else 'off'}", ())
+        self._line.ask(f"dirty-log {'on' if on else 'off'}", ())
 
     def dirty(self) -> frozenset[int]:
         """The pages written since the last call or since the dirty log was switched on.
 
         With a manual log, those that are in it.
         """
-        reply = self._ask("dirty", ("count", "dirty"))
+        reply = self._line.ask("dirty", ("count", "dirty"))
         dirty = reply.page_set("dirty")
-        self._agree(reply, reply.number("count") == len(dirty), "count is not the set's size")
+        reply.agree(reply.number("count") == len(dirty), "count is not the set's size")
         return dirty
 
     def clear_log(self, pages: Iterable[int]) -> None:
@@ -331,8 +320,8 @@ class Guest:
         invalidates cached translations.
         """
         asked = frozenset(pages)
-        reply = self._ask(f"clear-log {format_ranges(asked)}", ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        reply = self._line.ask(f"clear-log {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def write_then_log(self) -> None:
         """Have vCPU 0 write to every tested page, and switch the dirty log on at once.
@@ -341,14 +330,14 @@ class Guest:
         first round of writes may fault on each page, the second one only makes all of them young.
         """
         write = (f"touch write 0 {format_ranges(range(self._pages))}", ("vcpu", "pages", *EXITS))
-        self._ask_all((write, write, ("dirty-log on", ())))
+        self._line.ask_all((write, write, ("dirty-log on", ())))
 
     def readonly(self, on: bool) -> None:
         """Make the tested slot anew, as read-only memory of the guest or as what it was.
 
         The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
         """
-        self._ask(f"readonly {'on' if on else 'off'}", ())
+        self._line.ask(f"readonly {'on' if on else 'off'}", ())
 
     def refused(self) -> frozenset[int]:
         """The pages of which a store came out to kvm-guest since the last time.
@@ -356,14 +345,14 @@ class Guest:
         Those of a read-only slot came with the value that the guest was to write, which is in no
         memory; for those that mprotect() has made read-only KVM_RUN failed with EFAULT.
         """
-        reply = self._ask("refused", ("count", "pages"))
+        reply = self._line.ask("refused", ("count", "pages"))
         refused = reply.page_set("pages")
-        self._agree(reply, reply.number("count") == len(refused), "count is not the set's size")
+        reply.agree(reply.number("count") == len(refused), "count is not the set's size")
         return refused
 
     def spin(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> SpinReply:
         """Have a vCPU touch the pages in turn without end; returns when it has touched each."""
-        command = f"spin {_access(write)} {vcpu} {format_ranges(pages)}"
+        command = f"spin {access(write)} {vcpu} {format_ranges(pages)}"
         return self._spins(command, vcpu)
 
     def spin_count(self, vcpu: int = 0) -> SpinReply:
@@ -390,7 +379,7 @@ class Guest:
             (one_touch_on, SPIN),
             ("stage2", ("dump",)),
         )
-        before, mark, old, between, _, after, young = self._ask_all(steps)
+        before, mark, old, between, _, after, young = self._line.ask_all(steps)
         return MarkThenFlush(
             before=self._spin_reply(before, vcpu),
             mark=self._mark_reply(mark),
@@ -415,8 +404,8 @@ class Guest:
             (one_touch_on, SPIN),
             (f"spin-value {vcpu}", SPIN_VALUE),
         )
-        before, old, gone, after, new = self._ask_all(steps)[len(mark) :]
-        self._agree(gone, gone.number("pages") == 1, "another number of pages")
+        before, old, gone, after, new = self._line.ask_all(steps)[len(mark) :]
+        gone.agree(gone.number("pages") == 1, "another number of pages")
         return TakenAway(
             before=self._spin_reply(before, vcpu),
             old=self._value(old, vcpu),
@@ -441,7 +430,7 @@ class Guest:
             (one_touch_on, SPIN),
             ("idle-read", idle),
         )
-        before, mark, old, between, _, after, young = self._ask_all(steps)
+        before, mark, old, between, _, after, young = self._line.ask_all(steps)
         return IdleThenFlush(
             before=self._spin_reply(before, vcpu),
             mark=self._mark_reply(mark),
@@ -453,7 +442,7 @@ class Guest:
 
     def stage2(self) -> str:
         """The text of the VM's debugfs file stage2_page_tables, read by kvm-guest itself."""
-        return self._ask("stage2", ("dump",)).dump()
+        return self._line.ask("stage2", ("dump",)).dump()
 
     def spin_stop(self, vcpu: int = 0) -> SpinReply:
         """End a spin."""
@@ -466,9 +455,9 @@ class Guest:
         the deadline server of the fair class interrupts a fair thread every second. Nothing else
         runs on that CPU then, work of the kernel included: call drain() before the spin begins.
         """
-        reply = self._ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
+        reply = self._line.ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
         same = (reply.number("vcpu"), reply.number("cpu")) == (vcpu, cpu)
-        self._agree(reply, same, "another vCPU or CPU")
+        reply.agree(same, "another vCPU or CPU")
 
     def advise(self, advice: Advice, pages: Iterable[int]) -> None:
         """Give madvise(2) advice on pages.
@@ -478,8 +467,8 @@ class Guest:
         whether it did: touch() and verify() expect that it did not.
         """
         asked = frozenset(pages)
-        reply = self._ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        reply = self._line.ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def mprotect(self, pages: Iterable[int], *, write: bool) -> None:
         """Let kvm-guest itself read and write pages, or only read them (mprotect(2)).
@@ -487,28 +476,28 @@ class Guest:
         A guest's store to a page that may only be read reaches no memory: refused() names it.
         """
         asked = frozenset(pages)
-        command = f"mprotect {_access(write)} {format_ranges(asked)}"
-        reply = self._ask(command, ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        command = f"mprotect {access(write)} {format_ranges(asked)}"
+        reply = self._line.ask(command, ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def replace(self, pages: Iterable[int]) -> None:
         """Put new memory where pages of the backing anon are; the old is unmapped (munmap(2))."""
         asked = frozenset(pages)
-        reply = self._ask(f"replace {format_ranges(asked)}", ("pages",))
-        self._agree(reply, reply.number("pages") == len(asked), "another number of pages")
+        reply = self._line.ask(f"replace {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def snapshot(self) -> None:
         """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2))."""
-        self._ask("snapshot take", ())
+        self._line.ask("snapshot take", ())
 
     def look_at_snapshot(self) -> None:
         """Raise GuestDataLost unless the child still has what each page held then."""
-        reply = self._ask("snapshot look", ("pages",))
-        self._agree(reply, reply.number("pages") == self._pages, "another number of pages")
+        reply = self._line.ask("snapshot look", ("pages",))
+        reply.agree(reply.number("pages") == self._pages, "another number of pages")
 
     def drop_snapshot(self) -> None:
         """End the child."""
-        self._ask("snapshot drop", ())
+        self._line.ask("snapshot drop", ())
 
     def race(
         self,
@@ -525,9 +514,9 @@ class Guest:
         page; GuestHung if one makes no progress; GuestSlow if all do, but not in time. What the
         pages held before is dropped; at the end each vCPU reads all of them, so they are young.
         """
-        reply = self._ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
+        reply = self._line.ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
         race = RaceReply(*(reply.number(name) for name in RACE))
-        self._agree(reply, race.rounds == rounds, "another number of rounds")
+        reply.agree(race.rounds == rounds, "another number of rounds")
         return race
 
     def churn(self, count: int, kind: Churn = "idle") -> int:
@@ -538,39 +527,32 @@ class Guest:
         are `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
         not heed it (pKVM), and then all are made.
         """
-        reply = self._ask(f"churn {count} {kind}", ("asked", "made"))
+        reply = self._line.ask(f"churn {count} {kind}", ("asked", "made"))
         made = reply.number("made")
-        self._agree(reply, reply.number("asked") == count, "another number of VMs")
+        reply.agree(reply.number("asked") == count, "another number of VMs")
         allowed = (0, count) if kind == "too-large" else (count,)
-        self._agree(reply, made in allowed, f"{made} of {count} VMs made")
+        reply.agree(made in allowed, f"{made} of {count} VMs made")
         return made
 
     def makes_protected(self) -> bool:
         """Whether KVM makes a protected VM here: it is ended at once, and never runs."""
-        reply = self._ask("protected-vm", ("made",))
+        reply = self._line.ask("protected-vm", ("made",))
         made = reply.number("made")
-        self._agree(reply, made in (0, 1), "neither made nor refused")
+        reply.agree(made in (0, 1), "neither made nor refused")
         return bool(made)
 
     def give(self, keeper: str) -> None:
         """Send the VM's fd to the keeper of that name (harness/keeper.py)."""
         if not re.fullmatch(r"[0-9a-z]{1,32}", keeper, re.ASCII):
             raise ValueError(f"not the name of a keeper: {keeper!r}")
-        self._ask(f"give {keeper}", ())
+        self._line.ask(f"give {keeper}", ())
 
     def close(self) -> None:
         """End the program, and wait until it and its VM are gone; closing twice does nothing.
 
         Raises DeadlineExceeded if they do not go: what hangs in a VM's teardown must not pass.
         """
-        if self._closed:
-            return
-        self._closed = True
-        self._broken = self._broken or "it was closed"
-        try:
-            self._process.wait(Deadline(self._end_seconds))
-        finally:
-            self._process.close()
+        self._line.close()
 
     def __enter__(self) -> Guest:
         return self
@@ -583,122 +565,33 @@ class Guest:
     ) -> None:
         self.close()
 
-    def time_idle_again(self) -> int:
-        """Nanoseconds in which page_idle ages again the pages that idle_mark() aged."""
-        return self._timed("idle-again", ())[1]
-
-    def time_walk(self) -> int:
-        """Nanoseconds in which MGLRU makes a generation of the memcg that kvm-guest is in.
-
-        To read debugfs `lru_gen`, which says what the youngest generation is, is among them.
-        """
-        return self._timed("walk", ())[1]
-
-    def time_reclaim(self, pages: int) -> int:
-        """Nanoseconds in which so many pages of that memcg are reclaimed by memory.reclaim."""
-        return self._timed(f"reclaim {pages}", ())[1]
-
-    def time_squeeze(self, pages: int) -> int:
-        """The same by a memory.high that is so much below what is in use; it is lifted again.
-
-        To read memory.current twice is among them. InfraError if the kernel gave up.
-        """
-        reply, took = self._timed(f"squeeze {pages}", ("left", "high"))
-        left, high = reply.number("left"), reply.number("high")
-        self._agree(reply, left <= high + BATCH, "the kernel left more than memory.high allows")
-        return took
-
-    def time_touch(self, pages: Iterable[int], *, write: bool) -> int:
-        """Nanoseconds of a touch() by vCPU 0, to tell it of it among them."""
-        asked = frozenset(pages)
-        command = f"touch {_access(write)} 0 {format_ranges(asked)}"
-        reply, took = self._timed(command, ("vcpu", "pages", *EXITS))
-        same = (reply.number("vcpu"), reply.number("pages")) == (0, len(asked))
-        self._agree(reply, same, "not what was asked")
-        return took
-
-    def _timed(self, command: str, names: Sequence[str]) -> tuple[Reply, int]:
+    def timed(self, command: str, names: Sequence[str]) -> tuple[Reply, int]:
         """The reply to a command, and what it took by the host's own clock, in nanoseconds."""
         clock = ("clock", ("ns",))
-        first, reply, last = self._ask_all((clock, (command, names), clock))
+        first, reply, last = self._line.ask_all((clock, (command, names), clock))
         took = last.number("ns") - first.number("ns")
-        self._agree(last, took >= 0, "the clock went back")
+        last.agree(took >= 0, "the clock went back")
         return reply, took
 
     def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
-        reply = self._ask(command, ("vcpu", "pages", *EXITS))
+        reply = self._line.ask(command, ("vcpu", "pages", *EXITS))
         result = TouchReply(reply.number("vcpu"), reply.number("pages"), reply.exits())
-        self._agree(reply, (result.vcpu, result.pages) == (vcpu, pages), "not what was asked")
+        reply.agree((result.vcpu, result.pages) == (vcpu, pages), "not what was asked")
         return result
 
     def _spins(self, command: str, vcpu: int) -> SpinReply:
-        return self._spin_reply(self._ask(command, SPIN), vcpu)
+        return self._spin_reply(self._line.ask(command, SPIN), vcpu)
 
     def _value(self, reply: Reply, vcpu: int) -> int:
-        self._agree(reply, reply.number("vcpu") == vcpu, "another vCPU")
+        reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
         return reply.address("value")
 
     def _spin_reply(self, reply: Reply, vcpu: int) -> SpinReply:
         result = SpinReply(reply.number("vcpu"), reply.number("touches"), reply.exits())
-        self._agree(reply, result.vcpu == vcpu, "another vCPU")
+        reply.agree(result.vcpu == vcpu, "another vCPU")
         return result
 
-    def _agree(self, reply: Reply, agreed: bool, why: str) -> None:
-        if not agreed:
-            reply.bad(why)
 
-    def _ask(self, command: str, names: Sequence[str]) -> Reply:
-        """One exchange; the reply's fields are exactly `names`."""
-        return self._ask_all(((command, names),))[0]
-
-    def _ask_all(self, steps: Sequence[tuple[str, Sequence[str]]]) -> list[Reply]:
-        """Several commands in one exchange, each with the names of its reply's fields."""
-        command = ";".join(step for step, _ in steps)
-        if self._broken is not None:
-            raise InfraError(
-                f"kvm-guest cannot be asked {shorten(command)!r}, since {self._broken}"
-            )
-        self._record(f"> {command}")
-        self._process.send(command)
-        parts = self._receive(command).split(";")
-        replies: list[Reply] = []
-        for (step, names), part in zip(steps, parts, strict=False):
-            reply = Reply(step, part, self._pages)
-            if part.startswith("error "):
-                raise_error(reply)
-            reply.expect(("ok",), names)
-            replies.append(reply)
-        if len(parts) != len(steps):
-            replies[-1].bad(f"{len(parts)} replies to {len(steps)} commands")
-        return replies
-
-    def _receive(self, command: str) -> str:
-        limit = self._reply_seconds
-        deadline = self._deadline.within(limit) if self._deadline else Deadline(limit)
-        what = f"kvm-guest's reply to {shorten(command)!r}"
-        try:
-            text = self._process.receive(deadline)
-        except DeadlineExceeded:
-            self._broken = f"{what} never came"
-            self._record("! no reply in time")
-            raise deadline.exceeded(what) from None
-        except HostDied:
-            self._broken = "its host died"
-            raise
-        except EOFError:
-            self._broken = "it ended"
-            self._record("! end of output")
-            errors = self._process.stderr().strip()[-500:] or "nothing on standard error"
-            raise InfraError(f"kvm-guest ended instead of {what}: {errors}") from None
-        self._record(f"< {text}")
-        return text
-
-    def _record(self, line: str) -> None:
-        """Append to the transcript; it is in the file before anything is done about it."""
-        if self._transcript is not None:
-            with self._transcript.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{line}\n")
-
-
-def _access(write: bool) -> str:
+def access(write: bool) -> str:
+    """How kvm-guest's commands call a store or a load."""
     return "write" if write else "read"

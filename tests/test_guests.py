@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_shell import UnaskedShell
+from fake_guest import EXITS, READY, Answer, FakeProcess, FakeShell, start
 
-from harness import guests
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
+from harness.guest_line import GRACE
 from harness.guest_replies import (
     GuestBroke,
     GuestDataLost,
@@ -23,16 +22,7 @@ from harness.guest_replies import (
     Slot,
 )
 from harness.guests import Guest
-from harness.hosts.protocols import Process
 
-READY = (
-    "ready protocol=1 pid=54 vmfd=4 page_size=4096 slot_ipa=0x80000000 slot_hva=0xffffabe00000 "
-    "pages=4096 payload_ipa=0x400000000 payload_pages=17 vcpus=2 backing=anon"
-)
-EXITS = (
-    "exits=3 mmio_exit_user=1 mmio_exit_kernel=0 signal_exits=0 hvc_exit_stat=0 "
-    "wfe_exit_stat=0 wfi_exit_stat=0"
-)
 FLAGS = (
     "locked=0 referenced=132 uptodate=4096 dirty=4096 lru=4096 active=0 writeback=0 reclaim=0 "
     "mmap=4096 anon=4096 swapcache=0 swapbacked=4096 compound_head=0 compound_tail=0 huge=0 "
@@ -40,56 +30,6 @@ FLAGS = (
 )
 
 DUMP = "---[_Guest_IPA_]---|0x0000000080000000-0x0000000081000000__________16M_3___R___X_AF____|"
-
-Answer = str | Exception
-
-
-class FakeProcess:
-    """Gives saved answers, one for each receive(), and keeps what it was sent."""
-
-    def __init__(self, answers: Sequence[Answer]) -> None:
-        self.answers = list(answers)
-        self.sent: list[str] = []
-        self.budgets: list[float] = []
-        self.closed = 0
-
-    def send(self, line: str) -> None:
-        self.sent.append(line)
-
-    def receive(self, deadline: Deadline) -> str:
-        self.budgets.append(deadline.budget)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def stderr(self) -> str:
-        return "Segmentation fault\n"
-
-    def wait(self, deadline: Deadline) -> int:
-        return 0
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class FakeShell(UnaskedShell):
-    """A shell that can only start the fake program."""
-
-    def __init__(self, process: FakeProcess) -> None:
-        self.process = process
-        self.argv: list[str] = []
-
-    def start(self, argv: Sequence[str]) -> Process:
-        self.argv = list(argv)
-        return self.process
-
-
-def start(
-    *answers: Answer, greeting: Answer = READY, transcript: Path | None = None
-) -> tuple[Guest, FakeProcess]:
-    process = FakeProcess([greeting, *answers])
-    return Guest.start(FakeShell(process), vcpus=2, transcript=transcript), process
 
 
 def test_skew_is_passed_on() -> None:
@@ -193,7 +133,7 @@ def test_start_gives_the_machine() -> None:
     assert guest.vm_dir == "54-4"
     assert guest.slot == Slot(ipa=0x80000000, pages=4096)
     assert guest.greeting.payload_ipa == 0x400000000
-    assert process.budgets == [pytest.approx(7.5 + guests.GRACE)]
+    assert process.budgets == [pytest.approx(7.5 + GRACE)]
 
 
 def test_a_slow_kernel_gets_more_of_every_limit() -> None:
@@ -201,7 +141,7 @@ def test_a_slow_kernel_gets_more_of_every_limit() -> None:
     shell = FakeShell(process)
     Guest.start(shell, pages=4096, vcpus=2, timeout=7.5, slowdown=2)
     assert shell.argv[-1] == "15"
-    assert process.budgets == [pytest.approx(2 * (7.5 + guests.GRACE))]
+    assert process.budgets == [pytest.approx(2 * (7.5 + GRACE))]
 
 
 @pytest.mark.parametrize(
@@ -714,51 +654,3 @@ def test_whether_a_protected_vm_was_made() -> None:
     assert not guest.makes_protected()
     with pytest.raises(InfraError, match="neither made nor refused"):
         guest.makes_protected()
-
-
-def test_what_is_timed_is_one_exchange_by_the_clock_of_the_host() -> None:
-    guest, process = start(
-        "ok ns=1000;ok;ok ns=4500",
-        "ok ns=1;ok;ok ns=2",
-        "ok ns=1;ok;ok ns=2",
-        "ok ns=1;ok left=1064 high=1000;ok ns=3",
-        f"ok ns=100;ok vcpu=0 pages=2 {EXITS};ok ns=350",
-    )
-    took = [guest.time_idle_again(), guest.time_walk(), guest.time_reclaim(7)]
-    took.append(guest.time_squeeze(7))
-    took.append(guest.time_touch({3, 4}, write=True))
-    assert took == [3500, 1, 1, 2, 250]
-    assert process.sent == [
-        "clock;idle-again;clock",
-        "clock;walk;clock",
-        "clock;reclaim 7;clock",
-        "clock;squeeze 7;clock",
-        "clock;touch write 0 3-4;clock",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        ("ok ns=2;ok;ok ns=1", "went back"),
-        ("ok ns=2;ok;ok", "fields"),
-        ("ok ns=2;ok;ok ns=x", "number"),
-        ("ok ns=2;error system memory.reclaim: Resource temporarily unavailable (errno 11)", "11"),
-    ],
-)
-def test_a_time_that_cannot_be_is_refused(answer: str, why: str) -> None:
-    guest, _ = start(answer)
-    with pytest.raises(InfraError, match=why):
-        guest.time_walk()
-
-
-def test_a_limit_that_the_kernel_did_not_meet_is_no_time() -> None:
-    guest, _ = start("ok ns=1;ok left=1065 high=1000;ok ns=3")
-    with pytest.raises(InfraError, match="the kernel left more"):
-        guest.time_squeeze(7)
-
-
-def test_a_timed_touch_touches_what_was_asked() -> None:
-    guest, _ = start(f"ok ns=1;ok vcpu=0 pages=1 {EXITS};ok ns=2")
-    with pytest.raises(InfraError, match="not what was asked"):
-        guest.time_touch({3, 4}, write=False)

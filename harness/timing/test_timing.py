@@ -22,7 +22,7 @@ from harness.observe.unproven import Unproven
 from harness.records import write_atomically
 from harness.selftests import judge
 from harness.selftests.execute import execute, lacks
-from harness.timing import conditions, tracking
+from harness.timing import clocked, conditions, tracking
 from harness.timing.tracking import Way
 from harness.timing.values import FILE, PAGES, PASSES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
@@ -64,12 +64,12 @@ def test_time_page_idle(guest: Callable[..., Guest], keep: Keep) -> None:
         # Without an invalidation a cached translation hides that a page is touched.
         vm.flush()
         vm.touch(ALL, write=False)
-        aging.append(vm.time_idle_again())
+        aging.append(clocked.idle_again(vm))
         # As guests do it: nobody invalidates for them.
-        reads.append(vm.time_touch(ALL, write=False))
+        reads.append(clocked.touch(vm, ALL, write=False))
         vm.touch(ALL, write=True)
-        vm.time_idle_again()
-        writes.append(vm.time_touch(ALL, write=True))
+        clocked.idle_again(vm)
+        writes.append(clocked.touch(vm, ALL, write=True))
     keep(time_aging_page_idle=aging, time_read_aged=reads, time_write_aged=writes)
 
 
@@ -82,7 +82,7 @@ def test_time_walk(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> Non
         for _ in range(PASSES + 1):
             vm.flush()
             vm.touch(ALL, write=False)
-            aging.append(vm.time_walk())
+            aging.append(clocked.walk(vm))
         keep(time_aging_walk=aging)
 
 
@@ -108,10 +108,10 @@ def test_time_reclaim(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> 
             asked: list[int] = []
             limited: list[int] = []
             for _ in range(PASSES + 1):
-                for times, act in ((asked, vm.time_reclaim), (limited, vm.time_squeeze)):
+                for times, act in ((asked, clocked.reclaim), (limited, clocked.squeeze)):
                     vm.flush()
                     vm.touch(ALL, write=True)
-                    times.append(act(RECLAIMED))
+                    times.append(act(vm, RECLAIMED))
             keep(time_reclaim=asked, time_reclaim_high=limited)
 
 
