@@ -28,6 +28,7 @@ from harness.hosts import cpio, qemu
 from harness.hosts.image import HostImage
 from harness.hosts.recorder import LONGEST
 from harness.observe.collect import snapshot_script
+from harness.observe.text import as_script
 
 SCRIPT = "replay/run.sh"
 # init.sh looks for this word; the script runs instead of the SSH server, then power goes off.
@@ -39,7 +40,7 @@ OVER = "kvm-harness: replay is over"
 _DESCRIPTORS = ((3, 4), (5, 6), (7, 8))
 # How proof.prove() begins.
 _PROOF = "base64 /sys/kernel/notes;"
-_SNAPSHOT = re.compile(r"echo '([0-9a-f]{32}) vmstat'\n")
+_SNAPSHOT = re.compile(r"set -eu\necho '([0-9a-f]{32}) vmstat'\n")
 
 # A guest gets none of the script's descriptors: one that held another's input would keep it alive.
 _BEGIN = """\
@@ -70,11 +71,14 @@ failed() {
 }
 # command TEXT, file TEXT: in a shell of its own
 command_() {
-    (eval "$1") >/dev/null 2>&1 </dev/null && return
+    # Not before `&&`: what is there heeds no `set -e` of its own.
+    (eval "$1") >/dev/null 2>&1 </dev/null
+    [ $? -ne 0 ] || return 0
     commands_failed=$((commands_failed + 1)); failed "$1"
 }
 file_() {
-    (eval "$1") >/dev/null 2>&1 </dev/null && return
+    (eval "$1") >/dev/null 2>&1 </dev/null
+    [ $? -ne 0 ] || return 0
     files_failed=$((files_failed + 1)); failed "$1"
 }
 """
@@ -152,14 +156,8 @@ def own_collection(command: str) -> bool:
     """Whether a command only collects what the harness wants to know around checks."""
     if command == "dmesg" or command.startswith(_PROOF):
         return True
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return False
-    if len(words) != 3 or words[:2] != ["sh", "-euc"]:
-        return False
-    nonce = _SNAPSHOT.match(words[2])
-    return nonce is not None and words[2] == snapshot_script(nonce[1], None)
+    nonce = _SNAPSHOT.match(command)
+    return nonce is not None and command == as_script(snapshot_script(nonce[1], None))
 
 
 def _written(records: Iterable[Mapping[str, object]]) -> _Writer:

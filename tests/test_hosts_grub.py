@@ -329,7 +329,7 @@ def test_what_grub_leaves_in_grubenv_decides(kept: str, monkeypatch: pytest.Monk
     class Shell(Recorded):
         def run(self, command: str, *_: Any, **__: Any) -> Result:
             done.append(command)
-            return Result(command, 0, kept if command.endswith(" list'") else "", "")
+            return Result(command, 0, kept if command.endswith(" list") else "", "")
 
     monkeypatch.setattr(type(made), "shell", lambda *_: contextlib.nullcontext(Shell()))
     monkeypatch.setattr(grub, "look", lambda shell: FINE)

@@ -227,7 +227,7 @@ def test_what_the_harness_collects_for_itself_is_left_out(tmp_path: Path) -> Non
             Collector(shell).after()
         shell.run("dmesg")
         taken = len(replay.read_journal(path))
-        for command in ("dmesg | grep -c x", "sh -euc 'cat /proc/vmstat'", "echo 'open"):
+        for command in ("dmesg | grep -c x", "set -eu\ncat /proc/vmstat", "echo 'open"):
             shell.run(command)
     assert taken == 3
     records = replay.read_journal(path)

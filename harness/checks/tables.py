@@ -86,7 +86,7 @@ def of_el2(shell: Shell, vm: str) -> bool:
     They do under pKVM of Linux 7.3: EL2 makes them of pages that the host gives it, which count in
     SecPageTables all the while, and gets back with the VM (arch/arm64/kvm/pkvm.c).
     """
-    script = f"set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}"
+    script = f'set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}echo "$why"'
     return run_script(shell, script, None).strip() == "el2"
 
 

@@ -51,7 +51,7 @@ class Shell(Protocol):
     """Commands and files on a host, as root."""
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
-        """Run a command of POSIX sh to its end.
+        """Run a command of POSIX sh to its end, in a subshell: nothing that it sets outlives it.
 
         InfraError names command, status and error output when `check` is set and it fails;
         HostDied or DeadlineExceeded when no answer comes.

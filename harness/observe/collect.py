@@ -33,20 +33,28 @@ def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump
     Its owner must be alive (see stage2). NoDump if this kernel cannot show it; ObserveError if
     the dump cannot be believed.
     """
-    refuse_no_dump(shell, vm, deadline)
     path = f"{kvmstats.folder(vm)}/stage2_page_tables"
-    raw = shell.read(path, deadline)
+    script = f'{_why(vm)}[ "$why" ] || cat {path}'
+    why, _, raw = run_script(shell, script, deadline).partition("\n")
+    _refuse(why)
     return Dump(stage2.parse(raw, path), raw)
 
 
 def refuse_no_dump(shell: Shell, vm: str, deadline: Deadline | None = None) -> None:
     """Raise NoDump where the dump of that VM is absent, or does not show its stage 2."""
-    script = f"set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}"
-    answer = run_script(shell, script, deadline).strip()
-    if answer in stage2.REASONS:
-        raise NoDump(stage2.REASONS[answer])
-    if answer:
-        raise ObserveError("stage2_page_tables", 0, f"unexpected: {shown(answer)}")
+    _refuse(run_script(shell, _why(vm), deadline).removesuffix("\n"))
+
+
+def _why(vm: str) -> str:
+    """The lines of a script that print one: why the dump of that VM is no evidence, or nothing."""
+    return f'set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}echo "$why"\n'
+
+
+def _refuse(why: str) -> None:
+    if why in stage2.REASONS:
+        raise NoDump(stage2.REASONS[why])
+    if why:
+        raise ObserveError("stage2_page_tables", 0, f"unexpected: {shown(why)}")
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def snapshot_script(nonce: str, vm: str | None) -> str:
         "kvm": kvmstats.script(None),
         "vm": kvmstats.script(vm) if vm is not None else "",
         "lru_gen": f"cat {lru_gen.DEBUGFS}\n",
-        "enabled": f"cat {lru_gen.ENABLED}\n",
+        "enabled": f'read -r v < {lru_gen.ENABLED}\necho "$v"\n',
     }
     marked = [f"echo '{nonce} {name}'\n{part}" for name, part in parts.items()]
     return "".join([*marked, f"echo '{nonce} end'\n"])

@@ -51,17 +51,24 @@ _LINE = re.compile(
 # How often the kernel names a function is written down once for each boot: to list its symbols
 # takes a while under emulation.
 EL2_TABLES = "/run/kvm-harness-el2-tables"
-# Prints why the dump of the VM in folder $1 is no evidence, as a key of REASONS, nothing if it is.
+# Sets `why` to a key of REASONS if the dump of the VM in folder $1 is no evidence, else to nothing.
+# It comes before each dump, so it starts no program if it need not.
 # Where the host under pKVM only keeps a list of what guests map (there is a function
 # pkvm_pgtable_stage2_init), opening the file would take that list for tables.
 REFUSAL = f"""
-if [ ! -e "$1/stage2_page_tables" ]; then echo absent
-elif grep -qwE 'kvm[-_]arm[.]mode=protected' /proc/cmdline; then
-  if [ ! -e {EL2_TABLES} ]; then
-    grep -c ' pkvm_pgtable_stage2_init$' /proc/kallsyms > {EL2_TABLES}.new || true
-    mv {EL2_TABLES}.new {EL2_TABLES}
-  fi
-  [ "$(cat {EL2_TABLES})" = 0 ] || echo el2
+why=
+if [ ! -e "$1/stage2_page_tables" ]; then why=absent
+else
+  read -r words < /proc/cmdline
+  case " $words " in *' kvm-arm.mode=protected '*|*' kvm_arm.mode=protected '*)
+    if [ ! -e {EL2_TABLES} ]; then
+      grep -c ' pkvm_pgtable_stage2_init$' /proc/kallsyms > {EL2_TABLES}.new || true
+      mv {EL2_TABLES}.new {EL2_TABLES}
+    fi
+    times=
+    read -r times < {EL2_TABLES} || true
+    [ "$times" = 0 ] || why=el2
+  esac
 fi
 """
 REASONS = {
