@@ -114,7 +114,13 @@ class Ours:
 def machine(world: World, *, power: bool = True, seconds: float = 0.05) -> FakeMachine:
     commands = PowerCommands(on=("p",), off=("p",), reset=("p",)) if power else None
     host = SshHost.model_construct(
-        kind="ssh", address="lab", port=22, user="root", power=commands, back_seconds=seconds
+        kind="ssh",
+        address="lab",
+        port=22,
+        user="root",
+        power=commands,
+        back_seconds=seconds,
+        boot="kexec",
     )
     made = FakeMachine("lab", host, {"[lab]:22": "ssh-ed25519 AAAA"}, world.done.append)
     object.__setattr__(made, "world", world)
@@ -122,7 +128,7 @@ def machine(world: World, *, power: bool = True, seconds: float = 0.05) -> FakeM
 
 
 class Power(CommandPower):
-    """For monkeypatch: a reset takes the world to its next boot, and so does `on` without one."""
+    """For monkeypatch: each order takes the world to its next boot."""
 
     world: World
 
@@ -131,3 +137,6 @@ class Power(CommandPower):
 
     def on(self, deadline: Deadline) -> None:
         self.world.order("on")
+
+    def off(self, deadline: Deadline) -> None:
+        self.world.order("off")

@@ -118,6 +118,19 @@ def test_each_step_of_a_jump(bed: Bed) -> None:
     ]
 
 
+def test_the_lease_outlasts_a_hang_and_a_reset_in_vain(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer: list[float] = []
+    monkeypatch.setattr(bed.ours, "hold", lambda seconds, slowdown: longer.append(seconds))
+    for power in (None, bed.lab.host.power):
+        bed.world.boots = [GOOD, TEST]
+        bed.host(power=power, back_seconds=700)
+        with bed.there():
+            pass
+    assert longer[1] - longer[0] == 700
+
+
 def test_its_console_is_seen_before_anything_is_put_on_it(bed: Bed) -> None:
     bed.host(console=("tail",))
     with bed.there():

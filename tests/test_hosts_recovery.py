@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,8 @@ from harness.hosts.tenancy import Tenancy
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+    for name in ("POLL_SECONDS", "GONE_SECONDS", "OFF_SECONDS"):
+        monkeypatch.setattr(recovery, name, 0.001)
 
 
 def go(
@@ -132,6 +135,90 @@ def test_one_that_is_off_takes_no_reset_and_is_switched_on(
         go(World([None]), monkeypatch, answers=False)
 
 
+def orders(world: World) -> list[str]:
+    return [word for word in world.done if word in ("reboot", "reset", "off", "on")]
+
+
+@pytest.mark.parametrize("stuck", [None, TEST])
+def test_a_reset_that_was_taken_and_does_nothing_is_followed_by_power_off_and_on(
+    stuck: Running | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World([stuck, stuck, None, BACK])
+    assert go(world, monkeypatch, answers=False) == BACK
+    assert orders(world) == ["reset", "off", "on"]
+    assert "power off and on ordered" in world.done
+
+
+def test_a_machine_that_hangs_is_lost_only_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World([None])
+    with pytest.raises(NotBack, match=r"\(reset: .*; then power off and on: .*no answer"):
+        go(world, monkeypatch, answers=False)
+    assert orders(world) == ["reset", "off", "on"]
+
+
+def test_it_is_off_for_a_while_before_it_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from when it answers no more."""
+    world = World([TEST, TEST, TEST, None, BACK])
+
+    def pause(seconds: float) -> None:
+        if seconds == recovery.POLL_SECONDS and world.done[-1] in ("off", "polled"):
+            world.order("polled")
+        elif seconds == recovery.OFF_SECONDS:
+            world.done.append("waited")
+
+    monkeypatch.setattr(recovery, "POLL_SECONDS", 1.25)
+    monkeypatch.setattr(recovery, "OFF_SECONDS", 7.5)
+    monkeypatch.setattr(recovery, "GONE_SECONDS", 20.0)
+    monkeypatch.setattr(time, "sleep", pause)
+    assert go(world, monkeypatch, answers=False) == BACK
+    said = [word for word in world.done if word in ("off", "polled", "waited", "on")]
+    assert said == ["off", "polled", "waited", "on"]
+
+
+def test_one_that_cannot_be_switched_off_is_told_to_be_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its controller may take a reset of a machine that is off, and do nothing."""
+
+    def fails(*_: object) -> None:
+        raise InfraError("it is off already")
+
+    monkeypatch.setattr(Power, "off", fails)
+    world = World([None, None, BACK])
+    assert go(world, monkeypatch, answers=False) == BACK
+    assert orders(world) == ["reset", "on"]
+    assert "power off: it is off already" in world.done
+
+
+def test_power_is_not_touched_when_the_lease_ran_out_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is lost for us all the same, and set aside for it."""
+    world, ours = World([None]), Ours()
+
+    def check() -> None:
+        if any(word.startswith("reset: ") for word in world.done):
+            raise LeaseLost("it ran out")
+
+    monkeypatch.setattr(ours, "check", check)
+    with pytest.raises(NotBack, match=r"reset: .*; then power off and on: it ran out"):
+        go(world, monkeypatch, answers=False, ours=ours)
+    assert orders(world) == ["reset"]
+
+
+def test_the_lease_outlasts_a_reset_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    ours = Ours()
+    monkeypatch.setattr(ours, "renew", lambda _, seconds=0.0: asked.append(seconds))
+    lab = machine(World([TEST, BACK]), seconds=9)
+    monkeypatch.setattr(Power, "world", lab.world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    assert bring_back(lab, cast(Tenancy, ours), GOOD, answers=True) == BACK
+    assert asked == [18.0, 0.0]
+    assert recovery.vain_seconds(lab.host) == 9
+    by_grub = lab.host.model_copy(update={"boot": "grub"})
+    assert recovery.vain_seconds(by_grub) == 18
+    assert recovery.vain_seconds(machine(lab.world, power=False, seconds=9).host) == 0
+
+
 def test_a_machine_that_is_anothers_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World([TEST, BACK])
     with pytest.raises(LeaseLost):
@@ -207,6 +294,16 @@ def test_a_switch_that_does_not_obey_fails_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Power, "reset", fails)
     with pytest.raises(NotBack, match="the switch is broken"):
         rehearsed(world, monkeypatch)
+
+
+def test_a_switch_that_takes_a_reset_and_does_nothing_fails_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To find that out is what it is for: no power is taken from a machine that is well."""
+    world = World([GOOD])
+    with pytest.raises(NotBack, match="reset, which the power switch took and did not do: lab was"):
+        rehearsed(world, monkeypatch)
+    assert orders(world) == ["reset"]
 
 
 def test_another_kernel_than_the_known_good_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

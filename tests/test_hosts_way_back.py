@@ -36,6 +36,7 @@ def test_a_machine_that_does_not_come_home_is_set_aside(
     """So is one that comes home to another kernel than its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(recovery, "OFF_SECONDS", 0.001)
     world = World([None, ends_in])
     monkeypatch.setattr(Power, "world", world, raising=False)
     monkeypatch.setattr(recovery, "CommandPower", Power)

@@ -38,7 +38,7 @@ from harness.hosts.health import Health
 from harness.hosts.machine import LONGEST_SECONDS, MARK, Machine, NotBooted, Running
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
-from harness.hosts.recovery import REBOOT
+from harness.hosts.recovery import REBOOT, vain_seconds
 from harness.hosts.rehearsal import rehearse
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.ssh import SshShell
@@ -137,7 +137,7 @@ def _there(
             else:
                 _load(shell, ours, initrd, wanted, cmdline)
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
-            ours.hold(_unnoticed(wanted), wanted.slowdown)
+            ours.hold(_unnoticed(wanted) + vain_seconds(machine.host), wanted.slowdown)
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
                 if chosen is not None:
                     # Not before: from here on the next start is the kernel's, whoever orders it.

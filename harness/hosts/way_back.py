@@ -65,7 +65,9 @@ def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseExcept
     try:
         answers = not silent or machine.host.power is None
         try:
-            back = bring_back(machine, ours, trip.good, answers=answers)
+            # By GRUB a reset that worked may have ended in its entry.
+            cold = machine.host.boot == "kexec"
+            back = bring_back(machine, ours, trip.good, answers=answers, cold=cold)
         except NotBack:
             if machine.host.boot == "kexec":
                 raise
