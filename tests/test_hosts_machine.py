@@ -107,6 +107,7 @@ def test_a_death_ends_the_wait() -> None:
 
 def test_the_command_line_of_a_test_kernel() -> None:
     own = "BOOT_IMAGE=/vmlinuz root=/dev/sda2 ro quiet console=ttyS0 kvm-arm.mode=protected panic=0"
+    own += " debugfs=off cgroup_disable=memory lockdown=integrity"
     own += " watchdog.stop-on-reboot=0 kvm_arm.mode=nvhe"
     made = bootargs.of_machine(own, ("kvm_harness.cell=c1", *bootargs.tickless(4), "x=1"))
     assert made == (

@@ -2,12 +2,13 @@
 """What machines answer when they are asked what they are, and what that means.
 
 The answers in data/probe are real ones: of the emulated host, and of a Debian of another
-architecture (its kernel renamed). A machine that has all is made of the second, by what Debian's
-kernel says on arm64.
+architecture (its kernel renamed); what is asked since was written into them. hybrid-mounts.txt is
+real as well. A machine that has all is made of the second, by what Debian's kernel says on arm64.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -28,6 +29,8 @@ from harness.inventory import PowerCommands, SshHost
 DATA = Path(__file__).parent / "data" / "probe"
 NONCE = "n0nce"
 DEBIAN = (DATA / "debian-12-amd64.txt").read_text()
+HYBRID = (DATA / "hybrid-mounts.txt").read_text()
+RHEL8 = "cgroup /sys/fs/cgroup/memory cgroup rw,seclabel,nosuid,nodev,relatime,memory 0 0\n"
 NOW = 1795393491.0
 HOST = SshHost(
     af="hardware",
@@ -41,6 +44,7 @@ HOST = SshHost(
 ADMIN = HOST.model_copy(update={"user": "admin"})
 
 
+LOCKED = "/sys/kernel/security/lockdown none [integrity] confidentiality\n"
 PROTECTED = "/sys/kernel/kexec_loaded 0\n/proc/cmdline root=/dev/sda2 kvm-arm.mode=protected\n"
 
 
@@ -96,6 +100,7 @@ def test_a_machine_that_has_all() -> None:
     assert words(findings)["console"] == "ttyAMA0, shown by ipmitool"
     assert words(findings)["power"] == "switched by pdu; not tried"
     assert words(findings)["disk"] == "40650 MiB free"
+    assert words(findings)["cgroup v2"] == "has memory"
 
 
 def test_the_debian_that_answered() -> None:
@@ -168,6 +173,21 @@ def test_all_that_is_missing_is_told_at_once() -> None:
             "kexec",
             "Secure Boot",
         ),
+        ({"files": LOCKED}, "kexec", r"\(integrity; .*take lockdown= off its command line, or"),
+        ({"files": LOCKED, "secureboot": "   1\n"}, "kexec", "kernel; disable Secure Boot in the"),
+        ({"files": "/sys/kernel/security/lockdown ?\n"}, "kexec", r"\(unknown; "),
+        (
+            {"secureboot": "   1\n", "config": "CONFIG_KEXEC=y\nCONFIG_IMA_ARCH_POLICY=y\n"},
+            "kexec",
+            r"Secure Boot is on, .*\(IMA\): disable",
+        ),
+        (
+            {"config": "CONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG_FORCE=y\n"},
+            "kexec",
+            "signed kernels alone.*`boot: grub`",
+        ),
+        ({"mounts": HYBRID}, "cgroup v2", r"v1 \(/sys/fs/cgroup/memory\).*hierarchy=1\]` for test"),
+        ({"mounts": RHEL8, "controllers": ""}, "cgroup v2", "systemd knows it from version 226 on"),
         ({"files": PROTECTED}, "kexec", "protected mode"),
         ({"consoles": "tty0  -WU (EC p  )    4:1\n"}, "console", r"\(tty0\)"),
         ({"clock": f"{int(NOW) + 62}\n"}, "clock", "62 s ahead"),
@@ -197,6 +217,15 @@ def test_protected_mode_is_in_the_way_of_a_kexec_out_of_its_own_kernel_alone() -
         {"files": ""},
         {"consoles": "ttyS0 -W- (EC p a) 4:64\n"},
         {"clock": f"{int(NOW) + 59}\n"},
+        # Nothing has the controller, so it can be had.
+        {"mounts": "", "controllers": ""},
+        {"mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", "controllers": "cpu io pids\n"},
+        {"mounts": "cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n"},
+        # kexec_load(2) asks for no signature, and Secure Boot alone asks nobody.
+        {"config": "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_KEXEC_SIG_FORCE=y\n"},
+        {"secureboot": "   1\n"},
+        {"config": "CONFIG_KEXEC=y\nCONFIG_IMA_ARCH_POLICY=y\n", "secureboot": "   0\n"},
+        {"pagesize": ""},
         {"os": "ID=rocky\nID_LIKE='rhel centos fedora'\n"},
         {"level": "CPU: All CPU(s) started at EL1\nCPU: All CPU(s) started at EL2\n"},
     ],
@@ -233,6 +262,57 @@ def test_no_console_and_no_power_are_noted_and_keep_nobody_off() -> None:
     findings = found(host=bare)
     assert not lacking(findings)
     assert {one.what for one in findings if one.mark == "note"} == {"console", "power"}
+
+
+@pytest.mark.parametrize(
+    ("word", "fine"),
+    [
+        ("systemd.unified_cgroup_hierarchy=1", True),
+        ("cgroup_no_v1=cpu,memory", True),
+        ("cgroup_no_v1=all", True),
+        ("systemd.unified_cgroup_hierarchy=0", False),
+        ("cgroup_no_v1=cpu", False),
+        ("quiet", False),
+    ],
+)
+def test_a_machine_with_cgroup_v1_whose_test_kernels_get_v2(word: str, fine: bool) -> None:
+    host = HOST.model_copy(update={"cmdline": (word,)})
+    assert ("cgroup v2" not in missing({"mounts": RHEL8, "controllers": ""}, host)) is fine
+
+
+def test_all_that_is_in_the_way_of_a_kexec_is_told() -> None:
+    files = (
+        f"/proc/sys/kernel/kexec_load_disabled 1\n{LOCKED}/proc/cmdline kvm-arm.mode=protected\n"
+    )
+    found_now = [one.words for one in found({"files": files, "config": ""}) if one.what == "kexec"]
+    assert len(found_now) == 4
+
+
+def test_grub_starts_no_unsigned_kernel_under_secure_boot() -> None:
+    by_grub = HOST.model_copy(update={"boot": "grub"})
+    said = missing({"secureboot": "   1\n"}, by_grub)
+    assert said == {
+        "Secure Boot": "it is on, so GRUB starts no unsigned kernel; disable it in the firmware's "
+        "setup"
+    }
+    assert missing({"secureboot": "   0\n"}, by_grub) == {}
+
+
+def test_selinux_is_noted() -> None:
+    """What it means for a machine depends on whether test kernels have it."""
+    files = "/sys/kernel/kexec_loaded 0\n/sys/fs/selinux/enforce {}\n"
+    noted = words(found({"files": files.format(1)}))["SELinux"]
+    assert "label all files anew after each cell; say `config: machine`" in noted
+    assert "keep it" in words(found({"files": files.format(1)}, OWN))["SELinux"]
+    assert missing({"files": files.format(1)}) == {}
+    assert "SELinux" not in words(found({"files": files.format(0)}))
+
+
+def test_larger_pages_are_noted() -> None:
+    said = words(found({"pagesize": "65536\n"}))["page size"]
+    assert said.startswith("its own kernel has 64 KiB, test kernels have 4: ")
+    assert missing({"pagesize": "65536\n"}) == {}
+    assert "page size" not in words(found())
 
 
 @pytest.mark.parametrize(
@@ -307,6 +387,8 @@ def has_openssl() -> bool:
 def test_the_script_runs_here() -> None:
     """Whatever this machine lacks, its answer makes sense."""
     seen = probe.survey(Local())
+    assert seen.page_kib == os.sysconf("SC_PAGE_SIZE") >> 10
+    assert seen.cmdline == Path("/proc/cmdline").read_text().rstrip("\n")
     assert seen.machine == platform.machine()
     assert {"cat", "grep", "gcc", "gzip"} <= seen.tools
     assert ("openssl/opensslv.h" in seen.tools) is has_openssl()

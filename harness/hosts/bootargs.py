@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # What a machine's own command line may say and a test kernel must not be told: what cells set
-# themselves (isolcpus adds up), what keeps messages off the console, and what a boot loader adds.
+# themselves (isolcpus adds up), what keeps messages off the console, what takes from checks that
+# they look by (debugfs, a controller, kprobes under lockdown), and what a boot loader adds.
 # As _name() has them.
 _NOT_KEPT = (
     *("kvm_arm.mode", "panic", "nohz_full", "isolcpus", "rcu_nocbs"),
     *("quiet", "splash", "loglevel", "console_suspend"),
+    *("debugfs", "cgroup_disable", "lockdown"),
     *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
 # Seconds after a panic: long enough for the console to carry its trace out.

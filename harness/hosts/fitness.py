@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.hosts import cgroups
 from harness.hosts.bootargs import protected
 from harness.hosts.machine import MARK
 from harness.hosts.probe import BUILD_TOOLS, MODULE_TOOLS, TOOLS, Survey
 from harness.inventory import SshHost
+from harness.kernel.config import PAGE_KIB
 from harness.printable import printable
 
 FREE_MIB = 1024
@@ -49,6 +51,9 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
         _distribution(seen),
         _disk(seen, host),
         *(_kexec(seen) if host.boot == "kexec" else _unlocked(seen)),
+        _cgroups(seen, host),
+        *_selinux(seen, host),
+        *_pages(seen),
         *_console(seen, host),
         _power(host),
         _clock(seen),
@@ -122,26 +127,87 @@ def _kexec(seen: Survey) -> Iterator[Finding]:
     family = _family(seen)
     how = f": {INSTALL[family]} kexec-tools" if family else ""
     yield _either(seen.kexec, "kexec program", "kexec-tools", f"no kexec on PATH{how}")
-    if seen.kexec_disabled:
-        problem = "switched off until the next boot (/proc/sys/kernel/kexec_load_disabled)"
-    elif seen.lockdown:
-        problem = "the kernel is locked down (Secure Boot, mostly): it takes no unsigned kernel"
-    elif protected(seen.cmdline) and MARK not in seen.cmdline:
-        # One of ours is left before anything else, by way of the firmware.
-        problem = PROTECTED
-    elif not seen.kexec_syscall and not seen.config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
-        problem = f"Linux {seen.release} has neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE"
-    else:
+    problems = [*_no_kexec(seen), *_signed(seen)]
+    if not problems:
         yield Finding("ok", "kexec", f"Linux {seen.release} has it")
-        return
-    yield Finding("missing", "kexec", problem)
+    yield from (Finding("missing", "kexec", words) for words in problems)
+
+
+def _no_kexec(seen: Survey) -> Iterator[str]:
+    if seen.kexec_disabled:
+        yield "switched off until the next boot (/proc/sys/kernel/kexec_load_disabled)"
+    if protected(seen.cmdline) and MARK not in seen.cmdline:
+        # One of ours is left before anything else, by way of the firmware.
+        yield PROTECTED
+    if not seen.kexec_syscall and not seen.config & {"CONFIG_KEXEC", "CONFIG_KEXEC_FILE"}:
+        yield f"Linux {seen.release} has neither CONFIG_KEXEC nor CONFIG_KEXEC_FILE"
+
+
+def _signed(seen: Survey) -> Iterator[str]:
+    """Why it takes signed kernels alone: kernel_lockdown(7), and IMA's rules under Secure Boot."""
+    boot = "disable Secure Boot in the firmware's setup"
+    if seen.lockdown:
+        how = boot if seen.secure_boot else f"take lockdown= off its command line, or {boot}"
+        yield (
+            f"the kernel is locked down ({seen.lockdown}; Secure Boot, mostly): it takes no "
+            f"unsigned kernel; {how}"
+        )
+    elif seen.secure_boot and "CONFIG_IMA_ARCH_POLICY" in seen.config:
+        yield f"Secure Boot is on, and its kernel asks for signatures then (IMA): {boot}"
+    elif "CONFIG_KEXEC_SIG_FORCE" in seen.config and "CONFIG_KEXEC" not in seen.config:
+        yield (
+            "its kernel takes signed kernels alone (CONFIG_KEXEC_SIG_FORCE, and no CONFIG_KEXEC): "
+            "have it start another kernel of its own, or say `boot: grub`"
+        )
 
 
 def _unlocked(seen: Survey) -> Iterator[Finding]:
     """What GRUB is, examine() asks; under Secure Boot it starts signed kernels alone."""
     if seen.lockdown:
         problem = "the kernel is locked down (Secure Boot, mostly): GRUB starts no unsigned one"
-        yield Finding("missing", "Secure Boot", problem)
+    elif seen.secure_boot:
+        problem = "it is on, so GRUB starts no unsigned kernel"
+    else:
+        return
+    yield Finding("missing", "Secure Boot", f"{problem}; disable it in the firmware's setup")
+
+
+def _cgroups(seen: Survey, host: SshHost) -> Finding:
+    what, there = "cgroup v2", seen.memory
+    if not there.v1:
+        return Finding("ok", what, "has memory" if there.v2 else "memory is free for it")
+    if cgroups.moved(host.cmdline):
+        words = "its own kernel has memory in v1; the inventory's cmdline gives test kernels v2"
+        return Finding("ok", what, f"{words} (not tried)")
+    words = (
+        f"memory is in v1 ({there.v1}), and checks need it in v2: in the inventory, say "
+        "`cmdline: [systemd.unified_cgroup_hierarchy=1]` for test kernels alone, or have it on its "
+        "own command line; systemd knows it from version 226 on"
+    )
+    return Finding("missing", what, words)
+
+
+def _selinux(seen: Survey, host: SshHost) -> Iterator[Finding]:
+    if not seen.selinux:
+        return
+    if host.config == "machine":
+        words = "enforcing; test kernels keep it: what it denies, `ausearch -m avc` shows"
+    else:
+        words = (
+            "enforcing, and test kernels have none: what is written under them gets no label, and "
+            "the machine may label all files anew after each cell; say `config: machine`"
+        )
+    yield Finding("note", "SELinux", words)
+
+
+def _pages(seen: Survey) -> Iterator[Finding]:
+    """Checks and guests know pages of one size (kernel-configs/machine)."""
+    if seen.page_kib not in (None, PAGE_KIB):
+        words = (
+            f"its own kernel has {seen.page_kib} KiB, test kernels have {PAGE_KIB}: swap that was "
+            "made under it is of no use there, and btrfs may not be to be mounted"
+        )
+        yield Finding("note", "page size", words)
 
 
 def _console(seen: Survey, host: SshHost) -> Iterator[Finding]:

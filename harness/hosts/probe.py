@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.deadline import Deadline
+from harness.hosts import cgroups
 from harness.hosts.protocols import Shell
 from harness.observe.errors import ObserveError, shown
 from harness.observe.text import sections, unsigned, whole_lines
@@ -39,6 +40,9 @@ _LEVELS: dict[str, Level] = {
     "CPU: CPUs started in inconsistent modes": "mixed",
 }
 
+# Four bytes of attributes, then 1 for on (UEFI, 3.3 and 8.2). Everybody may read it.
+_SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+
 # $S is how root is had, and empty where it is not. A log that has lost its beginning may be whole
 # in systemd's journal.
 _SCRIPT = r"""
@@ -55,15 +59,19 @@ started() { grep -o 'CPU: All CPU(s) started at EL[12]\|CPU: CPUs started in inc
 $S dmesg 2>/dev/null | started || $S journalctl -q -k -b --no-pager 2>/dev/null | started
 part disk; d=/var; [ -d $d ] || d=/; df -Pk $d 2>/dev/null
 part config
-options() { grep '^CONFIG_KEXEC=\|^CONFIG_KEXEC_FILE='; }
+options() { grep '^CONFIG_KEXEC\(_FILE\|_SIG_FORCE\)\{0,1\}=\|^CONFIG_IMA_ARCH_POLICY='; }
 zcat /proc/config.gz 2>/dev/null | options || {
 r=$(uname -r)
 for f in "/boot/config-$r" "/lib/modules/$r/config"; do [ -r "$f" ] && cat "$f" && break; done
 } | options
 part files
 for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled \
-	/sys/kernel/security/lockdown /proc/cmdline
-do $S test -r "$f" && printf '%s ' "$f" && $S cat "$f"; done
+	/sys/kernel/security/lockdown /sys/fs/selinux/enforce /proc/cmdline
+do $S test -r "$f" && echo "$f $($S cat "$f")"; done
+part secureboot; od -An -tu1 -j4 -N1 SECUREBOOT 2>/dev/null
+part mounts; grep '^[^ ]* [^ ]* cgroup2\{0,1\} ' /proc/mounts
+part controllers; cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null
+part pagesize; getconf PAGE_SIZE 2>/dev/null
 part kexec; $S sh -c 'command -v kexec'
 part consoles; cat /proc/consoles 2>/dev/null
 part tools; for t in TOOLS; do case $t in
@@ -111,12 +119,21 @@ class Survey:
     """The exception level that its firmware starts Linux at."""
     free_kib: int | None
     config: frozenset[str]
-    """Those of kexec's options that its kernel's configuration, if it can be read, has set."""
+    """Those options that decide on kexec which its kernel's configuration, if it can be read, has
+    set."""
     kexec_syscall: bool
     """Whether the running kernel shows that it has kexec (/sys/kernel/kexec_loaded)."""
     kexec_disabled: bool
-    lockdown: bool
-    """The kernel is locked down (kernel_lockdown(7)): it takes no unsigned kernel by kexec."""
+    lockdown: str
+    """How far the kernel is locked down (kernel_lockdown(7)), "" if it is not."""
+    secure_boot: bool
+    """The firmware starts signed programs alone."""
+    selinux: bool
+    """SELinux enforces its policy."""
+    memory: cgroups.Memory
+    """Where cgroups have the memory controller."""
+    page_kib: int | None
+    """The size of its kernel's pages, None if getconf(1) does not say."""
     kexec: bool
     """The program is there."""
     cmdline: str
@@ -136,7 +153,8 @@ def survey(shell: Shell, deadline: Deadline | None = None) -> Survey:
 
 def script(nonce: str) -> str:
     """What is run on the machine, by a POSIX sh."""
-    return _SCRIPT.replace("NONCE", nonce).replace("TOOLS", " ".join(ALL_TOOLS))
+    made = _SCRIPT.replace("SECUREBOOT", _SECURE_BOOT)
+    return made.replace("NONCE", nonce).replace("TOOLS", " ".join(ALL_TOOLS))
 
 
 def parse(text: str, nonce: str, before: float, after: float) -> Survey:
@@ -164,7 +182,11 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         config=config,
         kexec_syscall="/sys/kernel/kexec_loaded" in files,
         kexec_disabled=files.get("/proc/sys/kernel/kexec_load_disabled", "0") != "0",
-        lockdown="[none]" not in files.get("/sys/kernel/security/lockdown", "[none]"),
+        lockdown=_lockdown(files.get("/sys/kernel/security/lockdown", "[none]")),
+        secure_boot=[line.strip() for line in bodies["secureboot"]] == ["1"],
+        selinux=files.get("/sys/fs/selinux/enforce", "0") == "1",
+        memory=cgroups.memory(bodies["mounts"], bodies["controllers"]),
+        page_kib=unsigned(bodies["pagesize"][0], SOURCE, 0) >> 10 if bodies["pagesize"] else None,
         kexec=bool(bodies["kexec"]),
         cmdline=files.get("/proc/cmdline", ""),
         consoles=tuple(line.split()[0] for line in bodies["consoles"] if line.strip()),
@@ -197,6 +219,13 @@ def _word(name: str, bodies: dict[str, list[str]]) -> str:
 def _level(lines: list[str]) -> Level | None:
     """The last one counts: a log may hold more than one boot."""
     return _LEVELS.get(lines[-1]) if lines else None
+
+
+def _lockdown(text: str) -> str:
+    """The level in brackets, "" for none; one that is not understood counts as one."""
+    found = re.search(r"\[(\w+)\]", text, re.ASCII)
+    level = found[1] if found else "unknown"
+    return "" if level == "none" else level
 
 
 def _free(lines: list[str]) -> int | None:

@@ -28,6 +28,8 @@ _CONDITION = re.compile(
 )
 _DECLARED = re.compile(r"^\s*(?:menu)?config\s+(\w+)\s*$", re.MULTILINE)
 NOT_SET = "n"
+# Of the pages that kvm-guest and the checks know.
+PAGE_KIB = 4
 
 
 @dataclass(frozen=True)
