@@ -13,6 +13,8 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from kernel_helpers import AGE, as_mail, create, edit, soon, toy_source, toy_tree
@@ -88,6 +90,16 @@ def test_another_configuration_than_the_checked_one_is_seen(tmp_path: Path) -> N
     (tmp_path / ".config").write_text("CONFIG_IKCONFIG=y\n")
     with pytest.raises(InfraError, match="carries no configuration"):
         build._require_same_config(tmp_path, tmp_path / "vmlinux", "CONFIG_IKCONFIG=y\n")
+
+
+def test_nothing_is_compiled_with_pages_that_checks_do_not_know(tmp_path: Path) -> None:
+    text = "CONFIG_ARM64_16K_PAGES=y\n"
+    bench: Any = SimpleNamespace(make=lambda *_: 0, read=lambda _: text)
+    job: Any = SimpleNamespace(
+        machine=None, fragments=config.Fragments("", {}), tree=SimpleNamespace(dir=tmp_path)
+    )
+    with pytest.raises(config.ConfigError, match="comes out with pages of 16 KiB"):
+        build._configure(bench, job, tmp_path / "build.log")
 
 
 def test_a_build_folder_of_another_source_is_not_built_upon(tmp_path: Path) -> None:

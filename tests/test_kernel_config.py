@@ -170,3 +170,25 @@ def test_the_page_size_is_the_one_that_the_configuration_asks_for() -> None:
     assert config.page_kib(asked) == 16
     assert config.page_kib("CONFIG_ARM64_4K_PAGES=y\n") == 4
     assert config.page_kib("CONFIG_KVM=y\n") is None
+
+
+@pytest.mark.parametrize("size", ["16", "64"])
+def test_pages_that_checks_do_not_know_are_refused_where_they_are_asked_for(
+    size: str, tmp_path: Path
+) -> None:
+    asked = fragment(tmp_path, f"CONFIG_KVM=y\nCONFIG_ARM64_{size}K_PAGES=y\n")
+    words = (
+        rf"a\.config:2: CONFIG_ARM64_{size}K_PAGES=y: the checks and their guests know pages of 4"
+    )
+    with pytest.raises(UsageError, match=words):
+        config.read_fragments([asked, fragment(tmp_path, "CONFIG_ARM64_4K_PAGES=y\n", "b")], TREE)
+    fragment(tmp_path, f"# CONFIG_ARM64_{size}K_PAGES is not set\nCONFIG_ARM64_4K_PAGES=y\n")
+    config.read_fragments([asked], TREE)
+
+
+def test_pages_that_come_out_otherwise_are_refused_before_anything_is_compiled() -> None:
+    config.require_page_size("CONFIG_KVM=y\n")
+    config.require_page_size("CONFIG_ARM64_4K_PAGES=y\n")
+    words = "comes out with pages of 64 KiB .*: say CONFIG_ARM64_4K_PAGES=y in a fragment"
+    with pytest.raises(config.ConfigError, match=words):
+        config.require_page_size("CONFIG_ARM64_64K_PAGES=y\n")

@@ -56,6 +56,8 @@ def test_a_machine_keeps_its_own_number_of_cpus_and_its_drivers() -> None:
     wishes = config.read_fragments(asked.fragments, tree).wishes
     assert "NR_CPUS" not in wishes
     assert {wishes[s].value for s in ("IKCONFIG", "IKCONFIG_PROC", "MODULES")} == {"y"}
+    pages = {size: wishes[f"ARM64_{size}K_PAGES"].value for size in (4, 16, 64)}
+    assert pages == {4: "y", 16: "n", 64: "n"}, "its own size of pages is the one thing it loses"
     assert {wishes[s].value for s in ("MODULE_SIG", "DEBUG_INFO_BTF", "GCC_PLUGINS")} == {"n"}
 
 

@@ -205,7 +205,7 @@ def _pages(seen: Survey) -> Iterator[Finding]:
     if seen.page_kib not in (None, PAGE_KIB):
         words = (
             f"its own kernel has {seen.page_kib} KiB, test kernels have {PAGE_KIB}: swap that was "
-            "made under it is of no use there, and btrfs may not be to be mounted"
+            "made under it is none there, and a btrfs with larger sectors cannot be mounted"
         )
         yield Finding("note", "page size", words)
 

@@ -429,6 +429,7 @@ def _configure(bench: Bench, job: _Job, log: Path) -> str:
         make("olddefconfig", {})
     text = bench.read(".config")
     config.require(job.fragments.wishes, text, symbols.kconfigs(job.tree.dir))
+    config.require_page_size(text)
     return text
 
 

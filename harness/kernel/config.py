@@ -30,6 +30,8 @@ _DECLARED = re.compile(r"^\s*(?:menu)?config\s+(\w+)\s*$", re.MULTILINE)
 NOT_SET = "n"
 # Of the pages that kvm-guest and the checks know.
 PAGE_KIB = 4
+_OTHER_PAGES = frozenset({"ARM64_16K_PAGES", "ARM64_64K_PAGES"})
+_ONE_SIZE = f"the checks and their guests know pages of {PAGE_KIB} KiB alone"
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,18 @@ def read_fragments(paths: Sequence[Path], tree: Tree) -> Fragments:
         except (OSError, UnicodeDecodeError) as exc:
             raise UsageError(f"kernel fragment {path} cannot be read: {exc}") from exc
         kept = _for_tree(text, str(path), tree)
+        _require_page_size(wish for _, wish in kept if wish is not None)
         wishes.update({wish.symbol: wish for _, wish in kept if wish is not None})
         texts.append("\n".join(line for line, _ in kept).rstrip("\n") + "\n")
     return Fragments("".join(texts), wishes)
+
+
+def _require_page_size(wishes: Iterable[Wish]) -> None:
+    for wish in wishes:
+        if wish.value != NOT_SET and wish.symbol in _OTHER_PAGES:
+            raise UsageError(
+                f"{wish.file}:{wish.line}: CONFIG_{wish.symbol}={wish.value}: {_ONE_SIZE}"
+            )
 
 
 def _for_tree(text: str, file: str, tree: Tree) -> list[tuple[str, Wish | None]]:
@@ -157,6 +168,21 @@ def page_kib(text: str) -> int | None:
     symbols = parse_config(text)
     sizes = (size for size in (4, 16, 64) if symbols.get(f"ARM64_{size}K_PAGES") == "y")
     return next(sizes, None)
+
+
+def require_page_size(text: str) -> None:
+    """ConfigError for a finished .config of an arm64 kernel with pages that checks do not know.
+
+    A tree may have another default, or a fragment's wish may lose to another symbol.
+    """
+    kib = page_kib(text)
+    if kib not in (None, PAGE_KIB):
+        raise ConfigError(
+            f"the kernel's configuration comes out with pages of {kib} KiB "
+            f"(CONFIG_ARM64_{kib}K_PAGES), and {_ONE_SIZE}: "
+            f"say CONFIG_ARM64_{PAGE_KIB}K_PAGES=y in a fragment",
+            (),
+        )
 
 
 def compare(wishes: Mapping[str, Wish], final: Mapping[str, str]) -> tuple[Mismatch, ...]:
