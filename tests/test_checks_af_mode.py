@@ -48,7 +48,15 @@ def test_two_witnesses(faulted: set[int], exits: int, found: AfMode | None) -> N
 
 
 def test_the_first_and_the_last_cpu_of_a_kind() -> None:
-    assert (probed(LITTLE), probed(BIG), probed(UNKNOWN)) == ((0, 3), (4, 5), (0,))
+    cpus = range(6)
+    assert [probed(kind, cpus) for kind in (LITTLE, BIG, UNKNOWN)] == [(0, 3), (4, 5), (0,)]
+
+
+def test_of_a_kind_those_cpus_that_a_guest_can_be_put_on() -> None:
+    assert probed(LITTLE, (1, 2, 4)) == (1, 2)
+    assert probed(BIG, (1, 2, 4)) == (4,)
+    with pytest.raises(Unproven, match=r"no guest can be put on CPU 4-5 \(Cortex-A76\)"):
+        probed(BIG, (1, 2))
 
 
 def test_what_several_cpus_showed() -> None:
@@ -211,6 +219,7 @@ def run_check(
 
     monkeypatch.setattr(check_module, "tracing", tracing)
     monkeypatch.setattr(check_module, "populated", lambda guest: guest)
+    monkeypatch.setattr(check_module, "usable", lambda shell: range(6))
     claim = Claim(folder, "")
     cell: Any = SimpleNamespace(cell=SimpleNamespace(kernel=kernel, af_mode=planned))
     try:

@@ -15,13 +15,14 @@ from harness.errors import InfraError
 from harness.guests import PROGRAM, Guest
 from harness.hosts.protocols import Process, Result
 
+ASK_USABLE = "taskset -c $(cat /sys/devices/system/cpu/online) cat /proc/self/status"
 READY = "ready protocol=1 pid=60 idle_ager"
 
 
 class Host(UnaskedShell):
-    """A host with so many CPUs, on which one ager can be started."""
+    """A host with these CPUs, on which one ager can be started."""
 
-    def __init__(self, cpus: int, process: FakeProcess) -> None:
+    def __init__(self, cpus: str, process: FakeProcess) -> None:
         self.cpus = cpus
         self.process = process
         self.ran: list[str] = []
@@ -29,7 +30,8 @@ class Host(UnaskedShell):
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         self.ran.append(command)
-        return Result(command, 0, f"{self.cpus}\n" if command == "nproc --all" else "", "")
+        told = f"Cpus_allowed:\tf\nCpus_allowed_list:\t{self.cpus}\n"
+        return Result(command, 0, told if command == ASK_USABLE else "", "")
 
     def start(self, argv: Sequence[str]) -> Process:
         self.argv = list(argv)
@@ -47,10 +49,10 @@ def test_words_of_the_bitmap() -> None:
 
 def test_the_ager_has_a_cpu_for_itself() -> None:
     process = FakeProcess([READY, "ok words=1", "ok passes=7"])
-    host = Host(4, process)
+    host = Host("0-1,8-9", process)
     with ager(a_guest(), host, [640]):
-        assert host.ran == ["nproc --all", "taskset -apc 0-2 54"]
-        assert host.argv[:5] == ["taskset", "-c", "3", PROGRAM, "--idle-ager"]
+        assert host.ran == [ASK_USABLE, "taskset -apc 0-1,8 54"]
+        assert host.argv[:5] == ["taskset", "-c", "9", PROGRAM, "--idle-ager"]
         assert host.argv[5:] == ["--timeout", "240"]
         assert process.sent == ["age a:1"]
     assert process.sent == ["age a:1", "stop"]
@@ -58,9 +60,10 @@ def test_the_ager_has_a_cpu_for_itself() -> None:
 
 
 def test_the_only_cpu_is_shared() -> None:
-    host = Host(1, FakeProcess([READY, "ok words=1", "ok passes=7"]))
+    host = Host("3", FakeProcess([READY, "ok words=1", "ok passes=7"]))
     with ager(a_guest(), host, [640]):
-        assert host.ran == ["nproc --all"]
+        assert host.ran == [ASK_USABLE]
+        assert host.argv[:3] == ["taskset", "-c", "3"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,6 @@ def test_the_only_cpu_is_shared() -> None:
 )
 def test_an_ager_that_fails_is_an_error(answers: list[str | None]) -> None:
     process = FakeProcess(answers)
-    with pytest.raises(InfraError, match="idle ager"), ager(a_guest(), Host(2, process), [640]):
+    with pytest.raises(InfraError, match="idle ager"), ager(a_guest(), Host("0-1", process), [640]):
         pass
     assert process.closed == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import random
 import shutil
 import subprocess
@@ -406,3 +407,38 @@ def test_an_ager_does_not_age_by_a_part_of_the_file(
     assert path.stat().st_size == size
     with path.open() as file:
         assert lru_gen.look_into(file.fileno(), b"/kvm-harness") == found
+
+
+@pytest.fixture(scope="module")
+def cpus(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no compiler for the controller")
+    target = tmp_path_factory.mktemp("guests") / "cpus.so"
+    source = PROJECT / "guests" / "kvm-guest" / "cpus.c"
+    options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", str(target), str(source)], check=True, timeout=60)
+    return ctypes.CDLL(str(target))
+
+
+def test_a_race_takes_the_first_cpus_that_there_are(cpus: ctypes.CDLL) -> None:
+    """Whichever numbers they have; a set of the C library has a bit for each of 1024."""
+    bits = sum(1 << cpu for cpu in (4, 9, 10, 1023))
+    made = (ctypes.c_uint8 * 128)(*bits.to_bytes(128, "little"))
+    for most, expected in ((2, [4, 9]), (3, [4, 9, 10]), (8, [4, 9, 10, 1023])):
+        taken = (ctypes.c_uint * 8)(*[7777] * 8)
+        count = cpus.cpus_of(made, taken, most)
+        assert list(taken[:count]) == expected
+        assert set(taken[count:]) <= {7777}
+
+
+def test_where_a_race_is_started_does_not_say_where_it_may_run(cpus: ctypes.CDLL) -> None:
+    taken = (ctypes.c_uint * 1024)()
+    here = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {max(here)})
+        count = cpus.cpus_usable(taken, 1024)
+        assert os.sched_getaffinity(0) == {max(here)}
+    finally:
+        os.sched_setaffinity(0, here)
+    assert set(taken[:count]) >= here

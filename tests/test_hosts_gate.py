@@ -15,7 +15,7 @@ from harness.hosts import aside, gate
 from harness.hosts.health import Health, Vm
 from harness.hosts.protocols import Shell
 
-WELL = Health(0, 1 << 40, 1 << 36, 1 << 36, 0.0, 4, (), ())
+WELL = Health(0, 1 << 40, 1 << 36, 1 << 36, 0.0, (0, 1), (), ())
 FULL = replace(WELL, disk_free=0)
 USED = replace(WELL, vms=(Vm(7, "qemu"),))
 

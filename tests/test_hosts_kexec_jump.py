@@ -24,7 +24,7 @@ from harness.hosts.protocols import Boot, Result
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.trip import BEFORE, Tape, Trip
 
-HEALTH = cast(Health, SimpleNamespace(cpus=4))
+HEALTH = cast(Health, SimpleNamespace(cpus=(0, 1, 8, 9)))
 
 
 class Feeder:
@@ -59,6 +59,8 @@ class Bed:
         self.shown = True
         """Whether the console shows what the kernel logs."""
         self.answers = True
+        self.given = ""
+        """What kexec was told."""
         monkeypatch.setattr(FakeShell, "other", lambda shell, command: self._run(shell, command))
         monkeypatch.setattr(FakeShell, "put", lambda _, __, remote: self._done(f"put {remote}"))
         monkeypatch.setattr(FakeShell, "start", lambda _, argv: self._start(argv))
@@ -95,6 +97,7 @@ class Bed:
             self._done("device opened")
         elif command.startswith("kexec -a -l "):
             self._done("loaded")
+            self.given = command
         return Result(command, 0, "", "")
 
     def _start(self, argv: Sequence[str]) -> Feeder:
@@ -116,6 +119,13 @@ def test_each_step_of_a_jump(bed: Bed) -> None:
         *("copying the kernel", f"put {IMAGE}", "loaded", "jump", "kexec ordered"),
         *("runs the kernel of the cell", "watchdog fed", "user space", "cell", "feeder ended"),
     ]
+
+
+def test_the_last_cpu_that_is_online_gets_no_tick(bed: Bed) -> None:
+    """Of four, the one with the highest number."""
+    with bed.there():
+        pass
+    assert "nohz_full=9 isolcpus=nohz,domain,9 rcu_nocbs=9" in bed.given
 
 
 def test_the_lease_outlasts_a_hang_and_a_reset_in_vain(

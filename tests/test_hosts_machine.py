@@ -109,7 +109,7 @@ def test_the_command_line_of_a_test_kernel() -> None:
     own = "BOOT_IMAGE=/vmlinuz root=/dev/sda2 ro quiet console=ttyS0 kvm-arm.mode=protected panic=0"
     own += " debugfs=off cgroup_disable=memory lockdown=integrity"
     own += " watchdog.stop-on-reboot=0 kvm_arm.mode=nvhe"
-    made = bootargs.of_machine(own, ("kvm_harness.cell=c1", *bootargs.tickless(4), "x=1"))
+    made = bootargs.of_machine(own, ("kvm_harness.cell=c1", *bootargs.tickless(3), "x=1"))
     assert made == (
         "root=/dev/sda2 ro console=ttyS0 earlycon panic=15 kvm_harness.cell=c1 "
         "nohz_full=3 isolcpus=nohz,domain,3 rcu_nocbs=3 x=1"

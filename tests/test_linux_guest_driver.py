@@ -19,6 +19,7 @@ from harness.linux_guest.guest import LinuxGuest
 from harness.linux_guest.machine import GuestMachine
 from harness.observe.klog import Kind
 
+ASK_USABLE = "taskset -c $(cat /sys/devices/system/cpu/online) cat /proc/self/status"
 MACHINE = GuestMachine(pages=16)
 # Of a guest on an emulated Neoverse N1; QEMU's greeting is cut short here.
 BOOT = (
@@ -94,7 +95,10 @@ class FakeShell(UnaskedShell):
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         self.ran.append(command)
-        answers = {"nproc --all": "2\n", "ls /sys/kernel/debug/kvm": "exits\n88-10\n88\n188-9\n"}
+        answers = {
+            ASK_USABLE: "Cpus_allowed_list:\t0-1\n",
+            "ls /sys/kernel/debug/kvm": "exits\n88-10\n88\n188-9\n",
+        }
         return Result(command, 0, answers.get(command, ""), "")
 
 
@@ -330,7 +334,7 @@ def test_an_answer_that_belongs_to_an_earlier_command(tmp_path: Path) -> None:
 def test_vcpus_are_pinned_from_the_last_cpu_on(tmp_path: Path) -> None:
     threads = 'qmp {"return": [{"cpu-index": 0, "thread-id": 92}], "id": @qmp}'
     vm, _, shell = boot(tmp_path, threads)
-    assert vm.pin(2) == (92,)
+    assert vm.pin((0, 1)) == (92,)
     assert "taskset -pc 1 92" in shell.ran
 
 

@@ -225,7 +225,7 @@ int set_priority(pthread_t thread, int priority)
 }
 
 int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
-		unsigned int cpus, int priority)
+		const unsigned int *cpus, unsigned int count, int priority)
 {
 	agers->vm = vm;
 	agers->kind = kind;
@@ -242,7 +242,7 @@ int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, u
 		ager->all = agers;
 		errno = pthread_create(&ager->thread, NULL, run, ager);
 		/* From the last CPU down: the first has the thread that unmaps. */
-		if (errno || bind_to_cpu(ager->thread, cpus - 1 - i % cpus) ||
+		if (errno || bind_to_cpu(ager->thread, cpus[count - 1 - i % count]) ||
 		    set_priority(ager->thread, priority))
 			die_errno("an ager's thread");
 	}

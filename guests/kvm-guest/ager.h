@@ -48,12 +48,12 @@ struct agers {
 bool ager_parse(const char *name, enum ager_kind *kind);
 
 /*
- * Starts them, spread over @cpus CPUs, with a real-time @priority if it is not 0:
+ * Starts them, spread over so many @cpus, with a real-time @priority if it is not 0:
  * they do not wait for the vCPUs' time slices then. Returns 0, or -1 with the
  * reply if this machine cannot age so; fatal on other failures.
  */
 int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
-		unsigned int cpus, int priority);
+		const unsigned int *cpus, unsigned int count, int priority);
 
 /*
  * Has all of them age a range of pages, and waits until each has done so once.

@@ -255,7 +255,7 @@ int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 		return -1;
 	errno = pthread_create(&thread, NULL, drop_on, &dropper);
 	/* This thread has the first CPU. */
-	if (errno || bind_to_cpu(thread, race->cpus - 1) || set_priority(thread, 0))
+	if (errno || bind_to_cpu(thread, race->cpu[race->cpus - 1]) || set_priority(thread, 0))
 		die_errno("the thread that drops pages");
 	result = change_slot(race, &dropper);
 	__atomic_store_n(&dropper.state, DROPS_END, __ATOMIC_RELEASE);

@@ -20,11 +20,10 @@
 
 #include "array_size.h"
 #include "commands.h"
+#include "cpus.h"
 #include "reply.h"
 
 #define MAX_ROUNDS 100000
-/* Few, so that there are more threads than CPUs, and those meet each other. */
-#define MAX_CPUS 2
 /* Touches that each vCPU must make between two rounds. */
 #define PACE 4
 /*
@@ -356,7 +355,7 @@ static int reset(struct race *race)
 	for (unsigned int i = 0; i < vm->vcpu_count; i++) {
 		if (vcpu_check_idle(&vm->vcpus[i]))
 			return -1;
-		if (bind_to_cpu(vm->vcpus[i].thread, i % race->cpus))
+		if (bind_to_cpu(vm->vcpus[i].thread, race->cpu[i % race->cpus]))
 			return reply_errno("pthread_setaffinity_np");
 		memset(vm->vcpus[i].records, 0, vm->pages * sizeof(struct record));
 		vm->vcpus[i].mailbox->dropped = 0;
@@ -380,13 +379,14 @@ static int race_all(struct race *race, enum ager_kind kind, uint32_t rounds, uin
 	cpu_set_t anywhere;
 	int failed;
 
-	if (agers_start(&race->agers, race->vm, kind, agers, race->cpus, priority))
+	if (agers_start(&race->agers, race->vm, kind, agers, race->cpu, race->cpus, priority))
 		return -1;
 	race->vm->unruly = race->opponent->unruly;
 	race_resume(race);
 	/* This thread leads: it must be there when the agers have done their part. */
 	errno = pthread_getaffinity_np(pthread_self(), sizeof(anywhere), &anywhere);
-	if (errno || bind_to_cpu(pthread_self(), 0) || set_priority(pthread_self(), LEADER_PRIORITY))
+	if (errno || bind_to_cpu(pthread_self(), race->cpu[0]) ||
+	    set_priority(pthread_self(), LEADER_PRIORITY))
 		die_errno("the thread that leads a race");
 	failed = run_rounds(race, rounds);
 	if (set_priority(pthread_self(), 0))
@@ -441,11 +441,9 @@ static int run(struct race *race, enum ager_kind kind, uint32_t rounds, uint32_t
 
 int command_race(struct vm *vm, char **words)
 {
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
 	struct race race = {
 		.vm = vm,
 		.drops = (void *)(vm->payload + vm_drops_offset(vm)),
-		.cpus = online < MAX_CPUS ? online : MAX_CPUS,
 		.until = now() + vm->timeout * RACE_TIME,
 		.patience = vm->timeout * PATIENCE,
 		.opponent = opponent_find(words[4]),
@@ -467,6 +465,9 @@ int command_race(struct vm *vm, char **words)
 	if (vm->backing != race.opponent->backing)
 		return reply_error("usage", "a race against %s needs memory that is %s",
 				   race.opponent->name, backing_name(race.opponent->backing));
+	race.cpus = cpus_usable(race.cpu, RACE_CPUS);
+	if (!race.cpus)
+		return reply_errno("sched_setaffinity");
 	race.random = (uint64_t)seed << 1 | 1;
 	if (race.opponent->copies)
 		race.copy = calloc(vm->pages, GUEST_PAGE_SIZE);

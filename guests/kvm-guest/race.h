@@ -9,6 +9,9 @@
 #include "ager.h"
 #include "vm.h"
 
+/* Few, so that there are more threads than CPUs, and those meet each other. */
+#define RACE_CPUS 2
+
 struct race;
 
 /* What happens to the tested pages while they are aged. */
@@ -54,7 +57,8 @@ struct race {
 	struct drops *drops;
 	struct agers agers;
 	struct race_counts counts;
-	unsigned int cpus;
+	unsigned int cpus;	/* how many it takes, and which */
+	unsigned int cpu[RACE_CPUS];
 	uint64_t random;
 	double until;		/* of CLOCK_MONOTONIC, in seconds */
 	double patience;	/* seconds without a touch that make a vCPU hung */

@@ -12,13 +12,20 @@ from harness.hosts.protocols import Shell
 from harness.inventory import AfMode
 from harness.observe.af import Expected
 from harness.observe.trace import ACCESS_FAULT, Session, pages_by_ipa
+from harness.observe.unproven import Unproven
 from harness.ranges import format_ranges
 from harness.results import CpuAf
 
 
-def probed(kind: Expected) -> tuple[int, ...]:
-    """The CPUs of a kind to look at: the first and the last, in case that they are not alike."""
-    return tuple(sorted({kind.cpus[0], kind.cpus[-1]}))
+def probed(kind: Expected, usable: Collection[int]) -> tuple[int, ...]:
+    """The CPUs of a kind to look at: the first and the last, in case that they are not alike.
+
+    Of those that are `usable`; Unproven if none is.
+    """
+    cpus = [cpu for cpu in kind.cpus if cpu in usable]
+    if not cpus:
+        raise Unproven(f"no guest can be put on {kind.name}")
+    return tuple(sorted({cpus[0], cpus[-1]}))
 
 
 def observe(vm: Guest, shell: Shell, claim: Claim, session: Session, cpu: int) -> AfMode | None:
@@ -85,8 +92,8 @@ def differences(
     """
     words = []
     for kind in kinds:
-        for cpu in probed(kind):
-            if seen[cpu] != kind.af:
+        for cpu in kind.cpus:
+            if cpu in seen and seen[cpu] != kind.af:
                 found = f"{seen[cpu] or 'neither hardware nor software'} sets the access flag"
                 words.append(f"{found} on CPU {cpu}, where {kind.af} must: {kind.why}")
         if kind.af != planned:

@@ -7,14 +7,18 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
 from harness.observe.unproven import Unproven
-from harness.ranges import parse_ranges
+from harness.ranges import format_ranges
 
 NOHZ_FULL = "/sys/devices/system/cpu/nohz_full"
 
 
 def cpu_count(shell: Shell) -> int:
-    """How many CPUs the host has, those included that are isolated."""
+    """How many CPUs the host has, those included that are isolated or offline.
+
+    For what is kept for each; which can be used says cpu_list.usable().
+    """
     return int(shell.run("nproc --all").stdout)
 
 
@@ -25,7 +29,11 @@ def free_cpu(shell: Shell, cell: CellSpec) -> int:
     """
     if not cell.tickless:
         pytest.skip("a host with a debug kernel has no CPU without a tick")
-    text = shell.run(f"cat {NOHZ_FULL}", check=False).stdout.strip().replace("(null)", "")
-    if not text:
+    text = shell.run(f"cat {NOHZ_FULL}", check=False).stdout
+    tickless = cpu_list.parse(text, NOHZ_FULL)
+    if not tickless:
         raise Unproven("the host has no CPU without a tick (nohz_full)")
-    return max(parse_ranges(text))
+    free = set(tickless).intersection(cpu_list.usable(shell))
+    if not free:
+        raise Unproven(f"no CPU without a tick can be used, of {format_ranges(tickless)}")
+    return max(free)

@@ -11,10 +11,11 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from harness.checks.cpus import cpu_count
 from harness.companion import Companion, ask_together
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.observe.cpu_list import usable
+from harness.ranges import format_ranges
 
 WORD_BITS = 64
 # Pages of 4 KiB in a huge page.
@@ -43,10 +44,10 @@ def ager(vm: Guest, shell: Shell, pfns: Iterable[int]) -> Iterator[None]:
 
     It has the last CPU for itself: the guest's threads get the others, and keep them.
     """
-    last = cpu_count(shell) - 1
-    if last:
+    *others, last = usable(shell)
+    if others:
         # A thread that takes its CPU from the ager would stop what it is to race.
-        shell.run(f"taskset -apc 0-{last - 1} {vm.greeting.pid}")
+        shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
     with _process(vm, shell, ("taskset", "-c", str(last))) as process:
         # Once it has gone over all pages it is at work.
         process.ask(f"age {words(pfns)}", r"ok words=[0-9]+")
@@ -62,7 +63,7 @@ def agers(vm: Guest, shell: Shell, parts: Sequence[Iterable[int]]) -> Iterator[C
     """
     asked: list[tuple[Companion, str]] = []
     with contextlib.ExitStack() as stack:
-        for cpu, pfns in enumerate(parts):
+        for cpu, pfns in zip(usable(shell), parts, strict=False):
             process = stack.enter_context(_process(vm, shell, ("taskset", "-c", str(cpu))))
             asked.append((process, f"mark {words(pfns)}"))
         yield lambda: ask_together(asked, r"ok words=[0-9]+")

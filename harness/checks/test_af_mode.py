@@ -19,6 +19,7 @@ from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.af import Expected
+from harness.observe.cpu_list import usable
 from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
 
 PAGES = 512
@@ -36,15 +37,10 @@ def test_af_mode(
     must = "; ".join(f"{kind.name}: {kind.af}, since {kind.why}" for kind in expected_af)
     claim.expect(f"{must}; a guest's read of an old page faults where software must")
     vm = populated(guest(pages=PAGES))
+    places = [(kind, probed(kind, usable(shell))) for kind in expected_af]
     with tracing(shell, Wanted((ACCESS_FAULT,))) as session:
-        seen = {
-            cpu: observe(vm, shell, claim, session, cpu)
-            for kind in expected_af
-            for cpu in probed(kind)
-        }
-    claim.af_cpus = tuple(
-        record(kind, one([seen[cpu] for cpu in probed(kind)])) for kind in expected_af
-    )
+        seen = {cpu: observe(vm, shell, claim, session, cpu) for _, cpus in places for cpu in cpus}
+    claim.af_cpus = tuple(record(kind, one([seen[cpu] for cpu in cpus])) for kind, cpus in places)
     claim.af_observed = one(list(seen.values()))
     wrong = differences(expected_af, seen, cell.cell.af_mode)
     # Without the series it is not the kernel that differs from what is known of the machine.

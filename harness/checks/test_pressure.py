@@ -25,7 +25,6 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
-from harness.checks.cpus import cpu_count
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
@@ -35,6 +34,7 @@ from harness.contract import Contract, Expectation, Situation
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
 from harness.observe.memcg import BATCH
 from harness.observe.trace import Counts, Session, together, tracing
 from harness.observe.unproven import Unproven
@@ -132,7 +132,7 @@ class Scene:
 
     def prepare(self, under: pressure.Lru) -> Reading:
         """All pages in memory and old, and the hot ones read all the time from now on."""
-        last = cpu_count(self.shell) - 1
+        last = cpu_list.last(self.shell)
         populated(self.vm)
         mark_idle(self.vm)
         forget_references(self.vm, self.shell)

@@ -23,7 +23,6 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
-from harness.checks.cpus import cpu_count
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
@@ -42,7 +41,7 @@ from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import stage2
+from harness.observe import cpu_list, stage2
 from harness.observe.trace import PAGE, Counts, Event, Wanted, returned, slowed_entry, tracing
 from harness.observe.unproven import Unproven
 
@@ -131,7 +130,7 @@ def _race(
     )
     vm = populated(start())
     require_huge(vm)
-    last = cpu_count(shell) - 1
+    last = cpu_list.last(shell)
     heads = [vm.pfns()[first] for first in range(0, PAGES, BLOCK)]
     met = Met()
 

@@ -19,9 +19,8 @@ _NOT_KEPT = (
 PANIC_SECONDS = 15
 
 
-def tickless(cpus: int) -> tuple[str, ...]:
+def tickless(last: int) -> tuple[str, ...]:
     """Keep the last CPU free of the tick and of kernel work, for a vCPU that never exits."""
-    last = cpus - 1
     return (f"nohz_full={last}", f"isolcpus=nohz,domain,{last}", f"rcu_nocbs={last}")
 
 

@@ -14,7 +14,10 @@ from typing import TypeVar
 
 from harness.errors import InfraError
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
+from harness.observe.errors import ObserveError
 from harness.observe.vmstat import parse_meminfo
+from harness.ranges import format_ranges
 
 # By bit; the words follow the table of Documentation/admin-guide/tainted-kernels.rst (6.12).
 TAINTS = (
@@ -81,7 +84,8 @@ class Health:
     memory_available: int
     load: float
     """Tasks that run or wait for a disk, over the last minute."""
-    cpus: int
+    cpus: tuple[int, ...]
+    """The numbers of those that are online, rising."""
     vms: tuple[Vm, ...]
     failed_units: tuple[str, ...]
     """Of systemd; none where it does not run."""
@@ -102,7 +106,7 @@ echo '== taint'; cat /proc/sys/kernel/tainted
 echo '== disk'; stat -f -c '%a %S' /var 2>/dev/null || stat -f -c '%a %S' /
 echo '== memory'; cat /proc/meminfo
 echo '== load'; cat /proc/loadavg
-echo '== cpus'; grep -c '^processor' /proc/cpuinfo
+echo '== cpus'; cat {cpu_list.ONLINE}
 echo '== names'; grep . /proc/[0-9]*/comm 2>/dev/null
 echo '== fds'; ls -l /proc/[0-9]*/fd 2>/dev/null | grep -e '^/proc/' -e '{_VM}'
 echo '== units'
@@ -130,7 +134,7 @@ def parse(text: str) -> Health:
         memory=memory,
         memory_available=available,
         load=_part("load", parts, lambda body: float(_match(r"(\d{1,6}\.\d\d) .*", body))),
-        cpus=_part("cpus", parts, _number),
+        cpus=_part("cpus", parts, _cpus),
         vms=_part("fds", parts, lambda body: _vms(body, parts["names"])),
         failed_units=tuple(re.findall(r"^([\w@.\\:-]{1,255}) ", parts["units"], re.M | re.A)),
     )
@@ -139,7 +143,7 @@ def parse(text: str) -> Health:
 def _part(name: str, parts: Mapping[str, str], read: Callable[[str], _Value]) -> _Value:
     try:
         return read(parts[name])
-    except (ValueError, KeyError) as exc:
+    except (ValueError, KeyError, ObserveError) as exc:
         raise InfraError(
             f"the host answered nonsense when asked for its health ({name}): {parts[name][:200]!r}"
         ) from exc
@@ -154,6 +158,12 @@ def _match(pattern: str, body: str) -> str:
 
 def _number(body: str) -> int:
     return int(_match(r"(\d{1,18})", body))
+
+
+def _cpus(body: str) -> tuple[int, ...]:
+    if not (found := cpu_list.parse(body, cpu_list.ONLINE)):
+        raise ValueError(body)
+    return found
 
 
 def _memory(body: str) -> tuple[int, int]:
@@ -242,8 +252,8 @@ def left_behind(before: Health, after: Health) -> tuple[str, ...]:
         found.append(f"VMs run: {', '.join(new_vms)}")
     if failed := [unit for unit in after.failed_units if unit not in before.failed_units]:
         found.append(f"units failed: {', '.join(failed)}")
-    if after.cpus < before.cpus:
-        found.append(f"{before.cpus - after.cpus} CPUs are not there any more")
+    if gone := set(before.cpus).difference(after.cpus):
+        found.append(f"CPUs are not online any more: {format_ranges(gone)}")
     return tuple(found)
 
 

@@ -130,7 +130,7 @@ def _there(
                     say_until_seen(shell, console, secrets.token_hex(8))
             initrd = _deployed(shell, machine, wanted)
             machine.say("copying the kernel")
-            cmdline = _cmdline(machine.host, trip, wanted, before.cpus)
+            cmdline = _cmdline(machine.host, trip, wanted, before.cpus[-1])
             chosen = None
             if machine.host.boot == "grub":
                 chosen = grub.load(shell, ours, wanted.kernel, initrd, cmdline)
@@ -193,8 +193,8 @@ def _unnoticed(wanted: Boot) -> float:
     return wanted.longest + (2 * LONGEST_SECONDS + AGAIN_SECONDS) * wanted.slowdown
 
 
-def _cmdline(host: SshHost, trip: Trip, wanted: Boot, cpus: int) -> str:
-    isolated = bootargs.tickless(cpus) if wanted.tickless else ()
+def _cmdline(host: SshHost, trip: Trip, wanted: Boot, last: int) -> str:
+    isolated = bootargs.tickless(last) if wanted.tickless else ()
     # On the way home it must not run on: the firmware may take longer than it waits.
     stop = ("watchdog.stop_on_reboot=1",) if host.watchdog else ()
     ours = (f"{MARK}{trip.cell}", *stop, *isolated, *wanted.cmdline)

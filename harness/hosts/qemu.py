@@ -117,7 +117,7 @@ def first_cmdline(machine: Machine) -> list[str]:
 
     A panic restarts a machine of the lab; here it stops for good, so that QEMU's end shows it.
     """
-    isolated = bootargs.tickless(machine.cpus) if machine.tickless else ()
+    isolated = bootargs.tickless(machine.cpus - 1) if machine.tickless else ()
     return [
         "console=ttyAMA0",
         "earlycon",

@@ -13,7 +13,7 @@ import json
 import re
 import shlex
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -33,7 +33,7 @@ from harness.linux_guest.replies import (
     parse_line,
     parse_qmp,
 )
-from harness.observe import kvmstats
+from harness.observe import cpu_list, kvmstats
 from harness.observe.klog import Follower, Splat, splats
 
 BOOT_SECONDS = 120.0
@@ -104,8 +104,7 @@ class LinuxGuest:
         factor of every other limit.
         """
         # The last CPU of the host, which has nothing else to do where it is isolated.
-        last = int(shell.run("nproc --all").stdout) - 1
-        argv = ["taskset", "-c", str(last), *arguments(machine)]
+        argv = ["taskset", "-c", str(cpu_list.last(shell)), *arguments(machine)]
         if cgroup is not None:
             join = f'echo $$ > {shlex.quote(cgroup)}/cgroup.procs && exec "$@"'
             argv = ["sh", "-c", join, "sh", *argv]
@@ -198,14 +197,15 @@ class LinuxGuest:
                 raise self._late(what, limit, FLUSH_SECONDS)
             self._shell.run("sleep 0.2")
 
-    def pin(self, host_cpus: int) -> tuple[int, ...]:
+    def pin(self, host_cpus: Sequence[int]) -> tuple[int, ...]:
         """Bind each vCPU's thread to a CPU of the host, from the last on; returns the threads."""
         told = self.monitor("query-cpus-fast", seconds=ANSWER_SECONDS)
         if not isinstance(told, list) or len(told) != self.machine.vcpus:
             raise InfraError(f"QEMU has other vCPUs than it was asked for: {told}")
         threads = tuple(int(vcpu["thread-id"]) for vcpu in told)
         for number, thread in enumerate(threads):
-            self._shell.run(f"taskset -pc {(host_cpus - 1 - number) % host_cpus} {thread}")
+            cpu = host_cpus[-1 - number % len(host_cpus)]
+            self._shell.run(f"taskset -pc {cpu} {thread}")
         return threads
 
     def power_off(self) -> None:

@@ -27,7 +27,7 @@ from harness.linux_guest.guest import LinuxGuest
 from harness.linux_guest.host_pages import IdlePages, frames, on_lru
 from harness.linux_guest.machine import RAM_BASE, GuestMachine
 from harness.linux_guest.memcg import memcg
-from harness.observe import kvmstats, stage2
+from harness.observe import cpu_list, kvmstats, stage2
 from harness.observe.collect import dump_stage2
 from harness.observe.klog import Kind
 from harness.observe.trace import ACCESS_FAULT, Counts, Session, Wanted, pages_by_ipa, tracing
@@ -84,7 +84,7 @@ def test_linux_guest(
         f"{words}; QEMU and its VM end when the guest powers off"
     )
     vm = linux_guest(GuestMachine(vcpus=vcpus, pages=PAGES))
-    threads = vm.pin(int(shell.run("nproc --all").stdout))
+    threads = vm.pin(cpu_list.usable(shell))
     pfns = _aged_by_page_idle(vm, shell, claim)
     idle = IdlePages(shell, pfns.values())
     touched = pick(rng, PAGES)

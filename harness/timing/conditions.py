@@ -23,7 +23,7 @@ CPUFREQ = "/sys/devices/system/cpu"
 _ISOLATING = ("isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity")
 # CPU number and what its cpufreq says; a machine with thousands of CPUs says less than this.
 _LIMIT = 1 << 20
-_PER_CPU = re.compile(r"/cpu([0-9]{1,5})/cpufreq/\w+ ([ -~]{0,60})", re.ASCII)
+_PER_CPU = re.compile(r"/cpu([0-9]{1,5})/cpufreq/\w+ ([ -~]{1,60})", re.ASCII)
 _SCRIPT = f"""
 for name in scaling_governor scaling_cur_freq scaling_min_freq scaling_max_freq; do
   echo "NONCE $name"
