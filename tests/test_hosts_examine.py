@@ -46,7 +46,7 @@ def test_what_grub_can_do_is_asked_where_it_is_to_start_kernels(
     monkeypatch.setattr(grub_look, "look", look)
     found = Finding("missing", "GRUB", "no grub.cfg")
     monkeypatch.setattr(grub_look, "findings", lambda _: (found,))
-    host = SshHost.model_construct(kind="ssh", boot=boot, console=None)
+    host = SshHost.model_construct(kind="ssh", boot=boot, console=None, initrd=None)
     assert examine.examine("lab", host) == (found,) * asked
     assert len(looks) == asked
 

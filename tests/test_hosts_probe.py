@@ -301,11 +301,35 @@ def test_grub_starts_no_unsigned_kernel_under_secure_boot() -> None:
 def test_selinux_is_noted() -> None:
     """What it means for a machine depends on whether test kernels have it."""
     files = "/sys/kernel/kexec_loaded 0\n/sys/fs/selinux/enforce {}\n"
+    permissive = words(found({"files": files.format(0)}))["SELinux"]
+    assert permissive.startswith("permissive, and test kernels have none")
+    assert "SELinux" not in words(found({"files": files.format(0)}, OWN))
     noted = words(found({"files": files.format(1)}))["SELinux"]
-    assert "label all files anew after each cell; say `config: machine`" in noted
+    assert "label all files anew after each cell and start once more" in noted
     assert "keep it" in words(found({"files": files.format(1)}, OWN))["SELinux"]
     assert missing({"files": files.format(1)}) == {}
-    assert "SELinux" not in words(found({"files": files.format(0)}))
+    assert "SELinux" not in words(found())
+
+
+@pytest.mark.parametrize(
+    ("script", "loads", "mark"),
+    [
+        ("generated\n", "LOAD_KEXEC=true\n", "missing"),
+        ("generated\n", 'LOAD_KEXEC=false\nLOAD_KEXEC="true"\n', "missing"),
+        ("\n", "LOAD_KEXEC=true\n", "missing"),
+        ("generated\n", "LOAD_KEXEC=true\nLOAD_KEXEC=false\n", "note"),
+        ("generated\n", "", "note"),
+        ("masked\n", "LOAD_KEXEC=true\n", None),
+        ("", "LOAD_KEXEC=true\n", None),
+    ],
+)
+def test_a_reboot_must_go_through_the_firmware(script: str, loads: str, mark: str | None) -> None:
+    """Debian's kexec-tools have asked whether it shall not, and taken yes for an answer."""
+    for host in (HOST, HOST.model_copy(update={"boot": "grub"})):
+        findings = found({"initscript": script, "loads": loads}, host)
+        said = [one for one in findings if one.what == "reboot"]
+        assert [one.mark for one in said] == ([mark] if mark else [])
+        assert all("`systemctl mask kexec.service`" in one.words for one in said)
 
 
 def test_larger_pages_are_noted() -> None:

@@ -41,6 +41,8 @@ def test_mounts_and_programs(tmp_path: Path) -> None:
     assert "\necho 15 > /proc/sys/kernel/panic\n" in mounts
     balancing = "/proc/sys/kernel/numa_balancing"
     assert f"\n[ ! -e {balancing} ] || echo 0 > {balancing}\n" in mounts
+    assert "\n\techo madvise > /sys/kernel/mm/transparent_hugepage/enabled\n" in mounts
+    assert " echo 60 > /proc/sys/vm/swappiness\n" in mounts
     assert folder == f"mkdir -p {PROGRAMS}"
     assert put == f"{tmp_path} {PROGRAMS}/kvm-guest 755"
 

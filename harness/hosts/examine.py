@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import grub_look, pins, probe
+from harness.hosts import grub_look, initrd_look, pins, probe
 from harness.hosts.console import Console
 from harness.hosts.console_command import last_words, recorded
 from harness.hosts.fitness import Finding, judge
@@ -40,6 +40,7 @@ def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
     if not seen.root:
         return findings
     with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
+        findings += initrd_look.findings(root, host)
         if host.boot == "grub":
             findings += grub_look.findings(grub_look.look(root))
         if host.console is not None:

@@ -51,6 +51,7 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
         _distribution(seen),
         _disk(seen, host),
         *(_kexec(seen) if host.boot == "kexec" else _unlocked(seen)),
+        *_reboot(seen),
         _cgroups(seen, host),
         *_selinux(seen, host),
         *_pages(seen),
@@ -172,6 +173,20 @@ def _unlocked(seen: Survey) -> Iterator[Finding]:
     yield Finding("missing", "Secure Boot", f"{problem}; disable it in the firmware's setup")
 
 
+def _reboot(seen: Survey) -> Iterator[Finding]:
+    """Debian's kexec-tools of 2022 to 2024, and those of Ubuntu from then (Debian bug 1028416)."""
+    mask = "`systemctl mask kexec.service`, as later packages have it"
+    if seen.kexec_script and seen.kexec_reboots:
+        words = (
+            "it goes by kexec, with the command line of the kernel that ends, and never reaches "
+            f"the firmware (LOAD_KEXEC=true in /etc/default/kexec): {mask}"
+        )
+        yield Finding("missing", "reboot", words)
+    elif seen.kexec_script:
+        words = f"/etc/init.d/kexec jumps before file systems are unmounted: {mask}"
+        yield Finding("note", "reboot", words)
+
+
 def _cgroups(seen: Survey, host: SshHost) -> Finding:
     what, there = "cgroup v2", seen.memory
     if not there.v1:
@@ -188,16 +203,16 @@ def _cgroups(seen: Survey, host: SshHost) -> Finding:
 
 
 def _selinux(seen: Survey, host: SshHost) -> Iterator[Finding]:
-    if not seen.selinux:
-        return
-    if host.config == "machine":
-        words = "enforcing; test kernels keep it: what it denies, `ausearch -m avc` shows"
-    else:
+    if seen.selinux and host.config != "machine":
         words = (
-            "enforcing, and test kernels have none: what is written under them gets no label, and "
-            "the machine may label all files anew after each cell; say `config: machine`"
+            f"{seen.selinux}, and test kernels have none: what is written under them gets no "
+            "label, and the machine may label all files anew after each cell and start once more; "
+            "say `config: machine`"
         )
-    yield Finding("note", "SELinux", words)
+        yield Finding("note", "SELinux", words)
+    elif seen.selinux == "enforcing":
+        words = "enforcing; test kernels keep it: what it denies, `ausearch -m avc` shows"
+        yield Finding("note", "SELinux", words)
 
 
 def _pages(seen: Survey) -> Iterator[Finding]:

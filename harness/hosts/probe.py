@@ -22,7 +22,7 @@ from harness.observe.text import sections, unsigned, whole_lines
 SOURCE = "the host's answer to what it is"
 LIMIT = 1 << 18
 # What the harness calls on a host (a test host's own are in its image).
-TOOLS = ("base64", "cat", "chmod", "dmesg", "grep", "mv", "rm", "sha256sum")
+TOOLS = ("base64", "cat", "chmod", "dmesg", "grep", "mv", "rm", "sha256sum", "taskset")
 # What is called as well where kernels have modules, and where they are built on the machine. A name
 # that ends in .h is that of a header.
 MODULE_TOOLS = ("depmod", "gzip", "tar")
@@ -72,6 +72,9 @@ part secureboot; od -An -tu1 -j4 -N1 SECUREBOOT 2>/dev/null
 part mounts; grep '^[^ ]* [^ ]* cgroup2\{0,1\} ' /proc/mounts
 part controllers; cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null
 part pagesize; getconf PAGE_SIZE 2>/dev/null
+part initscript; if [ -d /run/systemd/system ] && [ -x /etc/init.d/kexec ]; then
+echo "$(systemctl is-enabled kexec.service 2>/dev/null)"; fi
+part loads; cat /etc/default/kexec /etc/default/kexec.d/* 2>/dev/null | grep '^ *LOAD_KEXEC='
 part kexec; $S sh -c 'command -v kexec'
 part consoles; cat /proc/consoles 2>/dev/null
 part tools; for t in TOOLS; do case $t in
@@ -81,6 +84,7 @@ esac && echo "$t"; done
 part clock; date -u +%s
 part end
 """
+_SELINUX = {"1": "enforcing", "0": "permissive"}
 _CONFIG = re.compile(r"(CONFIG_\w+)=([ym])", re.ASCII)
 
 
@@ -128,14 +132,19 @@ class Survey:
     """How far the kernel is locked down (kernel_lockdown(7)), "" if it is not."""
     secure_boot: bool
     """The firmware starts signed programs alone."""
-    selinux: bool
-    """SELinux enforces its policy."""
+    selinux: str
+    """What SELinux is, "enforcing" or "permissive"; "" where it is off."""
     memory: cgroups.Memory
     """Where cgroups have the memory controller."""
     page_kib: int | None
     """The size of its kernel's pages, None if getconf(1) does not say."""
     kexec: bool
     """The program is there."""
+    kexec_script: bool
+    """systemd runs Debian's /etc/init.d/kexec as it goes down, which starts a kernel that is
+    loaded."""
+    kexec_reboots: bool
+    """It is told to load one at each reboot."""
     cmdline: str
     """That of the running kernel."""
     consoles: tuple[str, ...]
@@ -184,10 +193,12 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         kexec_disabled=files.get("/proc/sys/kernel/kexec_load_disabled", "0") != "0",
         lockdown=_lockdown(files.get("/sys/kernel/security/lockdown", "[none]")),
         secure_boot=[line.strip() for line in bodies["secureboot"]] == ["1"],
-        selinux=files.get("/sys/fs/selinux/enforce", "0") == "1",
+        selinux=_SELINUX.get(files.get("/sys/fs/selinux/enforce", ""), ""),
         memory=cgroups.memory(bodies["mounts"], bodies["controllers"]),
         page_kib=unsigned(bodies["pagesize"][0], SOURCE, 0) >> 10 if bodies["pagesize"] else None,
         kexec=bool(bodies["kexec"]),
+        kexec_script=bodies["initscript"] not in ([], ["masked"]),
+        kexec_reboots=[_unquoted(line) for line in bodies["loads"]][-1:] == ["true"],
         cmdline=files.get("/proc/cmdline", ""),
         consoles=tuple(line.split()[0] for line in bodies["consoles"] if line.strip()),
         tools=frozenset(bodies["tools"]) & frozenset(ALL_TOOLS),
@@ -219,6 +230,11 @@ def _word(name: str, bodies: dict[str, list[str]]) -> str:
 def _level(lines: list[str]) -> Level | None:
     """The last one counts: a log may hold more than one boot."""
     return _LEVELS.get(lines[-1]) if lines else None
+
+
+def _unquoted(line: str) -> str:
+    """The value of a setting as a shell has it."""
+    return line.partition("=")[2].strip().strip("\"'")
 
 
 def _lockdown(text: str) -> str:
