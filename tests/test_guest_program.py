@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -442,3 +443,32 @@ def test_where_a_race_is_started_does_not_say_where_it_may_run(cpus: ctypes.CDLL
     finally:
         os.sched_setaffinity(0, here)
     assert set(taken[:count]) >= here
+
+
+STAYS = """\
+import ctypes, os, sys
+ctypes.CDLL(sys.argv[1]).numa_stay()
+mode = ctypes.c_int(-1)
+nodes = (ctypes.c_ulong * 16)()
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 239, "aarch64": 236}[os.uname().machine]
+if libc.syscall(number, ctypes.byref(mode), nodes, ctypes.c_ulong(1025), None, 0):
+    print("errno", ctypes.get_errno())
+else:
+    print(mode.value, sum(bin(word).count("1") for word in nodes))
+"""
+
+
+def test_memory_of_guests_lies_on_one_node(tmp_path: Path) -> None:
+    """MPOL_PREFERRED (1) of one node, in a process of its own; ENOSYS without CONFIG_NUMA."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no compiler for the controller")
+    target = tmp_path / "numa.so"
+    source = PROJECT / "guests" / "kvm-guest" / "numa.c"
+    options = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC"]
+    subprocess.run([compiler, *options, "-o", str(target), str(source)], check=True, timeout=60)
+    argv = [sys.executable, "-c", STAYS, str(target)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout in ("1 1\n", f"errno {errno.ENOSYS}\n")

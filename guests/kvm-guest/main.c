@@ -17,6 +17,7 @@
 #include "commands.h"
 #include "idle_ager.h"
 #include "keeper.h"
+#include "numa.h"
 #include "protocol.h"
 #include "reply.h"
 #include "serve.h"
@@ -212,6 +213,7 @@ int main(int argc, char **argv)
 	if (sysconf(_SC_PAGESIZE) != GUEST_PAGE_SIZE)
 		die("the host's pages are of %ld bytes; only 4096 is supported",
 		    sysconf(_SC_PAGESIZE));
+	numa_stay();
 	vm_create(&vm);
 	greet(&vm);
 	serve(command_run, &vm);
