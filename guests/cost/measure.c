@@ -7,24 +7,19 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "calls.h"
 #include "counter.h"
 #include "files.h"
 #include "lru_gen.h"
 #include "marks.h"
 #include "reply.h"
 #include "say.h"
+#include "subject.h"
 #include "vm.h"
 
-/* The first differs from those after it: generations and caches are not there yet. */
-#define PASSES 5
 /* Generations that lie between a page and the youngest when it is evicted. */
 #define GENERATIONS 3
 #define MAX_STAT (1 << 14)
-#define MAX_PROFILE (1 << 16)
-
-#define TRACING "/sys/kernel/tracing/"
-#define PROFILE TRACING "function_profile_enabled"
-#define NOTIFIERS "kvm_mmu_notifier_*young*"
 
 /* Whether MGLRU walks page tables here: bit 0x2 of lru_gen/enabled, as on CPUs that set AF. */
 static bool walks_page_tables(void)
@@ -35,56 +30,9 @@ static bool walks_page_tables(void)
 	return strtoul(text, NULL, 16) & 2;
 }
 
-/* New pages wait in batches before they are on an LRU list: this moves them there. */
-static void drain(void)
-{
-	file_write("/proc/sys/vm/drop_caches", "1");
-}
-
-/*
- * Keeps all memory of this process but the tested pages from being aged and reclaimed: only these
- * are to be measured. Besides, QEMU's TLB grows and shrinks by the controller's clock, and so it
- * is no matter of instructions when it makes a page young again that is accessed all the time.
- */
-static void lock_all_but(const struct vm *vm)
-{
-	if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) ||
-	    munlock(vm->slot, (size_t)vm->pages << GUEST_PAGE_SHIFT))
-		die_errno("mlockall");
-}
-
-static void run_guest(struct vm *vm, enum mailbox_command command)
-{
-	struct vcpu *vcpu = &vm->vcpus[0];
-
-	vcpu_tell(vcpu, command, vm->pages, 1);
-	if (!vcpu_run_here(vcpu) || vcpu_touches(vcpu) != vm->pages)
-		die("the guest did not touch its pages");
-}
-
-/* A guest that has written to all of its pages, which are on an LRU list. */
-static void begin_guest(struct vm *vm, uint32_t pages)
-{
-	*vm = (struct vm){ .backing = BACKING_ANON, .pages = pages, .vcpu_count = 1 };
-	vm_make(vm);
-	lock_all_but(vm);
-	if (!vcpu_run_here(&vm->vcpus[0]))
-		die("the guest did not start");
-	for (uint32_t page = 0; page < pages; page++)
-		vm->vcpus[0].list[page] = page;
-	run_guest(vm, MAILBOX_WRITE);
-	drain();
-}
-
 static uint64_t exits_of(const struct vm *vm)
 {
 	return vcpu_stats_read(&vm->vcpus[0].stats).values[0];
-}
-
-static void tell(const char *metric, uint32_t pages, int pass, uint64_t units, uint64_t count)
-{
-	say("pass %s pages=%" PRIu32 " pass=%d units=%" PRIu64 " instructions=%" PRIu64, metric,
-	    pages, pass, units, count);
 }
 
 /*
@@ -109,15 +57,11 @@ static uint64_t measure_marks(int counter, const struct vm *vm)
 void measure_bare(uint32_t pages)
 {
 	int counter = counter_open();
-	struct vm vm = { .pages = pages };
+	struct vm vm;
 
-	vm.slot = backing_map(BACKING_ANON, (size_t)pages << GUEST_PAGE_SHIFT, NULL);
-	lock_all_but(&vm);
-	for (uint32_t page = 0; page < pages; page++)
-		vm.slot[(size_t)page << GUEST_PAGE_SHIFT] = 1;
-	drain();
+	subject_bare(&vm, pages);
 	for (int pass = 0; pass < PASSES; pass++)
-		tell("idle-bare", pages, pass, pages, measure_marks(counter, &vm));
+		subject_tell("idle-bare", pages, pass, pages, measure_marks(counter, &vm));
 }
 
 static void open_lru_gen(struct lru_gen *lru_gen)
@@ -143,7 +87,7 @@ static void measure_access(int counter, struct vm *vm, int pass)
 	/* The last exit is the one by which it parks. */
 	say("faults access pages=%" PRIu32 " pass=%d exits=%" PRIu64, vm->pages, pass,
 	    exits_of(vm) - exits);
-	tell("access", vm->pages, pass, vm->pages, count);
+	subject_tell("access", vm->pages, pass, vm->pages, count);
 }
 
 void measure_idle(uint32_t pages)
@@ -151,9 +95,9 @@ void measure_idle(uint32_t pages)
 	int counter = counter_open();
 	static struct vm vm;
 
-	begin_guest(&vm, pages);
+	subject_guest(&vm, pages, pages);
 	for (int pass = 0; pass < PASSES; pass++) {
-		tell("idle", pages, pass, pages, measure_marks(counter, &vm));
+		subject_tell("idle", pages, pass, pages, measure_marks(counter, &vm));
 		measure_access(counter, &vm, pass);
 	}
 }
@@ -166,15 +110,15 @@ void measure_walk(uint32_t pages)
 
 	if (!walks_page_tables())
 		return;
-	begin_guest(&vm, pages);
+	subject_guest(&vm, pages, pages);
 	open_lru_gen(&lru_gen);
 	for (int pass = 0; pass < PASSES; pass++) {
 		uint64_t before = counter_read(counter), count;
 
 		make_generation(&lru_gen);
 		count = counter_read(counter) - before;
-		tell("walk", pages, pass, pages, count);
-		run_guest(&vm, MAILBOX_READ);
+		subject_tell("walk", pages, pass, pages, count);
+		subject_run(&vm, MAILBOX_READ, pages);
 	}
 }
 
@@ -205,7 +149,7 @@ static void make_old(const struct lru_gen *lru_gen, const struct vm *vm)
 	marks_free(&marks);
 	if (madvise(vm->slot, (size_t)vm->pages << GUEST_PAGE_SHIFT, MADV_COLD))
 		die_errno("madvise(MADV_COLD)");
-	drain();
+	subject_drain();
 	for (int i = 0; i < GENERATIONS; i++)
 		make_generation(lru_gen);
 }
@@ -226,7 +170,7 @@ void measure_reclaim(uint32_t pages)
 	struct lru_gen lru_gen;
 	static struct vm vm;
 
-	begin_guest(&vm, pages);
+	subject_guest(&vm, pages, pages);
 	open_lru_gen(&lru_gen);
 	for (int pass = 0; pass < PASSES; pass++) {
 		uint64_t before, count, stolen;
@@ -237,33 +181,9 @@ void measure_reclaim(uint32_t pages)
 		ask_for_memory(&lru_gen, pages);
 		count = counter_read(counter) - before;
 		stolen = stat_of(lru_gen.memcg, "\npgsteal ") - stolen;
-		tell("reclaim", pages, pass, stolen, count);
-		run_guest(&vm, MAILBOX_WRITE);
-		drain();
-	}
-}
-
-static void begin_count(void)
-{
-	file_write(PROFILE, "0");
-	file_write(PROFILE, "1");
-}
-
-/* Lines of "NAME HITS ..." below a head of two lines. */
-static void tell_calls(const char *metric, uint32_t pages)
-{
-	static char text[MAX_PROFILE];
-	char *rest = text, *line;
-
-	file_write(PROFILE, "0");
-	file_read(TRACING "trace_stat/function0", text, sizeof(text));
-	while ((line = strsep(&rest, "\n"))) {
-		char name[65];
-		unsigned long hits;
-
-		if (sscanf(line, " kvm_mmu_notifier_%64s %lu", name, &hits) == 2)
-			say("calls %s pages=%" PRIu32 " function=kvm_mmu_notifier_%s hits=%lu",
-			    metric, pages, name, hits);
+		subject_tell("reclaim", pages, pass, stolen, count);
+		subject_run(&vm, MAILBOX_WRITE, pages);
+		subject_drain();
 	}
 }
 
@@ -274,23 +194,22 @@ void count_calls(uint32_t pages)
 	struct marks marks;
 	static struct vm vm;
 
-	begin_guest(&vm, pages);
+	subject_guest(&vm, pages, pages);
 	open_lru_gen(&lru_gen);
-	file_write(TRACING "set_ftrace_filter", NOTIFIERS);
-	run_guest(&vm, MAILBOX_READ);
+	subject_run(&vm, MAILBOX_READ, pages);
 	marks_find(&marks, &vm);
-	begin_count();
+	calls_count();
 	marks_set(&marks);
-	tell_calls("idle", pages);
+	calls_tell("idle", pages);
 	marks_free(&marks);
 	if (walks) {
-		run_guest(&vm, MAILBOX_READ);
-		begin_count();
+		subject_run(&vm, MAILBOX_READ, pages);
+		calls_count();
 		make_generation(&lru_gen);
-		tell_calls("walk", pages);
+		calls_tell("walk", pages);
 	}
 	make_old(&lru_gen, &vm);
-	begin_count();
+	calls_count();
 	ask_for_memory(&lru_gen, pages);
-	tell_calls("reclaim", pages);
+	calls_tell("reclaim", pages);
 }
