@@ -45,6 +45,7 @@ static uint64_t measure_marks(int counter, const struct vm *vm)
 	uint64_t start, middle, end;
 
 	marks_find(&marks, vm);
+	subject_await_tick();
 	start = counter_read(counter);
 	marks_set_none(&marks);
 	middle = counter_read(counter);
@@ -81,6 +82,7 @@ static void measure_access(int counter, struct vm *vm, int pass)
 	uint64_t exits = exits_of(vm), before, count;
 
 	vcpu_tell(&vm->vcpus[0], MAILBOX_READ, vm->pages, 0);
+	subject_await_tick();
 	before = counter_read(counter);
 	vcpu_run_here(&vm->vcpus[0]);
 	count = counter_read(counter) - before;
@@ -113,8 +115,10 @@ void measure_walk(uint32_t pages)
 	subject_guest(&vm, pages, pages);
 	open_lru_gen(&lru_gen);
 	for (int pass = 0; pass < PASSES; pass++) {
-		uint64_t before = counter_read(counter), count;
+		uint64_t before, count;
 
+		subject_await_tick();
+		before = counter_read(counter);
 		make_generation(&lru_gen);
 		count = counter_read(counter) - before;
 		subject_tell("walk", pages, pass, pages, count);

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include "files.h"
 #include "reply.h"
@@ -56,6 +57,23 @@ void subject_bare(struct vm *vm, uint32_t pages)
 	for (uint32_t page = 0; page < pages; page++)
 		vm->slot[(size_t)page << GUEST_PAGE_SHIFT] = 1;
 	subject_drain();
+}
+
+/* The tick is what moves this clock. */
+static long coarse_clock(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_nsec;
+}
+
+void subject_await_tick(void)
+{
+	long before = coarse_clock();
+
+	while (coarse_clock() == before)
+		;
 }
 
 void subject_tell(const char *metric, uint32_t pages, int pass, uint64_t units, uint64_t count)

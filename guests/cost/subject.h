@@ -22,6 +22,12 @@ void subject_run(struct vm *vm, enum mailbox_command command, uint32_t pages);
 /* New pages wait in batches before they are on an LRU list: this moves them there. */
 void subject_drain(void);
 
+/*
+ * Returns when the timer's tick has just been there, so that none comes by in the next
+ * milliseconds: it would be counted.
+ */
+void subject_await_tick(void);
+
 /* The line of one pass. */
 void subject_tell(const char *metric, uint32_t pages, int pass, uint64_t units, uint64_t count);
 
