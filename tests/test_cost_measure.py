@@ -267,6 +267,20 @@ def test_a_promise_of_what_one_kernel_does_not_show_is_unproven(
     assert [check.outcome for check in checks] == ["pass", calls, "unproven"]
 
 
+@pytest.mark.parametrize("layout", ["reference", "down"])
+def test_a_promise_of_readings_that_do_not_agree_is_unproven(
+    found: Callable[..., Found], layout: str
+) -> None:
+    """In one boot of one kernel: what all others say of it is not enough."""
+    words = "calls idle pages=1024 function=kvm_mmu_notifier_clear_young hits="
+    bent = edited(LOCKLESS, f"{words}1024", f"{words}512")
+    made = CostPromise(metric="calls-idle", promise="not-worse")
+    measured = found({f"patched-{layout}": bent}, contract=promising(made))
+    check = measured.checks[1]
+    assert (check.name, check.outcome) == ("cost[n1-vhe-calls-idle]", "unproven")
+    assert "the numbers of pages do not agree" in check.reason
+
+
 def test_a_promise_of_what_no_boot_shows_is_unproven(found: Callable[..., Found]) -> None:
     made = CostPromise(metric="cost-walk", promise="not-worse")
     ends = {"base": without(BASE, " walk "), "patched": without(LOCKLESS, " walk ")}

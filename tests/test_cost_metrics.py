@@ -19,12 +19,19 @@ def test_a_saved_console() -> None:
     found = costs(parse(BASE))
     assert list(found.values) == list(METRICS)
     bare = found.lines["idle-bare"]
-    assert bare == Line(Fraction(711), Fraction(0), Fraction(0))
+    assert bare == Line(Fraction(711), Fraction(0), Fraction(0), 1024 * 711)
     assert found.first["idle-bare"].slope != bare.slope
     assert found.values["calls-idle"] == found.values["calls-walk"] == 1
     assert found.values["faults-access"] == 0
     assert found.values["cost-notifier"] == found.values["cost-idle"] - 711
     assert float(found.values["cost-idle"]) == pytest.approx(1340.2, abs=0.1)
+    assert found.doubts == {}
+
+
+def test_what_a_call_costs_is_doubted_with_the_calls() -> None:
+    words = "calls idle pages=1024 function=kvm_mmu_notifier_clear_young hits="
+    found = costs(parse(edited(BASE, f"{words}1024", f"{words}512")))
+    assert set(found.doubts) == {"calls-idle", "cost-notifier"}
 
 
 def test_aging_without_the_lock_takes_35_instructions_more() -> None:
@@ -47,11 +54,11 @@ def test_twice_the_calls_make_each_half_as_dear() -> None:
     assert two["cost-notifier"] == one["cost-notifier"] / Fraction(2)
 
 
-def test_without_a_walk() -> None:
-    lines = [line for line in BASE.splitlines() if " walk " not in line]
+@pytest.mark.parametrize("kind", ["walk"])
+def test_without_a_driver(kind: str) -> None:
+    lines = [line for line in BASE.splitlines() if f" {kind} " not in line]
     found = costs(parse(edited("\r\n".join(lines), "", "")))
-    assert "cost-walk" not in found.values
-    assert "calls-walk" not in found.values
+    assert found.values.keys() == METRICS.keys() - {f"cost-{kind}", f"calls-{kind}"}
 
 
 @pytest.mark.parametrize("kind", ["idle", "walk", "reclaim"])

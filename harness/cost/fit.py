@@ -12,12 +12,17 @@ from fractions import Fraction
 class Line:
     """`slope` for each unit more, `intercept` for whatever comes once.
 
-    `residual` is how far the farthest of the points is from it.
+    `residual` is how far the farthest of the points is from it, `largest` the largest count.
     """
 
     slope: Fraction
     intercept: Fraction
     residual: Fraction
+    largest: int
+
+    def fits(self, margin: Fraction) -> bool:
+        """Whether no point is farther from it than that part of the largest."""
+        return self.residual <= margin * abs(self.largest)
 
 
 def line(points: Sequence[tuple[int, int]]) -> Line:
@@ -32,4 +37,5 @@ def line(points: Sequence[tuple[int, int]]) -> Line:
         raise ValueError(f"no line through {n} points with the same units")
     slope = Fraction(n * sum(x * y for x, y in points) - sx * sy, spread)
     intercept = (sy - slope * sx) / n
-    return Line(slope, intercept, max(abs(y - intercept - slope * x) for x, y in points))
+    residual = max(abs(y - intercept - slope * x) for x, y in points)
+    return Line(slope, intercept, residual, max((y for _, y in points), key=abs))

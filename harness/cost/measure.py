@@ -336,6 +336,9 @@ def _figures(
             evidence=tuple(_evidence(run_folder, tuple(firsts), ("lines.txt",))),
         )
         judged = judge(base, patched, floor=metric.floor, neutral=neutral)
+        doubt = next((one.doubts[name] for one in firsts.values() if name in one.doubts), None)
+        if doubt is not None:
+            judged = replace(judged, verdict="inconclusive", reason=doubt)
         if metric.by_af and _stage2_af(place, variant) != place.host.af:
             judged = replace(judged, verdict="inconclusive", reason=OTHER_AF)
         yield judged.on(figure)

@@ -10,6 +10,7 @@ from statistics import median_low
 
 from harness.cost.fit import Line, line
 from harness.cost.framing import Garbled
+from harness.cost.judge import MARGIN
 from harness.cost.readings import Pass, Readings
 
 INSTRUCTIONS = "instructions"
@@ -60,10 +61,12 @@ METRICS: Mapping[str, Metric] = {
 class Costs:
     """One boot's: a number for each metric that it has, and the lines that they come from.
 
-    `lines` are by kind of pass, those of the first passes apart.
+    `doubts` say of some metrics why their readings do not make a number of them. `lines` are by
+    kind of pass, those of the first passes apart.
     """
 
     values: Mapping[str, Fraction]
+    doubts: Mapping[str, str]
     lines: Mapping[str, Line]
     first: Mapping[str, Line]
 
@@ -80,18 +83,34 @@ def costs(readings: Readings) -> Costs:
     kinds = dict.fromkeys(one.metric for one in readings.passes)
     lines = {kind: _line(readings.passes, kind, later=True) for kind in kinds}
     first = {kind: _line(readings.passes, kind, later=False) for kind in kinds}
-    values = {f"cost-{kind}": one.slope for kind, one in lines.items() if kind != "idle-bare"}
-    for kind in kinds.keys() & _CALLING:
-        values[f"calls-{kind}"] = _calls_line(readings, kind).slope
-    values["faults-access"] = _through(
-        (one.pages, one.count) for one in readings.faults if one.number == LATER
-    ).slope
     if not {"idle", "idle-bare"} <= kinds.keys():
         raise Garbled("page_idle, with a guest and without, was not measured")
+    slopes = {f"cost-{kind}": one for kind, one in lines.items() if kind != "idle-bare"}
+    for kind in kinds.keys() & _CALLING:
+        slopes[f"calls-{kind}"] = _calls_line(readings, kind)
+    slopes["faults-access"] = _through(
+        (one.pages, one.count) for one in readings.faults if one.number == LATER
+    )
+    values = {name: one.slope for name, one in slopes.items()}
+    sources: dict[str, tuple[Line, ...]] = {name: (one,) for name, one in slopes.items()}
     if values["calls-idle"]:
         bare = lines["idle"].slope - lines["idle-bare"].slope
         values["cost-notifier"] = bare / values["calls-idle"]
-    return Costs({name: values[name] for name in METRICS if name in values}, lines, first)
+        sources["cost-notifier"] = (lines["idle"], lines["idle-bare"], slopes["calls-idle"])
+    names = [name for name in METRICS if name in values]
+    doubts = {name: why for name in names if (why := _doubt(sources[name]))}
+    return Costs({name: values[name] for name in names}, doubts, lines, first)
+
+
+def _doubt(lines: Iterable[Line]) -> str:
+    """Why these lines do not say what one page more makes, "" if they do."""
+    bent = next((one for one in lines if not one.fits(MARGIN)), None)
+    if bent is None:
+        return ""
+    return (
+        f"the numbers of pages do not agree: one is {float(bent.residual):.0f} of "
+        f"{bent.largest} beside the line through all of them"
+    )
 
 
 def _line(passes: Iterable[Pass], kind: str, *, later: bool) -> Line:
