@@ -28,9 +28,15 @@ CostMetric = Literal[
     "cost-access",
     "cost-notifier",
     "cost-reclaim",
+    "cost-damon",
+    "cost-damon-check",
+    "cost-khugepaged",
     "calls-idle",
     "calls-walk",
     "calls-reclaim",
+    "calls-damon",
+    "calls-damon-check",
+    "calls-khugepaged",
     "faults-access",
 ]
 Lock = Literal["none", "read", "write"]

@@ -272,12 +272,12 @@ def test_a_promise_of_readings_that_do_not_agree_is_unproven(
     found: Callable[..., Found], layout: str
 ) -> None:
     """In one boot of one kernel: what all others say of it is not enough."""
-    words = "calls idle pages=1024 function=kvm_mmu_notifier_clear_young hits="
+    words = "calls damon pages=1024 function=kvm_mmu_notifier_clear_young hits="
     bent = edited(LOCKLESS, f"{words}1024", f"{words}512")
-    made = CostPromise(metric="calls-idle", promise="not-worse")
+    made = CostPromise(metric="calls-damon", promise="not-worse")
     measured = found({f"patched-{layout}": bent}, contract=promising(made))
     check = measured.checks[1]
-    assert (check.name, check.outcome) == ("cost[n1-vhe-calls-idle]", "unproven")
+    assert (check.name, check.outcome) == ("cost[n1-vhe-calls-damon]", "unproven")
     assert "the numbers of pages do not agree" in check.reason
 
 

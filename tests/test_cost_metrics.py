@@ -14,6 +14,8 @@ from harness.cost.framing import Garbled
 from harness.cost.metrics import METRICS, costs
 from harness.cost.readings import parse
 
+THREADS = ("damon", "damon-check", "khugepaged")
+
 
 def test_a_saved_console() -> None:
     found = costs(parse(BASE))
@@ -26,6 +28,32 @@ def test_a_saved_console() -> None:
     assert found.values["cost-notifier"] == found.values["cost-idle"] - 711
     assert float(found.values["cost-idle"]) == pytest.approx(1340.2, abs=0.1)
     assert found.doubts == {}
+
+
+def test_threads_of_the_kernel() -> None:
+    """What a series adds to aging, and to the question, is the same whoever asks."""
+    base, patched = (costs(parse(console)).values for console in (BASE, LOCKLESS))
+    assert {base[f"calls-{name}"] for name in THREADS} == {1}
+    assert float(base["cost-damon"]) == pytest.approx(1929, abs=1)
+    assert float(base["cost-damon-check"]) == pytest.approx(1852, abs=1)
+    assert float(base["cost-khugepaged"]) == pytest.approx(753, abs=1)
+    aged, *asked = (patched[f"cost-{name}"] - base[f"cost-{name}"] for name in THREADS)
+    # DAMON draws a random number for each page, and makes them by the dozen.
+    assert float(aged) == pytest.approx(35, abs=0.5)
+    assert asked == [16, 16]
+
+
+def test_sizes_that_do_not_agree_are_doubted() -> None:
+    """DAMON that aged half of 512 pages only, and half of the calls of khugepaged."""
+    bent = BASE
+    for number in range(2, 5):
+        words = f"pass damon pages=512 pass={number} units="
+        bent = edited(bent, f"{words}512", f"{words}256")
+    words = "calls khugepaged pages=1024 function=kvm_mmu_notifier_test_young hits="
+    bent = edited(bent, f"{words}1022", f"{words}511")
+    found = costs(parse(bent))
+    assert set(found.doubts) == {"cost-damon", "calls-khugepaged"}
+    assert "beside the line" in found.doubts["cost-damon"]
 
 
 def test_what_a_call_costs_is_doubted_with_the_calls() -> None:
@@ -54,14 +82,14 @@ def test_twice_the_calls_make_each_half_as_dear() -> None:
     assert two["cost-notifier"] == one["cost-notifier"] / Fraction(2)
 
 
-@pytest.mark.parametrize("kind", ["walk"])
+@pytest.mark.parametrize("kind", ["walk", *THREADS])
 def test_without_a_driver(kind: str) -> None:
     lines = [line for line in BASE.splitlines() if f" {kind} " not in line]
     found = costs(parse(edited("\r\n".join(lines), "", "")))
     assert found.values.keys() == METRICS.keys() - {f"cost-{kind}", f"calls-{kind}"}
 
 
-@pytest.mark.parametrize("kind", ["idle", "walk", "reclaim"])
+@pytest.mark.parametrize("kind", ["idle", "walk", "reclaim", *THREADS])
 def test_what_is_not_called_has_no_line(kind: str) -> None:
     lines = [line for line in BASE.splitlines() if f" calls {kind} " not in line]
     found = costs(parse(edited("\r\n".join(lines), "", ""))).values

@@ -21,7 +21,12 @@ def test_a_saved_console() -> None:
     assert Faults(1024, 4, 0) in found.faults
     assert Calls("idle", 512, "kvm_mmu_notifier_clear_young", 512) in found.calls
     kinds = dict.fromkeys(one.metric for one in found.passes)
-    assert list(kinds) == ["idle-bare", "idle", "access", "walk", "reclaim"]
+    assert list(kinds) == [
+        *("idle-bare", "idle", "access", "walk", "reclaim"),
+        *("damon", "damon-check", "khugepaged"),
+    ]
+    # In each of two ranges khugepaged gives up at a page that is absent.
+    assert {one.pages - one.units for one in found.passes if one.metric == "khugepaged"} == {2}
     assert {one.number for one in found.passes} == set(range(5))
 
 

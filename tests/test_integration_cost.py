@@ -23,5 +23,8 @@ def test_two_boots_are_alike(tmp_path: Path) -> None:
     assert figures["calls-idle"]["base"] == [1.0]
     assert figures["faults-access"]["base"] == [0.0]
     assert 100 < figures["cost-notifier"]["base"][0] < 10_000
+    for name in ("damon", "damon-check", "khugepaged"):
+        assert figures[f"calls-{name}"]["base"] == [1.0]
+        assert 500 < figures[f"cost-{name}"]["base"][0] < 10_000
     for name in figures["cost-walk"]["evidence"]:
         assert (done.folder / name).stat().st_size

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The memory that is aged, with a guest or without one, and how a process tells what it measured. */
+/* The memory that is aged, with a guest or without one, and how what was measured is told. */
 #ifndef SUBJECT_H
 #define SUBJECT_H
 

@@ -17,7 +17,7 @@ INSTRUCTIONS = "instructions"
 # The passes from this one on are alike: MGLRU has its generations, swap its slots.
 LATER = 2
 # Kinds of passes that call KVM's notifiers of aging.
-_CALLING = frozenset(("idle", "walk", "reclaim"))
+_CALLING = frozenset(("idle", "walk", "reclaim", "damon", "damon-check", "khugepaged"))
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,17 @@ METRICS: Mapping[str, Metric] = {
     ),
     "cost-notifier": _instructions("KVM's notifier, called by page_idle", "call"),
     "cost-reclaim": _instructions("memory.reclaim of a guest's old pages, to zram", "page"),
+    "cost-damon": _instructions("DAMON ages a guest's pages, all young", "page"),
+    "cost-damon-check": _instructions(
+        "DAMON asks whether old pages were accessed, and forgets them", "page"
+    ),
+    "cost-khugepaged": _instructions("khugepaged asks whether a guest's pages are young", "page"),
     "calls-idle": _calls("notifiers of aging, called by page_idle", "page"),
     "calls-walk": _calls("notifiers of aging, called by MGLRU's walk", "page"),
     "calls-reclaim": _calls("notifiers of aging, called by memory.reclaim", "page"),
+    "calls-damon": _calls("notifiers of aging, called by DAMON to age", "page"),
+    "calls-damon-check": _calls("notifiers of aging, called by DAMON to ask", "page"),
+    "calls-khugepaged": _calls("notifiers of aging, called by khugepaged", "page"),
     "faults-access": Metric(
         "exits of a guest that touches old pages", "exits per touch", Fraction(1, 100), by_af=True
     ),
