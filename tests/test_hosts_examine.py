@@ -41,7 +41,7 @@ def test_what_grub_can_do_is_asked_where_it_is_to_start_kernels(
         return SimpleNamespace()
 
     monkeypatch.setattr(examine, "open_shell", lambda *_, **__: contextlib.nullcontext())
-    monkeypatch.setattr(probe, "survey", lambda *_: SimpleNamespace(root=root))
+    monkeypatch.setattr(probe, "survey", lambda *_: SimpleNamespace(root=root, cmdline=""))
     monkeypatch.setattr(examine, "judge", lambda *_: ())
     monkeypatch.setattr(grub_look, "look", look)
     found = Finding("missing", "GRUB", "no grub.cfg")

@@ -8,10 +8,12 @@ import lzma
 from pathlib import Path
 
 import pytest
+from fake_shell import UnaskedShell
 from local_shell import LocalShell
 
 from harness.errors import UsageError
 from harness.hosts import initrd_look
+from harness.hosts.machine import MARK
 from harness.inventory import SshHost
 from harness.paths import PROJECT
 
@@ -30,13 +32,19 @@ def host(path: Path | str | None, *fragments: Path, config: str = "harness") -> 
 
 
 def words(path: Path, *fragments: Path, config: str = "harness") -> tuple[str, str]:
-    (one,) = initrd_look.findings(LocalShell(), host(path, *fragments, config=config))
+    (one,) = initrd_look.findings(LocalShell(), host(path, *fragments, config=config), "quiet")
     assert one.what == "initrd"
     return one.mark, one.words
 
 
 def test_none_is_asked_for() -> None:
-    assert initrd_look.findings(LocalShell(), host(None)) == ()
+    assert initrd_look.findings(LocalShell(), host(None), "") == ()
+
+
+def test_a_test_kernel_that_was_left_has_files_of_its_own(tmp_path: Path) -> None:
+    left = f"console=ttyAMA0 {MARK}n1-vhe-base"
+    (one,) = initrd_look.findings(UnaskedShell(), host(tmp_path / "none"), left)
+    assert one.mark == "note" and "a test kernel runs" in one.words
 
 
 def test_one_that_is_not_there(tmp_path: Path) -> None:

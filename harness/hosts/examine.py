@@ -40,7 +40,7 @@ def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
     if not seen.root:
         return findings
     with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
-        findings += initrd_look.findings(root, host)
+        findings += initrd_look.findings(root, host, seen.cmdline)
         if host.boot == "grub":
             findings += grub_look.findings(grub_look.look(root))
         if host.console is not None:
