@@ -21,8 +21,8 @@ int command_flush(struct vm *vm, char **words)
 	if (vm->dirty_log)
 		return reply_error("usage", "flush would lose the dirty log that is on");
 	if (vm->manual_log == MANUAL_LOG_SET)
-		return reply_error("usage", "a dirty log that has all pages at first invalidates "
-				   "nothing");
+		return reply_error("usage",
+				   "a dirty log that has all pages at first invalidates nothing");
 	if (vm_log_and_stop(vm))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	reply_ok("%s", "");

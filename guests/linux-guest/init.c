@@ -80,7 +80,7 @@ static void __noreturn power_off(void)
 		pause();
 }
 
-static void __noreturn fatal(const char *what)
+static void __noreturn give_up(const char *what)
 {
 	reply("fatal %s: %s", what, strerror(errno));
 	power_off();
@@ -131,7 +131,7 @@ static void bind_to(unsigned int cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	if (sched_setaffinity(0, sizeof(set), &set))
-		fatal("sched_setaffinity");
+		give_up("sched_setaffinity");
 }
 
 static void *serve_cpu(void *argument)
@@ -218,9 +218,9 @@ static uint64_t frame_of(int fd, uint32_t page)
 	uint64_t entry;
 
 	if (pread(fd, &entry, sizeof(entry), at) != sizeof(entry))
-		fatal("/proc/self/pagemap");
+		give_up("/proc/self/pagemap");
 	if (!(entry & PM_PRESENT) || !(entry & PM_PFN))
-		fatal("a tested page without a page frame");
+		give_up("a tested page without a page frame");
 	return entry & PM_PFN;
 }
 
@@ -231,7 +231,7 @@ static void command_frames(void)
 	uint32_t page = 0;
 
 	if (fd < 0)
-		fatal("/proc/self/pagemap");
+		give_up("/proc/self/pagemap");
 	fputs("@guest ok frames=", stdout);
 	while (page < pages) {
 		uint64_t first = frame_of(fd, page);
@@ -256,11 +256,11 @@ static void set_up_console(void)
 	struct termios raw;
 
 	if (tcgetattr(STDIN_FILENO, &raw))
-		fatal("tcgetattr");
+		give_up("tcgetattr");
 	cfmakeraw(&raw);
 	raw.c_oflag |= OPOST | ONLCR;
 	if (tcsetattr(STDIN_FILENO, TCSANOW, &raw))
-		fatal("tcsetattr");
+		give_up("tcsetattr");
 	klogctl(KLOG_SET_LEVEL, NULL, CONSOLE_LEVEL);
 }
 
@@ -271,23 +271,23 @@ static void set_up_memory(void)
 	char *found;
 
 	if (fd < 0 || read(fd, line, sizeof(line) - 1) < 0)
-		fatal("/proc/cmdline");
+		give_up("/proc/cmdline");
 	close(fd);
 	found = strstr(line, "kvm_harness.pages=");
 	pages = found ? strtoul(strchr(found, '=') + 1, NULL, 10) : 0;
 	if (!pages || pages > PAGES_MAX) {
 		errno = EINVAL;
-		fatal("kvm_harness.pages");
+		give_up("kvm_harness.pages");
 	}
 	memory = mmap(NULL, (size_t)pages * PAGE_SIZE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	written = calloc(pages, sizeof(*written));
 	if (memory == MAP_FAILED || !written)
-		fatal("memory");
+		give_up("memory");
 	/* A kernel without huge pages refuses this, and needs none of it. */
 	madvise(memory, (size_t)pages * PAGE_SIZE, MADV_NOHUGEPAGE);
 	if (mlock(memory, (size_t)pages * PAGE_SIZE))
-		fatal("mlock");
+		give_up("mlock");
 }
 
 static void set_up_threads(void)
@@ -301,7 +301,7 @@ static void set_up_threads(void)
 	for (uintptr_t cpu = 0; cpu < cpus && cpu < CPUS_MAX; cpu++) {
 		errno = pthread_create(&thread, &attributes, serve_cpu, (void *)cpu);
 		if (errno)
-			fatal("pthread_create");
+			give_up("pthread_create");
 	}
 }
 
@@ -310,7 +310,7 @@ int main(void)
 	static char line[LINE_BYTES];
 
 	if (mount("proc", "/proc", "proc", 0, NULL))
-		fatal("/proc");
+		give_up("/proc");
 	set_up_console();
 	set_up_memory();
 	set_up_threads();
@@ -326,5 +326,5 @@ int main(void)
 		else
 			reply("error usage unknown command");
 	}
-	fatal("console");
+	give_up("console");
 }
