@@ -15,8 +15,9 @@ def with_key(line: str) -> Edit:
     return lambda text: f"{text}    {line}\n"
 
 
-def power(reset: str) -> Edit:
-    return lambda text: re.sub(r'("reset": )\[.*\]', rf"\1{reset}", text)
+def power(command: str, orders: str = "reset") -> Edit:
+    """These orders of the power switch, "on|off|reset" for all, run this command instead."""
+    return lambda text: re.sub(rf'("(?:{orders})": )\[.*\]', rf"\1{command}", text)
 
 
 def console(command: str) -> Edit:
