@@ -42,7 +42,9 @@ PROGRAM = f"{PROGRAMS}/kvm-guest"
 Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
-Advice = Literal["dontneed", "free", "cold", "pageout", "remove", "hugepage"]
+Advice = Literal[
+    "dontneed", "free", "cold", "pageout", "remove", "hugepage", "nohugepage", "collapse"
+]
 Churn = Literal["idle", "run", "too-large"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
@@ -108,6 +110,7 @@ class Guest:
         file: str | None = None,
         skew: int = 0,
         ipa_skew: int = 0,
+        low: bool = False,
         far: bool = False,
         wide: bool = False,
         eager_split: bool = False,
@@ -124,7 +127,8 @@ class Guest:
         `file` is the path on the host that a backing of that name is made of: it must not exist
         or be empty. With `skew` the slot's memory begins that many pages after a multiple of 2 MiB,
         with `ipa_skew` its guest physical address does: blocks of stage 2 fit only if both are the
-        same, and then not at the ends. With `far` it lies across 512 GiB, half of it on each side,
+        same, and then not at the ends. With `low` the slot is at guest physical address 0, below
+        256 MiB. With `far` it lies across 512 GiB, half of it on each side,
         where one of the first tables of stage 2 ends and another begins; with `wide` across the
         middle of all addresses that the host can give a guest, 48 bits at most. With `eager_split`
         the dirty log splits all blocks when it is switched on (Linux 6.5). With `manual_log`
@@ -139,6 +143,7 @@ class Guest:
         argv += ["--file", file] if file else []
         argv += ["--skew", str(skew)] if skew else []
         argv += ["--ipa-skew", str(ipa_skew)] if ipa_skew else []
+        argv += ["--low"] if low else []
         argv += ["--far"] if far else []
         argv += ["--wide"] if wide else []
         argv += ["--eager-split"] if eager_split else []
@@ -485,6 +490,20 @@ class Guest:
         asked = frozenset(pages)
         reply = self._line.ask(f"replace {format_ranges(asked)}", ("pages",))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def take(self, pages: Iterable[int]) -> None:
+        """Leave nothing where pages of memory of the backing `anon` are (munmap(2)).
+
+        The memslot stays. A guest's store there reaches no memory: refused() names it. replace()
+        puts memory there again.
+        """
+        asked = frozenset(pages)
+        reply = self._line.ask(f"take {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def lock(self, on: bool) -> None:
+        """Lock all tested pages into memory, or let go of them again (mlock(2))."""
+        self._line.ask(f"lock {'on' if on else 'off'}", ())
 
     def snapshot(self) -> None:
         """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2))."""

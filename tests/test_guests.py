@@ -97,6 +97,29 @@ def test_mprotect_is_confirmed() -> None:
     assert process.sent == ["mprotect read 4-6", "refused", "mprotect write 4-6"]
 
 
+def test_memory_is_taken_and_put_back() -> None:
+    guest, process = start("ok pages=3", "ok pages=3", "ok pages=2")
+    guest.take([4, 5, 6])
+    guest.replace([4, 5, 6])
+    with pytest.raises(InfraError, match="another number"):
+        guest.take([4, 5, 6])
+    assert process.sent == ["take 4-6", "replace 4-6", "take 4-6"]
+
+
+def test_memory_is_locked_and_let_go_of() -> None:
+    guest, process = start("ok", "ok")
+    guest.lock(True)
+    guest.lock(False)
+    assert process.sent == ["lock on", "lock off"]
+
+
+def test_the_slot_can_be_at_address_0() -> None:
+    shell = FakeShell(FakeProcess([READY.replace("slot_ipa=0x80000000", "slot_ipa=0x0")]))
+    guest = Guest.start(shell, vcpus=2, low=True)
+    assert " ".join(shell.argv[1:]).startswith("--backing anon --pages 4096 --low --vcpus 2")
+    assert guest.slot == Slot(ipa=0, pages=4096)
+
+
 def test_a_snapshot_tells_that_it_has_all_pages() -> None:
     guest, process = start("ok", "ok pages=4096", "ok pages=9", "error data page=3 x", "ok")
     guest.snapshot()

@@ -173,7 +173,8 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 
 	switch (backing) {
 	case BACKING_ANON:
-		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		/* It may be more than the host has, if no more of it is touched. */
+		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 		use_small_pages(memory, size);
 		break;
 	case BACKING_THP:

@@ -41,6 +41,8 @@ static const struct command {
 	{ "mprotect", 2, "mprotect read|write RANGES", command_mprotect },
 	{ "snapshot", 1, "snapshot take|look|drop", command_snapshot },
 	{ "replace", 1, "replace RANGES", command_replace },
+	{ "take", 1, "take RANGES", command_take },
+	{ "lock", 1, "lock on|off", command_lock },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
 	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
 	{ "spin-count", 1, "spin-count VCPU", command_spin_count },
@@ -51,7 +53,9 @@ static const struct command {
 	{ "churn", 2, "churn COUNT idle|run|too-large", command_churn },
 	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },
-	{ "advise", 2, "advise dontneed|free|cold|pageout|remove|hugepage RANGES", command_advise },
+	{ "advise", 2,
+	  "advise dontneed|free|cold|pageout|remove|hugepage|nohugepage|collapse RANGES",
+	  command_advise },
 };
 
 /* Splits at single spaces; returns the number of words, MAX_WORDS + 1 if too many. */

@@ -35,6 +35,8 @@ int command_pin(struct vm *vm, char **words);
 int command_verify(struct vm *vm, char **words);
 int command_advise(struct vm *vm, char **words);
 int command_replace(struct vm *vm, char **words);
+int command_take(struct vm *vm, char **words);
+int command_lock(struct vm *vm, char **words);
 int command_drain(struct vm *vm, char **words);
 
 /* race.c */

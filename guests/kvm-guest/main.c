@@ -24,7 +24,7 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--far] [--wide] [--eager-split] " \
+	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
 	"[--manual-log clear|set] [--second slot|above|vm] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
@@ -92,6 +92,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "pages", required_argument, NULL, 'p' },
 		{ "skew", required_argument, NULL, 's' },
 		{ "ipa-skew", required_argument, NULL, 'i' },
+		{ "low", no_argument, NULL, 'l' },
 		{ "far", no_argument, NULL, 'r' },
 		{ "wide", no_argument, NULL, 'w' },
 		{ "eager-split", no_argument, NULL, 'e' },
@@ -124,6 +125,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		case 'i':
 			vm->ipa_skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE,
 						    "--ipa-skew");
+			break;
+		case 'l':
+			vm->low = true;
 			break;
 		case 'r':
 			vm->far = true;
@@ -161,6 +165,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		usage("unexpected argument");
 	if (backing_is_file(vm->backing) != !!vm->file)
 		usage("--file and a backing that is a file belong together");
+	if (vm->low && (vm->far || ((uint64_t)vm->pages + vm->ipa_skew) << GUEST_PAGE_SHIFT >
+				   REPORT_IPA))
+		usage("--low is below the address of reports, and not far");
 	if (vm->second && vm->vcpu_count < 2)
 		usage("--second is what vCPUs but the first have");
 	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))

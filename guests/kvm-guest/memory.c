@@ -12,6 +12,10 @@
 #include "ranges.h"
 #include "reply.h"
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25	/* since Linux 6.1 */
+#endif
+
 #define DROP_CACHES "/proc/sys/vm/drop_caches"
 
 static int verify(const struct vm *vm, const uint32_t *list, uint32_t count)
@@ -42,6 +46,8 @@ static int advice_of(const char *word)
 		{ "pageout", MADV_PAGEOUT },
 		{ "remove", MADV_REMOVE },
 		{ "hugepage", MADV_HUGEPAGE },
+		{ "nohugepage", MADV_NOHUGEPAGE },
+		{ "collapse", MADV_COLLAPSE },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
@@ -119,25 +125,65 @@ static int replace(struct vm *vm, const uint32_t *list, uint32_t count)
 		/* As before, and it does no harm that a kernel without huge pages refuses. */
 		madvise(at, (size_t)run << GUEST_PAGE_SHIFT, MADV_NOHUGEPAGE);
 		memset(vm->expected + list[i], 0, run * sizeof(*vm->expected));
+		memset(vm->unwritable + list[i], 0, run * sizeof(*vm->unwritable));
 	}
 	reply_ok(" pages=%u", count);
 	return 0;
 }
 
-int command_replace(struct vm *vm, char **words)
+/* Leaves nothing where these pages are (munmap(2)), under a memslot that has them still. */
+static int take(struct vm *vm, const uint32_t *list, uint32_t count)
+{
+	for (uint32_t i = 0, run; i < count; i += run) {
+		run = ranges_run(list + i, count - i);
+		if (munmap(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
+			   (size_t)run << GUEST_PAGE_SHIFT))
+			return reply_errno("munmap");
+		memset(vm->unwritable + list[i], true, run * sizeof(*vm->unwritable));
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+static int change(struct vm *vm, const char *ranges,
+		  int (*act)(struct vm *vm, const uint32_t *list, uint32_t count))
 {
 	uint32_t *list, count;
 	int result = -1;
 
-	if (vm->backing != BACKING_ANON)
+	if (vm->backing != BACKING_ANON || vm->second)
 		return reply_error("usage", "only memory of the backing anon is replaced");
 	if (vcpus_check_idle(vm))
 		return -1;
 	list = new_list(vm);
-	if (!parse_pages(vm, words[0], list, &count))
-		result = replace(vm, list, count);
+	if (!parse_pages(vm, ranges, list, &count))
+		result = act(vm, list, count);
 	free(list);
 	return result;
+}
+
+int command_take(struct vm *vm, char **words)
+{
+	return change(vm, words[0], take);
+}
+
+int command_replace(struct vm *vm, char **words)
+{
+	return change(vm, words[0], replace);
+}
+
+/* Locked pages (mlock(2)) are never evicted, and MGLRU's walk passes them over. */
+int command_lock(struct vm *vm, char **words)
+{
+	size_t size = (size_t)vm->pages << GUEST_PAGE_SHIFT;
+	bool on = !strcmp(words[0], "on");
+
+	if (!on && strcmp(words[0], "off"))
+		return reply_error("usage", "expected: lock on|off");
+	if (on ? mlock(vm->slot, size) : munlock(vm->slot, size))
+		return reply_errno("mlock");
+	reply_ok("%s", "");
+	return 0;
 }
 
 /*

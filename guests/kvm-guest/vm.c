@@ -117,7 +117,9 @@ uint64_t vm_slot_ipa(const struct vm *vm)
 {
 	uint64_t skew = (uint64_t)vm->ipa_skew << GUEST_PAGE_SHIFT;
 
-	return skew + (vm->far ? (1UL << (vm->ipa_bits - 1)) - slot_size(vm) / 2 : SLOT_IPA);
+	if (vm->far)
+		return skew + (1UL << (vm->ipa_bits - 1)) - slot_size(vm) / 2;
+	return skew + (vm->low ? 0 : SLOT_IPA);
 }
 
 uint64_t vm_payload_ipa(const struct vm *vm)
@@ -295,6 +297,7 @@ static void create_like(struct vm *other, const struct vm *vm, char *slot, unsig
 		.pages = vm->pages,
 		.ipa_skew = vm->ipa_skew,
 		.far = vm->far,
+		.low = vm->low,
 		.wide = vm->wide,
 		.eager_split = vm->eager_split,
 		.vcpu_count = vcpus,

@@ -36,6 +36,7 @@ struct vm {
 	uint32_t skew;		/* pages between a multiple of 2 MiB and the slot's memory */
 	uint32_t ipa_skew;	/* the same of its IPA */
 	bool far;		/* the tested pages lie across the middle of all addresses */
+	bool low;		/* they begin at address 0 */
 	bool wide;		/* as far, of as many bits of address as the host can give it */
 	bool eager_split;	/* the dirty log splits all blocks when it is switched on */
 	enum manual_log manual_log;
