@@ -14,6 +14,8 @@ from typing import Literal
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.counted import counted
 from harness.checks.driver import situation
 from harness.checks.mglru import memcg_of
 from harness.checks.pages import mark_idle
@@ -26,16 +28,28 @@ Ager = Literal["page_idle", "mglru_walk"]
 
 @contextlib.contextmanager
 def aging_by(
-    driver: Ager, vm: Guest, shell: Shell, contract: Contract, cell: CellSpec
+    driver: Ager, vm: Guest, shell: Shell, claim: Claim, contract: Contract, cell: CellSpec
 ) -> Iterator[Callable[[], None]]:
     """A function that ages all pages of a guest that has no memory yet.
+
+    It holds the kernel's counters of aging, where the contract has some, to the leaves made old:
+    what the guest's memory is, or what else goes on, must not change by which way it is aged.
 
     Skips the check where the contract says that this driver does not reach KVM.
     """
     if not contract.expect(driver, situation(cell)).reaches_kvm:
         pytest.skip(f"{driver} does not reach KVM here")
+    counters = contract.expect_counters(situation(cell))
+
+    def by(age: Callable[[], object]) -> Callable[[], None]:
+        def age_counted() -> None:
+            with counted(vm, shell, claim, counters):
+                age()
+
+        return age_counted
+
     if driver == "page_idle":
-        yield lambda: mark_idle(vm)
+        yield by(lambda: mark_idle(vm))
         return
     with memcg_of(vm, shell) as memcg:
-        yield memcg.walk
+        yield by(memcg.walk)

@@ -63,7 +63,7 @@ def test_ends(
         f"leaves young; a huge page that is aged alone is all that is old (seed {cell.seed})"
     )
     vm = guest(backing="thp", pages=PAGES, skew=host_skew, ipa_skew=skew)
-    with aging_by(driver, vm, shell, contract, cell) as age:
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
         populated(vm)
         vm.verify(range(PAGES))
         require_huge(vm)

@@ -42,7 +42,7 @@ def test_permissions(
 ) -> None:
     """Neither aging nor an access to an old page changes more of a leaf than AF."""
     vm = guest(backing=backing, pages=PAGES[backing])
-    with aging_by(driver, vm, shell, contract, cell) as age:
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
         populated(vm)
         _check(vm, shell, claim, rng, BLOCK[backing], driver, age)
 

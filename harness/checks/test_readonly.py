@@ -48,7 +48,7 @@ def test_readonly(
         f"no memory; no leaf is writable at any time (seed {cell.seed})"
     )
     vm = guest(backing=backing, pages=pages)
-    with aging_by(driver, vm, shell, contract, cell) as age:
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
         populated(vm)
         vm.readonly(True)
         vm.touch(range(pages), write=False)

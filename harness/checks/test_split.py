@@ -64,7 +64,7 @@ def test_range(
     """Aging a range makes each of its leaves old, and each is young again for itself."""
     skew = rng.randrange(1, BLOCK) if cause == "skew" else 0
     vm = guest(backing="thp", pages=PAGES, skew=skew)
-    with aging_by(driver, vm, shell, contract, cell) as age:
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
         if not skew:
             vm.dirty_log(True)
         populated(vm)

@@ -35,7 +35,7 @@ GIB = 1 << 30
 KEEP = {
     "sources": 4,
     "trees": 96,
-    "builds": 192,
+    "builds": 256,
     "machines": 8,
     "lines": 16,
     "selftests": 16,
