@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.cpus import free_cpu
 from harness.checks.logged import assert_logged
 from harness.checks.pages import (
     leaves,
@@ -26,7 +28,7 @@ from harness.checks.pages import (
     young_pages,
 )
 from harness.checks.skips import guest_or_skip
-from harness.guests import Guest, ManualLog
+from harness.guests import Backing, Guest, ManualLog
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
@@ -36,6 +38,9 @@ WORD = 64
 PAGES = 8 * WORD - 12
 EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 2
+SPIN_PAGES, CLEARS = WORD, 4
+BLOCK = 512
+BLOCK_PAGES = 4 * BLOCK
 
 
 @pytest.mark.deep
@@ -54,7 +59,7 @@ def test_clear_log(
         "written; to clear it changes AF of none, and nothing of pages in other words; aging "
         "changes AF alone"
     )
-    vm = populated(_guest(guest, first))
+    vm = populated(_guest(guest, first, PAGES))
     vm.dirty_log(True)
     logged = EVERYTHING if first == "set" else frozenset[int]()
     assert_logged(vm, claim, logged, "before any write")
@@ -62,6 +67,71 @@ def test_clear_log(
     for number in range(ROUNDS):
         logged = _round(vm, shell, claim, rng, logged, f"round-{number}")
     vm.verify(EVERYTHING)
+
+
+@pytest.mark.deep
+def test_clear_log_hot(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
+) -> None:
+    """A page that a vCPU writes without an exit is logged again each time that it was cleared."""
+    cpu = free_cpu(shell, cell)
+    page = rng.randrange(SPIN_PAGES)
+    claim.expect(
+        f"a vCPU writes page {page} without end and without an exit: the dirty log names it, and "
+        f"no other, before each of {CLEARS} times that it is cleared and after them"
+    )
+    vm = populated(_guest(guest, "clear", SPIN_PAGES))
+    vm.pin(0, cpu, fifo=True)
+    vm.dirty_log(True)
+    vm.spin({page}, write=True)
+    for number in range(CLEARS):
+        assert_logged(vm, claim, frozenset({page}), f"clear {number}")
+        vm.clear_log({page})
+        # The first of them may be a store from before that, which is counted after it.
+        vm.spin_wait(2)
+    assert_logged(vm, claim, frozenset({page}), "at the end")
+    vm.spin_stop()
+    vm.verify(range(SPIN_PAGES))
+
+
+@pytest.mark.deep
+def test_clear_log_blocks(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """A block of which a part is cleared from the log can no longer be written as a whole."""
+    everything = frozenset(range(BLOCK_PAGES))
+    claim.expect(
+        f"{BLOCK_PAGES} pages in writable blocks, all of them in the log when it is switched on; "
+        f"in each of {ROUNDS + 1} rounds some pages of a block, or of several, are cleared and "
+        "others written: a page that the log does not name cannot be written, and it names "
+        "exactly what was written and not cleared since"
+    )
+    vm = populated(_guest(guest, "set", BLOCK_PAGES, "thp"))
+    blocks = leaves(vm, shell, claim, "populated")
+    if len(stage2.blocks(blocks, vm.slot.ipa, BLOCK_PAGES)) != BLOCK_PAGES:
+        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
+    vm.dirty_log(True)
+    logged = everything
+    for number in range(ROUNDS + 1):
+        # At first a word of one block, which is whole and writable.
+        within = range(BLOCK_PAGES) if number else some_word(rng)
+        cleared = frozenset(rng.sample(within, len(within) // 4))
+        vm.clear_log(cleared)
+        logged -= cleared
+        _held(vm, claim, leaves(vm, shell, claim, f"{number}-cleared"), logged, f"{number}-cleared")
+        assert_logged(vm, claim, logged, f"{number}-cleared")
+        written = pick(rng, BLOCK_PAGES)
+        vm.touch(written, write=True)
+        logged |= written
+        _held(vm, claim, leaves(vm, shell, claim, f"{number}-written"), logged, f"{number}-written")
+        assert_logged(vm, claim, logged, f"{number}-written")
+    vm.verify(everything)
+
+
+def some_word(rng: random.Random) -> range:
+    """The pages of a word of the log."""
+    first = rng.randrange(BLOCK_PAGES // WORD) * WORD
+    return range(first, first + WORD)
 
 
 def _round(
@@ -134,13 +204,17 @@ def _held(
     when: str,
 ) -> None:
     """Assert that a page which is not in the log cannot be written."""
-    writable = stage2.writable(ranges, vm.slot.ipa, PAGES)
+    writable = stage2.writable(ranges, vm.slot.ipa, vm.slot.pages)
     claim.observe(f"{when}: {len(writable)} writable")
     past = writable - logged
     assert not past, f"{when}: {len(past)} pages are writable unlogged: {shorten(past)}"
 
 
-def _guest(guest: Callable[..., Guest], first: ManualLog) -> Guest:
+def _guest(
+    guest: Callable[..., Guest], first: ManualLog, pages: int, backing: Backing = "anon"
+) -> Guest:
     """A guest with such a log; skips where KVM has none."""
     refusal = "this kernel has no such manual dirty log"
-    return guest_or_skip(lambda: guest(pages=PAGES, manual_log=first), refusal, refusal)
+    return guest_or_skip(
+        lambda: guest(backing=backing, pages=pages, manual_log=first), refusal, refusal
+    )

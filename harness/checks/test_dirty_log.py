@@ -51,7 +51,7 @@ def test_dirty_log(
         "and reads of old pages neither make them writable nor log them"
     )
     vm = guest(pages=PAGES)
-    with aging_by(driver, vm, shell, contract, cell) as age:
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
         populated(vm)
         vm.dirty_log(True)
         assert_logged(vm, claim, frozenset(), "before any write")
@@ -101,17 +101,19 @@ def _round(
 def test_dirty_log_hot(
     guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
 ) -> None:
-    """A vCPU that writes without an exit is logged again after each time that the log was read."""
+    """A vCPU that writes without an exit is logged from when the log is on, and after each read."""
     cpu = free_cpu(shell, cell)
     page = rng.randrange(SPIN_PAGES)
     claim.expect(
-        f"a vCPU writes page {page} without end and without an exit: each of {READS} reads of the "
-        "dirty log names it, and no other"
+        f"a vCPU writes page {page} without end and without an exit; then the dirty log is "
+        f"switched on: each of {READS} reads of it names that page, and no other"
     )
     vm = populated(guest(pages=SPIN_PAGES))
     vm.pin(0, cpu, fifo=True)
-    vm.dirty_log(True)
     vm.spin({page}, write=True)
+    # It writes to the page without a fault by now, whose translation has to go.
+    vm.spin_wait(2)
+    vm.dirty_log(True)
     for number in range(READS):
         # The first of them may be a store from before the last read, which is counted after it.
         vm.spin_wait(2)

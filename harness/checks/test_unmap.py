@@ -17,13 +17,14 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
 from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
-from harness.guests import Advice, Guest
+from harness.guests import Advice, Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
 
-SPIN_PAGES = 64
 TABLE = 512
+# Two blocks, or the table that has them would go with the one, and all translations with that.
+SPIN_PAGES: dict[Backing, int] = {"anon": 64, "thp": 2 * TABLE}
 # One table of stage 2 and a part of the next; huge pages come whole.
 PAGES = {"anon": TABLE + 128, "memfd": TABLE + 128, "thp": 2 * TABLE}
 # The host splits huge pages and makes new ones (khugepaged) as it likes, and whole ranges leave
@@ -31,9 +32,16 @@ PAGES = {"anon": TABLE + 128, "memfd": TABLE + 128, "thp": 2 * TABLE}
 ADVICE: dict[str, Advice] = {"anon": "dontneed", "memfd": "remove", "thp": "dontneed"}
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize("aged", [False, True], ids=["young", "old"])
+@pytest.mark.parametrize(
+    ("backing", "aged"),
+    [
+        pytest.param("anon", False, id="young", marks=pytest.mark.quick),
+        pytest.param("anon", True, id="old", marks=pytest.mark.quick),
+        pytest.param("thp", False, id="block", marks=pytest.mark.deep),
+    ],
+)
 def test_unmap_hot(
+    backing: Backing,
     aged: bool,
     guest: Callable[..., Guest],
     shell: Shell,
@@ -43,13 +51,18 @@ def test_unmap_hot(
 ) -> None:
     """A page that is taken away is unreachable at once to a vCPU that never exits."""
     cpu = free_cpu(shell, cell)
-    page = rng.randrange(SPIN_PAGES)
+    pages = SPIN_PAGES[backing]
+    page = rng.randrange(pages)
     age = "old" if aged else "young"
     claim.expect(
-        f"once MADV_DONTNEED of page {page} ({age}) has returned, the vCPU that reads it without "
-        "end and without an exit takes a fault and reads zeroes"
+        f"once MADV_DONTNEED of page {page} ({backing}, {age}) has returned, the vCPU that reads "
+        "it without end and without an exit takes a fault and reads zeroes"
     )
-    vm = populated(guest(pages=SPIN_PAGES))
+    vm = populated(guest(backing=backing, pages=pages))
+    if backing == "thp":
+        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
+        if len(blocks) != pages:
+            raise Unproven("stage 2 does not map the memory by blocks, so none is unmapped")
     vm.pin(0, cpu, fifo=True)
     vm.spin({page}, write=False)
     seen = vm.take_away(page, aged=aged)
