@@ -16,7 +16,10 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
+from harness.checks.driver import situation
+from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
+    forget_references,
     leaves,
     mark_idle,
     old_pages,
@@ -33,6 +36,7 @@ from harness.observe.unproven import Unproven
 
 BLOCK = 512
 PAGES = 2 * BLOCK
+EVICTED = 8 * BLOCK
 EVERYTHING = frozenset(range(PAGES))
 
 
@@ -54,18 +58,8 @@ def test_mapped_apart(
         + ("; one young page makes its huge page not idle" if driver == "page_idle" else "")
     )
     vm = guest(backing="thp", pages=PAGES)
-    with aging_by(driver, vm, shell, contract, cell) as age:
-        populated(vm)
-        # One of each is dropped, and comes back as a small page.
-        holes = frozenset(at + rng.randrange(1, BLOCK) for at in range(0, PAGES, BLOCK))
-        vm.advise("dontneed", holes)
-        populated(vm)
-        huge = vm.flags()["thp"]
-        if huge != PAGES - len(holes):
-            raise Unproven(f"{huge} of {PAGES - len(holes)} pages belong to huge ones still")
-        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
-        if blocks:
-            raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+    with aging_by(driver, vm, shell, claim, contract, cell) as age:
+        holes = _mapped_apart(vm, shell, claim, rng)
         age()
         old_pages(vm, shell, claim)
         vm.flush()
@@ -78,6 +72,69 @@ def test_mapped_apart(
             part = frozenset(range(BLOCK)) - holes
             for page in (min(part), max(part), rng.choice(sorted(part))):
                 _one_young(vm, claim, page, part)
+
+
+def _mapped_apart(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset[int]:
+    """Have huge pages mapped by small ones: the pages, one of each, that do not belong to them."""
+    populated(vm)
+    pages = vm.slot.pages
+    # Or khugepaged makes huge pages of them again.
+    vm.advise("nohugepage", range(pages))
+    # One of each is dropped, and comes back as a small page.
+    holes = frozenset(at + rng.randrange(1, BLOCK) for at in range(0, pages, BLOCK))
+    vm.advise("dontneed", holes)
+    populated(vm)
+    huge = vm.flags()["thp"]
+    if huge != pages - len(holes):
+        raise Unproven(f"{huge} of {pages - len(holes)} pages belong to huge ones still")
+    blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
+    if blocks:
+        raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+    return holes
+
+
+@pytest.mark.deep
+def test_mapped_apart_evicted(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
+) -> None:
+    """Eviction keeps a huge page of which any one small page was touched, and takes the others."""
+    if not contract.expect("eviction", situation(cell)).reaches_kvm:
+        pytest.skip("eviction asks KVM for nothing here, by the contract")
+    units = range(EVICTED // BLOCK)
+    claim.expect(
+        f"of {len(units)} huge pages that are mapped page by page, and of which the guest reads "
+        "one page each of some, exactly those go of which it reads none; nothing is lost "
+        f"(seed {cell.seed})"
+    )
+    vm = guest(backing="thp", pages=EVICTED)
+    with zram_swap(shell), memcg_of(vm, shell) as memcg:
+        holes = _mapped_apart(vm, shell, claim, rng)
+        parts = [frozenset(range(at * BLOCK, (at + 1) * BLOCK)) - holes for at in units]
+        # From here on nobody has a mark on any page.
+        mark_idle(vm)
+        forget_references(vm, shell)
+        memcg.leave_behind()
+        vm.flush()
+        chosen = rng.sample(units, len(units) // 2)
+        # Where a loop ends too early, or begins too late, the last or the first tells.
+        touched = {max(parts[chosen[0]]), min(parts[chosen[1]])}
+        touched |= {rng.choice(sorted(parts[at])) for at in chosen[2:]}
+        vm.touch(touched, write=False)
+        memcg.evict(EVICTED)
+        present = frozenset(vm.pfns())
+        kept = frozenset(at for at in units if parts[at] & present)
+        claim.observe(f"{len(chosen)} touched, {len(kept)} kept")
+        lost = frozenset(at for at in chosen if parts[at] - present)
+        assert not lost, f"{len(lost)} huge pages went of which one page was young: {shorten(lost)}"
+        spared = kept - frozenset(chosen)
+        assert not spared, f"{len(spared)} huge pages stayed, all old: {shorten(spared)}"
+        vm.touch(range(EVICTED), write=False)
+        vm.verify(range(EVICTED))
 
 
 def _one_young(vm: Guest, claim: Claim, page: int, part: frozenset[int]) -> None:

@@ -37,6 +37,7 @@ from harness.observe.unproven import Unproven
 
 PAGES = 512
 BLOCK = 512
+BLOCKS = 8
 EVERYTHING = frozenset(range(PAGES))
 WAYS = ("first", "second")
 
@@ -129,7 +130,8 @@ def test_adjacent(
 
 @pytest.mark.deep
 @pytest.mark.parametrize(
-    ("second", "backing"), [("slot", "anon"), ("slot", "memfd"), ("vm", "memfd")]
+    ("second", "backing"),
+    [("slot", "anon"), ("slot", "memfd"), ("vm", "memfd"), ("slot", "thp"), ("vm", "thp")],
 )
 def test_second_evicted(
     second: Second,
@@ -141,26 +143,34 @@ def test_second_evicted(
     cell: CellSpec,
 ) -> None:
     """Eviction keeps what was touched by any way, takes all else, and takes it from both."""
+    # A huge page is asked about by a notifier of its own, and goes or stays whole.
+    unit = BLOCK if backing == "thp" else 1
+    pages = BLOCKS * BLOCK if backing == "thp" else PAGES
+    everything = frozenset(range(pages))
     claim.expect(
-        f"{PAGES} pages ({backing}) by a second {second}, all old: eviction takes exactly those "
-        f"that were touched by neither way, and takes them from both (seed {cell.seed})"
+        f"{pages} pages ({backing}) by a second {second}, all old: eviction takes exactly those "
+        "of which nothing was touched by either way, in units of "
+        f"{unit}, and takes them from both (seed {cell.seed})"
     )
-    vm = guest(backing=backing, pages=PAGES, vcpus=2, second=second)
+    vm = guest(backing=backing, pages=pages, vcpus=2, second=second)
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         populated(vm)
-        vm.touch(EVERYTHING, write=False, vcpu=1)
+        vm.touch(everything, write=False, vcpu=1)
+        if backing == "thp":
+            require_huge(vm)
         # By both ways.
         mark_idle(vm)
         forget_references(vm, shell)
         memcg.leave_behind()
         vm.flush()
-        touched = pick(rng, PAGES), pick(rng, PAGES)
+        touched = by_each_way(rng, pages, unit)
         _read(vm, touched)
-        memcg.evict(PAGES)
+        memcg.evict(pages)
         kept = frozenset(vm.pfns())
-        expected = touched[0] | touched[1]
+        units = {page // unit for page in touched[0] | touched[1]}
+        expected = frozenset(page for page in everything if page // unit in units)
         claim.observe(
-            f"touched {len(touched[0])} and {len(touched[1])}; {PAGES - len(kept)} evicted"
+            f"touched {len(touched[0])} and {len(touched[1])}; {pages - len(kept)} evicted"
         )
         lost, spared = expected - kept, kept - expected
         assert not lost, f"{len(lost)} young pages were evicted: {shorten(lost)}"
@@ -168,8 +178,20 @@ def test_second_evicted(
         for way, mapped, _ in _seen(vm, shell, claim, "evicted"):
             left = mapped - kept
             assert not left, f"{len(left)} are mapped by the {way} way still: {shorten(left)}"
-        _read(vm, (EVERYTHING, EVERYTHING))
-        vm.verify(EVERYTHING)
+        _read(vm, (everything, everything))
+        vm.verify(everything)
+
+
+def by_each_way(rng: random.Random, pages: int, unit: int) -> Both:
+    """Pages in units that are touched by the first way alone, by the second alone, by both."""
+    units = rng.sample(range(pages // unit), pages // unit)
+    quarter = len(units) // 4
+    both, first, second = (units[at * quarter : (at + 1) * quarter] for at in range(3))
+
+    def some(chosen: list[int]) -> frozenset[int]:
+        return frozenset(at * unit + rng.randrange(unit) for at in chosen)
+
+    return some(both + first), some(both + second)
 
 
 def _read(vm: Guest, both: Both) -> None:
