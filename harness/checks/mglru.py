@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.checks.pages import populated
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -18,9 +19,14 @@ from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
 from harness.observe.unproven import Unproven
 
-CGROUP = "/sys/fs/cgroup/kvm-harness"
+ROOT = "/sys/fs/cgroup"
+CGROUP = f"{ROOT}/kvm-harness"
+# For who has gone there from the first.
+OTHER_CGROUP = f"{CGROUP}-other"
 ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
+# As many as there can be (MAX_NR_GENS).
+GENERATIONS = 4
 # One moves young pages to the youngest generation, two more leave them behind.
 WALKS = 3
 
@@ -42,16 +48,17 @@ class Memcg:
     `files` says that this is a file's, apart from pages that are the guest's own copies.
     """
 
-    def __init__(self, shell: Shell, *, files: bool) -> None:
+    def __init__(self, shell: Shell, *, files: bool, path: str = CGROUP) -> None:
         self._shell = shell
         self._files = files
+        self._path = path
 
     def lruvec(self) -> lru_gen.Lruvec:
         """Its generations; Unproven if MGLRU shows none, or pages on more than one NUMA node."""
         found = [
             lruvec
             for lruvec in lru_gen.parse(self._shell.read(lru_gen.DEBUGFS))
-            if lruvec.path == "/kvm-harness"
+            if lruvec.path == self._path.removeprefix(ROOT)
         ]
         populated = [one for one in found if any(self._pages(gen) for gen in one.generations)]
         if len(populated) > 1:
@@ -60,16 +67,18 @@ class Memcg:
             raise Unproven("lru_gen does not show the guest's memcg")
         return (populated or found)[0]
 
-    def walk(self) -> None:
+    def walk(self, *, force: bool = True) -> None:
         """Age once: the walk of page tables, where this machine has one.
 
         can_swap, or anonymous memory is passed over; force_scan, or a Bloom filter is asked
-        first. An old max_seq is ignored in silence, so it is read just before, and its rise
-        proves that the command was obeyed.
+        first, as when the kernel ages by itself. An old max_seq is ignored in silence, so it is
+        read just before, and its rise proves that the command was obeyed.
         """
         lruvec = self.lruvec()
         newest = lruvec.generations[-1].seq
-        self._command(f"+ {lruvec.memcg} {lruvec.node} {newest} 1 1")
+        if not force and len(lruvec.generations) >= GENERATIONS:
+            raise Unproven(f"of {len(lruvec.generations)} generations there can be no one more")
+        self._command(f"+ {lruvec.memcg} {lruvec.node} {newest} 1 {int(force)}")
         risen = self.lruvec().generations[-1].seq
         if risen != newest + 1:
             raise Unproven(f"MGLRU did not age: max_seq was {newest} and is {risen}")
@@ -119,6 +128,25 @@ def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
     with undone(lambda: _leave(vm, shell)):
         shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
         yield Memcg(shell, files=vm.greeting.backing.startswith("file"))
+
+
+@contextlib.contextmanager
+def moved_to(vm: Guest, shell: Shell) -> Iterator[Memcg]:
+    """Populate a guest in its memcg, then move its process to another, which is yielded.
+
+    What is charged stays where it was (Documentation/admin-guide/cgroup-v2.rst, memory ownership).
+    """
+    with undone(lambda: _leave_other(vm, shell)):
+        populated(vm)
+        shell.run(
+            f"mkdir -p {OTHER_CGROUP} && echo {vm.greeting.pid} > {OTHER_CGROUP}/cgroup.procs"
+        )
+        yield Memcg(shell, files=vm.greeting.backing.startswith("file"), path=OTHER_CGROUP)
+
+
+def _leave_other(vm: Guest, shell: Shell) -> None:
+    vm.close()
+    shell.run(f"rmdir {OTHER_CGROUP}")
 
 
 def _leave(vm: Guest, shell: Shell) -> None:

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""MGLRU's commands, from what lru_gen shows of a memcg."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.checks.mglru import CGROUP, OTHER_CGROUP, Memcg
+from harness.observe.unproven import Unproven
+
+
+class LruGen:
+    """A shell on which lru_gen alone can be read and written: each `+` makes a generation."""
+
+    def __init__(self, memcgs: dict[str, list[int]]) -> None:
+        self.memcgs = memcgs
+        self.sent: list[str] = []
+
+    def read(self, path: str) -> str:
+        assert path.endswith("lru_gen")
+        text = ""
+        for number, (name, sequences) in enumerate(self.memcgs.items(), start=1):
+            text += f"memcg {number:5d} {name}\n node {0:5d}\n"
+            text += "".join(f" {seq:10d} {100:10d} {5:10d} {0:11d} \n" for seq in sequences)
+        return text
+
+    def write(self, path: str, text: str) -> None:
+        assert path.endswith("lru_gen")
+        self.sent.append(text.strip())
+        if text.startswith("+"):
+            chosen = list(self.memcgs)[int(text.split()[1]) - 1]
+            self.memcgs[chosen].append(self.memcgs[chosen][-1] + 1)
+
+
+def memcg(shell: LruGen, path: str = CGROUP) -> Memcg:
+    return Memcg(shell, files=False, path=path)  # type: ignore[arg-type]
+
+
+def test_a_walk_is_forced_unless_it_is_not_to_be() -> None:
+    shell = LruGen({"/kvm-harness": [3, 4]})
+    memcg(shell).walk()
+    memcg(shell).walk(force=False)
+    assert shell.sent == ["+ 1 0 4 1 1", "+ 1 0 5 1 0"]
+
+
+def test_with_as_many_generations_as_there_can_be_no_walk_is_left_to_the_kernel() -> None:
+    shell = LruGen({"/kvm-harness": [3, 4, 5, 6]})
+    with pytest.raises(Unproven, match="4 generations"):
+        memcg(shell).walk(force=False)
+    assert not shell.sent
+
+
+def test_a_memcg_is_told_from_the_one_beside_it() -> None:
+    shell = LruGen({"/kvm-harness": [3, 4], "/kvm-harness-other": [7, 8]})
+    memcg(shell, OTHER_CGROUP).walk()
+    memcg(shell).walk()
+    assert shell.sent == ["+ 2 0 8 1 1", "+ 1 0 4 1 1"]
