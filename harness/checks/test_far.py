@@ -16,6 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.driver import check_faults, situation
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import (
     leaves,
@@ -27,11 +28,12 @@ from harness.checks.pages import (
     young_pages,
 )
 from harness.checks.skips import guest_or_skip
+from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump
-from harness.observe.trace import PAGE
+from harness.observe.trace import ACCESS_FAULT, PAGE, Wanted, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = {"anon": 512, "thp": 2048}
@@ -54,6 +56,7 @@ def test_far(
     shell: Shell,
     claim: Claim,
     rng: random.Random,
+    contract: Contract,
     cell: CellSpec,
 ) -> None:
     """Aging, touches, the dirty log and unmapping are exact on both sides of the middle."""
@@ -65,7 +68,8 @@ def test_far(
     claim.expect(
         f"{pages} pages ({backing}), half below and half above {middle >> 30} GiB of IPA: all old "
         "after aging by page_idle, then exactly the leaves that the guest touched young, in stage "
-        "2 and by page_idle; the dirty log names exactly the pages written; what is unmapped "
+        "2 and by page_idle, with access faults for them where software sets AF and for none "
+        "where hardware does; the dirty log names exactly the pages written; what is unmapped "
         f"across the middle reads as zeroes (seed {cell.seed})"
     )
     mark_idle(vm)
@@ -77,8 +81,14 @@ def test_far(
     young = frozenset(
         page for at in touched for page in range(at // block * block, (at // block + 1) * block)
     )
-    vm.touch(touched, write=False)
+    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+        session.start()
+        vm.touch(touched, write=False)
+        counts = session.stop()
+    claim.save("trace.txt", counts.raw)
     young_pages(vm, shell, claim, young)
+    # Who sets AF is a word in what each VM has of its own (VTCR_EL2), along with its size of IPA.
+    check_faults(claim, contract.expect_access_faults(situation(cell)), counts, vm, touched)
     asked = everything - vm.idle_read()
     claim.observe(f"page_idle: {show_set(young, asked)}")
     assert asked == young, f"page_idle: {show_set(young, asked)}"

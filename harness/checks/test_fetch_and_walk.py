@@ -18,6 +18,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import check_faults, situation
+from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import (
     leaves,
     mark_idle,
@@ -96,11 +97,23 @@ def test_fetch_and_walk(
     dirty = vm.dirty()
     claim.observe(f"{len(dirty)} pages in the dirty log")
     assert not dirty, f"{how} put {len(dirty)} pages into the dirty log: {shorten(dirty)}"
+    _keeps_writable(vm, shell, claim, access, pick(rng, pages, block), how)
     vm.dirty_log(False)
     vm.readonly(True)
     _maps_for_reading(vm, shell, claim, access, pick(rng, pages, block), "readonly")
     vm.readonly(False)
     vm.verify(everything)
+
+
+def _keeps_writable(
+    vm: Guest, shell: Shell, claim: Claim, access: Access, written: frozenset[int], how: How
+) -> None:
+    """Assert that what the guest has written, and may write, it may write after accesses too."""
+    vm.touch(written, write=True)
+    assert_writable(vm, claim, leaves(vm, shell, claim, "written"), written, "written")
+    access(written)
+    assert_writable(vm, claim, leaves(vm, shell, claim, "accessed"), written, f"after {how}")
+    assert_logged(vm, claim, written, f"after {how}")
 
 
 def _maps_for_reading(

@@ -20,7 +20,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import aging_is_exact, leaves, pick, populated, shorten
+from harness.checks.pages import aging_is_exact, leaves, pick, populated, require_huge, shorten
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -29,6 +29,7 @@ from harness.observe.unproven import Unproven
 UNIT = 512
 PAGES = 4 * UNIT
 EVERYTHING = frozenset(range(PAGES))
+BARRED = 4
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,38 @@ def _replace(scene: Scene) -> None:
     assert not changed, f"leaves of others changed: {shorten(changed)}"
 
 
+def _take(scene: Scene) -> None:
+    """Where its owner has nothing, a store ends KVM_RUN, and nothing is held on to by that."""
+    vm = scene.vm
+    units = scene.rng.sample(range(PAGES // UNIT), 2)
+    gone = frozenset(page for page in EVERYTHING if page // UNIT in units)
+    vm.take(gone)
+    left = gone & stage2.mapped(scene.leaves("taken"), vm.slot.ipa, PAGES)
+    assert not left, f"{len(left)} pages are mapped that their owner has unmapped: {shorten(left)}"
+    # Few, as KVM has a line in the kernel's log for each.
+    barred = frozenset(scene.rng.sample(sorted(gone), BARRED))
+    vm.touch(barred | pick(scene.rng, PAGES) - gone, write=True)
+    refused = vm.refused()
+    scene.claim.observe(f"{len(gone)} taken, {len(refused)} of {len(barred)} stores there refused")
+    wrong = refused ^ barred
+    assert not wrong, f"stores were refused or not, unlike the host's: {shorten(wrong)}"
+    # To map anything, the owner has to wait until nobody else looks at its mappings.
+    vm.replace(gone)
+
+
+def _collapse(scene: Scene) -> None:
+    """Small pages are copied into huge ones: the guest has no longer the pages they were."""
+    vm = scene.vm
+    vm.advise("hugepage", EVERYTHING)
+    vm.advise("collapse", EVERYTHING)
+    require_huge(vm)
+    left = stage2.mapped(scene.leaves("collapsed"), vm.slot.ipa, PAGES)
+    scene.claim.observe(f"{PAGES} pages copied into huge ones, {len(left)} mapped still")
+    assert not left, f"{len(left)} pages are mapped that are their owner's no more: {shorten(left)}"
+    vm.touch(pick(scene.rng, PAGES), write=True)
+    vm.verify(EVERYTHING)
+
+
 def _free(scene: Scene) -> None:
     """What the guest writes afterwards stays; what it does not write may go."""
     vm = scene.vm
@@ -118,6 +151,8 @@ CHANGES: Mapping[str, tuple[Backing, Callable[[Scene], None]]] = {
     "fork-anon": ("anon", _fork),
     "fork-thp": ("thp", _fork),
     "replace": ("anon", _replace),
+    "take": ("anon", _take),
+    "collapse": ("anon", _collapse),
     "free": ("anon", _free),
 }
 
