@@ -44,15 +44,30 @@ def ager(vm: Guest, shell: Shell, pfns: Iterable[int]) -> Iterator[None]:
 
     It has the last CPU for itself: the guest's threads get the others, and keep them.
     """
-    *others, last = usable(shell)
-    if others:
-        # A thread that takes its CPU from the ager would stop what it is to race.
-        shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
-    with _process(vm, shell, ("taskset", "-c", str(last))) as process:
+    with _on_last_cpu(vm, shell) as process:
         # Once it has gone over all pages it is at work.
         process.ask(f"age {words(pfns)}", r"ok words=[0-9]+")
         yield
         process.ask("stop", r"ok passes=[0-9]+")
+
+
+@contextlib.contextmanager
+def beside(
+    vm: Guest, shell: Shell, pfns: Iterable[int]
+) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """A process that ages these pages once, on the last CPU, while this one does something else.
+
+    What is yielded is given that, and returns when both are done.
+    """
+    command = f"mark {words(pfns)}"
+    with _on_last_cpu(vm, shell) as process:
+
+        def both(act: Callable[[], object]) -> None:
+            process.send(command)
+            act()
+            process.replied(command, r"ok words=[0-9]+")
+
+        yield both
 
 
 @contextlib.contextmanager
@@ -67,6 +82,14 @@ def agers(vm: Guest, shell: Shell, parts: Sequence[Iterable[int]]) -> Iterator[C
             process = stack.enter_context(_process(vm, shell, ("taskset", "-c", str(cpu))))
             asked.append((process, f"mark {words(pfns)}"))
         yield lambda: ask_together(asked, r"ok words=[0-9]+")
+
+
+def _on_last_cpu(vm: Guest, shell: Shell) -> Companion:
+    *others, last = usable(shell)
+    if others:
+        # A thread that takes its CPU from the ager would stop what it is to race.
+        shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
+    return _process(vm, shell, ("taskset", "-c", str(last)))
 
 
 def _process(vm: Guest, shell: Shell, before: Sequence[str] = ()) -> Companion:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Some pages of a VM are aged while others of it are unmapped: none of them is left out.
+
+Whoever gives up because the MMU lock is taken, or because an unmap is under way, says of young
+pages that they are old, and the host swaps out what its guests use as soon as it is busy. Nobody
+changes the entries of these pages meanwhile, so there is no race over one that could be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import beside
+from harness.checks.overlap import AGE, UNMAP, Window, meetings, windows
+from harness.checks.pages import leaves, on_lists, populated, shorten
+from harness.checks.racing import kept
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.cpu_list import usable
+from harness.observe.trace import Wanted, returned, tracing
+from harness.observe.unproven import Unproven
+
+# Each half has host tables of its own, and so locks of its own for them.
+PAGES = 4096
+HALF = PAGES // 2
+# Passes until so many agings began during an unmap, or all.
+PASSES, MEETINGS = 6, 16
+# Unmaps the pages of a notice.
+WALK = "kvm_unmap_gfn_range"
+
+
+@pytest.mark.deep
+def test_age_beside_unmap(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: CellSpec
+) -> None:
+    """Aging makes each of its pages old, also those that it comes to while others are unmapped."""
+    claim.expect(
+        f"another process ages {HALF} young pages once by page_idle, while {HALF} others of the VM "
+        f"are dropped: the ones are all old then, and the others all gone ({cell.cell.kvm_mode}); "
+        "some agings begin during an unmap"
+    )
+    if len(usable(shell)) < 2:
+        raise Unproven("with one CPU, nobody ages while another unmaps")
+    aged, dropped = frozenset(range(HALF)), frozenset(range(HALF, PAGES))
+    vm = populated(guest(pages=PAGES))
+    pfns = vm.pfns()
+    met = 0
+    wanted = Wanted((AGE, UNMAP), returns={WALK: ""})
+    with tracing(shell, wanted) as trace, beside(vm, shell, [pfns[page] for page in aged]) as both:
+        for number in range(PASSES):
+            # A cached translation would hide the touch from stage 2.
+            vm.flush()
+            vm.touch(range(PAGES), write=True)
+            on_lists(vm)
+            _, counts = kept(
+                trace,
+                claim,
+                f"trace{number}.txt",
+                lambda: both(lambda: vm.advise("dontneed", dropped)),
+            )
+            found = leaves(vm, shell, claim, str(number))
+            spans = windows(counts.events(UNMAP), counts.events(returned(WALK)))
+            times = meetings(spans, counts.events(AGE), Window.lasts)
+            young = stage2.young(found, vm.slot.ipa, PAGES)
+            mapped = stage2.mapped(found, vm.slot.ipa, PAGES)
+            claim.observe(f"pass {number}: {times} agings began during unmaps, {len(young)} young")
+            left = mapped & dropped
+            assert not left, f"{len(left)} dropped pages are mapped still: {shorten(left)}"
+            missed = young & aged
+            assert not missed, f"aging left {len(missed)} pages young: {shorten(missed)}"
+            met += times
+            if met >= MEETINGS:
+                break
+    if not met:
+        raise Unproven("no aging began while other pages were being unmapped")
+    vm.touch(aged, write=False)
+    vm.verify(aged)
