@@ -20,6 +20,7 @@ from lab_power import ask
 from lab_proxy import Proxy
 
 from harness.deadline import Deadline
+from harness.errors import InfraError
 from harness.hosts import cpio, pins
 from harness.hosts.image import UP
 from harness.hosts.leasing import MACHINE, take
@@ -87,6 +88,14 @@ class Scene:
     def now(self) -> Running:
         with self.up() as (shell, _):
             return running(shell)
+
+    def in_its_own_kernel(self) -> bool:
+        """Whether it answers, and that is no kernel of a cell."""
+        try:
+            return not self.now().cell
+        except InfraError:
+            # On its way down it takes a login and ends it.
+            return False
 
     def reset(self) -> None:
         """By the power switch, into its own kernel."""

@@ -110,7 +110,7 @@ def at_home(scene: Scene, *, ours: bool = True) -> Running:
 
     Where it is not ours any more nothing may be done to it, so files may be left.
     """
-    wait_for(lambda: not scene.now().cell)
+    wait_for(scene.in_its_own_kernel)
     with scene.up() as (shell, now):
         assert not ours or shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
     return now
@@ -145,7 +145,10 @@ def test_a_watchdog_that_is_armed_before_the_jump(tmp_path: Path, record_propert
 
     It is stopped again if the machine did not jump.
     """
-    with lab(tmp_path, watchdog=True) as made, Proxy(made.host.port) as proxy:
+    # Its inventory has the name that the scene gives its own.
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with lab(folder, watchdog=True) as made, Proxy(made.host.port) as proxy:
         scene = Scene(made, proxy, tmp_path, Path())
         passes(scene, edit=watched)
         assert "watchdog armed" in scene.diary()
@@ -223,7 +226,7 @@ def killed(fault: Fault, scene: Scene) -> Running | None:
     assert {one.name for one in records if one.outcome == "pass"} >= set(fault.passes)
     if not fault.home:
         return None
-    wait_for(lambda: not scene.now().cell)
+    wait_for(scene.in_its_own_kernel)
     return scene.now()
 
 

@@ -177,7 +177,7 @@ def steal(scene: Scene) -> None:
 
 def once_home(do: Callable[[Scene], None]) -> Callable[[Scene], None]:
     def wait(scene: Scene) -> None:
-        wait_for(lambda: not scene.now().cell)
+        wait_for(scene.in_its_own_kernel)
         do(scene)
 
     return wait
