@@ -207,6 +207,9 @@ def test_reboot_panics(shell: Shell, claim: Claim) -> None:
 def test_reboot_into_another(shell: Shell, claim: Claim) -> None:
     """Another kernel than that from before is started."""
     shell.put(Path(os.environ["FAULTS_OTHER"]), "/tmp/other")
+    # The kernel of a cell has another root than its own one, without this file.
+    shell.run("mkdir -p /boot")
+    shell.put(Path(os.environ["FAULTS_INITRD"]), "/boot/initrd")
     shell.run(reboot_by(INTO_OTHER))
     claim.observe("broken")
 

@@ -164,7 +164,11 @@ def strike(fault: Fault, scene: Scene, record_property: Note) -> None:
     if fault.setup is not None:
         fault.setup(scene)
     started = time.monotonic()
-    done = scene.run(arguments(fault, inventory, scene.folder), FAULTS_OTHER=str(scene.other))
+    done = scene.run(
+        arguments(fault, inventory, scene.folder),
+        FAULTS_OTHER=str(scene.other),
+        FAULTS_INITRD=str(scene.machine.initrd),
+    )
     seconds = time.monotonic() - started
     scene.assert_struck()
     scene.proxy.heal()

@@ -32,8 +32,8 @@ HOME = (
     Fault(
         "home",
         "neither reboot nor power switch does anything",
-        "did not come back .*reboot: .*it is in the boot.*reset, which the power switch took and "
-        "did not do: .*it is in the boot.*power off and on: .*it is in the boot",
+        "did not come back .*reboot: .*it is in the boot.*reset: .*it is in the boot"
+        ".*power off and on: .*it is in the boot",
         check="test_before or test_reboot_does",
         edit=both(power("['true']", "on|off|reset"), short_way_back),
         aside=True,
