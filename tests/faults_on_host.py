@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from fault_scripts import INTO_OTHER, reboot_by
+from fault_scripts import reboot_by
 
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
@@ -201,16 +201,6 @@ def test_reboot_does_nothing(shell: Shell, claim: Claim) -> None:
 def test_reboot_panics(shell: Shell, claim: Claim) -> None:
     """The kernel panics on its way down."""
     shell.run(reboot_by("echo c > /proc/sysrq-trigger"))
-    claim.observe("broken")
-
-
-def test_reboot_into_another(shell: Shell, claim: Claim) -> None:
-    """Another kernel than that from before is started."""
-    shell.put(Path(os.environ["FAULTS_OTHER"]), "/tmp/other")
-    # The kernel of a cell has another root than its own one, without this file.
-    shell.run("mkdir -p /boot")
-    shell.put(Path(os.environ["FAULTS_INITRD"]), "/boot/initrd")
-    shell.run(reboot_by(INTO_OTHER))
     claim.observe("broken")
 
 

@@ -36,7 +36,6 @@ from harness.run import load_series
 KEXEC = ("kexec-tools",)
 PROGRAM = "sbin/kexec"
 MEMORY_MIB = 3072
-INITRD = "initrd"
 BOOT_SECONDS = 120.0
 # A PCI bus, and an Intel 6300ESB on it: QEMU has no other watchdog for the machine `virt`.
 WATCHDOG = Path(__file__).with_name("data") / "machine" / "watchdog.config"
@@ -82,11 +81,6 @@ class Lab:
     monitor: Path
     console: Path
     """All that the machine said since it was switched on first."""
-
-    @property
-    def initrd(self) -> Path:
-        """What its own kernel has at /boot/initrd, on the test bed without a disk."""
-        return self.inventory.parent / INITRD
 
     @property
     def pins(self) -> dict[str, str]:
@@ -209,7 +203,7 @@ def _initramfs(base: Path, folder: Path) -> Path:
     assert text.count(at) == 1
     init.write_text(text.replace(at, f"{MORE_INIT}\n{at}"))
     release.write_text(OS_RELEASE)
-    inner, outer = folder / INITRD, folder / "initramfs"
+    inner, outer = folder / "initrd", folder / "initramfs"
     files = {"init": init, "etc/os-release": release, **_kexec()}
     files |= {"usr/lib/kexec": files[PROGRAM], PROGRAM: first, "sbin/mkinitramfs": maker}
     qemu.overlay(base, files, inner)

@@ -164,11 +164,7 @@ def strike(fault: Fault, scene: Scene, record_property: Note) -> None:
     if fault.setup is not None:
         fault.setup(scene)
     started = time.monotonic()
-    done = scene.run(
-        arguments(fault, inventory, scene.folder),
-        FAULTS_OTHER=str(scene.other),
-        FAULTS_INITRD=str(scene.machine.initrd),
-    )
+    done = scene.run(arguments(fault, inventory, scene.folder))
     seconds = time.monotonic() - started
     scene.assert_struck()
     scene.proxy.heal()

@@ -87,15 +87,6 @@ HOME = (
     ),
     Fault(
         "home",
-        "another kernel comes up",
-        "came back with .*another build",
-        check="test_before or test_reboot_into",
-        aside=True,
-        home=False,
-        passes=("test_before",),
-    ),
-    Fault(
-        "home",
         "another machine answers at its address",
         "did not come back .*shows the host key",
         strikes=(Strike("reboot ordered", another_machine),),
