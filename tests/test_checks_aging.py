@@ -25,6 +25,7 @@ class Kernel:
             counted, "tally", lambda *_: Tally(dict(self.counters), young=self.young)
         )
         monkeypatch.setattr(aging, "situation", lambda _: None)
+        monkeypatch.setattr(aging, "reaching", lambda *_: None)
 
     def age(self) -> None:
         self.counters[self.counter] += self.young
@@ -33,9 +34,7 @@ class Kernel:
 
 def age_once(promised: dict[str, bool]) -> str:
     nobody: Any = SimpleNamespace()
-    contract: Any = SimpleNamespace(
-        expect=lambda *_: SimpleNamespace(reaches_kvm=True), expect_counters=lambda _: promised
-    )
+    contract: Any = SimpleNamespace(expect_counters=lambda _: promised)
     claim = Claim(Path("unused"), "")
     with aging.aging_by("page_idle", nobody, nobody, claim, contract, nobody) as age:
         age()

@@ -11,12 +11,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-import pytest
-
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
-from harness.checks.driver import situation
+from harness.checks.driver import reaching, situation
 from harness.checks.mglru import memcg_of
 from harness.checks.pages import mark_idle
 from harness.contract import Contract
@@ -37,8 +35,7 @@ def aging_by(
 
     Skips the check where the contract says that this driver does not reach KVM.
     """
-    if not contract.expect(driver, situation(cell)).reaches_kvm:
-        pytest.skip(f"{driver} does not reach KVM here")
+    reaching(contract, driver, cell)
     counters = contract.expect_counters(situation(cell))
 
     def by(age: Callable[[], object]) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from harness.checks import tables
 from harness.checks.claim import Claim
-from harness.checks.mglru import CGROUP
+from harness.checks.mglru import CGROUP, OTHER_CGROUP
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
@@ -20,7 +20,6 @@ from harness.observe import memcg
 from harness.observe.text import run_script, unsigned
 from harness.observe.unproven import Unproven
 
-_OTHER = "/sys/fs/cgroup/kvm-harness-other"
 _RECLAIM, _ALL = f"{CGROUP}/memory.reclaim", "1G"
 # What a CPU has charged in advance, or counted and not told yet, it tells when it charges another
 # memcg: a shell that forks there makes it. To write memory.high does not reach isolated CPUs
@@ -28,12 +27,12 @@ _RECLAIM, _ALL = f"{CGROUP}/memory.reclaim", "1G"
 # read cpu.stat gathers what is told, drop_caches the pages on their way to an LRU list.
 _SCRIPT = f"""{tables.SETTLE}
 echo 1 > /proc/sys/vm/drop_caches
-mkdir -p {_OTHER}
+mkdir -p {OTHER_CGROUP}
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
 	[ "$(cat $cpu/online 2>/dev/null)" = 0 ] ||
-		taskset -c ${{cpu##*cpu}} sh -c 'echo $$ > {_OTHER}/cgroup.procs; (:); :' || :
+		taskset -c ${{cpu##*cpu}} sh -c 'echo $$ > {OTHER_CGROUP}/cgroup.procs; (:); :' || :
 done
-rmdir {_OTHER} 2>/dev/null || {{ sleep 1; rmdir {_OTHER} || :; }}
+rmdir {OTHER_CGROUP} 2>/dev/null || {{ sleep 1; rmdir {OTHER_CGROUP} || :; }}
 cat {CGROUP}/cpu.stat > /dev/null
 nproc --all
 cat {CGROUP}/memory.stat

@@ -21,7 +21,7 @@ from harness.observe.unproven import Unproven
 
 ROOT = "/sys/fs/cgroup"
 CGROUP = f"{ROOT}/kvm-harness"
-# For who has gone there from the first.
+# For who goes there from the first, and for shells that make a CPU tell what it holds back.
 OTHER_CGROUP = f"{CGROUP}-other"
 ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
@@ -107,11 +107,11 @@ class Memcg:
 
         The limit is lifted again, so that nothing goes later, when nobody looks.
         """
-        high = int(self._shell.read(f"{CGROUP}/memory.current")) // PAGE_SIZE - pages
+        high = int(self._shell.read(f"{self._path}/memory.current")) // PAGE_SIZE - pages
         reclaim = (
             f"echo {high * PAGE_SIZE} > memory.high; cat memory.current; echo max > memory.high"
         )
-        used = int(self._shell.run(f"cd {CGROUP} && {reclaim}").stdout) // PAGE_SIZE
+        used = int(self._shell.run(f"cd {self._path} && {reclaim}").stdout) // PAGE_SIZE
         return Squeezed(high, used)
 
     def _command(self, text: str) -> None:
@@ -119,15 +119,15 @@ class Memcg:
 
 
 @contextlib.contextmanager
-def memcg_of(vm: Guest, shell: Shell) -> Iterator[Memcg]:
+def memcg_of(vm: Guest, shell: Shell, path: str = CGROUP) -> Iterator[Memcg]:
     """Put a guest into a memcg before it has any memory; both are gone afterwards.
 
     What a process allocates is charged to, and its page tables are walked for, the memcg that it
     is in at that moment; so this comes before Guest.populate().
     """
-    with undone(lambda: _leave(vm, shell)):
-        shell.run(f"mkdir -p {CGROUP} && echo {vm.greeting.pid} > {CGROUP}/cgroup.procs")
-        yield Memcg(shell, files=vm.greeting.backing.startswith("file"))
+    with undone(lambda: _leave(vm, shell, path)):
+        shell.run(f"mkdir -p {path} && echo {vm.greeting.pid} > {path}/cgroup.procs")
+        yield Memcg(shell, files=vm.greeting.backing.startswith("file"), path=path)
 
 
 @contextlib.contextmanager
@@ -136,23 +136,15 @@ def moved_to(vm: Guest, shell: Shell) -> Iterator[Memcg]:
 
     What is charged stays where it was (Documentation/admin-guide/cgroup-v2.rst, memory ownership).
     """
-    with undone(lambda: _leave_other(vm, shell)):
-        populated(vm)
-        shell.run(
-            f"mkdir -p {OTHER_CGROUP} && echo {vm.greeting.pid} > {OTHER_CGROUP}/cgroup.procs"
-        )
-        yield Memcg(shell, files=vm.greeting.backing.startswith("file"), path=OTHER_CGROUP)
+    populated(vm)
+    with memcg_of(vm, shell, OTHER_CGROUP) as other:
+        yield other
 
 
-def _leave_other(vm: Guest, shell: Shell) -> None:
-    vm.close()
-    shell.run(f"rmdir {OTHER_CGROUP}")
-
-
-def _leave(vm: Guest, shell: Shell) -> None:
+def _leave(vm: Guest, shell: Shell, path: str) -> None:
     """End the guest and remove its memcg, which can go once its last process is gone."""
     vm.close()
-    shell.run(f"rmdir {CGROUP}")
+    shell.run(f"rmdir {path}")
 
 
 @contextlib.contextmanager

@@ -50,6 +50,27 @@ def require_huge(vm: Guest) -> None:
         raise Unproven(f"{huge} of {pages} pages are huge to the host")
 
 
+def require_blocks(vm: Guest, ranges: tuple[stage2.Range, ...]) -> None:
+    """Unproven unless blocks map all of the memory in stage 2, as these ranges have it."""
+    blocks = len(stage2.blocks(ranges, vm.slot.ipa, vm.slot.pages))
+    if blocks != vm.slot.pages:
+        raise Unproven(f"stage 2 maps {blocks} of {vm.slot.pages} pages by blocks: all must be")
+
+
+def require_no_blocks(vm: Guest, ranges: tuple[stage2.Range, ...]) -> None:
+    """Unproven if a block maps any of the memory."""
+    blocks = stage2.blocks(ranges, vm.slot.ipa, vm.slot.pages)
+    if blocks:
+        raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+
+
+def whole_blocks(pages: frozenset[int], size: int) -> frozenset[int]:
+    """All pages of the blocks of so many pages that have a page of the set."""
+    return frozenset(
+        page for at in pages for page in range(at // size * size, (at // size + 1) * size)
+    )
+
+
 def mark_idle(vm: Guest) -> None:
     """Age every tested page by page_idle; Unproven if it passed some over."""
     mark = vm.idle_mark()
@@ -111,14 +132,31 @@ def young_pages(
     try:
         dump = dump_stage2(shell, vm.vm_dir)
     except NoDump as exc:
-        found = _not_idle(vm)
-        claim.observe(f"page_idle alone ({exc.reason}): {show_set(expected, found)}")
-        assert found == expected, f"page_idle: {show_set(expected, found)}"
+        claim.observe(f"by page_idle alone, since {exc.reason}")
+        idle_tells(vm, claim, expected)
         return
     claim.save(f"stage2-{name}.txt", dump.raw)
     seen = stage2.young(dump.ranges, vm.slot.ipa, vm.slot.pages)
     claim.observe(f"stage 2: {show_set(expected, seen)}")
     assert seen == expected, f"stage 2: {show_set(expected, seen)}"
+
+
+def idle_tells(vm: Guest, claim: Claim, young: frozenset[int]) -> None:
+    """Assert that page_idle finds exactly these pages young."""
+    found = _not_idle(vm)
+    claim.observe(f"page_idle: {show_set(young, found)}")
+    assert found == young, f"page_idle: {show_set(young, found)}"
+
+
+def mapped_pages(
+    vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int], name: str
+) -> None:
+    """Assert that stage 2 maps exactly these pages."""
+    mapped = stage2.mapped(leaves(vm, shell, claim, name), vm.slot.ipa, vm.slot.pages)
+    claim.observe(f"{name}: {len(mapped)} mapped")
+    left, lost = mapped - expected, expected - mapped
+    assert not left, f"{name}: {len(left)} pages are mapped still: {shorten(left)}"
+    assert not lost, f"{name}: {len(lost)} pages are not mapped: {shorten(lost)}"
 
 
 def aging_is_exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:
@@ -133,8 +171,11 @@ def aging_is_exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, na
 
 def reads_make_young(
     vm: Guest, shell: Shell, claim: Claim, touched: frozenset[int], name: str
-) -> None:
-    """Have these pages read, all being old, and assert that just their leaves are young."""
+) -> frozenset[int]:
+    """Have these pages read, all being old, and assert that just their leaves are young.
+
+    Returns the pages of these leaves.
+    """
     pages, ipa = vm.slot.pages, vm.slot.ipa
     vm.touch(touched, write=False)
     found = leaves(vm, shell, claim, f"{name}-touched")
@@ -142,6 +183,7 @@ def reads_make_young(
     young = stage2.young(found, ipa, pages)
     claim.observe(f"{name}: {show_set(expected, young)}")
     assert young == expected, f"{name}: {show_set(expected, young)}"
+    return expected
 
 
 def _not_idle(vm: Guest) -> frozenset[int]:

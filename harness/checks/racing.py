@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import pytest
-
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import situation
+from harness.checks.driver import reaching
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import (
     AGE,
@@ -239,8 +237,7 @@ def field(
 
     Skips the check where the contract says that this driver of aging does not reach KVM.
     """
-    if not contract.expect(DRIVERS[ager], situation(cell)).reaches_kvm:
-        pytest.skip(f"{ager} does not reach KVM here")
+    reaching(contract, DRIVERS[ager], cell)
     with contextlib.ExitStack() as stack:
         if ager == "eviction":
             # Then eviction alone asks KVM.

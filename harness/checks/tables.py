@@ -12,7 +12,8 @@ from harness.checks.claim import Claim
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
-from harness.observe import kvmstats, stage2, vmstat
+from harness.observe import kvmstats, vmstat
+from harness.observe.collect import refusal
 from harness.observe.text import run_script
 from harness.observe.unproven import Unproven
 
@@ -86,8 +87,7 @@ def of_el2(shell: Shell, vm: str) -> bool:
     They do under pKVM of Linux 7.3: EL2 makes them of pages that the host gives it, which count in
     SecPageTables all the while, and gets back with the VM (arch/arm64/kvm/pkvm.c).
     """
-    script = f'set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}echo "$why"'
-    return run_script(shell, script, None).strip() == "el2"
+    return refusal(shell, vm) == "el2"
 
 
 def nobody_else(shell: Shell) -> None:

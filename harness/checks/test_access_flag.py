@@ -17,11 +17,20 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import mark_idle, old_pages, pick, populated, show_set, young_pages
+from harness.checks.pages import (
+    idle_tells,
+    mark_idle,
+    old_pages,
+    pick,
+    populated,
+    require_blocks,
+    require_huge,
+    whole_blocks,
+    young_pages,
+)
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.unproven import Unproven
 
 # Pages of each kind of memory. Under emulation the first touch of a page costs most, so only the
 # plainest kind has many: enough for one page in a few thousand to be missed.
@@ -52,7 +61,10 @@ def test_access_flag(
     mark_idle(vm)
     leaves = old_pages(vm, shell, claim)
     if backing == "thp":
-        _require_blocks(vm, leaves)
+        if leaves:
+            require_blocks(vm, leaves)
+        else:
+            require_huge(vm)
 
     touched = pick(rng, pages, BLOCK[backing])
     written = frozenset(page for page in touched if rng.random() < 0.5)
@@ -60,7 +72,7 @@ def test_access_flag(
     if leaves:
         young = stage2.by_leaf(leaves, vm.slot.ipa, pages, touched)
     else:
-        young = _whole_blocks(touched, BLOCK[backing])
+        young = whole_blocks(touched, BLOCK[backing])
     claim.expect(
         f"{pages} pages of {backing} memory all old after aging by page_idle, then "
         f"{len(young)} young: those that the guest touched (seed {cell.seed}), by leaf; "
@@ -70,23 +82,5 @@ def test_access_flag(
     vm.touch(touched - written, write=False)
     vm.touch(written, write=True)
     young_pages(vm, shell, claim, young)
-    idle = vm.idle_read()
-    claim.observe(f"page_idle: {show_set(young, frozenset(range(pages)) - idle)}")
-    assert idle == frozenset(range(pages)) - young, "page_idle differs from the stage-2 dump"
+    idle_tells(vm, claim, young)
     vm.verify(written)
-
-
-def _require_blocks(vm: Guest, leaves: tuple[stage2.Range, ...]) -> None:
-    """Unproven unless blocks map all of the memory: in stage 2, or on the host if that is all."""
-    pages = vm.slot.pages
-    if leaves and len(stage2.blocks(leaves, vm.slot.ipa, pages)) != pages:
-        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be judged")
-    if not leaves and vm.flags()["thp"] != pages:
-        raise Unproven("the memory is not all of huge pages, so none can be judged")
-
-
-def _whole_blocks(pages: frozenset[int], size: int) -> frozenset[int]:
-    """All pages of the blocks that have a page of the set; page_idle knows huge pages alone."""
-    return frozenset(
-        page for at in pages for page in range(at // size * size, (at // size + 1) * size)
-    )

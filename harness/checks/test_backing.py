@@ -22,7 +22,15 @@ from harness.checks.disk import file_system
 from harness.checks.driver import check_path, promised, situation, wanted
 from harness.checks.evicting import evict_untouched, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import leaves, old_pages, on_lists, pick, shorten, young_pages
+from harness.checks.pages import (
+    leaves,
+    old_pages,
+    on_lists,
+    pick,
+    require_blocks,
+    shorten,
+    young_pages,
+)
 from harness.checks.shmem import huge_by_advice
 from harness.contract import Contract
 from harness.guests import Backing, Guest
@@ -66,10 +74,7 @@ def fill(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset
         _written_back(vm, shell, claim)
     on_lists(vm)
     if vm.greeting.backing == "memfdthp":
-        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
-        claim.observe(f"{len(blocks)} of {pages} pages in blocks")
-        if len(blocks) != pages:
-            raise Unproven("stage 2 does not map all of the memory by blocks, so none is judged")
+        require_blocks(vm, leaves(vm, shell, claim, "populated"))
     return frozenset(range(pages))
 
 

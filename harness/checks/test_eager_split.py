@@ -15,7 +15,7 @@ import pytest
 
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
-from harness.checks.pages import leaves, pick, populated
+from harness.checks.pages import leaves, pick, populated, require_blocks
 from harness.checks.pages import shorten as short
 from harness.checks.skips import guest_or_skip
 from harness.checks.test_split import PAGES, age_and_touch
@@ -50,8 +50,7 @@ def test_eager_split(
     vm = populated(split_eagerly(guest))
     ipa = vm.slot.ipa
     blocks = leaves(vm, shell, claim, "populated")
-    if len(stage2.blocks(blocks, ipa, PAGES)) != PAGES:
-        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
+    require_blocks(vm, blocks)
     if stage2.young(blocks, ipa, PAGES) != EVERYTHING:
         raise Unproven("not all of the blocks are young to begin with")
     vm.dirty_log(True)

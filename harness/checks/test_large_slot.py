@@ -16,11 +16,10 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
-from harness.checks.pages import leaves, shorten, show_set
+from harness.checks.pages import leaves, mapped_pages, young_pages
 from harness.checks.skips import guest_or_skip
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import stage2
 from harness.observe.unproven import Unproven
 
 GIB = 1 << 18
@@ -43,7 +42,7 @@ def test_large_slot(
     )
     vm = _guest(guest)
     vm.touch(used, write=True)
-    _mapped(vm, shell, claim, "filled", used)
+    mapped_pages(vm, shell, claim, used, "filled")
     vm.dirty_log(True)
     assert_writable(vm, claim, leaves(vm, shell, claim, "logged"), frozenset(), "logged")
     written = _some(rng, used)
@@ -55,20 +54,20 @@ def test_large_slot(
     marked = vm.idle_mark().marked
     if marked != len(used):
         raise Unproven(f"page_idle marked {marked} of {len(used)} pages")
-    _young(vm, shell, claim, "aged", frozenset())
+    young_pages(vm, shell, claim, frozenset(), "aged")
     vm.flush()
     read = _some(rng, used)
     vm.touch(read, write=False)
-    _young(vm, shell, claim, "read", read)
+    young_pages(vm, shell, claim, read, "read")
 
     vm.readonly(True)
-    _mapped(vm, shell, claim, "anew", frozenset())
+    mapped_pages(vm, shell, claim, frozenset(), "anew")
     vm.readonly(False)
     vm.touch(used, write=False)
     vm.verify(used)
-    _mapped(vm, shell, claim, "again", used)
+    mapped_pages(vm, shell, claim, used, "again")
     vm.advise("dontneed", range(PAGES))
-    _mapped(vm, shell, claim, "dropped", frozenset())
+    mapped_pages(vm, shell, claim, frozenset(), "dropped")
     # Each load is held to zero now.
     vm.touch(used, write=False)
 
@@ -93,19 +92,3 @@ def used_pages(rng: random.Random) -> frozenset[int]:
 
 def _some(rng: random.Random, pages: frozenset[int]) -> frozenset[int]:
     return frozenset(rng.sample(sorted(pages), len(pages) // 2))
-
-
-def _mapped(vm: Guest, shell: Shell, claim: Claim, name: str, expected: frozenset[int]) -> None:
-    """Assert that stage 2 maps exactly these pages."""
-    mapped = stage2.mapped(leaves(vm, shell, claim, name), vm.slot.ipa, PAGES)
-    claim.observe(f"{name}: {len(mapped)} mapped")
-    left, lost = mapped - expected, expected - mapped
-    assert not left, f"{name}: {len(left)} pages are mapped still: {shorten(left)}"
-    assert not lost, f"{name}: {len(lost)} pages are not mapped: {shorten(lost)}"
-
-
-def _young(vm: Guest, shell: Shell, claim: Claim, name: str, expected: frozenset[int]) -> None:
-    """Assert that exactly these pages are young."""
-    young = stage2.young(leaves(vm, shell, claim, name), vm.slot.ipa, PAGES)
-    claim.observe(f"{name}: {show_set(expected, young)}")
-    assert young == expected, f"{name}: {show_set(expected, young)}"

@@ -17,12 +17,12 @@ from harness.checks.claim import Claim
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
     aging_is_exact,
+    idle_tells,
     mark_idle,
     on_lists,
     pick,
     populated,
     shorten,
-    show_set,
 )
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
@@ -61,9 +61,7 @@ def test_locked(
         mark_idle(vm)
         touched = pick(rng, PAGES)
         vm.touch(touched, write=False)
-        young = EVERYTHING - vm.idle_read()
-        claim.observe(f"page_idle: {show_set(touched, young)}")
-        assert young == touched, f"page_idle: {show_set(touched, young)}"
+        idle_tells(vm, claim, touched)
         memcg.leave_behind()
         memcg.evict(PAGES)
         gone = EVERYTHING - vm.pfns().keys()

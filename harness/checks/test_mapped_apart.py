@@ -16,7 +16,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.driver import situation
+from harness.checks.driver import reaching
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
     forget_references,
@@ -25,13 +25,13 @@ from harness.checks.pages import (
     old_pages,
     pick,
     populated,
+    require_no_blocks,
     shorten,
     young_pages,
 )
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import stage2
 from harness.observe.unproven import Unproven
 
 BLOCK = 512
@@ -87,9 +87,7 @@ def _mapped_apart(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> 
     huge = vm.flags()["thp"]
     if huge != pages - len(holes):
         raise Unproven(f"{huge} of {pages - len(holes)} pages belong to huge ones still")
-    blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
-    if blocks:
-        raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+    require_no_blocks(vm, leaves(vm, shell, claim, "populated"))
     return holes
 
 
@@ -103,8 +101,7 @@ def test_mapped_apart_evicted(
     cell: CellSpec,
 ) -> None:
     """Eviction keeps a huge page of which any one small page was touched, and takes the others."""
-    if not contract.expect("eviction", situation(cell)).reaches_kvm:
-        pytest.skip("eviction asks KVM for nothing here, by the contract")
+    reaching(contract, "eviction", cell)
     units = range(EVICTED // BLOCK)
     claim.expect(
         f"of {len(units)} huge pages that are mapped page by page, and of which the guest reads "

@@ -14,10 +14,16 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.pages import leaves, mark_idle, pick, populated, shorten, show_set
+from harness.checks.pages import (
+    mapped_pages,
+    mark_idle,
+    pick,
+    populated,
+    reads_make_young,
+    shorten,
+)
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import stage2
 
 PAGES = {"anon": 1024, "thp": 4096}
 BLOCK = {"anon": 1, "thp": 512}
@@ -47,31 +53,19 @@ def test_not_mapped(
     vm.readonly(True)
     vm.readonly(False)
     mark_idle(vm)
-    _mapped(vm, shell, claim, "empty", frozenset())
+    mapped_pages(vm, shell, claim, frozenset(), "empty")
     _idle(vm, claim, "empty", everything)
 
     mark_idle(vm)
     touched = pick(rng, pages, block)
-    vm.touch(touched, write=False)
-    found = leaves(vm, shell, claim, "touched")
-    whole = stage2.by_leaf(found, vm.slot.ipa, pages, touched)
-    young = stage2.young(found, vm.slot.ipa, pages)
-    claim.observe(f"touched: {show_set(whole, young)}")
-    assert young == whole, f"touched: {show_set(whole, young)}"
-    _mapped(vm, shell, claim, "some", whole)
+    whole = reads_make_young(vm, shell, claim, touched, "some")
+    mapped_pages(vm, shell, claim, whole, "some")
     _idle(vm, claim, "some", everything - whole)
     # Half old, half absent: old is what both are.
     mark_idle(vm)
     _idle(vm, claim, "aged", everything)
-    _mapped(vm, shell, claim, "aged", whole)
+    mapped_pages(vm, shell, claim, whole, "aged")
     vm.verify(everything)
-
-
-def _mapped(vm: Guest, shell: Shell, claim: Claim, name: str, expected: frozenset[int]) -> None:
-    """Assert that stage 2 maps exactly these pages."""
-    mapped = stage2.mapped(leaves(vm, shell, claim, name), vm.slot.ipa, vm.slot.pages)
-    claim.observe(f"{name}: {len(mapped)} mapped")
-    assert mapped == expected, f"{name}: {len(mapped)} mapped, not {len(expected)}"
 
 
 def _idle(vm: Guest, claim: Claim, name: str, expected: frozenset[int]) -> None:

@@ -33,6 +33,7 @@ from harness.checks.pages import (
     populated,
     require_huge,
     shorten,
+    whole_blocks,
     young_pages,
 )
 from harness.checks.racing import added, kept, not_widened
@@ -223,12 +224,7 @@ def _exact_as_it_is(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -
     vm.flush()
     touched = pick(rng, PAGES, BLOCK)
     vm.touch(touched, write=False)
-    young = stage2.by_leaf(aged, vm.slot.ipa, PAGES, touched) if aged else _whole(touched)
-    young_pages(vm, shell, claim, young)
-
-
-def _whole(touched: frozenset[int]) -> frozenset[int]:
-    """All pages of the huge pages that these are in."""
-    return frozenset(
-        page for page in EVERYTHING if page // BLOCK in {at // BLOCK for at in touched}
+    young = (
+        stage2.by_leaf(aged, vm.slot.ipa, PAGES, touched) if aged else whole_blocks(touched, BLOCK)
     )
+    young_pages(vm, shell, claim, young)

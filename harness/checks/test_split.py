@@ -25,7 +25,9 @@ from harness.checks.pages import (
     pick,
     populated,
     reads_make_young,
+    require_blocks,
     require_huge,
+    require_no_blocks,
     show_set,
 )
 from harness.checks.pages import shorten as short
@@ -69,9 +71,7 @@ def test_range(
             vm.dirty_log(True)
         populated(vm)
         require_huge(vm)
-        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, PAGES)
-        if blocks:
-            raise Unproven(f"stage 2 maps {len(blocks)} pages by blocks, where pages should be")
+        require_no_blocks(vm, leaves(vm, shell, claim, "populated"))
         # One of the huge pages stays as it is.
         heads = [(page + skew) // BLOCK for page in range(PAGES)]
         spared = rng.choice(heads)
@@ -181,8 +181,7 @@ def test_split(
 
 def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
     ipa = vm.slot.ipa
-    if len(stage2.blocks(leaves(vm, shell, claim, "populated"), ipa, PAGES)) != PAGES:
-        raise Unproven("stage 2 does not map all of the memory by blocks, so none can be split")
+    require_blocks(vm, leaves(vm, shell, claim, "populated"))
     age_and_touch(vm, shell, claim, rng, "blocks")
     vm.dirty_log(True)
     # In the first block only: the second stays one.

@@ -16,7 +16,7 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
-from harness.checks.pages import leaves, mark_idle, pick, populated, shorten
+from harness.checks.pages import leaves, mark_idle, pick, populated, require_blocks, shorten
 from harness.guests import Advice, Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -60,9 +60,7 @@ def test_unmap_hot(
     )
     vm = populated(guest(backing=backing, pages=pages))
     if backing == "thp":
-        blocks = stage2.blocks(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
-        if len(blocks) != pages:
-            raise Unproven("stage 2 does not map the memory by blocks, so none is unmapped")
+        require_blocks(vm, leaves(vm, shell, claim, "populated"))
     vm.pin(0, cpu, fifo=True)
     vm.spin({page}, write=False)
     seen = vm.take_away(page, aged=aged)

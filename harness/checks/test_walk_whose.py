@@ -17,7 +17,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import situation
+from harness.checks.driver import reaching
 from harness.checks.mglru import memcg_of, moved_to, zram_swap
 from harness.checks.overlap import AGE
 from harness.checks.pages import (
@@ -38,11 +38,6 @@ from harness.observe.trace import Wanted, asked_pages, tracing
 PAGES = 1024
 
 
-def _skip_without_walk(contract: Contract, cell: CellSpec) -> None:
-    if not contract.expect("mglru_walk", situation(cell)).reaches_kvm:
-        pytest.skip("MGLRU's walk does not reach KVM here")
-
-
 @pytest.mark.deep
 def test_walk_of_other_memcg(
     guest: Callable[..., Guest],
@@ -53,7 +48,7 @@ def test_walk_of_other_memcg(
     cell: CellSpec,
 ) -> None:
     """The walk asks KVM for no page that is charged to another memcg, and ages none of them."""
-    _skip_without_walk(contract, cell)
+    reaching(contract, "mglru_walk", cell)
     claim.expect(
         f"{PAGES} pages whose owner has moved to another memcg, and some that it got anew there: a "
         "walk of that memcg asks KVM for exactly these, and leaves young exactly those of the "
@@ -92,7 +87,7 @@ def test_walk_unforced(
     cell: CellSpec,
 ) -> None:
     """A walk that is not forced finds the pages that only guests used, before and since."""
-    _skip_without_walk(contract, cell)
+    reaching(contract, "mglru_walk", cell)
     claim.expect(
         f"{PAGES} pages that the guest touches, and nobody else, before each of two walks: all are "
         "old after the first, which is forced, and after the second, which is not"

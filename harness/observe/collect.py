@@ -42,7 +42,12 @@ def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump
 
 def refuse_no_dump(shell: Shell, vm: str, deadline: Deadline | None = None) -> None:
     """Raise NoDump where the dump of that VM is absent, or does not show its stage 2."""
-    _refuse(run_script(shell, _why(vm), deadline).removesuffix("\n"))
+    _refuse(refusal(shell, vm, deadline))
+
+
+def refusal(shell: Shell, vm: str, deadline: Deadline | None = None) -> str:
+    """Why the dump of that VM is no evidence, as a key of stage2.REASONS, or nothing."""
+    return run_script(shell, _why(vm), deadline).removesuffix("\n")
 
 
 def _why(vm: str) -> str:
