@@ -268,6 +268,24 @@ def test_scripts_are_sh(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
 
 
+@pytest.mark.parametrize("ends", ["true", "false", "exit 3"])
+def test_grace_periods_are_expedited_in_a_script_alone(tmp_path: Path, ends: str) -> None:
+    knob, seen = tmp_path / "rcu_expedited", tmp_path / "seen"
+    knob.write_text("0\n")
+    script = trace.EXPEDITE.replace(trace.EXPEDITED, str(knob)) + f"cp {knob} {seen}\n{ends}"
+    subprocess.run(["sh", "-c", f"(set -eu\n{script}\n) </dev/null"], check=False, timeout=10)
+    assert (seen.read_text(), knob.read_text()) == ("1\n", "0\n")
+    for step in (trace.REMOVE, trace.setup_script(WANTED)):
+        assert step.count(trace.EXPEDITE) == 1
+    assert trace.EXPEDITED not in trace.start_script()
+
+
+def test_a_kernel_without_expedited_grace_periods_is_traced_too(tmp_path: Path) -> None:
+    script = trace.EXPEDITE.replace(trace.EXPEDITED, str(tmp_path / "absent"))
+    subprocess.run(["sh", "-eu", "-c", script], check=True, timeout=10)
+    assert not list(tmp_path.iterdir())
+
+
 class SavedHost(UnaskedShell):
     """A Shell that answers each of the scripts with what a real host printed."""
 
