@@ -42,7 +42,7 @@ from harness.plan import PlannedCell, not_used, plan
 from harness.prepared import Prepared, inputs_of
 from harness.progress import Progress
 from harness.recipes import Recipe, recipes
-from harness.records import append, read
+from harness.records import append, number, read
 from harness.report.junit import junit
 from harness.report.text import text_report
 from harness.results import Cell, Check, Host, KernelLabel, Summary
@@ -401,6 +401,8 @@ class Run:
         left = [spec for spec in self.specs if spec.cell.id not in recorded]
         before = len(self._record.cells) - (total - len(left))
 
+        folders = {spec.cell.id: spec.folder for spec in self.specs}
+
         def finished(_: CellSpec, cell: Cell, checks: tuple[Check, ...]) -> None:
             self._record.cells.append(cell)
             self._record.checks += checks
@@ -411,7 +413,9 @@ class Run:
             self._write("the cells have not all run yet")
 
         def tick(running: Sequence[str]) -> None:
-            waits = ", ".join(running)
+            waits = ", ".join(
+                f"{cell} ({number(folders[cell] / RECORDS)} checks)" for cell in running
+            )
             done = f"{len(self._record.cells) - before}/{total}"
             self._progress.now(f"cells: {done} done, running: {waits}")
 

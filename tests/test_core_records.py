@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from harness import records
 from harness.errors import Death, InfraError
 from harness.plan import PlannedCell
-from harness.records import append, of_cell
+from harness.records import append, number, of_cell
 from harness.results import Cell, Check
 
 CELL = Cell(
@@ -44,6 +44,13 @@ def test_round_trip(tmp_path: Path) -> None:
     assert records.read(path) == (CHECK, CELL, CHECK)
     assert len(path.read_bytes().split(b"\n")) == 4
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_the_number_of_records_so_far(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    assert number(path) == 0
+    path.write_text('{"check": {}}\n{"check": {}}\n{"che')
+    assert number(path) == 2
 
 
 def test_every_cut_leaves_the_records_before_it(tmp_path: Path) -> None:

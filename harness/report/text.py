@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from harness.observe.splats import counted
 from harness.printable import clip, plain_name, printable
 from harness.report import facts, figures
-from harness.report.counts import conclusion, count
+from harness.report.counts import by_outcome, conclusion, count
 from harness.report.matrix import (
     Matrix,
     kernel_of,
@@ -45,6 +46,9 @@ MARKS: dict[str, str] = {
 }
 # The marks that do not speak for themselves.
 _LEGEND = {"unproven": "unproven", "skip": "skipped"}
+# Columns of a terminal, more than any table of a run takes.
+UNBOUND = 100_000
+EACH_CHECK = "kvm-harness report --format html"
 MAX_EVIDENCE = 6
 MAX_SPLATS = 4
 MAX_PLACES = 4
@@ -76,7 +80,7 @@ class _Hanging:
 def text_report(run: Summary) -> RenderableType:
     """The whole report."""
     shape = matrix(run)
-    parts: list[RenderableType] = [_matrix(shape), _legend(run, shape)] if run.cells else []
+    parts: list[RenderableType] = [_Cells(run, shape)] if run.cells else []
     if fast := facts.fast_path(run):
         parts.append(_Hanging(Text(f"fast path: {_words(fast)}")))
     parts += [*map(_Hanging, _series_checks(run)), ""]
@@ -90,14 +94,56 @@ def text_report(run: Summary) -> RenderableType:
     return Group(*parts)
 
 
-def _matrix(shape: Matrix) -> Table:
+@dataclass(frozen=True)
+class _Cells:
+    """A row for each cell: a column for each check where the width is enough, else numbers."""
+
+    run: Summary
+    shape: Matrix
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _table(self.shape, *_marks(self.shape))
+        # A measurement is never wider than what it is asked for.
+        unbound = options.update(max_width=UNBOUND)
+        if Measurement.get(console, unbound, table).minimum <= options.max_width:
+            yield table
+            yield _legend(self.run, self.shape)
+        else:
+            yield _table(self.shape, *_numbers(self.run))
+            yield Text(f"each check in each cell: {EACH_CHECK}", style="dim")
+
+
+def _marks(shape: Matrix) -> tuple[Sequence[str], Mapping[str, Sequence[Text]]]:
+    """Numbered columns for the checks, and by cell what is in them."""
+    heads = [str(number) for number in range(1, len(shape.columns) + 1)]
+    marks = {
+        cell.id: [_mark(shape.outcomes.get((cell.id, name))) for name in shape.columns]
+        for cell in shape.cells
+    }
+    return heads, marks
+
+
+def _numbers(run: Summary) -> tuple[Sequence[str], Mapping[str, Sequence[Text]]]:
+    """Columns for the outcomes that there are, and by cell how many checks ended so."""
+    kinds = [kind for kind, number in by_outcome(run.checks).items() if number]
+    numbers = {
+        cell.id: [
+            Text(str(number), style=_STYLES[kind] if number else "dim", justify="right")
+            for kind, number in by_outcome(c for c in run.checks if c.cell == cell.id).items()
+            if kind in kinds
+        ]
+        for cell in run.cells
+    }
+    return [kind.upper() if kind == "fail" else kind for kind in kinds], numbers
+
+
+def _table(shape: Matrix, heads: Sequence[str], words: Mapping[str, Sequence[Text]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     # On 80 columns a long name takes two lines, and every other word stays whole.
     for head in ("\nhost", "\nKVM mode", "\nkernel", "AF\nexpected", "AF\nobserved"):
         table.add_column(head, no_wrap=head not in ("\nhost", "\nkernel"), overflow="fold")
-    for number in range(1, len(shape.columns) + 1):
-        table.add_column(f"\n{number}", no_wrap=True)
-    table.add_column("\nverdict", no_wrap=True)
+    for head in (*heads, "verdict"):
+        table.add_column(f"\n{head}", no_wrap=True)
     for cell in shape.cells:
         seen = cell.af_observed or "-"
         table.add_row(
@@ -106,7 +152,7 @@ def _matrix(shape: Matrix) -> Table:
             Text(printable(kernel_of(cell))),
             cell.af_mode,
             Text(seen, style="" if cell.af_observed in (cell.af_mode, None) else "bold red"),
-            *(_mark(shape.outcomes.get((cell.id, name))) for name in shape.columns),
+            *words[cell.id],
             _styled(cell.outcome),
         )
     return table
