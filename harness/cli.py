@@ -404,7 +404,8 @@ def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="run nothing: show what these runs' folders have, each of a part of the table, as one",
+        help="run nothing: show what these runs found, each of a part of the table, as one; a run "
+        "is its folder, or its mutants.json alone, as docs/mutants/ keeps them",
     )
 
 

@@ -111,3 +111,9 @@ def test_a_folder_is_read_and_evidence_is_told_from_there(tmp_path: Path) -> Non
         read(folder)
     with pytest.raises(UsageError, match="No such file"):
         read(tmp_path / "none")
+
+
+def test_a_record_alone_is_read_as_its_folder_would_be(tmp_path: Path) -> None:
+    record = tmp_path / "half.json"
+    record.write_text(matrix(caught()).model_dump_json(by_alias=True))
+    assert read(record).results[0].ran[0].folder == "half/runs/x-seed1/cells/n1-vhe-patched"

@@ -15,16 +15,19 @@ from harness.mutants.results import Matrix, Ran, Result
 NAME = "mutants.json"
 
 
-def read(folder: Path) -> Matrix:
-    """What a run recorded; UsageError if it is none, or is damaged. Evidence is told from there."""
-    path = folder / NAME
+def read(run: Path) -> Matrix:
+    """What a run recorded; UsageError if it is none, or is damaged. Evidence is told from there.
+
+    `run` is its folder, or its mutants.json alone, kept under the folder's name (docs/mutants/).
+    """
+    path = run / NAME if run.suffix != ".json" else run
     try:
         matrix = Matrix.model_validate_json(path.read_bytes())
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror}") from exc
     except ValidationError as exc:
         raise UsageError(f"{path}: not what `kvm-harness mutants` writes: {exc}") from exc
-    results = tuple(_placed(result, folder) for result in matrix.results)
+    results = tuple(_placed(result, run.stem) for result in matrix.results)
     return matrix.model_copy(update={"results": results})
 
 
@@ -105,10 +108,10 @@ def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
     return both, [f"{result.name}: an earlier part found: {before.found}. The later one counts"]
 
 
-def _placed(result: Result, folder: Path) -> Result:
-    ran = tuple(_of(one, folder) for one in result.ran)
+def _placed(result: Result, run: str) -> Result:
+    ran = tuple(_of(one, run) for one in result.ran)
     return result.model_copy(update={"ran": ran})
 
 
-def _of(ran: Ran, folder: Path) -> Ran:
-    return ran.model_copy(update={"folder": f"{folder.name}/{ran.folder}"})
+def _of(ran: Ran, run: str) -> Ran:
+    return ran.model_copy(update={"folder": f"{run}/{ran.folder}"})
