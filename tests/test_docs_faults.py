@@ -12,6 +12,7 @@ from faults.edits import no_power, patch, until_told, with_key
 from faults.fault import STAGES, Fault
 
 from harness.inventory import load
+from harness.paths import PROJECT
 
 TAPE = """\
     0.10 lease taken
@@ -59,6 +60,18 @@ def test_the_table_is_in_the_order_of_the_cases() -> None:
     body = lines.splitlines()[2:]
     assert [line.split(" | ")[1] for line in body] == [fault.name for fault in FAULTS]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in body} == {len(COLUMNS) + 1}
+
+
+def test_the_docs_have_a_row_of_each_as_it_is_now() -> None:
+    text = (PROJECT / "docs/faults.md").read_text(encoding="utf-8")
+    lines = [
+        line for line in text.splitlines() if line.startswith(tuple(f"| {s} |" for s in STAGES))
+    ]
+    shown = ("stage", "fault", "verdict", "the reason says", "death")
+    found = [dict(zip(COLUMNS, line[2:].split(" | "), strict=False)) for line in lines]
+    for seen, fault in zip(found, FAULTS, strict=True):
+        now = row(fault, "same boot", 0)
+        assert [seen[name].strip() for name in shown] == [now[name] for name in shown]
 
 
 def test_what_is_done_to_an_inventory(tmp_path_factory: pytest.TempPathFactory) -> None:
