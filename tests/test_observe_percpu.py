@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.observe import trace
 from harness.observe.errors import ObserveError
 from harness.observe.percpu import kept
 from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Event, Wanted
+from harness.observe.trace_text import parse_trace
 
 WANTED = Wanted(events=(PERCPU_ALLOC, PERCPU_FREE))
 HEAD = "# tracer: nop\n#\n# entries-in-buffer/entries-written: {count}/{count}   #P:2\n"
@@ -27,7 +27,7 @@ def free(pointer: str) -> str:
 
 
 def events(*lines: str) -> tuple[Event, ...]:
-    return trace.parse_trace(HEAD.format(count=len(lines)) + "".join(lines), WANTED.names)[0]
+    return parse_trace(HEAD.format(count=len(lines)) + "".join(lines), WANTED.names)[0]
 
 
 ONE, TWO = "00000000e3e3456b", "00000000c95f8da6"

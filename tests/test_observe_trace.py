@@ -14,7 +14,7 @@ from fake_shell import UnaskedShell
 from harness.deadline import Deadline
 from harness.errors import InfraError, UsageError
 from harness.hosts.protocols import Result
-from harness.observe import trace
+from harness.observe import trace, trace_text, tracefs
 from harness.observe.errors import ObserveError
 from harness.observe.trace import Counts, Wanted
 from harness.observe.unproven import Unproven
@@ -54,9 +54,9 @@ def saved(name: str) -> str:
 
 
 def collected(run: str, wanted: Wanted, text: str | None = None) -> Counts:
-    absent = trace.parse_setup(saved(f"{run}-setup.txt"), wanted)
+    absent = trace_text.parse_setup(saved(f"{run}-setup.txt"), wanted)
     stop = saved(f"{run}-stop.txt.gz") if text is None else text
-    return trace.counts(saved(f"{run}-start.txt"), stop, SAVED_NONCE, wanted, absent)
+    return trace_text.counts(saved(f"{run}-start.txt"), stop, SAVED_NONCE, wanted, absent)
 
 
 def test_software_af_faults_once_for_each_touched_page() -> None:
@@ -169,14 +169,14 @@ def test_a_probe_that_is_gone() -> None:
 
 def test_only_what_came_after_the_start_counts() -> None:
     start, stop = saved("neoverse-n1-start.txt"), saved("neoverse-n1-stop.txt.gz")
-    absent = trace.parse_setup(saved("neoverse-n1-setup.txt"), WANTED)
+    absent = trace_text.parse_setup(saved("neoverse-n1-setup.txt"), WANTED)
     later = re.sub(r"(kvmh0_kvm_age_gfn +)0( +)0\n", r"\g<1>60\g<2>9\n", start)
     assert later != start
     again = stop.replace("64               0\n", "64               9\n", 1)
-    counts = trace.counts(later, again, SAVED_NONCE, WANTED, absent)
+    counts = trace_text.counts(later, again, SAVED_NONCE, WANTED, absent)
     assert counts.of("kvm_age_gfn") == 4
     with pytest.raises(ObserveError, match="counts backwards"):
-        trace.counts(later, stop, SAVED_NONCE, WANTED, absent)
+        trace_text.counts(later, stop, SAVED_NONCE, WANTED, absent)
 
 
 def test_cut_anywhere_is_an_error() -> None:
@@ -209,12 +209,12 @@ HEAD = "# tracer: nop\n#\n# entries-in-buffer/entries-written: {0}/{0}   #P:2\n#
 )
 def test_malformed_lines(line: str, problem: str) -> None:
     with pytest.raises(ObserveError, match=problem):
-        trace.parse_trace(HEAD.format(1) + line, WANTED.names)
+        trace_text.parse_trace(HEAD.format(1) + line, WANTED.names)
 
 
 def test_a_task_may_have_any_name() -> None:
     line = " a-1 [000] ..-99      [003] d.h2.    12.000345: kvm_access_fault: IPA: 80001000\n"
-    ((event,), written) = trace.parse_trace(HEAD.format(1) + line, WANTED.names)
+    ((event,), written) = trace_text.parse_trace(HEAD.format(1) + line, WANTED.names)
     assert (event.task, event.pid, event.cpu, event.time) == ("a-1 [000] ..", 99, 3, 12_000_345)
     assert written == 1
 
@@ -222,15 +222,15 @@ def test_a_task_may_have_any_name() -> None:
 def test_a_task_name_cannot_end_the_output_early() -> None:
     text = saved("neoverse-n1-stop.txt.gz").replace("mini-", "NNNN end-")
     with pytest.raises(ObserveError):
-        trace.counts("", text, "another nonce", WANTED, {})
+        trace_text.counts("", text, "another nonce", WANTED, {})
 
 
 def test_wrong_answers_of_the_set_up() -> None:
     text = saved("neoverse-n1-setup.txt")
     with pytest.raises(ObserveError, match="9 of 10 answers"):
-        trace.parse_setup(text[: text.rindex("ok ")], WANTED)
+        trace_text.parse_setup(text[: text.rindex("ok ")], WANTED)
     with pytest.raises(ObserveError, match=r":2: unexpected"):
-        trace.parse_setup(text.replace("ok kvm:kvm_age_hva", "ok kvm:kvm_x"), WANTED)
+        trace_text.parse_setup(text.replace("ok kvm:kvm_age_hva", "ok kvm:kvm_x"), WANTED)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,12 @@ def test_probe_names_are_short_legal_and_distinct() -> None:
 
 @pytest.mark.parametrize(
     "script",
-    [trace.REMOVE, trace.setup_script(WANTED), trace.setup_script(SMALL), trace.start_script()],
+    [
+        tracefs.REMOVE,
+        tracefs.setup_script(WANTED),
+        tracefs.setup_script(SMALL),
+        tracefs.start_script(),
+    ],
 )
 def test_scripts_are_sh(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
@@ -272,16 +277,16 @@ def test_scripts_are_sh(script: str) -> None:
 def test_grace_periods_are_expedited_in_a_script_alone(tmp_path: Path, ends: str) -> None:
     knob, seen = tmp_path / "rcu_expedited", tmp_path / "seen"
     knob.write_text("0\n")
-    script = trace.EXPEDITE.replace(trace.EXPEDITED, str(knob)) + f"cp {knob} {seen}\n{ends}"
+    script = tracefs.EXPEDITE.replace(tracefs.EXPEDITED, str(knob)) + f"cp {knob} {seen}\n{ends}"
     subprocess.run(["sh", "-c", f"(set -eu\n{script}\n) </dev/null"], check=False, timeout=10)
     assert (seen.read_text(), knob.read_text()) == ("1\n", "0\n")
-    for step in (trace.REMOVE, trace.setup_script(WANTED)):
-        assert step.count(trace.EXPEDITE) == 1
-    assert trace.EXPEDITED not in trace.start_script()
+    for step in (tracefs.REMOVE, tracefs.setup_script(WANTED)):
+        assert step.count(tracefs.EXPEDITE) == 1
+    assert tracefs.EXPEDITED not in tracefs.start_script()
 
 
 def test_a_kernel_without_expedited_grace_periods_is_traced_too(tmp_path: Path) -> None:
-    script = trace.EXPEDITE.replace(trace.EXPEDITED, str(tmp_path / "absent"))
+    script = tracefs.EXPEDITE.replace(tracefs.EXPEDITED, str(tmp_path / "absent"))
     subprocess.run(["sh", "-eu", "-c", script], check=True, timeout=10)
     assert not list(tmp_path.iterdir())
 
@@ -313,7 +318,7 @@ class SavedHost(UnaskedShell):
 
 def test_a_session_costs_four_commands_and_leaves_nothing() -> None:
     host = SavedHost("cortex-a57")
-    with trace.tracing(host, WANTED) as session:
+    with tracefs.tracing(host, WANTED) as session:
         assert set(session.absent) == {
             "kvm:kvm_no_such",
             "kvm_arch_test_clear_young",
@@ -326,26 +331,26 @@ def test_a_session_costs_four_commands_and_leaves_nothing() -> None:
 
 def test_a_failure_inside_still_removes_the_instance() -> None:
     host = SavedHost("cortex-a57")
-    with pytest.raises(ZeroDivisionError), trace.tracing(host, WANTED):
+    with pytest.raises(ZeroDivisionError), tracefs.tracing(host, WANTED):
         raise ZeroDivisionError
     assert host.scripts == ["setup", "remove"]
 
 
 def test_a_dead_host_does_not_hide_the_first_error() -> None:
     host = SavedHost("cortex-a57")
-    with pytest.raises(ZeroDivisionError), trace.tracing(host, WANTED):
+    with pytest.raises(ZeroDivisionError), tracefs.tracing(host, WANTED):
         host.dead = True
         raise ZeroDivisionError
 
 
 def test_a_host_that_cannot_be_cleaned_is_an_error() -> None:
     host = SavedHost("cortex-a57")
-    with pytest.raises(InfraError, match="gone"), trace.tracing(host, WANTED):
+    with pytest.raises(InfraError, match="gone"), tracefs.tracing(host, WANTED):
         host.dead = True
 
 
 def test_stop_without_start() -> None:
-    session = trace.Session(SavedHost("cortex-a57"), WANTED, {})
+    session = tracefs.Session(SavedHost("cortex-a57"), WANTED, {})
     with pytest.raises(InfraError, match="without start"):
         session.stop()
 
@@ -357,14 +362,14 @@ def test_returns_are_events_with_what_was_returned() -> None:
         "(kvm_handle_guest_abort+0x2b8/0x640 <- kvm_pgtable_stage2_mkyoung) ret=0x0\n"
     )
     head = "# tracer: nop\n#\n# entries-in-buffer/entries-written: 1/1   #P:2\n#\n"
-    events, _ = trace.parse_trace(head + line, wanted.names)
+    events, _ = trace_text.parse_trace(head + line, wanted.names)
     assert [(event.name, event.fields) for event in events] == [
         (trace.returned("kvm_pgtable_stage2_mkyoung"), {"ret": 0})
     ]
 
 
 def test_the_probe_on_a_return_is_filtered_by_what_is_returned() -> None:
-    script = trace.setup_script(trace.Wanted(returns={"f": "ret == 0", "g": ""}))
+    script = tracefs.setup_script(trace.Wanted(returns={"f": "ret == 0", "g": ""}))
     assert "r:kvm_harness/kvmhr0_f f ret=$retval" in script
     assert "'ret == 0' > $I/events/kvm_harness/kvmhr0_f/filter" in script
     assert "kvmhr1_g/filter" not in script
@@ -372,7 +377,7 @@ def test_the_probe_on_a_return_is_filtered_by_what_is_returned() -> None:
 
 def test_a_return_that_cannot_be_recorded_is_absent() -> None:
     wanted = trace.Wanted(functions=("f",), returns={"f": ""})
-    assert trace.parse_setup("ok f\nabsent f(): gone\n", wanted) == {"f()": "gone"}
+    assert trace_text.parse_setup("ok f\nabsent f(): gone\n", wanted) == {"f()": "gone"}
 
 
 def test_returns_that_a_probe_missed_are_told() -> None:
@@ -382,12 +387,12 @@ def test_returns_that_a_probe_missed_are_told() -> None:
         f"N stats cpu0\n{stats}N profile\n  kvmhr0_f 12 3\n"
         "N trace\n# entries-in-buffer/entries-written: 0/0   #P:1\nN end\n"
     )
-    found = trace.counts("  kvmhr0_f 5 1\n", stop, "N", wanted, {})
+    found = trace_text.counts("  kvmhr0_f 5 1\n", stop, "N", wanted, {})
     assert found.probes == {trace.returned("f"): trace.Probe(7, 2)}
 
 
 def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> None:
-    script = trace.setup_script(trace.Wanted(functions=("f", "g"), slowed={"f": 8}))
+    script = tracefs.setup_script(trace.Wanted(functions=("f", "g"), slowed={"f": 8}))
     slow, plain = script.split(" || { echo 'p:kvm_harness/kvmh0_f f'")
     assert slow.endswith(":symstr' 2>/dev/null >> $T/kprobe_events && made=0; }")
     assert "%x30" not in plain
@@ -396,18 +401,18 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
 
 def test_whether_an_entry_takes_long_is_told() -> None:
     wanted = trace.Wanted(functions=("f", "g"), slowed={"f": 8})
-    script = trace.setup_script(wanted)
+    script = tracefs.setup_script(wanted)
     told = script.index("""if [ "$made" = 0 ]; then echo 'ok slowed f'""")
     assert script.index("kvmh0_f") < told < script.index("kvmh1_g")
     assert "slowed g" not in script
-    assert trace.parse_setup("ok f\nok slowed f\nok g\n", wanted) == {}
+    assert trace_text.parse_setup("ok f\nok slowed f\nok g\n", wanted) == {}
     said = "ok f\nabsent slowed f: no symbols\nok g\n"
-    assert trace.parse_setup(said, wanted) == {trace.slowed_entry("f"): "no symbols"}
+    assert trace_text.parse_setup(said, wanted) == {trace.slowed_entry("f"): "no symbols"}
 
 
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:
     wanted = trace.Wanted(returns={"f": "", "g": ""}, slowed={"f": 2})
-    script = trace.setup_script(wanted)
+    script = tracefs.setup_script(wanted)
     plain, slow = (script.index(f"r:kvm_harness/kvmhr0_f{end} f") for end in ("", "_slow"))
     # Of two on one return the earlier one comes first, so its event is not late.
     assert plain < slow
@@ -416,7 +421,7 @@ def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> Non
     # In the ring buffer such an event damages what follows it.
     assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow/filter" in script[slow:]
     said = "ok f()\nabsent slowed f(): refused\nok g()\n"
-    assert trace.parse_setup(said, wanted) == {trace.slowed_return("f"): "refused"}
+    assert trace_text.parse_setup(said, wanted) == {trace.slowed_return("f"): "refused"}
 
 
 HEADER = "# tracer: nop\n# entries-in-buffer/entries-written: 2/2   #P:2\n"
@@ -429,7 +434,7 @@ MARKS = (
 
 
 def test_what_the_guest_program_marked_is_an_event() -> None:
-    events, _ = trace.parse_trace(HEADER + MARKS, SMALL.names)
+    events, _ = trace_text.parse_trace(HEADER + MARKS, SMALL.names)
     assert [event.name for event in events] == [trace.MARK] * 2
     assert [event.fields["begins"] for event in events] == [1, 0]
     assert events[0].fields["end"] - events[0].fields["start"] == 64 * 4096
@@ -439,4 +444,4 @@ def test_what_the_guest_program_marked_is_an_event() -> None:
 
 def test_a_mark_of_somebody_else_is_an_error() -> None:
     with pytest.raises(ObserveError, match="unknown form of mark"):
-        trace.parse_trace(HEADER + MARKS.replace("kvm-guest: 1", "hello: 1"), SMALL.names)
+        trace_text.parse_trace(HEADER + MARKS.replace("kvm-guest: 1", "hello: 1"), SMALL.names)

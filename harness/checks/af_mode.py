@@ -11,7 +11,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.inventory import AfMode
 from harness.observe.af import Expected
-from harness.observe.trace import ACCESS_FAULT, Session, pages_by_ipa
+from harness.observe.trace import ACCESS_FAULT, pages_by_ipa
+from harness.observe.tracefs import Session
 from harness.observe.unproven import Unproven
 from harness.ranges import format_ranges
 from harness.results import CpuAf

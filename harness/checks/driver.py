@@ -19,12 +19,12 @@ from harness.observe import lru_gen
 from harness.observe.trace import (
     ACCESS_FAULT,
     Counts,
-    Session,
     Wanted,
     address_range,
     asked_pages,
     pages_by_ipa,
 )
+from harness.observe.tracefs import Session
 from harness.observe.unproven import Unproven
 
 

@@ -13,7 +13,7 @@ from harness.checks.pages import shorten
 from harness.contract import Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Session
+from harness.observe.tracefs import Session
 
 
 def what_stays(expectation: Expectation) -> str:

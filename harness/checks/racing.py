@@ -37,7 +37,8 @@ from harness.contract import Contract, Driver
 from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MARK, Counts, Session, Wanted, returned, tracing
+from harness.observe.trace import MARK, Counts, Wanted, returned
+from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -20,7 +20,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.af import Expected
 from harness.observe.cpu_list import usable
-from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Wanted
+from harness.observe.tracefs import tracing
 
 PAGES = 512
 

@@ -22,7 +22,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.cpu_list import usable
-from harness.observe.trace import Wanted, returned, tracing
+from harness.observe.trace import Wanted, returned
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 # Each half has host tables of its own, and so locks of its own for them.

@@ -36,7 +36,7 @@ from harness.contract import Contract
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import tracing
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512

@@ -25,7 +25,8 @@ from harness.checks.test_leaks import Reading, keeps_no_objects, read, spread
 from harness.guests import Churn, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import percpu
-from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted, tracing
+from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 

@@ -26,7 +26,8 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
-from harness.observe.trace import Counts, Event, Wanted, returned, slowed_entry, tracing
+from harness.observe.trace import Counts, Event, Wanted, returned, slowed_entry
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 # Each half has host tables of its own.

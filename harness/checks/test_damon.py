@@ -32,7 +32,8 @@ from harness.guest_replies import PAGE_SIZE
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Event, Wanted, asked_pages, tracing
+from harness.observe.trace import Counts, Event, Wanted, asked_pages
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 TEST = "kvm:kvm_test_age_hva"

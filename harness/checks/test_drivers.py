@@ -30,7 +30,7 @@ from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pa
 from harness.contract import Contract, Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import tracing
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 2048

@@ -21,7 +21,8 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
-from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Wanted
+from harness.observe.tracefs import tracing
 
 PAGES = 256
 VCPUS = 2

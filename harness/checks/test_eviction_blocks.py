@@ -24,7 +24,8 @@ from harness.checks.pages import populated, require_huge, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages, tracing
+from harness.observe.trace import Wanted, asked_pages
+from harness.observe.tracefs import tracing
 
 BLOCKS = 16
 PER_BLOCK = 512

@@ -25,7 +25,8 @@ from harness.checks.pages import populated, require_huge
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages, tracing
+from harness.observe.trace import Wanted, asked_pages
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 # One huge page: to unmap another would invalidate this one's translation in QEMU's TLB too.

@@ -34,7 +34,8 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.collect import NoDump
-from harness.observe.trace import ACCESS_FAULT, PAGE, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, PAGE, Wanted
+from harness.observe.tracefs import tracing
 
 PAGES = {"anon": 512, "thp": 2048}
 BLOCK = {"anon": 1, "thp": 512}

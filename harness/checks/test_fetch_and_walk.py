@@ -35,7 +35,8 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import ACCESS_FAULT, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Wanted
+from harness.observe.tracefs import tracing
 
 PAGES = {"anon": 512, "thp": 4096}
 BLOCK = {"anon": 1, "thp": 512}

@@ -21,7 +21,7 @@ from harness.checks.pages import forget_references, mark_idle, populated, shorte
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import tracing
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 # Three quarters of these or more are cold, which is more than kswapd can take.

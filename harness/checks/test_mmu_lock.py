@@ -23,7 +23,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lockdep
 from harness.observe.lockdep import Taken
-from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Counts, Wanted
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512

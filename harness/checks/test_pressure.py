@@ -36,7 +36,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
 from harness.observe.memcg import BATCH
-from harness.observe.trace import Counts, Session, together, tracing
+from harness.observe.trace import Counts, together
+from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 KERNEL = "6.12"

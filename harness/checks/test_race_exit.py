@@ -23,7 +23,8 @@ from harness.checks.racing import not_widened, slot_range
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry, tracing
+from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 # Few, in one table or two, which are freed as soon as the release begins: who is in them at that

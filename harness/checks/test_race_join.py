@@ -43,7 +43,8 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list, stage2
-from harness.observe.trace import PAGE, Counts, Event, Wanted, returned, slowed_entry, tracing
+from harness.observe.trace import PAGE, Counts, Event, Wanted, returned, slowed_entry
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 BLOCK = 512

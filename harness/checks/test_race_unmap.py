@@ -29,15 +29,8 @@ from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import (
-    Counts,
-    Session,
-    Wanted,
-    returned,
-    slowed_entry,
-    slowed_return,
-    tracing,
-)
+from harness.observe.trace import Counts, Wanted, returned, slowed_entry, slowed_return
+from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 64

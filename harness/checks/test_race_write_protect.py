@@ -24,7 +24,8 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump
-from harness.observe.trace import MOST_SLOWED, Session, Wanted, returned, slowed_entry, tracing
+from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry
+from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 # Two words of the dirty log, small enough to be young still when the switch comes to them.

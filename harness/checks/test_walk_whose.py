@@ -32,7 +32,8 @@ from harness.checks.pages import (
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages, tracing
+from harness.observe.trace import Wanted, asked_pages
+from harness.observe.tracefs import tracing
 
 # Whole tables of the host's.
 PAGES = 1024

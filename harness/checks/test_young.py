@@ -33,7 +33,8 @@ from harness.guests import Guest, Second
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import dump_stage2
-from harness.observe.trace import Wanted, tracing
+from harness.observe.trace import Wanted
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512

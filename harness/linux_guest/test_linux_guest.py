@@ -30,7 +30,8 @@ from harness.linux_guest.memcg import memcg
 from harness.observe import cpu_list, kvmstats, stage2
 from harness.observe.collect import dump_stage2
 from harness.observe.klog import Kind
-from harness.observe.trace import ACCESS_FAULT, Counts, Session, Wanted, pages_by_ipa, tracing
+from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, pages_by_ipa
+from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512

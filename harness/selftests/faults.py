@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from harness.checks.claim import Claim
 from harness.hosts.protocols import Shell
 from harness.inventory import AfMode
-from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, tracing
+from harness.observe.trace import ACCESS_FAULT, Counts, Wanted
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 from harness.selftests.table import Selftest
 
