@@ -56,6 +56,21 @@ def test_the_log_that_kdump_saved_is_copied(tmp_path: Path) -> None:
     assert len(pstore.names(shell, none, str(crash))) == 3
     before = frozenset({str(crash / names[0])})
     taken = pstore.collect(shell, before, kept, none, str(crash))
-    assert [path.name for path in taken] == ["vmcore-dmesg.txt", "dmesg.202611281000"]
+    assert [path.name for path in taken] == [
+        "127.0.0.1-2026-11-28-10:00:00_vmcore-dmesg.txt",
+        "202611281000_dmesg.202611281000",
+    ]
     assert taken[1].read_text() == names[1]
     assert all((crash / name).exists() for name in names)
+
+
+def test_records_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    """systemd-pstore(8) makes a folder for each crash, and has dmesg.txt in each."""
+    there, kept = tmp_path / "pstore", tmp_path / "kept"
+    for name in ("1732", "1733/001"):
+        (there / name).mkdir(parents=True)
+        (there / name / "dmesg.txt").write_text(name)
+    taken = pstore.collect(LocalShell(), frozenset(), kept, (str(there),), str(tmp_path / "none"))
+    assert [path.name for path in taken] == ["1732_dmesg.txt", "1733_001_dmesg.txt"]
+    assert [path.read_text() for path in taken] == ["1732", "1733/001"]
+    assert not list(there.rglob("*.txt"))

@@ -17,7 +17,9 @@ from harness.hosts.protocols import Shell
 FOLDERS = ("/sys/fs/pstore", "/var/lib/systemd/pstore")
 # Each crash has a folder there.
 KDUMP = "/var/crash"
-_KDUMP_LOG = re.compile(r"/[A-Za-z0-9_.:-]{1,100}/(dmesg\.[0-9]{8,14}|vmcore-dmesg\.txt)", re.ASCII)
+_KDUMP_LOG = re.compile(r"[A-Za-z0-9_.:-]{1,100}/(dmesg\.[0-9]{8,14}|vmcore-dmesg\.txt)", re.ASCII)
+# systemd has a folder for each crash, and one for each of its parts.
+_RECORD = re.compile(r"[A-Za-z0-9_][\w.:-]{0,60}(/[A-Za-z0-9_][\w.:-]{0,60}){0,3}", re.ASCII)
 MAX_FILES = 32
 MAX_BYTES = 1 << 20
 
@@ -27,11 +29,7 @@ def names(shell: Shell, folders: tuple[str, ...] = FOLDERS, kdump: str = KDUMP) 
     where = " ".join(shlex.quote(folder) for folder in folders)
     logs = f"find {shlex.quote(kdump)} -mindepth 2 -maxdepth 2 -type f -name '*dmesg*'"
     found = shell.run(f"{{ find {where} -type f; {logs}; }} 2>/dev/null", check=False).stdout
-    return frozenset(
-        line
-        for line in found.splitlines()
-        if _kdump_log(line, kdump) or (_file_name(line) and line.startswith(folders))
-    )
+    return frozenset(line for line in found.splitlines() if _name(line, folders, kdump))
 
 
 def collect(
@@ -51,20 +49,26 @@ def collect(
         quoted = shlex.quote(path)
         text = shell.run(f"head -c {MAX_BYTES} {quoted}").stdout
         folder.mkdir(exist_ok=True)
-        target = folder / _file_name(path)
+        target = folder / _name(path, folders, kdump)
         target.write_text(text)
-        if not _kdump_log(path, kdump):
+        if _below(kdump, path) is None:
             shell.run(f"rm -f {quoted}")
         taken.append(target)
     return tuple(taken)
 
 
-def _kdump_log(path: str, kdump: str) -> bool:
-    """Whether it is one: the folders of no other kind are below this one."""
-    return path.startswith(kdump) and bool(_KDUMP_LOG.fullmatch(path.removeprefix(kdump)))
+def _name(path: str, folders: tuple[str, ...], kdump: str) -> str:
+    """The name of a file here, "" for what can be none of the machine's.
+
+    It has the folders of the record in it: in each systemd calls the record dmesg.txt.
+    """
+    inside, pattern = _below(kdump, path), _KDUMP_LOG
+    for folder in folders:
+        if inside is None:
+            inside, pattern = _below(folder, path), _RECORD
+    return inside.replace("/", "_") if inside and pattern.fullmatch(inside) else ""
 
 
-def _file_name(path: str) -> str:
-    """A safe name for a file here, "" for what can be none of the machine's."""
-    name = path.rpartition("/")[2]
-    return name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,100}", name, re.ASCII) else ""
+def _below(folder: str, path: str) -> str | None:
+    """The path from the folder on, if it is below that."""
+    return path.removeprefix(f"{folder}/") if path.startswith(f"{folder}/") else None
