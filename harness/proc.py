@@ -94,7 +94,12 @@ def spawn(
     )
 
 
-def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> None:
+ENDING = (signal.SIGTERM, signal.SIGKILL)
+
+
+def end(
+    process: subprocess.Popen[bytes], grace: float = 2.0, signals: Sequence[int] = ENDING
+) -> None:
     """End a program started by spawn() and all of its process group: SIGTERM, then SIGKILL.
 
     What has left the group by setsid(2) is reached only if the program was contained. To end one
@@ -102,7 +107,7 @@ def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> None:
     """
     if process in _ended:
         return
-    for signum in (signal.SIGTERM, signal.SIGKILL):
+    for signum in signals:
         if process.poll() is not None:
             break
         with contextlib.suppress(ProcessLookupError):

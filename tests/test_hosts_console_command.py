@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -179,6 +181,21 @@ def test_a_panic_is_seen(tmp_path: Path) -> None:
     assert isinstance(error, HostDied)
     assert error.kind == "panic"
     assert (tmp_path / "console.log").read_bytes() == PANIC.read_bytes()
+
+
+def test_it_is_interrupted_before_it_is_told_to_end(tmp_path: Path) -> None:
+    """ipmitool gives its session back at SIGINT alone. Python catches one that sh may not."""
+    said, log = tmp_path / "said", tmp_path / "console.log"
+    script = (
+        "import signal, sys, time\n"
+        f"told = lambda number, _: sys.exit(print(number, file=open({str(said)!r}, 'w')))\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, told)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with recorded([sys.executable, "-c", script], log):
+        wait_until(lambda: b"ready" in log.read_bytes())
+    assert said.read_text() == f"{int(signal.SIGINT)}\n"
 
 
 def test_nothing_is_left_of_it(tmp_path: Path) -> None:

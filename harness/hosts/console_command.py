@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -32,6 +33,9 @@ LONGEST_PAUSE = 16.0
 GIVE_UP_SECONDS = 120.0
 SOON_SECONDS = 10.0
 GRACE_SECONDS = 2.0
+# As if ^C were typed first: ipmitool gives its session back then, and not at SIGTERM, and some
+# management controllers have but one.
+ENDING = (signal.SIGINT, *proc.ENDING)
 
 
 @contextlib.contextmanager
@@ -143,7 +147,7 @@ class Recording:
         try:
             self._copy(ours, log, process)
         finally:
-            proc.end(process)
+            proc.end(process, signals=ENDING)
             os.close(ours)
         return process.returncode
 
