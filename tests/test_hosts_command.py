@@ -167,7 +167,7 @@ def test_a_sick_machine_is_shown_until_it_is_put_back(
 ) -> None:
     """What makes a machine sick is tested elsewhere; this one is the tests' own."""
     pins.pin(known_hosts(stock), f"[127.0.0.1]:{server.address.port}", server.host_key)
-    well = Health(1 << 9, 1 << 40, 1 << 36, 1 << 36, 0.0, (0, 1), (), ())
+    well = Health(1 << 9, 1 << 40, 1 << 36, 1 << 36, 0.0, (0, 1), (), (), (), ())
     monkeypatch.setattr(health_command, "examine", lambda shell: well)
     done = command("hosts", "health", "lab")
     assert done.returncode == 0

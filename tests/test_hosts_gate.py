@@ -12,12 +12,12 @@ from fake_shell import UnaskedShell
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import aside, gate
-from harness.hosts.health import Health, Vm
+from harness.hosts.health import Health, Process
 from harness.hosts.protocols import Shell
 
-WELL = Health(0, 1 << 40, 1 << 36, 1 << 36, 0.0, (0, 1), (), ())
+WELL = Health(0, 1 << 40, 1 << 36, 1 << 36, 0.0, (0, 1), (), (), (), ())
 FULL = replace(WELL, disk_free=0)
-USED = replace(WELL, vms=(Vm(7, "qemu"),))
+USED = replace(WELL, vms=(Process(7, "qemu"),))
 
 
 class Machine:

@@ -15,7 +15,7 @@ from harness.hosts.health import (
     NEED_DISK,
     NEED_MEMORY,
     Health,
-    Vm,
+    Process,
     examine,
     in_use,
     left_behind,
@@ -43,6 +43,7 @@ MemAvailable:    4194304 kB
 /proc/1/comm:systemd
 /proc/77/comm:qemu-system-aar
 /proc/78/comm:sh
+/proc/80/comm:dpkg
 == fds
 /proc/1/fd:
 /proc/77/fd:
@@ -51,6 +52,8 @@ lrwx------ 1 root root 64 Nov 22 23:00 12 -> anon_inode:kvm-vm
 /proc/78/fd:
 /proc/79/fd:
 lrwx------ 1 root root 64 Nov 22 23:00 3 -> anon_inode:kvm-vm
+== users
+admin    pts/0        2026-11-22 22:58 (10.0.0.9)
 == units
 apt-daily.service loaded failed failed Daily apt download activities
 dev-disk-by\\x2duuid.device loaded failed failed a disk
@@ -64,6 +67,8 @@ FIT = Health(
     load=0.1,
     cpus=(0, 1, 2, 3),
     vms=(),
+    installers=(),
+    users=(),
     failed_units=(),
 )
 
@@ -76,7 +81,9 @@ def test_an_answer_is_read_whole() -> None:
         memory_available=4 * GIB,
         load=0.42,
         cpus=(0, 1, 2, 3),
-        vms=(Vm(77, "qemu-system-aar"), Vm(79, "?")),
+        vms=(Process(77, "qemu-system-aar"), Process(79, "?")),
+        installers=(Process(80, "dpkg"),),
+        users=("admin pts/0 2026-11-22 22:58 (10.0.0.9)",),
         failed_units=("apt-daily.service", "dev-disk-by\\x2duuid.device"),
     )
 
@@ -138,7 +145,8 @@ def test_what_makes_a_machine_sick(change: dict[str, object], why: str) -> None:
 @pytest.mark.parametrize(
     "change, why",
     [
-        ({"vms": (Vm(7, "qemu"),)}, "runs VMs: qemu (pid 7)"),
+        ({"vms": (Process(7, "qemu"),)}, "runs VMs: qemu (pid 7)"),
+        ({"installers": (Process(8, "dpkg"),)}, "packages are being installed: dpkg (pid 8)"),
         ({"load": 1.6, "cpus": tuple(range(80))}, "busy: load 1.60"),
     ],
 )
@@ -156,13 +164,15 @@ def test_a_machine_at_each_limit_is_fit() -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    bad = replace(FIT, tainted=1 << 4, disk_free=0, memory_available=0, vms=(Vm(1, "a"),), load=9)
+    bad = replace(
+        FIT, tainted=1 << 4, disk_free=0, memory_available=0, vms=(Process(1, "a"),), load=9
+    )
     assert len(sick(bad)) == 2
     assert len(in_use(bad)) == 3
 
 
 def test_little_memory_is_no_illness_while_vms_run() -> None:
-    found = replace(FIT, memory_available=0, vms=(Vm(7, "qemu"),))
+    found = replace(FIT, memory_available=0, vms=(Process(7, "qemu"),))
     assert sick(found) == ()
     assert in_use(found) == (
         "it runs VMs: qemu (pid 7)",
@@ -171,10 +181,13 @@ def test_little_memory_is_no_illness_while_vms_run() -> None:
 
 
 def test_what_is_no_fault_is_a_remark() -> None:
-    found = replace(FIT, tainted=1 << 9 | 1 << 12, failed_units=("a.service",))
+    found = replace(
+        FIT, tainted=1 << 9 | 1 << 12, users=("admin pts/0",), failed_units=("a.service",)
+    )
     assert sick(found) == ()
     assert remarks(found) == (
         "its kernel is tainted: kernel issued warning, out-of-tree module",
+        "logged in: admin pts/0",
         "failed units: a.service",
     )
 
@@ -191,7 +204,7 @@ def test_bits_that_nobody_has_named_yet_are_told_by_number() -> None:
         ({"disk_free": 9 * GIB}, "1024 MiB of disk are gone"),
         ({"memory": 63 * GIB}, "1024 MiB of memory are not there any more"),
         ({"memory_available": 50 * GIB}, "10240 MiB more of memory are in use"),
-        ({"vms": (Vm(7, "qemu"),)}, "VMs run: qemu (pid 7)"),
+        ({"vms": (Process(7, "qemu"),)}, "VMs run: qemu (pid 7)"),
         ({"failed_units": ("a.service",)}, "units failed: a.service"),
         ({"cpus": (0, 3)}, "CPUs are not online any more: 1-2"),
     ],

@@ -57,14 +57,19 @@ TOTAL_SLACK = 16 << 20
 # asks. A build on a few of many CPUs disturbs as well, so it does not grow with their number.
 BUSY = 1.5
 
+# As /proc/PID/comm has them. Services that wait for work, such as packagekitd, are none of them.
+INSTALLERS = frozenset(
+    {"apt", "apt-get", "aptitude", "dpkg", "dnf", "dnf5", "yum", "rpm", "zypper"}
+)
+
 # What the fd of a VM is called in /proc/PID/fd (virt/kvm/kvm_main.c, kvm_dev_ioctl_create_vm()).
 _VM = "anon_inode:kvm-vm"
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
-class Vm:
-    """A process that holds a VM."""
+class Process:
+    """A process of the machine."""
 
     pid: int
     name: str
@@ -86,7 +91,12 @@ class Health:
     """Tasks that run or wait for a disk, over the last minute."""
     cpus: tuple[int, ...]
     """The numbers of those that are online, rising."""
-    vms: tuple[Vm, ...]
+    vms: tuple[Process, ...]
+    """Who holds a VM."""
+    installers: tuple[Process, ...]
+    """Who installs packages: a reboot in the middle leaves them half done."""
+    users: tuple[str, ...]
+    """Who is logged in at a terminal, in the words of who(1)."""
     failed_units: tuple[str, ...]
     """Of systemd; none where it does not run."""
 
@@ -109,6 +119,7 @@ echo '== load'; cat /proc/loadavg
 echo '== cpus'; cat {cpu_list.ONLINE}
 echo '== names'; grep . /proc/[0-9]*/comm 2>/dev/null
 echo '== fds'; ls -l /proc/[0-9]*/fd 2>/dev/null | grep -e '^/proc/' -e '{_VM}'
+echo '== users'; who 2>/dev/null
 echo '== units'
 [ ! -d /run/systemd/system ] || systemctl list-units --state=failed --plain --no-legend
 echo '== end'"""
@@ -123,7 +134,7 @@ def parse(text: str) -> Health:
     """What PROBE printed; InfraError names the part that makes no sense."""
     head, *rest = re.split(r"^== (\w+)\n", text, flags=re.MULTILINE)
     names, bodies = rest[::2], rest[1::2]
-    wanted = ["taint", "disk", "memory", "load", "cpus", "names", "fds", "units", "end"]
+    wanted = ["taint", "disk", "memory", "load", "cpus", "names", "fds", "users", "units", "end"]
     if head.strip() or names != wanted:
         raise InfraError(f"the host answered nonsense when asked for its health: {text[:200]!r}")
     parts = dict(zip(names, bodies, strict=True))
@@ -136,6 +147,8 @@ def parse(text: str) -> Health:
         load=_part("load", parts, lambda body: float(_match(r"(\d{1,6}\.\d\d) .*", body))),
         cpus=_part("cpus", parts, _cpus),
         vms=_part("fds", parts, lambda body: _vms(body, parts["names"])),
+        installers=_installers(parts["names"]),
+        users=tuple(" ".join(line.split()) for line in parts["users"].splitlines()),
         failed_units=tuple(re.findall(r"^([\w@.\\:-]{1,255}) ", parts["units"], re.M | re.A)),
     )
 
@@ -179,8 +192,17 @@ def _free(body: str) -> int:
     return int(found[1]) * int(found[2])
 
 
-def _vms(fds: str, names: str) -> tuple[Vm, ...]:
-    comm = dict(re.findall(r"^/proc/(\d+)/comm:(.{1,64})$", names, re.M | re.A))
+def _comm(names: str) -> dict[str, str]:
+    return dict(re.findall(r"^/proc/(\d{1,9})/comm:(.{1,64})$", names, re.M | re.A))
+
+
+def _installers(names: str) -> tuple[Process, ...]:
+    found = _comm(names).items()
+    return tuple(Process(int(pid), name) for pid, name in found if name in INSTALLERS)
+
+
+def _vms(fds: str, names: str) -> tuple[Process, ...]:
+    comm = _comm(names)
     pid = ""
     holders: list[str] = []
     for line in fds.splitlines():
@@ -190,7 +212,7 @@ def _vms(fds: str, names: str) -> tuple[Vm, ...]:
             if not pid:
                 raise ValueError(line)
             holders.append(pid)
-    return tuple(Vm(int(pid), comm.get(pid, "?")) for pid in holders)
+    return tuple(Process(int(pid), comm.get(pid, "?")) for pid in holders)
 
 
 # ---- judging ------------------------------------------------------------------------------------
@@ -215,6 +237,8 @@ def in_use(health: Health) -> tuple[str, ...]:
         reasons.append(f"it runs VMs: {', '.join(map(str, health.vms))}")
         # Theirs, most likely: it comes back with their end.
         reasons += _little_memory(health)
+    if health.installers:
+        reasons.append(f"packages are being installed: {', '.join(map(str, health.installers))}")
     if health.load > BUSY:
         reasons.append(f"it is busy: load {health.load:.2f}")
     return tuple(reasons)
@@ -231,6 +255,8 @@ def remarks(health: Health) -> tuple[str, ...]:
     """What a reader of the results should know of a machine that is fit."""
     other = health.tainted & ~sum(1 << bit for bit in SICK_TAINTS)
     said = [f"its kernel is tainted: {', '.join(taints(other))}"] if other else []
+    if health.users:
+        said.append(f"logged in: {'; '.join(health.users)}")
     if health.failed_units:
         said.append(f"failed units: {', '.join(health.failed_units)}")
     return tuple(said)
