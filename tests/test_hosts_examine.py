@@ -13,12 +13,13 @@ from fake_shell import UnaskedShell
 from local_shell import LocalShell
 
 from harness.deadline import Deadline
-from harness.hosts import console_command, examine, grub_look, probe
+from harness.hosts import console_command, examine, grub_look, probe, watchdog
 from harness.hosts.fitness import Finding
 from harness.hosts.lease import Place
 from harness.hosts.leasing import take
+from harness.hosts.machine import MARK
 from harness.hosts.protocols import Result
-from harness.inventory import SshHost
+from harness.inventory import PowerCommands, SshHost
 
 PANIC = Path(__file__).parent / "data/observe/klog/panic.console"
 
@@ -46,9 +47,34 @@ def test_what_grub_can_do_is_asked_where_it_is_to_start_kernels(
     monkeypatch.setattr(grub_look, "look", look)
     found = Finding("missing", "GRUB", "no grub.cfg")
     monkeypatch.setattr(grub_look, "findings", lambda _: (found,))
-    host = SshHost.model_construct(kind="ssh", boot=boot, console=None, initrd=None)
+    host = SshHost.model_construct(kind="ssh", boot=boot, console=None, initrd=None, power=None)
     assert examine.examine("lab", host) == (found,) * asked
     assert len(looks) == asked
+
+
+@pytest.mark.parametrize(("cmdline", "why", "told"), [("", "x", 1), ("", "", 0), (MARK, "x", 0)])
+def test_a_watchdog_that_cannot_be_armed_is_missing(
+    cmdline: str, why: str, told: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(examine, "open_shell", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(probe, "survey", lambda *_: SimpleNamespace(root=True, cmdline=cmdline))
+    monkeypatch.setattr(examine, "judge", lambda *_: ())
+    monkeypatch.setattr(watchdog, "unfit", lambda _: why)
+    host = SshHost.model_construct(
+        kind="ssh", boot="kexec", console=None, initrd=None, power=None, watchdog=True
+    )
+    found = Finding("missing", "watchdog", why)
+    assert examine.examine("lab", host) == (found,) * told
+
+
+def test_a_power_switch_needs_its_programs() -> None:
+    power = PowerCommands(
+        on=("sh", "-c", "x"), off=("/nonesuch", "off"), reset=("no-such-pdu", "reset")
+    )
+    found = examine.no_power(SshHost.model_construct(kind="ssh", power=power))
+    assert [one.mark for one in found] == ["missing"] * 2
+    assert "no program /nonesuch" in found[0].words and "no program no-such-pdu" in found[1].words
 
 
 class Kernel(UnaskedShell):

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +77,21 @@ def test_it_is_fed_and_never_stopped(tmp_path: Path) -> None:
     assert "V" not in device.read_text(), "that letter would stop it"
 
 
+def test_it_is_told_to_wait_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, said = tmp_path / "watchdog", tmp_path / "said"
+    device.touch()
+    program = tmp_path / "wdctl"
+    program.write_text(f'#!/bin/sh\necho "$*" > {said}\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with watchdog.fed(LocalShell(device, "-f"), every=0.01):
+        assert said.read_text() == f"--settimeout 60 {device}\n"
+        while "." not in device.read_text():
+            pass
+
+
 @pytest.mark.parametrize("kind", ["-c", "-d"])
 def test_a_machine_may_have_none(tmp_path: Path, kind: str) -> None:
     device = tmp_path / "watchdog"
@@ -121,6 +138,7 @@ class RunningShell(UnaskedShell):
 def test_it_is_armed_if_the_kernel_lets_it_run(tmp_path: Path) -> None:
     shell = RunningShell(tmp_path, "0")
     shell.device.touch()
+    assert watchdog.unfit(shell) == "" == shell.device.read_text()
     watchdog.arm(shell)
     assert shell.device.read_text() == ".\n"
 
@@ -172,6 +190,7 @@ def test_one_that_would_not_run_on_is_not_armed(
     shell = RunningShell(tmp_path, stop_on_reboot, kind)
     with pytest.raises(InfraError, match=words):
         watchdog.arm(shell)
+    assert re.search(words, watchdog.unfit(shell))
     assert not shell.device.exists()
 
 

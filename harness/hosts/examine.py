@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import grub_look, initrd_look, pins, probe
+from harness.hosts import grub_look, initrd_look, pins, probe, watchdog
 from harness.hosts.console import Console
 from harness.hosts.console_command import last_words, recorded
 from harness.hosts.fitness import Finding, judge
 from harness.hosts.lease import Place
 from harness.hosts.leasing import MACHINE, look
+from harness.hosts.machine import MARK
 from harness.hosts.protocols import Shell
 from harness.hosts.route import CONTACT_SECONDS, open_shell
 from harness.inventory import SshHost
@@ -36,16 +38,31 @@ def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
     known = pins.load(pins.pins_path())
     with open_shell(name, host, known, deadline, root=False) as shell:
         seen = probe.survey(shell, deadline)
-    findings = judge(seen, host)
+    findings = (*judge(seen, host), *no_power(host))
     if not seen.root:
         return findings
     with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
         findings += initrd_look.findings(root, host, seen.cmdline)
         if host.boot == "grub":
             findings += grub_look.findings(grub_look.look(root))
+        # A test kernel that was left stops it, as it is told.
+        if host.watchdog and MARK not in seen.cmdline and (why := watchdog.unfit(root)):
+            findings += (Finding("missing", "watchdog", why),)
         if host.console is not None:
             findings += (console_of(root, host.console),)
     return findings
+
+
+def no_power(host: SshHost) -> tuple[Finding, ...]:
+    """The commands of its power switch that this controller does not have."""
+    if host.power is None:
+        return ()
+    programs = {argv[0] for argv in (host.power.on, host.power.off, host.power.reset)}
+    return tuple(
+        Finding("missing", "power command", f"the controller has no program {program}")
+        for program in sorted(programs)
+        if shutil.which(program) is None
+    )
 
 
 def console_of(shell: Shell, argv: Sequence[str], place: Place = MACHINE) -> Finding:

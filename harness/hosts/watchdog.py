@@ -25,15 +25,19 @@ from harness.hosts.protocols import Shell
 # Some devices wait no longer than 10 s.
 EVERY_SECONDS = 2.0
 ARM_SECONDS = 30.0
+WAIT_SECONDS = 60
 # Closed without the letter V, so that the end of this program does not stop the watchdog. Where
 # somebody else has it, systemd say, it is theirs. A feeder of ours whose connection was cut has it
 # until its sshd knows of that, but feeds it no more: it has to go.
 _PID = "/run/kvm-harness-watchdog.pid"
+# Nobody feeds it while the kernel's services stop, on its way home, or while the network is gone:
+# some drivers wait for 10 s unless they are told (wdctl(8)).
 _FEED = f"""\
 [ -c /dev/watchdog ] || exit
 old=$(cat {_PID} 2> /dev/null) && grep -qs /dev/watchdog "/proc/$old/cmdline" &&
 	kill -9 "$old" && sleep 1
 echo $$ > {_PID}
+wdctl --settimeout {WAIT_SECONDS} /dev/watchdog > /dev/null 2>&1
 exec 3> /dev/watchdog && echo armed &&
 	while read -r _; do echo . >&3; done"""
 
@@ -41,7 +45,7 @@ exec 3> /dev/watchdog && echo armed &&
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
 _STATE = "/sys/class/watchdog/watchdog0/state"
 _IDENTITY = "/sys/class/watchdog/watchdog0/identity"
-_ARM = f"""\
+_FIT = f"""\
 grep -qsx 0 {_STOP_ON_REBOOT} || {{
 	echo "the machine's own kernel needs watchdog.stop_on_reboot=0 to leave it running" >&2
 	exit 1
@@ -50,7 +54,8 @@ grep -qsx 0 {_STOP_ON_REBOOT} || {{
 ! grep -qsx "Software Watchdog" {_IDENTITY} || {{
 	echo "it is softdog, which goes with its kernel" >&2
 	exit 1
-}}
+}}"""
+_ARM = f"""{_FIT}
 echo . > /dev/watchdog
 # A driver may stop it when the file is closed, whatever it was written.
 state={_STATE}
@@ -60,6 +65,11 @@ state={_STATE}
 _DISARM = f"""\
 [ ! -c /dev/watchdog ] || printf V > /dev/watchdog
 ! grep -qsx active {_STATE} || {{ echo "it does not let itself be stopped" >&2; exit 1; }}"""
+
+
+def unfit(shell: Shell) -> str:
+    """Why it cannot be armed before a jump out of the kernel that runs, as far as reading tells."""
+    return shell.run(_FIT, check=False).stderr.strip()[-300:]
 
 
 def arm(shell: Shell) -> None:
