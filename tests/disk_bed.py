@@ -36,7 +36,6 @@ BOOT_SECONDS = 600.0
 FINISH_SECONDS, OFF_SECONDS, MONITOR_SECONDS = 900.0, 300.0, 30.0
 MAKE_SECONDS = 3600.0
 OWN = (
-    "boot: grub",
     f"boot_seconds: {BOOT_SECONDS:.0f}",
     f"back_seconds: {BOOT_SECONDS:.0f}",
     f"fragments: [{FRAGMENT}]",
@@ -45,9 +44,12 @@ OWN = (
 
 
 @contextlib.contextmanager
-def disk_lab(folder: Path) -> Iterator[Lab]:
-    """Switch the machine on, and off for good at the end of the block."""
-    with _started(image(), folder, kept=False) as (machine, _):
+def disk_lab(folder: Path, *, boot: str) -> Iterator[Lab]:
+    """Switch the machine on, and off for good at the end of the block.
+
+    `boot` is how its inventory has kernels started.
+    """
+    with _started(image(), folder, kept=False, more=(f"boot: {boot}",)) as (machine, _):
         with _up(machine):
             pass
         yield machine
@@ -91,7 +93,7 @@ def _up(machine: Lab) -> Iterator[Shell]:
 
 @contextlib.contextmanager
 def _started(
-    made: disk_image.Files, folder: Path, *, kept: bool
+    made: disk_image.Files, folder: Path, *, kept: bool, more: tuple[str, ...] = ()
 ) -> Iterator[tuple[Lab, subprocess.Popen[bytes]]]:
     """The machine, switched on; `kept` says whether what it writes to its disk stays there."""
     log, monitor, variables = folder / "machine.log", folder / "qmp", folder / "vars.fd"
@@ -110,7 +112,7 @@ def _started(
             time.sleep(0.05)
         text = ask(str(monitor), "human-monitor-command", **{"command-line": "info usernet"})
         path = write_inventory(
-            folder, qemu.forwarded_port(text), made.login_key, monitor, log, "hardware", OWN
+            folder, qemu.forwarded_port(text), made.login_key, monitor, log, "hardware", more + OWN
         )
         host = inventory.load(path).ssh("lab")
         yield Lab(path, path, host, made.host_key, monitor, log), process

@@ -9,20 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Ended, kvm_harness
 from disk_bed import disk_lab
+from disk_lab import CELL, CHECK, at_home, console, diary, reached, run, sums
 from lab_bed import Lab
 
 from harness.deadline import Deadline
-from harness.hosts.grub_look import HEAD, NAME, look
-from harness.hosts.leasing import look as look_at_lease
-from harness.hosts.machine import Machine, Running, running
-from harness.hosts.places import PROGRAMS
-from harness.hosts.protocols import Shell
+from harness.hosts.grub_look import HEAD, NAME
 
 pytestmark = pytest.mark.lab
 
-CHECK = "test_page_idle"
+CONFIG = ("/boot/grub/grub.cfg", "/etc/default/grub")
 # What a run that was killed between its choice of the entry and the restart has left.
 DEAD_RUN = f"""\
 mkdir /boot/grub/{NAME}
@@ -33,7 +29,7 @@ echo {HEAD!r} > /boot/grub/custom.cfg
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with disk_lab(tmp_path_factory.mktemp("lab")) as made:
+    with disk_lab(tmp_path_factory.mktemp("lab"), boot="grub") as made:
         yield made
 
 
@@ -45,49 +41,15 @@ def state(tmp_path_factory: pytest.TempPathFactory, machine: Lab) -> Path:
     return folder
 
 
-def reached(machine: Lab) -> Machine:
-    return Machine("lab", machine.host, machine.pins)
-
-
-def run(inventory: Path, state: Path, *args: str) -> Ended:
-    where = ["--inventory", str(inventory), "--host", "lab", "--mode", "vhe"]
-    return kvm_harness(["run", *where, "-k", CHECK, "--base-only", "--no-lines", *args], state)
-
-
-def at_home(machine: Lab) -> Running:
-    """The kernel that the machine runs, after it was looked at that nothing of ours is left."""
-    with reached(machine).shell(Deadline(60)) as shell:
-        now = running(shell)
-        assert now.cell == "", "it is in a kernel of ours"
-        assert look_at_lease(shell).left == 0, "the lease is not free"
-        assert shell.run(f"ls {PROGRAMS}", check=False).status != 0, "files are left"
-        assert nothing_beside_grub(shell)
-        assert shell.run("systemctl is-system-running", check=False).stdout.strip() == "running"
-    return now
-
-
-def nothing_beside_grub(shell: Shell) -> bool:
-    seen = look(shell)
-    files = shell.run("ls /boot /boot/grub").stdout
-    left = shell.run("/usr/bin/grub-editenv /boot/grub/grubenv list").stdout
-    return (seen.custom, seen.next_entry, left) == (None, "", "") and NAME not in files
-
-
-def diary(done: Ended) -> str:
-    text = (done.folder / "cells/lab-vhe-base/machine.txt").read_text()
-    print(text)
-    return text
-
-
 def test_a_kernel_is_started_once(machine: Lab, state: Path) -> None:
     """After a rehearsal; what a run that was killed has left does no harm, and goes as well."""
     before = at_home(machine)
+    config = sums(machine, *CONFIG)
     with reached(machine).shell(Deadline(60)) as shell:
-        config = shell.run("sha256sum /boot/grub/grub.cfg /etc/default/grub").stdout
         shell.run(DEAD_RUN)
     done = run(machine.inventory, state)
     assert done.returncode == 0
-    assert done.outcome("lab-vhe-base", CHECK) == "pass"
+    assert done.outcome(CELL, CHECK) == "pass"
     after = at_home(machine)
     assert after.same_build(before)
     (cell,) = done.summary["cells"]
@@ -95,12 +57,11 @@ def test_a_kernel_is_started_once(machine: Lab, state: Path) -> None:
     steps = diary(done)
     for words in ("GRUB reads custom.cfg and writes grubenv", "start by GRUB ordered"):
         assert words in steps
-    console = (done.folder / "cells/lab-vhe-base/console.log").read_text()
-    assert "Welcome to GRUB" in console
-    assert f"BOOT_IMAGE=(hd0,gpt2)/boot/grub/{NAME}/Image" in console
-    assert "Machine model: linux,dummy-virt" in console
-    with reached(machine).shell(Deadline(60)) as shell:
-        assert shell.run("sha256sum /boot/grub/grub.cfg /etc/default/grub").stdout == config
+    said = console(done)
+    assert "Welcome to GRUB" in said
+    assert f"BOOT_IMAGE=(hd0,gpt2)/boot/grub/{NAME}/Image" in said
+    assert "Machine model: linux,dummy-virt" in said
+    assert sums(machine, *CONFIG) == config
 
 
 def test_a_kernel_that_panics_at_boot_ends_in_the_default(
@@ -109,12 +70,12 @@ def test_a_kernel_that_panics_at_boot_ends_in_the_default(
     """Nobody resets the machine: it has no power switch here."""
     before = at_home(machine)
     text, _, _ = machine.inventory.read_text().partition("    power:")
-    console = next(
+    command = next(
         line for line in machine.inventory.read_text().splitlines() if "console: [tail" in line
     )
     inventory = tmp_path / "inventory.yaml"
     # Debian's initramfs would go on with /sbin/init where there is no such init= alone.
-    inventory.write_text(f"{text}{console}\n    cmdline: [rdinit=/nonesuch, init=/nonesuch]\n")
+    inventory.write_text(f"{text}{command}\n    cmdline: [rdinit=/nonesuch, init=/nonesuch]\n")
     started = time.monotonic()
     done = run(inventory, state)
     print(f"{time.monotonic() - started:.0f} s")
@@ -128,7 +89,7 @@ def test_a_kernel_that_panics_at_boot_ends_in_the_default(
     steps = diary(done)
     assert "reset" not in steps
     assert at_home(machine).same_build(before)
-    (record, *_) = sorted((done.folder / "cells/lab-vhe-base/pstore").iterdir())
+    (record, *_) = sorted((done.folder / "cells" / CELL / "pstore").iterdir())
     assert record.read_text()
 
 
