@@ -15,12 +15,14 @@ from fake_machine import GOOD, TEST, FakeMachine, FakeShell, Ours, World, machin
 
 from harness.deadline import Deadline
 from harness.errors import ConnectionCut, InfraError
-from harness.hosts import examine, userspace, watchdog
+from harness.hosts import examine, grub, userspace, watchdog
 from harness.hosts import machine as machine_module
 from harness.hosts.health import Health
 from harness.hosts.kexec import IMAGE, JUMP, LabHost, _there
 from harness.hosts.leasing import LeaseLost
+from harness.hosts.machine import LONGEST_SECONDS
 from harness.hosts.protocols import Boot, Result
+from harness.hosts.recovery import POWER_SECONDS
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.trip import BEFORE, Tape, Trip
 
@@ -72,8 +74,8 @@ class Bed:
         object.__setattr__(self.lab, "host", self.lab.host.model_copy(update=keys))
 
     @contextlib.contextmanager
-    def there(self) -> Iterator[LabHost]:
-        wanted = Boot(self.folder / "Image", (), {}, self.folder, "run-1", 0.05)
+    def there(self, seconds: float = 0.05) -> Iterator[LabHost]:
+        wanted = Boot(self.folder / "Image", (), {}, self.folder, "run-1", seconds)
         tape, trip = Tape(self.folder, None), Trip(GOOD, cell=TEST.cell)
         tape.next(BEFORE)
         ours = cast(Tenancy, self.ours)
@@ -132,13 +134,37 @@ def test_the_lease_outlasts_a_hang_and_a_reset_in_vain(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer: list[float] = []
+    vain = 700 + POWER_SECONDS + LONGEST_SECONDS
     monkeypatch.setattr(bed.ours, "hold", lambda seconds, slowdown: longer.append(seconds))
     for power in (None, bed.lab.host.power):
         bed.world.boots = [GOOD, TEST]
         bed.host(power=power, back_seconds=700)
         with bed.there():
             pass
-    assert longer[1] - longer[0] == 700
+    assert longer[1] - longer[0] == vain
+
+
+@pytest.mark.parametrize(("boot", "vain"), [("kexec", 1), ("grub", 2)])
+def test_the_lease_outlasts_a_boot_and_all_resets_in_vain(
+    boot: str, vain: int, bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody renews it from the jump on if the kernel never comes up: its end is the last resort.
+
+    As long as hold() asks for is not enough where a boot takes longer than a hang is noticed in.
+    """
+    asked: list[float] = []
+
+    def away(shell: object, seconds: float) -> None:
+        asked.append(seconds)
+        raise InfraError("seen")
+
+    monkeypatch.setattr(bed.ours, "away", away)
+    monkeypatch.setattr(grub, "load", lambda *_: None)
+    bed.host(boot=boot, back_seconds=900)
+    with pytest.raises(InfraError, match="seen"), bed.there(seconds=600):
+        pass
+    each = POWER_SECONDS + 900 + LONGEST_SECONDS
+    assert asked == [600 + LONGEST_SECONDS + vain * each]
 
 
 def test_its_console_is_seen_before_anything_is_put_on_it(bed: Bed) -> None:

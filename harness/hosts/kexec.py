@@ -137,8 +137,10 @@ def _there(
             else:
                 _load(shell, ours, initrd, wanted, cmdline)
             console = stack.enter_context(Console(tape.next(CONSOLE), tape.ended))
-            ours.hold(_unnoticed(wanted) + vain_seconds(machine.host), wanted.slowdown)
-            with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown):
+            vain = vain_seconds(machine.host)
+            ours.hold(_unnoticed(wanted) + vain, wanted.slowdown)
+            # One that never comes up is renewed by nobody either, until its last resort has helped.
+            with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown + vain):
                 if chosen is not None:
                     # Not before: from here on the next start is the kernel's, whoever orders it.
                     grub.choose(shell, chosen)

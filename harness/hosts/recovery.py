@@ -13,7 +13,14 @@ from collections.abc import Callable
 from harness.deadline import Deadline
 from harness.errors import HostLost, InfraError
 from harness.hosts.leasing import LeaseLost
-from harness.hosts.machine import FIRST_SECONDS, Machine, NotBooted, Running, running
+from harness.hosts.machine import (
+    FIRST_SECONDS,
+    LONGEST_SECONDS,
+    Machine,
+    NotBooted,
+    Running,
+    running,
+)
 from harness.hosts.power import CommandPower
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.tenancy import Tenancy
@@ -166,8 +173,10 @@ def vain_seconds(host: SshHost) -> float:
     """For how long resets may be waited for in vain: the lease must hold on for what follows."""
     if host.power is None:
         return 0.0
+    # An order may take its time, and a last look at the machine come after the time is over.
+    once = POWER_SECONDS + host.back_seconds + LONGEST_SECONDS
     # By GRUB there may be a second one (way_back.py).
-    return float(host.back_seconds * (2 if host.boot == "grub" else 1))
+    return once * (2 if host.boot == "grub" else 1)
 
 
 COLD = "power off and on"
