@@ -279,7 +279,7 @@ def test_it_is_done_once_for_a_kernel(
 def test_a_machine_that_fails_it_is_refused_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotBack):
         rehearsed(World([GOOD, None]), monkeypatch)
-    with pytest.raises(InfraError, match="in the rehearsal of its recovery, lab did not come back"):
+    with pytest.raises(InfraError, match="in the rehearsal of its recovery: lab did not come back"):
         aside.require_in_use("lab")
     assert find(machine(World([GOOD])), GOOD) is None
 

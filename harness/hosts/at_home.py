@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from harness.hosts import aside, pins
 from harness.hosts.machine import Machine, Running
-from harness.hosts.recovery import home
+from harness.hosts.recovery import NotBack, give_up, home
 from harness.hosts.tenancy import Tenancy, tenant
 from harness.inventory import SshHost
 
@@ -20,10 +20,18 @@ def at_home(
     """The machine, its lease until the end of the block, and its known-good kernel, which it runs.
 
     `run` and `wait` as in tenant(); `say` is told what is done to it. InfraError if it was set
-    aside, Busy if it is another's, NotBack if it cannot be brought home, and what open_shell()
-    raises.
+    aside, Busy if it is another's, NotBack if it cannot be brought home (then it is set aside), and
+    what open_shell() raises.
     """
     machine = Machine(name, host, pins.load(pins.pins_path()), say)
     aside.require_in_use(name)
     with tenant(machine, run, wait) as ours:
-        yield machine, ours, home(machine, ours)
+        yield machine, ours, _home(machine, ours)
+
+
+def _home(machine: Machine, ours: Tenancy) -> Running:
+    """As home(); a machine that cannot be brought there is set aside, or each cell would try it."""
+    try:
+        return home(machine, ours)
+    except NotBack as exc:
+        give_up(machine, "in the kernel of a run that died", exc)

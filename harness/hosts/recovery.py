@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from harness.deadline import Deadline
 from harness.errors import HostLost, InfraError
+from harness.hosts import aside
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import (
     FIRST_SECONDS,
@@ -58,6 +60,16 @@ def home(machine: Machine, ours: Tenancy) -> Running:
         return now
     machine.say("that is a kernel of a run that died")
     return bring_back(machine, ours, now, answers=True)
+
+
+def give_up(machine: Machine, when: str, exc: NotBack) -> NoReturn:
+    """Set the machine aside, and raise what it is set aside for; `when` is part of the reason."""
+    try:
+        aside.set_aside(machine.name, (f"{when}: {exc}",))
+    except OSError as full:
+        raise NotBack(f"{exc}; nor could it be set aside: {full}") from exc
+    machine.say(f"set aside: {exc}")
+    raise exc
 
 
 @undisturbed()

@@ -16,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import aside, grub
+from harness.hosts import grub
 from harness.hosts.machine import Machine, Running
 from harness.hosts.pins import pin_name
-from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.recovery import NotBack, bring_back, give_up
 from harness.hosts.route import CONTACT_SECONDS, way_to
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.undisturbed import undisturbed
@@ -69,8 +69,7 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
             back = grub.rehearse(machine, ours, back)
             require_same(machine, good, back)
     except NotBack as exc:
-        aside.set_aside(machine.name, (f"in the rehearsal of its recovery, {exc}",))
-        raise
+        give_up(machine, "in the rehearsal of its recovery", exc)
     path = _path(machine.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
-from harness.hosts import aside
 from harness.hosts.console import panic_in
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Machine
-from harness.hosts.recovery import NotBack, bring_back
+from harness.hosts.recovery import NotBack, bring_back, give_up
 from harness.hosts.rehearsal import require_same
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.trip import AFTER, Tape, Trip
@@ -76,12 +75,7 @@ def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseExcept
         require_same(machine, trip.good, back)
     except NotBack as exc:
         after = f"after {failure}" if failure is not None else "after a cell"
-        try:
-            aside.set_aside(machine.name, (f"{after}: {exc}",))
-        except OSError as full:
-            raise NotBack(f"{exc}; nor could it be set aside: {full}") from exc
-        machine.say(f"set aside: {exc}")
-        raise
+        give_up(machine, after, exc)
 
 
 def _down(machine: Machine, log: Path | None) -> HostDied | None:
