@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import DeadlineExceeded, InfraError
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import _ASK, Machine, Running
 from harness.hosts.power import CommandPower
@@ -80,7 +80,7 @@ class FakeMachine(Machine):
     def shell(self, *_: object, **__: object) -> Iterator[FakeShell]:  # type: ignore[override]
         if self.world.boots[0] is None:
             self.world.looked()
-            raise InfraError("no answer")
+            raise DeadlineExceeded("no answer")
         yield FakeShell(self.world)
 
 

@@ -360,6 +360,6 @@ def test_a_machine_that_hung_before_it_went_is_started_twice(
     made = machine(world)
     by_grub = made.host.model_copy(update={"boot": "grub"})
     object.__setattr__(made, "host", by_grub)
-    way_back._bring_home(made, cast(Tenancy, Ours()), Trip(GOOD), HostDied("hang", "x"))
+    way_back.bring_home(made, cast(Tenancy, Ours()), Trip(GOOD), HostDied("hang", "x"))
     assert [word for word in world.done if word in ("reboot", "reset")] == ["reset", "reboot"]
     assert world.boots == [BACK]

@@ -11,16 +11,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_machine import BACK, GOOD, Ours, Power, World, machine
+from fake_machine import BACK, GOOD, TEST, Ours, Power, World, machine
 
 from harness.errors import HostDied, HostLost, InfraError
 from harness.hosts import aside, recovery, way_back
 from harness.hosts import machine as machine_module
+from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Running
 from harness.hosts.recovery import NotBack
+from harness.hosts.ssh import HostKeyChanged
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.trip import AFTER, Tape, Trip
-from harness.hosts.way_back import _both, _bring_home, and_back
+from harness.hosts.way_back import _both, and_back, bring_home
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_a_machine_that_does_not_come_home_is_set_aside(
     lab = machine(world)
     object.__setattr__(lab, "host", lab.host.model_copy(update={"boot": "kexec"}))
     with pytest.raises(NotBack, match=why):
-        _bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), died)
+        bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), died)
     with pytest.raises(InfraError, match=f"after no answer: .*{why}"):
         aside.require_in_use("lab")
 
@@ -62,7 +64,7 @@ def test_sigterm_waits_until_the_machine_is_home(
         signal.raise_signal(signal.SIGTERM)
         done.append("home")
 
-    monkeypatch.setattr(way_back, "_bring_home", home)
+    monkeypatch.setattr(way_back, "bring_home", home)
     trip = Trip(GOOD, jumped=True)
     tape: Any = SimpleNamespace(next=lambda name: tmp_path / name)
     ours = cast(Tenancy, Ours())
@@ -84,7 +86,7 @@ def test_a_full_disk_does_not_keep_a_machine_from_its_way_home(
 ) -> None:
     """What is not recorded for it is told, but what the cell ended with comes first."""
     done: list[str] = []
-    monkeypatch.setattr(way_back, "_bring_home", lambda *_: done.append("home"))
+    monkeypatch.setattr(way_back, "bring_home", lambda *_: done.append("home"))
 
     def full(*_: object) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -133,7 +135,7 @@ def test_a_machine_that_cannot_be_set_aside_either_is_told_of(
     lab = machine(World([None]))
     object.__setattr__(lab, "host", lab.host.model_copy(update={"boot": "kexec"}))
     with pytest.raises(NotBack, match=r"is not back; nor could it be set aside: .*No space"):
-        _bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), None)
+        bring_home(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), None)
 
 
 PANIC = "[   99.000000] Kernel panic - not syncing: sysrq triggered crash\n"
@@ -148,7 +150,7 @@ def ended(
     trouble: InfraError | None = None,
 ) -> None:
     """A cell, on whose way home the machine says something."""
-    monkeypatch.setattr(way_back, "_bring_home", lambda *_: None)
+    monkeypatch.setattr(way_back, "bring_home", lambda *_: None)
 
     def tape(name: str) -> Path:
         path = tmp_path / name
@@ -205,3 +207,96 @@ def test_whatever_went_before_a_machine_that_is_not_back_is_lost() -> None:
     panic = _both(HostDied("panic", "Kernel panic"), gone)
     assert isinstance(panic, HostDied), "the console has shown it"
     assert not isinstance(_both(InfraError("x"), InfraError("cannot tidy")), HostLost)
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A machine whose own kernel has died, and that obeys its power switch."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(recovery, "OFF_SECONDS", 0.001)
+    world = World([None, BACK])
+    monkeypatch.setattr(Power, "world", world, raising=False)
+    monkeypatch.setattr(recovery, "CommandPower", Power)
+    return world
+
+
+def tidied(world: World, ours: Ours | None = None, trouble: InfraError | None = None) -> None:
+    """A cell that ends in its deployment, and what is done to the machine then."""
+    lab = machine(world)
+
+    def tidy() -> None:
+        with lab.shell():
+            if trouble is not None:
+                raise trouble
+            world.done.append("tidy")
+
+    with and_back(lab, cast(Tenancy, ours or Ours()), Trip(GOOD), cast(Any, None), tidy):
+        raise InfraError("copying the kernel failed")
+
+
+def test_an_own_kernel_that_died_in_the_deployment_is_reset(own: World) -> None:
+    """It is none of a cell's kernel's doing, and the machine is left as it was."""
+    with pytest.raises(
+        InfraError, match=r"copying.* failed; its own kernel did not answer"
+    ) as told:
+        tidied(own)
+    assert not isinstance(told.value, HostDied | HostLost)
+    assert [word for word in own.done if word in ("reboot", "reset", "tidy")] == ["reset", "tidy"]
+    aside.require_in_use("lab")
+
+
+def test_one_that_does_not_come_back_then_is_set_aside(own: World) -> None:
+    own.boots = [None]
+    with pytest.raises(HostLost, match="did not come back"):
+        tidied(own)
+    with pytest.raises(InfraError, match="after no answer: lab did not come back"):
+        aside.require_in_use("lab")
+
+
+def test_one_that_answers_is_not_reset(own: World) -> None:
+    own.boots = [GOOD]
+    with pytest.raises(InfraError, match="failed; rm: read-only"):
+        tidied(own, trouble=InfraError("rm: read-only"))
+    assert "reset" not in own.done
+
+
+def test_nor_is_one_that_shows_another_key_or_lets_nobody_in(
+    own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: World) -> None:
+        raise HostKeyChanged("shows the host key")
+
+    monkeypatch.setattr(World, "looked", refuses)
+    with pytest.raises(InfraError, match="failed; shows the host key"):
+        tidied(own)
+    assert "reset" not in own.done
+
+
+def test_nor_is_one_whose_lease_is_over(own: World) -> None:
+    """It may be another's by then."""
+    with pytest.raises(HostLost, match="failed; it ran out"):
+        tidied(own, Ours(LeaseLost("it ran out")))
+    assert "reset" not in own.done
+
+
+def test_one_that_dies_once_it_is_home_is_reset_too(own: World, tmp_path: Path) -> None:
+    """Then it is the boot in which it came home that must end."""
+    again = Running(f"{4:036x}", GOOD.release, GOOD.notes, GOOD.cmdline)
+    own.boots = [TEST, BACK]
+    lab = machine(own)
+
+    def tidy() -> None:
+        if own.boots == [BACK]:
+            own.boots = [None, again]
+        with lab.shell():
+            own.done.append("tidy")
+
+    tape: Any = SimpleNamespace(next=lambda name: tmp_path / name)
+    with (
+        pytest.raises(InfraError, match="its own kernel did not answer, and was started anew"),
+        and_back(lab, cast(Tenancy, Ours()), Trip(GOOD, jumped=True), tape, tidy),
+    ):
+        pass
+    orders = [word for word in own.done if word in ("reboot", "reset", "tidy")]
+    assert orders == ["reboot", "reset", "tidy"]

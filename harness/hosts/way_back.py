@@ -7,10 +7,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HarnessError, HostDied, HostLost, InfraError
 from harness.hosts.console import panic_in
-from harness.hosts.leasing import LeaseLost
-from harness.hosts.machine import Machine
+from harness.hosts.leasing import TRY_SECONDS, LeaseLost
+from harness.hosts.machine import Machine, Running, running
 from harness.hosts.recovery import NotBack, bring_back, give_up
 from harness.hosts.rehearsal import require_same
 from harness.hosts.tenancy import Tenancy
@@ -32,14 +33,17 @@ def and_back(
     with undisturbed():
         machine.say(f"the cell ended{f': {failure}' if failure is not None else ''}")
         log, untold = _next(tape) if trip.jumped else (None, None)
+        at = trip.good
         if trip.jumped:
             try:
-                _bring_home(machine, ours, trip, failure)
+                at = bring_home(machine, ours, trip, failure)
             except (LeaseLost, NotBack) as exc:
                 raise _both(failure, exc) from failure
             failure = failure or _down(machine, log) or untold
         try:
-            tidy()
+            _tidied(machine, ours, at, tidy)
+        except HostLost as exc:
+            raise _both(failure, exc) from failure
         except InfraError as exc:
             raise _both(failure, _up(exc, log)) from failure
         except OSError as exc:
@@ -59,8 +63,52 @@ def _next(tape: Tape) -> tuple[Path | None, InfraError | None]:
         return None, InfraError(f"its console was not recorded on the way home: {exc}")
 
 
-def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseException | None) -> None:
-    silent = isinstance(failure, HostDied | DeadlineExceeded)
+def _tidied(machine: Machine, ours: Tenancy, at: Running, tidy: Callable[[], None]) -> None:
+    """Tidy up, after a reset if the machine's own kernel, whose boot is `at`, has died.
+
+    It may have while a kernel was put on it, or since the machine came home. That is told then.
+    """
+    try:
+        tidy()
+    except LeaseLost:
+        raise
+    except InfraError as exc:
+        if not _silent(machine):
+            raise
+        machine.say(f"its own kernel does not answer: {exc}")
+        bring_home(machine, ours, Trip(at), exc, silent=True)
+        tidy()
+        raise InfraError(f"its own kernel did not answer, and was started anew: {exc}") from exc
+
+
+def _silent(machine: Machine) -> bool:
+    """Whether nothing answers there: another machine, or one that lets nobody in, does.
+
+    Asked for no longer than a renewal of the lease is, which is needed for what follows.
+    """
+    try:
+        with machine.shell(Deadline(TRY_SECONDS)) as shell:
+            running(shell, Deadline(TRY_SECONDS))
+    except DeadlineExceeded:
+        return True
+    except InfraError:
+        return False
+    return False
+
+
+def bring_home(
+    machine: Machine,
+    ours: Tenancy,
+    trip: Trip,
+    failure: BaseException | None,
+    *,
+    silent: bool = False,
+) -> Running:
+    """Start a machine from its firmware after `failure`, or set it aside and raise NotBack.
+
+    `silent` is for one that does not answer, whatever the failure was.
+    """
+    silent = silent or isinstance(failure, HostDied | DeadlineExceeded)
     try:
         answers = not silent or machine.host.power is None
         try:
@@ -73,6 +121,7 @@ def _bring_home(machine: Machine, ours: Tenancy, trip: Trip, failure: BaseExcept
             # It may have hung before it went: then its first start was that of GRUB's entry.
             back = bring_back(machine, ours, trip.good, answers=True)
         require_same(machine, trip.good, back)
+        return back
     except NotBack as exc:
         after = f"after {failure}" if failure is not None else "after a cell"
         give_up(machine, after, exc)
