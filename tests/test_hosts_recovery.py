@@ -12,8 +12,9 @@ from fake_machine import BACK, GOOD, TEST, Ours, Power, World, machine
 from local_shell import LocalShell
 
 from harness.errors import InfraError
-from harness.hosts import aside, recovery, rehearsal
+from harness.hosts import aside, bootargs, recovery, rehearsal
 from harness.hosts import machine as machine_module
+from harness.hosts.kexec import JUMP
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import Running
 from harness.hosts.recovery import REBOOT, NotBack, bring_back
@@ -243,8 +244,31 @@ def test_a_reboot_is_one_from_the_firmware(tmp_path: Path) -> None:
         '#!/bin/sh\necho "$*, $SYSTEMCTL_SKIP_AUTO_KEXEC, $SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT"\n'
     )
     systemctl.chmod(0o755)
-    script = REBOOT.replace("/run/systemd/system", str(tmp_path))
-    assert LocalShell().run(f"PATH={tmp_path}:$PATH\n{script}").stdout == "reboot, 1, 1\n"
+    assert here(REBOOT, tmp_path) == "reboot, 1, 1\n"
+
+
+@pytest.mark.parametrize(("script", "order"), [(REBOOT, "reboot"), (JUMP, "kexec")])
+def test_a_kernel_that_panics_on_its_way_down_starts_the_machine(
+    script: str, order: str, tmp_path: Path
+) -> None:
+    """A machine's own has no panic= of ours; one that cannot be told goes down all the same."""
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\ncat {tmp_path}/panic\necho "$1"\n')
+    systemctl.chmod(0o755)
+    (tmp_path / "panic").write_text("0\n")
+    assert here(script, tmp_path) == f"{bootargs.PANIC_SECONDS}\n{order}\n"
+    (tmp_path / "panic").unlink()
+    (tmp_path / "panic").mkdir()
+    assert here(script, tmp_path) == f"{order}\n"
+
+
+def here(script: str, folder: Path) -> str:
+    """What a script of a machine with systemd says that is run here, with a kernel.panic apart."""
+    places = {"/run/systemd/system": folder, "/proc/sys/kernel/panic": folder / "panic"}
+    for place, other in places.items():
+        assert place in script
+        script = script.replace(place, str(other))
+    return LocalShell().run(f"PATH={folder}:$PATH\n{script}").stdout
 
 
 # ---- the rehearsal ------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ _NOT_KEPT = (
 )
 # Seconds after a panic: long enough for the console to carry its trace out.
 PANIC_SECONDS = 15
+# A kernel that panics while it shuts down must not stay there either, whoever's it is. The setting
+# goes with the boot, and one that cannot be made keeps no machine from it.
+PANIC_ENDS = f"{{ echo {PANIC_SECONDS} > /proc/sys/kernel/panic; }} 2>/dev/null || :"
 
 
 def tickless(last: int) -> tuple[str, ...]:

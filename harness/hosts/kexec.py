@@ -56,7 +56,8 @@ IMAGE = f"{PROGRAMS}/Image"
 # For a machine whose connection was lost to be found again.
 AGAIN_SECONDS = 60.0
 # Returns at once; the shell that asked ends in order. systemd stops services and unmounts first.
-JUMP = """\
+JUMP = f"""\
+{bootargs.PANIC_ENDS}
 if [ -d /run/systemd/system ]; then
 	systemctl kexec
 else

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from harness.deadline import Deadline
 from harness.errors import HostLost, InfraError
-from harness.hosts import aside
+from harness.hosts import aside, bootargs
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import (
     FIRST_SECONDS,
@@ -39,7 +39,8 @@ POLL_SECONDS = 1.0
 
 # systemd would go by kexec if a kernel were loaded, and leave the kernel running if there were a
 # user space to follow in /run/nextroot (systemctl(1)).
-REBOOT = """\
+REBOOT = f"""\
+{bootargs.PANIC_ENDS}
 if [ -d /run/systemd/system ]; then
 	SYSTEMCTL_SKIP_AUTO_KEXEC=1 SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1 systemctl reboot
 else
