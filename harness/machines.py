@@ -10,11 +10,14 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts import pins
 from harness.hosts.builder import builder_on
 from harness.hosts.examine import examine
 from harness.hosts.fitness import lacking
 from harness.hosts.leasing import waited
+from harness.hosts.machine import Machine
 from harness.hosts.own_config import own_config
+from harness.hosts.revive import revive
 from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel.build import Builder
 from harness.kernel.machine import MachineConfig, keep, kept
@@ -96,6 +99,8 @@ class Machines:
 
     def _look_at(self, name: str, host: SshHost, folder: Path) -> None:
         with self._progress.stage(f"looking at {name}"):
+            known = pins.load(pins.pins_path())
+            revive(Machine(name, host, known, self._told(name)), self._run)
             findings = waited(partial(examine, name, host), Deadline(self._wait))
         for one in findings:
             self._progress.say(f"{name}: {one}")

@@ -10,17 +10,23 @@ from dataclasses import dataclass, field
 from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, InfraError
+from harness.errors import InfraError
+from harness.hosts.lease import Lease
 from harness.hosts.leasing import LeaseLost
 from harness.hosts.machine import _ASK, Machine, Running
 from harness.hosts.power import CommandPower
 from harness.hosts.protocols import Result
 from harness.hosts.recovery import REBOOT
+from harness.hosts.ssh import NoLogin, SshAddress
 from harness.inventory import PowerCommands, SshHost
 
 GOOD = Running(f"{1:036x}", "Linux 6.1 #1", "a" * 64, "root=/dev/sda2")
 BACK = Running(f"{2:036x}", GOOD.release, GOOD.notes, GOOD.cmdline)
 TEST = Running(f"{3:036x}", "Linux 6.12 #1", "b" * 64, "root=/dev/sda2 kvm_harness.cell=c1")
+
+LEASE = Lease(
+    token="0" * 32, owner="me@here", run="run-1", since=1, boot_id=GOOD.boot_id, up=9, seconds=60
+)
 
 
 @dataclass
@@ -80,7 +86,7 @@ class FakeMachine(Machine):
     def shell(self, *_: object, **__: object) -> Iterator[FakeShell]:  # type: ignore[override]
         if self.world.boots[0] is None:
             self.world.looked()
-            raise DeadlineExceeded("no answer")
+            raise NoLogin("no answer", SshAddress("lab", 22, "root", "", None), refused=False)
         yield FakeShell(self.world)
 
 
@@ -90,12 +96,19 @@ class Ours:
     def __init__(self, lost: InfraError | None = None) -> None:
         self.lost = lost
         self.renewed = 0
+        self.ended = False
         self.lost_at = 0
         """The renewal that finds out, if not 0."""
 
     def check(self) -> None:
         if self.lost is not None:
             raise self.lost
+
+    def paper(self) -> tuple[Lease, float]:
+        return LEASE, 60.0
+
+    def end(self) -> None:
+        self.ended = True
 
     def hold(self, longer: float, slowdown: float = 1.0) -> None:
         pass
@@ -119,6 +132,7 @@ def machine(world: World, *, power: bool = True, seconds: float = 0.05) -> FakeM
         port=22,
         user="root",
         power=commands,
+        boot_seconds=seconds,
         back_seconds=seconds,
         boot="kexec",
     )

@@ -6,15 +6,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
-from fake_machine import BACK, TEST, FakeMachine, Ours, Power, World, machine
+from fake_machine import BACK, GOOD, TEST, FakeMachine, Ours, Power, World, machine
 
 from harness.errors import InfraError
-from harness.hosts import aside, at_home, recovery
+from harness.hosts import aside, at_home, away, recovery
 from harness.hosts import machine as machine_module
 from harness.hosts.machine import Running
 from harness.hosts.recovery import NotBack
+from harness.hosts.tenancy import Tenancy
 
 
 class Bed:
@@ -63,3 +65,15 @@ def test_one_that_does_not_leave_it_is_set_aside(bed: Bed) -> None:
     with pytest.raises(InfraError, match=why):
         bed.go()
     assert bed.leases == ["run-2"], "it is not even asked for the next cell"
+
+
+def test_what_a_killed_run_wrote_of_it_is_forgotten_once_it_is_home(bed: Bed) -> None:
+    """It would be held against the machine when it does not answer for another reason."""
+    with away.answered_for("lab"):
+        away.note(bed.lab, cast(Tenancy, Ours()), GOOD)
+        path = away._path("lab")
+        text = path.read_text()
+    path.write_text(text)
+    bed.world.boots = [TEST, BACK]
+    assert bed.go() == BACK
+    assert not path.exists()

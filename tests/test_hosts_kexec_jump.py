@@ -15,7 +15,7 @@ from fake_machine import GOOD, TEST, FakeMachine, FakeShell, Ours, World, machin
 
 from harness.deadline import Deadline
 from harness.errors import ConnectionCut, InfraError
-from harness.hosts import examine, grub, userspace, watchdog
+from harness.hosts import away, examine, grub, userspace, watchdog
 from harness.hosts import machine as machine_module
 from harness.hosts.health import Health
 from harness.hosts.kexec import IMAGE, JUMP, LabHost, _there
@@ -68,6 +68,7 @@ class Bed:
         monkeypatch.setattr(FakeShell, "start", lambda _, argv: self._start(argv))
         monkeypatch.setattr(userspace, "prepare", lambda *_: self._done("user space"))
         monkeypatch.setattr(machine_module, "PAUSE_SECONDS", 0.001)
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder))
 
     def host(self, **keys: object) -> None:
         """Write keys into the inventory."""
@@ -79,7 +80,11 @@ class Bed:
         tape, trip = Tape(self.folder, None), Trip(GOOD, cell=TEST.cell)
         tape.next(BEFORE)
         ours = cast(Tenancy, self.ours)
-        with contextlib.contextmanager(_there)(self.lab, ours, trip, tape, wanted, HEALTH) as lab:
+        jump = contextlib.contextmanager(_there)
+        with (
+            away.answered_for("lab"),
+            jump(self.lab, ours, trip, tape, wanted, HEALTH) as lab,
+        ):
             yield lab
 
     def _done(self, words: str) -> None:
@@ -90,6 +95,7 @@ class Bed:
             shell.connected = False
             raise InfraError("the connection ended")
         if command == JUMP:
+            assert away.there("lab"), "the controller may be killed from here on"
             self.world.order("jump")
         elif "/dev/kmsg" in command:
             self._done("said to the kernel")

@@ -21,7 +21,7 @@ from hosts_helpers import Server, make_key, pump, silent_server
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import ssh
-from harness.hosts.ssh import SshShell, connect
+from harness.hosts.ssh import NoLogin, SshShell, connect
 
 
 class Host:
@@ -412,9 +412,10 @@ def test_no_key_of_the_users_is_tried(
 def test_a_server_that_says_nothing(server: Server, host: Host) -> None:
     with silent_server() as port:
         start = time.monotonic()
-        with pytest.raises(DeadlineExceeded, match=f"no SSH login to 127.0.0.1:{port} within 1 s"):
+        with pytest.raises(NoLogin, match=f"no SSH login to 127.0.0.1:{port} within 1 s") as told:
             connect(replace(server.address, port=port), Deadline(0.6), host.alive)
         assert time.monotonic() - start < 2
+    assert (told.value.host, told.value.port, told.value.refused) == ("127.0.0.1", port, False)
 
 
 def test_a_panic_ends_a_login_within_a_second(server: Server, host: Host) -> None:
@@ -429,8 +430,9 @@ def test_a_panic_ends_a_login_within_a_second(server: Server, host: Host) -> Non
 def test_nobody_listens_yet(server: Server, host: Host) -> None:
     with silent_server() as port:
         pass
-    with pytest.raises(DeadlineExceeded, match="no SSH login"):
+    with pytest.raises(NoLogin, match="no SSH login") as told:
         connect(replace(server.address, port=port), Deadline(0.3), host.alive)
+    assert told.value.refused, "there is a kernel that says so"
 
 
 # ---- a host that goes away ------------------------------------------------------------------

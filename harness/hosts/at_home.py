@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from harness.hosts import aside, pins
+from harness.hosts import aside, away, pins
 from harness.hosts.machine import Machine, Running
 from harness.hosts.recovery import NotBack, give_up, home
+from harness.hosts.revive import revive
 from harness.hosts.tenancy import Tenancy, tenant
 from harness.inventory import SshHost
 
@@ -25,8 +26,12 @@ def at_home(
     """
     machine = Machine(name, host, pins.load(pins.pins_path()), say)
     aside.require_in_use(name)
+    revive(machine, run)
     with tenant(machine, run, wait) as ours:
-        yield machine, ours, _home(machine, ours)
+        now = _home(machine, ours)
+        # Of a run that was killed: it must not be held against the machine later on.
+        away.forget(name)
+        yield machine, ours, now
 
 
 def _home(machine: Machine, ours: Tenancy) -> Running:

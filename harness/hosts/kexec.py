@@ -28,7 +28,7 @@ from dataclasses import dataclass
 
 from harness.deadline import Deadline
 from harness.errors import HarnessError, HostDied, HostLost, InfraError
-from harness.hosts import bootargs, deploy, gate, grub, pstore, userspace, watchdog
+from harness.hosts import away, bootargs, deploy, gate, grub, pstore, userspace, watchdog
 from harness.hosts.at_home import at_home
 from harness.hosts.console import Console
 from harness.hosts.diary import Diary
@@ -94,6 +94,7 @@ def boot(name: str, host: SshHost, wanted: Boot) -> Iterator[LabHost]:
                 before = gate.admit(name, shell)
                 crashes = pstore.names(shell)
             trip = Trip(rehearse(machine, ours, good))
+            stack.enter_context(away.answered_for(name))
 
         def tidied() -> None:
             tidy(machine, ours, wanted, before, crashes)
@@ -142,6 +143,7 @@ def _there(
             ours.hold(_unnoticed(wanted) + vain, wanted.slowdown)
             # One that never comes up is renewed by nobody either, until its last resort has helped.
             with ours.away(shell, wanted.seconds + LONGEST_SECONDS * wanted.slowdown + vain):
+                away.note(machine, ours, trip.good)
                 if chosen is not None:
                     # Not before: from here on the next start is the kernel's, whoever orders it.
                     grub.choose(shell, chosen)

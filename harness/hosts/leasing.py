@@ -128,6 +128,10 @@ class Held:
         self.took_over = took_over
         """The lease that was there before, if it ran out: its run left the machine as it is."""
 
+    def paper(self) -> tuple[Lease, float]:
+        """The lease as it was taken, and for how many seconds more it holds."""
+        return self._lease, max(0.0, self._until - self._clock())
+
     def check(self) -> None:
         """Raise LeaseLost unless the machine is still ours: ask before whatever changes it.
 

@@ -66,6 +66,16 @@ class HostKeyChanged(InfraError):
     """An SSH server shows another host key than the pinned one."""
 
 
+class NoLogin(DeadlineExceeded):
+    """An SSH server let nobody in, in time."""
+
+    def __init__(self, message: str, address: SshAddress, *, refused: bool) -> None:
+        super().__init__(message)
+        self.host, self.port = address.host, address.port
+        self.refused = refused
+        """Whether any attempt was answered with a refusal: a machine that hangs gives none."""
+
+
 class _Gone(InfraError):
     """What should take data has ended, or the connection to it."""
 
@@ -135,6 +145,7 @@ def connect(
     `via` is a connection to the SSH server next to it on the way. A host key other than the pinned
     one is HostKeyChanged at once and is never retried.
     """
+    refused = False
     while True:
         alive()
         try:
@@ -153,10 +164,13 @@ def connect(
         except (OSError, EOFError, paramiko.SSHException) as exc:
             if str(exc) == NO_KEYS:
                 raise InfraError(f"the ssh-agent holds no key for {address.host}") from exc
+            refused = refused or "refused" in str(exc).lower()
             if deadline.expired():
-                raise DeadlineExceeded(
+                raise NoLogin(
                     f"no SSH login to {address.host}:{address.port} "
-                    f"within {deadline.budget:.0f} s: {exc}"
+                    f"within {deadline.budget:.0f} s: {exc}",
+                    address,
+                    refused=refused,
                 ) from exc
             time.sleep(0.05)
 

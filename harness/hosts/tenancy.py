@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts.lease import LONGEST, Seen
+from harness.hosts.lease import LONGEST, Lease, Seen
 from harness.hosts.leasing import LEASE_SECONDS, TRY_SECONDS, Held, look, owner, take, waited
 from harness.hosts.machine import Machine
 from harness.hosts.protocols import Shell
@@ -31,6 +31,10 @@ class Tenancy:
     def check(self) -> None:
         """Raise LeaseLost unless the machine is still ours: ask before whatever changes it."""
         self._held.check()
+
+    def paper(self) -> tuple[Lease, float]:
+        """The lease, and for how many seconds it holds if nobody renews it."""
+        return self._held.paper()
 
     def hold(self, longer: float, slowdown: float = 1.0) -> None:
         """Make each renewal from the next away() on last for `longer` seconds more than usual.
