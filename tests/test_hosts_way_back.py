@@ -148,6 +148,7 @@ def ended(
     monkeypatch: pytest.MonkeyPatch,
     failure: Exception | None = None,
     trouble: InfraError | None = None,
+    command: tuple[str, ...] | None = None,
 ) -> None:
     """A cell, on whose way home the machine says something."""
     monkeypatch.setattr(way_back, "bring_home", lambda *_: None)
@@ -162,7 +163,9 @@ def ended(
             raise trouble
 
     trip, ours = Trip(GOOD, jumped=True), cast(Tenancy, Ours())
-    with and_back(machine(World([GOOD])), ours, trip, cast(Any, SimpleNamespace(next=tape)), tidy):
+    lab = machine(World([GOOD]))
+    object.__setattr__(lab, "host", lab.host.model_copy(update={"console": command}))
+    with and_back(lab, ours, trip, cast(Any, SimpleNamespace(next=tape)), tidy):
         if failure is not None:
             raise failure
 
@@ -177,6 +180,18 @@ def test_a_kernel_that_panics_on_its_way_down_has_died(
         ended(PANIC + FIRST, tmp_path, monkeypatch, InfraError("before"))
     ended(FIRST, tmp_path, monkeypatch)
     ended(FIRST + PANIC, tmp_path, monkeypatch)
+
+
+def test_a_console_that_shows_nothing_on_the_way_home_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reboot has its last words; where there is no console there is nothing to miss."""
+    with pytest.raises(InfraError, match=r"console showed nothing on the way home .*console-after"):
+        ended("", tmp_path, monkeypatch, command=("tail",))
+    with pytest.raises(InfraError, match=r"^before$"):
+        ended("", tmp_path, monkeypatch, InfraError("before"), command=("tail",))
+    ended(FIRST, tmp_path, monkeypatch, command=("tail",))
+    ended("", tmp_path, monkeypatch)
 
 
 def test_a_panic_of_its_own_kernel_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

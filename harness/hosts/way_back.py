@@ -39,7 +39,7 @@ def and_back(
                 at = bring_home(machine, ours, trip, failure)
             except (LeaseLost, NotBack) as exc:
                 raise _both(failure, exc) from failure
-            failure = failure or _down(machine, log) or untold
+            failure = failure or _down(machine, log) or untold or _unseen(machine, log)
         try:
             _tidied(machine, ours, at, tidy)
         except HostLost as exc:
@@ -134,6 +134,16 @@ def _down(machine: Machine, log: Path | None) -> HostDied | None:
     if line is None:
         return None
     return HostDied("panic", f"{machine.name} panicked on its way down: {line} ({log})")
+
+
+def _unseen(machine: Machine, log: Path | None) -> InfraError | None:
+    """What to tell of a console that has shown nothing since the cell ended.
+
+    A kernel that panicked on its way down would have come home all the same.
+    """
+    if machine.host.console is None or log is None or log.stat().st_size:
+        return None
+    return InfraError(f"its console showed nothing on the way home ({log})")
 
 
 def _up(trouble: InfraError, log: Path | None) -> InfraError:
