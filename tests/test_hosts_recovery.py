@@ -84,6 +84,24 @@ def test_a_reboot_that_cuts_the_connection_is_one(monkeypatch: pytest.MonkeyPatc
     assert "reset" not in world.done
 
 
+@pytest.mark.parametrize("power", [True, False])
+def test_a_full_disk_keeps_no_machine_from_its_reboot(
+    power: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease that cannot be written has the time that is left, as for a reset."""
+
+    class Full(Ours):
+        def renew(self, shell: object, seconds: float = 0.0) -> None:
+            super().renew(shell, seconds)
+            if self.renewed == 1:
+                raise InfraError("No space left on device")
+
+    world = World([TEST, BACK])
+    assert go(world, monkeypatch, answers=True, power=power, ours=Full()) == BACK
+    assert "lease not renewed: No space left on device" in world.done
+    assert "reboot ordered" in world.done and "reset" not in world.done
+
+
 def test_one_that_is_back_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World([BACK])
     assert go(world, monkeypatch, answers=True, power=False) == BACK

@@ -206,7 +206,15 @@ def _ways(machine: Machine, ours: Tenancy, answers: bool, cold: bool) -> list[tu
         with machine.shell(deadline) as shell:
             if back(running(shell, deadline)):
                 return False
-            ours.renew(shell, machine.host.back_seconds + vain_seconds(machine.host))
+            try:
+                ours.renew(shell, machine.host.back_seconds + vain_seconds(machine.host))
+            except LeaseLost:
+                raise
+            except InfraError as exc:
+                # On a full disk; a reset would come without it as well, and without sync.
+                if not shell.connected:
+                    raise
+                machine.say(f"lease not renewed: {exc}")
             try:
                 shell.run(REBOOT, deadline)
             except InfraError:
