@@ -22,6 +22,8 @@ EVIDENCE = "/sys/kernel/mm/lru_gen/enabled"
 AS_EVIDENCE_IS_READ = f"""\
 mkfifo /tmp/fifo && mount --bind /tmp/fifo {EVIDENCE}
 ( exec 3> /tmp/fifo; {{then}} ) > /dev/null 2>&1 &"""
+# The evidence comes all the same, a little later.
+BEFORE_IT_COMES = f"umount -l {EVIDENCE}; {{what}}; cat {EVIDENCE} >&3"
 
 
 def ask_for(what: str) -> None:
@@ -186,6 +188,41 @@ def test_collect_nothing(shell: Shell, claim: Claim) -> None:
 def test_collect_nonsense(shell: Shell, claim: Claim) -> None:
     """What comes is none."""
     shell.run("echo banana > /tmp/x; mount --bind /tmp/x /proc/vmstat")
+    claim.observe("asked for")
+
+
+def test_collect_still(shell: Shell, claim: Claim) -> None:
+    """Its CPUs execute nothing any more."""
+    then = "echo please stand still > /dev/kmsg; sleep 5"
+    shell.run(AS_EVIDENCE_IS_READ.format(then=then))
+    claim.observe("asked for")
+
+
+def test_collect_full(shell: Shell, claim: Claim) -> None:
+    """The disk is full, and evidence needs no room on it."""
+    what = "mount -o remount,size=64m /var; cat /dev/zero > /var/full"
+    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
+    claim.observe("asked for")
+
+
+def test_collect_console(shell: Shell, claim: Claim) -> None:
+    """The console is gone, and stays so."""
+    what = "echo please let it go > /dev/kmsg; sleep 5"
+    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
+    claim.observe("asked for")
+
+
+def test_collect_lease(shell: Shell, claim: Claim) -> None:
+    """Somebody takes the machine."""
+    what = "echo please take it > /dev/kmsg; sleep 5"
+    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
+    claim.observe("asked for")
+
+
+def test_collect_clock(shell: Shell, claim: Claim) -> None:
+    """The wall clock jumps by decades, and back."""
+    what = "date -s @4000000000; sleep 1; date -s @86400"
+    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
     claim.observe("asked for")
 
 

@@ -14,6 +14,7 @@ from faults.deeds import (
     NO_NETWORK,
     heal,
     kill,
+    no_console,
     other_key_there,
     put_other,
     refuse,
@@ -21,7 +22,7 @@ from faults.deeds import (
     steal,
     there,
 )
-from faults.edits import both, short_boot, with_key
+from faults.edits import both, short_boot, until_told, with_key
 from faults.fault import Fault
 
 BOOT = (
@@ -103,6 +104,14 @@ BOOT = (
         "disk full",
         "No space left on device",
         setup=there("mount -o remount,size=64k /var"),
+    ),
+    Fault(
+        "boot",
+        "console gone",
+        "console showed nothing on the way home",
+        strikes=(Strike("kvm_harness.cell=", no_console),),
+        edit=until_told,
+        passes=("test_before",),
     ),
     Fault(
         "boot",

@@ -5,7 +5,18 @@ from __future__ import annotations
 
 from fault_scene import Strike
 
-from faults.deeds import BANANA, HOME_AGAIN, cut, kill_and_let_time_pass, refuse, script
+from faults.deeds import (
+    BANANA,
+    HOME_AGAIN,
+    cut,
+    kill_and_let_time_pass,
+    no_console,
+    refuse,
+    script,
+    stand_still,
+    steal,
+)
+from faults.edits import until_told
 from faults.fault import Fault
 
 COLLECT = (
@@ -23,6 +34,15 @@ COLLECT = (
         "in another boot by now",
         check="test_before or test_collect_restart",
         death="gone",
+        passes=("test_before",),
+    ),
+    Fault(
+        "collect",
+        "machine stands still",
+        "gave up waiting for .*was not booted within",
+        check="test_before or test_collect_still",
+        strikes=(Strike("please stand still", stand_still),),
+        death="hang",
         passes=("test_before",),
     ),
     Fault(
@@ -54,6 +74,41 @@ COLLECT = (
         "vmstat.*banana",
         check="test_before or test_collect_nonsense",
         passes=("test_before",),
+    ),
+    Fault(
+        "collect",
+        "disk full",
+        "lease not renewed: .*reboot ordered",
+        verdict="pass",
+        check="test_before or test_collect_full",
+        passes=("test_before", "test_collect_full"),
+    ),
+    Fault(
+        "collect",
+        "wall clock jumps",
+        "reboot ordered",
+        verdict="pass",
+        check="test_before or test_collect_clock or test_zz",
+        passes=("test_before", "test_collect_clock", "test_zz_after"),
+    ),
+    Fault(
+        "collect",
+        "console gone",
+        "console showed nothing on the way home",
+        check="test_before or test_collect_console",
+        strikes=(Strike("please let it go", no_console),),
+        edit=until_told,
+        passes=("test_before", "test_collect_console"),
+    ),
+    Fault(
+        "collect",
+        "lease lost",
+        "lease on the host is lost: .* for the run another-run",
+        check="test_before or test_collect_lease",
+        strikes=(Strike("please take it", steal),),
+        lease="another's",
+        home=False,
+        passes=("test_before", "test_collect_lease"),
     ),
     Fault(
         "collect",
@@ -97,6 +152,17 @@ COLLECT = (
         "no SSH login to .* within 30 s",
         strikes=(Strike(HOME_AGAIN, refuse, True),),
         passes=("test_before",),
+        lease="runs out",
+    ),
+    Fault(
+        "collect",
+        "disk full at home",
+        "nothing of the cell is left on it",
+        verdict="pass",
+        strikes=(Strike(HOME_AGAIN, script("mount -o remount,size=64k /var"), True),),
+        passes=("test_before",),
+        aside=True,
+        # It takes room to give it back.
         lease="runs out",
     ),
     Fault(
