@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,3 +166,14 @@ def test_a_kernel_is_known_by_its_mark() -> None:
     for other in ("root=/dev/sda", "root=/dev/sda kvm_harness.cell=ffffffffffffffff"):
         with pytest.raises(InfraError, match="in another boot already"):
             trip.arrived(Running("c" * 36, "Linux 6.1", "0" * 64, other))
+
+
+def test_another_process_takes_it_over_by_its_token(place: Place) -> None:
+    """That of a run that was killed, after the machine was reset."""
+    lease, left = take(SHELL, "run-1", place=place).paper()
+    assert LEASE_SECONDS - 5 < left <= LEASE_SECONDS
+    again = Held(lease, math.inf, place, None)
+    again.renew(SHELL)
+    assert look(SHELL, place).left > LEASE_SECONDS - 5
+    again.release(SHELL)
+    assert look(SHELL, place).left == 0
