@@ -8,6 +8,7 @@ from fault_scene import Strike
 from faults.deeds import (
     cut_after,
     heal,
+    kill_and_hang,
     kill_and_let_time_pass,
     silence,
     silence_of,
@@ -133,5 +134,14 @@ CHECK = (
         home=False,
         passes=("test_before",),
         resume=True,
+    ),
+    Fault(
+        "check",
+        "controller killed, and the kernel hangs",
+        verdict="killed",
+        check="test_before or test_wait",
+        strikes=(Strike("please now", kill_and_hang),),
+        home=False,
+        passes=("test_before",),
     ),
 )

@@ -14,6 +14,7 @@ from hosts_helpers import Server, make_key
 from lab_bed import MORE_INIT
 
 from harness.hosts import pins
+from harness.hosts.away import Away
 from harness.hosts.image import INIT, dropbear_private
 from harness.hosts.leasing import take
 
@@ -169,6 +170,15 @@ def kill(scene: Scene) -> None:
 def kill_and_let_time_pass(scene: Scene) -> None:
     scene.kill()
     scene.let_time_pass()
+
+
+def kill_and_hang(scene: Scene) -> None:
+    """Its machine hangs from then on, and what the run wrote of it says that its lease is over."""
+    scene.kill()
+    scene.stop()
+    path = scene.folder / "kvm-harness/away/lab.json"
+    left = Away.model_validate_json(path.read_text())
+    path.write_text(left.model_copy(update={"until": 0.0}).model_dump_json())
 
 
 def steal(scene: Scene) -> None:
