@@ -405,7 +405,7 @@ def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN",
         help="run nothing: show what these runs found, each of a part of the table, as one; a run "
-        "is its folder, or its mutants.json alone, as docs/mutants/ keeps them",
+        "is its folder, or its mutants.json alone, under the name of the folder",
     )
 
 

@@ -18,7 +18,7 @@ NAME = "mutants.json"
 def read(run: Path) -> Matrix:
     """What a run recorded; UsageError if it is none, or is damaged. Evidence is told from there.
 
-    `run` is its folder, or its mutants.json alone, kept under the folder's name (docs/mutants/).
+    `run` is its folder, or its mutants.json alone, kept under the folder's name.
     """
     path = run / NAME if run.suffix != ".json" else run
     try:
