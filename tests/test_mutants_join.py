@@ -102,10 +102,10 @@ def test_parts_of_other_kernels_are_refused() -> None:
 
 
 def test_a_folder_is_read_and_evidence_is_told_from_there(tmp_path: Path) -> None:
-    folder = tmp_path / "half"
+    folder = tmp_path / "half.1"
     folder.mkdir()
     (folder / NAME).write_text(matrix(caught()).model_dump_json(by_alias=True))
-    assert read(folder).results[0].ran[0].folder == "half/runs/x-seed1/cells/n1-vhe-patched"
+    assert read(folder).results[0].ran[0].folder == "half.1/runs/x-seed1/cells/n1-vhe-patched"
     (folder / NAME).write_text("{}")
     with pytest.raises(UsageError, match="not what `kvm-harness mutants` writes"):
         read(folder)

@@ -20,14 +20,15 @@ def read(run: Path) -> Matrix:
 
     `run` is its folder, or its mutants.json alone, kept under the folder's name.
     """
-    path = run / NAME if run.suffix != ".json" else run
+    alone = run.suffix == ".json"
+    path = run if alone else run / NAME
     try:
         matrix = Matrix.model_validate_json(path.read_bytes())
     except OSError as exc:
         raise UsageError(f"{path}: {exc.strerror}") from exc
     except ValidationError as exc:
         raise UsageError(f"{path}: not what `kvm-harness mutants` writes: {exc}") from exc
-    results = tuple(_placed(result, run.stem) for result in matrix.results)
+    results = tuple(_placed(result, run.stem if alone else run.name) for result in matrix.results)
     return matrix.model_copy(update={"results": results})
 
 
