@@ -19,8 +19,6 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts.lease import Lease
 from harness.hosts.machine import Machine, Running
-from harness.hosts.pins import pin_name
-from harness.hosts.route import way_to
 from harness.hosts.tenancy import Tenancy
 from harness.kernel.cache import locked
 from harness.paths import state_home
@@ -68,7 +66,7 @@ def note(machine: Machine, ours: Tenancy, good: Running) -> None:
     """Write down that the machine is about to leave its known-good kernel."""
     lease, left = ours.paper()
     path = _path(machine.name)
-    words = Away(host_key=host_key(machine), good=good, lease=lease, until=time.time() + left)
+    words = Away(host_key=machine.host_key, good=good, lease=lease, until=time.time() + left)
     try:
         write_atomically(path, words)
     except OSError as exc:
@@ -96,11 +94,6 @@ def find(name: str) -> Away | None:
 def forget(name: str) -> None:
     """The machine is home, or whoever has it has been told that it is not."""
     _path(name).unlink(missing_ok=True)
-
-
-def host_key(machine: Machine) -> str:
-    """The pinned one, "" for none: the same machine has the same."""
-    return machine.pins.get(pin_name(way_to(machine.host)), "")
 
 
 def _path(name: str) -> Path:

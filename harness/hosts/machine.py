@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import ssh
+from harness.hosts.pins import pin_name
 from harness.hosts.protocols import Shell
-from harness.hosts.route import Alive, open_shell
+from harness.hosts.route import Alive, open_shell, way_to
 from harness.hosts.ssh import HostKeyChanged, SshShell
 from harness.inventory import SshHost
 
@@ -90,6 +91,11 @@ class Machine:
     pins: Mapping[str, str]
     say: Callable[[str], None] = print
     """Told what is done to the machine, as it is done."""
+
+    @property
+    def host_key(self) -> str:
+        """The pinned one, "" for none: the same machine has the same."""
+        return self.pins.get(pin_name(way_to(self.host)), "")
 
     def shell(
         self, deadline: Deadline, alive: Alive = ssh.nothing, slowdown: float = 1.0

@@ -18,9 +18,8 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import grub
 from harness.hosts.machine import Machine, Running
-from harness.hosts.pins import pin_name
 from harness.hosts.recovery import NotBack, bring_back, give_up
-from harness.hosts.route import CONTACT_SECONDS, way_to
+from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.tenancy import Tenancy
 from harness.hosts.undisturbed import undisturbed
 from harness.paths import state_home
@@ -75,7 +74,7 @@ def rehearse(machine: Machine, ours: Tenancy, good: Running) -> Running:
     write_atomically(
         path,
         Rehearsed(
-            host_key=_host_key(machine),
+            host_key=machine.host_key,
             release=good.release,
             notes=good.notes,
             when=now(),
@@ -113,12 +112,8 @@ def find(machine: Machine, good: Running) -> Rehearsed | None:
     except (ValidationError, UnicodeDecodeError) as exc:
         raise InfraError(f"{path} is damaged; remove it to rehearse again") from exc
     of = (found.host_key, found.release, found.notes, found.boot)
-    wanted = (_host_key(machine), good.release, good.notes, machine.host.boot)
+    wanted = (machine.host_key, good.release, good.notes, machine.host.boot)
     return found if of == wanted else None
-
-
-def _host_key(machine: Machine) -> str:
-    return machine.pins.get(pin_name(way_to(machine.host)), "")
 
 
 def _path(host: str) -> Path:

@@ -50,7 +50,7 @@ def revive(machine: Machine, run: str) -> None:
             raise InfraError(f"{trouble}; {exc}") from exc
         # Not before: until then it is another process's to remove.
         left = away.find(name)
-        if left is not None and left.host_key == away.host_key(machine):
+        if left is not None and left.host_key == machine.host_key:
             _revive(machine, left, run, trouble)
 
 
