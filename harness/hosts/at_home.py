@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from harness.hosts import aside, away, pins
 from harness.hosts.machine import Machine, Running
-from harness.hosts.recovery import NotBack, give_up, home
+from harness.hosts.recovery import home
 from harness.hosts.revive import revive
 from harness.hosts.tenancy import Tenancy, tenant
 from harness.inventory import SshHost
@@ -28,15 +28,7 @@ def at_home(
     aside.require_in_use(name)
     revive(machine, run)
     with tenant(machine, run, wait) as ours:
-        now = _home(machine, ours)
+        now = home(machine, ours)
         # Of a run that was killed: it must not be held against the machine later on.
         away.forget(name)
         yield machine, ours, now
-
-
-def _home(machine: Machine, ours: Tenancy) -> Running:
-    """As home(); a machine that cannot be brought there is set aside, or each cell would try it."""
-    try:
-        return home(machine, ours)
-    except NotBack as exc:
-        give_up(machine, "in the kernel of a run that died", exc)

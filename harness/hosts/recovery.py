@@ -60,7 +60,11 @@ def home(machine: Machine, ours: Tenancy) -> Running:
     if not now.cell:
         return now
     machine.say("that is a kernel of a run that died")
-    return bring_back(machine, ours, now, answers=True)
+    try:
+        return bring_back(machine, ours, now, answers=True)
+    except NotBack as exc:
+        # Or each cell would try it again.
+        give_up(machine, "in the kernel of a run that died", exc)
 
 
 def give_up(machine: Machine, when: str, exc: NotBack) -> NoReturn:
