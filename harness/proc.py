@@ -102,8 +102,9 @@ def end(
 ) -> None:
     """End a program started by spawn() and all of its process group: SIGTERM, then SIGKILL.
 
-    What has left the group by setsid(2) is reached only if the program was contained. To end one
-    again does nothing: its process id may have become a stranger's by then.
+    Or by other `signals`; each but the last has `grace` seconds to work. What has left the group by
+    setsid(2) is reached only if the program was contained. To end one again does nothing: its
+    process id may have become a stranger's by then.
     """
     if process in _ended:
         return

@@ -22,8 +22,6 @@ EVIDENCE = "/sys/kernel/mm/lru_gen/enabled"
 AS_EVIDENCE_IS_READ = f"""\
 mkfifo /tmp/fifo && mount --bind /tmp/fifo {EVIDENCE}
 ( exec 3> /tmp/fifo; {{then}} ) > /dev/null 2>&1 &"""
-# The evidence comes all the same, a little later.
-BEFORE_IT_COMES = f"umount -l {EVIDENCE}; {{what}}; cat {EVIDENCE} >&3"
 
 
 def ask_for(what: str) -> None:
@@ -154,35 +152,40 @@ def for_a_while(shell: Shell) -> None:
 # ---- evidence is collected ----------------------------------------------------------------------
 
 
-def test_collect_panic(shell: Shell, claim: Claim) -> None:
-    """The kernel panics while evidence is collected."""
-    shell.run(AS_EVIDENCE_IS_READ.format(then="echo c > /proc/sysrq-trigger"))
-    claim.observe("asked for")
-
-
-def test_collect_restart(shell: Shell, claim: Claim) -> None:
-    """The machine starts again."""
-    shell.run(AS_EVIDENCE_IS_READ.format(then="echo b > /proc/sysrq-trigger"))
-    claim.observe("asked for")
-
-
-def test_collect_ssh(shell: Shell, claim: Claim) -> None:
-    """The server's process for this connection is gone."""
-    shell.run(AS_EVIDENCE_IS_READ.format(then=f"umount -l {EVIDENCE}; kill -KILL $PPID"))
-    claim.observe("asked for")
-
-
-def test_collect_cut(shell: Shell, claim: Claim) -> None:
-    """The network is cut."""
-    then = f"umount -l {EVIDENCE}; echo please cut > /dev/kmsg; sleep 5"
+def as_evidence_is_read(shell: Shell, claim: Claim, then: str) -> None:
+    """Have the host do something once a file of the evidence is read after the check."""
     shell.run(AS_EVIDENCE_IS_READ.format(then=then))
     claim.observe("asked for")
 
 
+def before_evidence_comes(shell: Shell, claim: Claim, what: str) -> None:
+    """As it, and the evidence comes all the same, a little later."""
+    as_evidence_is_read(shell, claim, f"umount -l {EVIDENCE}; {what}; cat {EVIDENCE} >&3")
+
+
+def test_collect_panic(shell: Shell, claim: Claim) -> None:
+    """The kernel panics while evidence is collected."""
+    as_evidence_is_read(shell, claim, "echo c > /proc/sysrq-trigger")
+
+
+def test_collect_restart(shell: Shell, claim: Claim) -> None:
+    """The machine starts again."""
+    as_evidence_is_read(shell, claim, "echo b > /proc/sysrq-trigger")
+
+
+def test_collect_ssh(shell: Shell, claim: Claim) -> None:
+    """The server's process for this connection is gone."""
+    as_evidence_is_read(shell, claim, f"umount -l {EVIDENCE}; kill -KILL $PPID")
+
+
+def test_collect_cut(shell: Shell, claim: Claim) -> None:
+    """The network is cut."""
+    as_evidence_is_read(shell, claim, f"umount -l {EVIDENCE}; echo please cut > /dev/kmsg; sleep 5")
+
+
 def test_collect_nothing(shell: Shell, claim: Claim) -> None:
     """The evidence never comes."""
-    shell.run(AS_EVIDENCE_IS_READ.format(then="sleep 1000"))
-    claim.observe("asked for")
+    as_evidence_is_read(shell, claim, "sleep 1000")
 
 
 def test_collect_nonsense(shell: Shell, claim: Claim) -> None:
@@ -193,37 +196,27 @@ def test_collect_nonsense(shell: Shell, claim: Claim) -> None:
 
 def test_collect_still(shell: Shell, claim: Claim) -> None:
     """Its CPUs execute nothing any more."""
-    then = "echo please stand still > /dev/kmsg; sleep 5"
-    shell.run(AS_EVIDENCE_IS_READ.format(then=then))
-    claim.observe("asked for")
+    as_evidence_is_read(shell, claim, "echo please stand still > /dev/kmsg; sleep 5")
 
 
 def test_collect_full(shell: Shell, claim: Claim) -> None:
     """The disk is full, and evidence needs no room on it."""
-    what = "mount -o remount,size=64m /var; cat /dev/zero > /var/full"
-    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
-    claim.observe("asked for")
+    before_evidence_comes(shell, claim, "mount -o remount,size=64m /var; cat /dev/zero > /var/full")
 
 
 def test_collect_console(shell: Shell, claim: Claim) -> None:
     """The console is gone, and stays so."""
-    what = "echo please let it go > /dev/kmsg; sleep 5"
-    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
-    claim.observe("asked for")
+    before_evidence_comes(shell, claim, "echo please let it go > /dev/kmsg; sleep 5")
 
 
 def test_collect_lease(shell: Shell, claim: Claim) -> None:
     """Somebody takes the machine."""
-    what = "echo please take it > /dev/kmsg; sleep 5"
-    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
-    claim.observe("asked for")
+    before_evidence_comes(shell, claim, "echo please take it > /dev/kmsg; sleep 5")
 
 
 def test_collect_clock(shell: Shell, claim: Claim) -> None:
     """The wall clock jumps by decades, and back."""
-    what = "date -s @4000000000; sleep 1; date -s @86400"
-    shell.run(AS_EVIDENCE_IS_READ.format(then=BEFORE_IT_COMES.format(what=what)))
-    claim.observe("asked for")
+    before_evidence_comes(shell, claim, "date -s @4000000000; sleep 1; date -s @86400")
 
 
 # ---- on the way home ----------------------------------------------------------------------------
