@@ -117,7 +117,11 @@ COLLECT = (
         strikes=(
             Strike(
                 HOME_AGAIN,
-                script("( sleep 0.2; echo c > /proc/sysrq-trigger ) > /dev/null 2>&1 &"),
+                # While the run waits for what it asks of its health: nothing writes to the pipe.
+                script(
+                    "mkfifo /tmp/pipe; mount --bind /tmp/pipe /proc/sys/kernel/tainted; "
+                    "( sleep 0.2; echo c > /proc/sysrq-trigger ) > /dev/null 2>&1 &"
+                ),
                 True,
             ),
         ),
