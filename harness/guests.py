@@ -51,6 +51,7 @@ Opponent = Literal[
     "guest",
     "unmap",
     "dontneed",
+    "two-drops",
     "pageout",
     "split",
     "dirty-log",

@@ -23,6 +23,13 @@ static const struct opponent opponents[] = {
 	{ .name = "guest", .act = let_be },
 	{ .name = "unmap", .act = oppose_by_unmap },
 	{ .name = "dontneed", .act = oppose_by_drop },
+	{
+		.name = "two-drops",
+		.act = oppose_by_two_drops,
+		.waits = true,
+		.whole = true,
+		.skews = true,
+	},
 	{ .name = "pageout", .act = oppose_by_pageout },
 	{
 		.name = "split",

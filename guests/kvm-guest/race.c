@@ -57,12 +57,17 @@ static double left(const struct race *race)
 	return seconds > 0 ? seconds : 0;
 }
 
+uint32_t random_below(uint64_t *state, uint32_t limit)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return (*state >> 16) % limit;
+}
+
 uint32_t race_random(struct race *race, uint32_t limit)
 {
-	race->random ^= race->random << 13;
-	race->random ^= race->random >> 7;
-	race->random ^= race->random << 17;
-	return (race->random >> 16) % limit;
+	return random_below(&race->random, limit);
 }
 
 /* 0, or -1 with the reply if a vCPU has seen what it must not. */
@@ -119,21 +124,33 @@ void race_end(struct race *race, uint32_t first, uint32_t count)
 	errno = error;
 }
 
-void race_drop(struct race *race, uint32_t first, uint32_t count, bool marked)
+/* @before are pages of the same memory that lie before these. */
+static void drop(struct race *race, uint32_t before, uint32_t first, uint32_t count, bool marked)
 {
-	char *start = race->vm->slot + ((size_t)first << GUEST_PAGE_SHIFT);
+	char *end = race->vm->slot + ((size_t)(first + count) << GUEST_PAGE_SHIFT);
+	size_t size = (size_t)(before + count) << GUEST_PAGE_SHIFT;
 
 	for (uint32_t page = first; page < first + count; page++)
 		__atomic_add_fetch(&race->drops[page].begun, 1, __ATOMIC_SEQ_CST);
 	if (marked)
 		race_begin(race, RACE_ACT, first, count);
-	if (madvise(start, (size_t)count << GUEST_PAGE_SHIFT, MADV_DONTNEED))
+	if (madvise(end - size, size, MADV_DONTNEED))
 		die_errno("madvise(MADV_DONTNEED)");
 	if (marked)
 		race_end(race, first, count);
 	for (uint32_t page = first; page < first + count; page++)
 		__atomic_add_fetch(&race->drops[page].done, 1, __ATOMIC_SEQ_CST);
-	race->counts.dropped += count;
+	__atomic_add_fetch(&race->counts.dropped, count, __ATOMIC_RELAXED);
+}
+
+void race_drop(struct race *race, uint32_t first, uint32_t count, bool marked)
+{
+	drop(race, 0, first, count, marked);
+}
+
+void race_drop_with_skew(struct race *race, uint32_t count)
+{
+	drop(race, race->vm->skew, 0, count, true);
 }
 
 /*
@@ -460,7 +477,8 @@ int command_race(struct vm *vm, char **words)
 		return reply_error("usage", "AGER must be page-idle, walk or eviction");
 	if (!race.opponent)
 		return reply_error("usage", "unknown OPPONENT");
-	if (vm->readonly || vm->dirty_log || vm->manual_log || vm->skew || vm->second)
+	if (vm->readonly || vm->dirty_log || vm->manual_log || vm->second ||
+	    (vm->skew && !race.opponent->skews))
 		return reply_error("usage", "a race needs one slot that is writable, not logged and not skewed");
 	if (vm->backing != race.opponent->backing)
 		return reply_error("usage", "a race against %s needs memory that is %s",

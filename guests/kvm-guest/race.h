@@ -27,6 +27,8 @@ struct opponent {
 	bool waits;
 	/* It needs race.copy. */
 	bool copies;
+	/* The slot's memory may be skewed. */
+	bool skews;
 	/* It is about all pages at once, so the agers are sent to all of them. */
 	bool whole;
 	/*
@@ -85,6 +87,9 @@ const struct opponent *opponent_find(const char *name);
 
 uint32_t race_random(struct race *race, uint32_t limit);
 
+/* The same for a thread that has a @state of its own, which is not 0. */
+uint32_t random_below(uint64_t *state, uint32_t limit);
+
 /* What a mark in the trace says; reads of the dirty log are told from other acts. */
 enum race_mark { RACE_END, RACE_ACT, RACE_READ_LOG };
 
@@ -92,8 +97,14 @@ enum race_mark { RACE_END, RACE_ACT, RACE_READ_LOG };
 void race_begin(struct race *race, enum race_mark what, uint32_t first, uint32_t count);
 void race_end(struct race *race, uint32_t first, uint32_t count);
 
-/* Drops pages' content, and lets the vCPUs know. Marked if it is what the race is about. */
+/*
+ * Drops pages' content, and lets the vCPUs know. Marked if it is what the race is about.
+ * Other threads may do so at the same time, unmarked, if they drop other pages.
+ */
 void race_drop(struct race *race, uint32_t first, uint32_t count, bool marked);
+
+/* The same, marked, of what --skew has before the slot and the first pages, all at once. */
+void race_drop_with_skew(struct race *race, uint32_t count);
 
 /* Waits until each vCPU has made so many touches more; 0, or -1 with the reply. */
 int race_wait_touches(struct race *race, uint64_t touches);
@@ -105,6 +116,7 @@ void race_resume(struct race *race);
 /* Opponents: oppose_*.c. */
 int oppose_by_unmap(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_drop(struct race *race, uint32_t first, uint32_t count);
+int oppose_by_two_drops(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_pageout(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_split(struct race *race, uint32_t first, uint32_t count);
 int oppose_by_log(struct race *race, uint32_t first, uint32_t count);

@@ -47,8 +47,8 @@ ALL_RACES: tuple[Opponent, ...] = ("dirty-log",)
 
 # The writer whose wait for the agers is measured (claim 11), against the same without agers.
 TIMED: Opponent = "dontneed"
-# test_race_unmap has that mixture of two others.
-OPPONENTS = [one for one in get_args(Opponent) if one != "unmap"]
+# test_race_unmap has that mixture of two others; test_race_two_drops is about no aging.
+OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "two-drops")]
 
 
 @pytest.mark.parametrize("opponent", OPPONENTS)
