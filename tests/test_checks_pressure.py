@@ -298,10 +298,13 @@ def test_several_recordings_add_up_and_none_is_lost_in_silence() -> None:
 def test_costs_are_numbers_or_the_reason_why_there_is_none() -> None:
     regions = Regions(frozenset({0}), frozenset({1}), frozenset({2, 3}))
     cost = notices.cost(recording(*asked(AGE, 0, 2, 3, 3), flushes=7), VM, regions)
+    assert isinstance(cost, dict)
     assert cost["age_hva"] == {"hot": 1, "warm": 0, "cold": 3}
     assert cost["age_hva_most_for_a_page"] == 2
     assert cost["flushes"] == {name: 7 for name in notices.FLUSHES}
     assert str(cost["mmu_lock"]).startswith("unavailable: ")
+    lost = notices.cost(recording(lost=3), VM, regions)
+    assert isinstance(lost, str) and lost.endswith("lost 3 events")
 
 
 def test_locks_are_counted_by_access() -> None:

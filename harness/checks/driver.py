@@ -19,6 +19,7 @@ from harness.observe import lru_gen
 from harness.observe.trace import (
     ACCESS_FAULT,
     Counts,
+    Event,
     Wanted,
     address_range,
     asked_pages,
@@ -195,12 +196,14 @@ def _check_pages(
     assert not missing, f"KVM was not asked for {len(missing)} pages: {shorten(missing)}"
     extra = asked - expected
     assert not extra, f"KVM was asked for {len(extra)} pages: {shorten(extra)}"
-    several = sum(
-        address_range(event)[1] - address_range(event)[0] > PAGE_SIZE
-        for event in events
-        if asked_pages([event], vm.greeting.slot_hva, pages)
-    )
+    large = [event for event in events if _size(event) > PAGE_SIZE]
+    several = sum(bool(asked_pages([event], vm.greeting.slot_hva, pages)) for event in large)
     assert not several, f"{several} events cover more than one page of 4 KiB"
+
+
+def _size(event: Event) -> int:
+    start, end = address_range(event)
+    return end - start
 
 
 def check_faults(

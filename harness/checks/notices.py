@@ -61,10 +61,16 @@ def notices(counts: Counts, vm: Guest) -> Notices:
     return Notices(aged, tested)
 
 
-def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object]:
-    """What one step of aging or reclaim cost, for the report: numbers, or why there is none."""
-    seen = notices(counts, vm)
-    gone = pages_by_hva(counts.events(UNMAP), vm.greeting.slot_hva, vm.slot.pages)
+def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object] | str:
+    """What one step of aging or reclaim cost, for the report: numbers, or why there is none.
+
+    So what can be judged without them is judged.
+    """
+    try:
+        seen = notices(counts, vm)
+        gone = pages_by_hva(counts.events(UNMAP), vm.greeting.slot_hva, vm.slot.pages)
+    except Unproven as exc:
+        return f"unavailable: {exc}"
     by_region = {
         name: sum(seen.aged[page] for page in pages)
         for name, pages in (

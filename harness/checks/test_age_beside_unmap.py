@@ -30,7 +30,7 @@ from harness.observe.unproven import Unproven
 PAGES = 4096
 HALF = PAGES // 2
 # Passes until so many agings began during an unmap, or all.
-PASSES, MEETINGS = 6, 16
+PASSES, MEETINGS = 4, 4
 # Unmaps the pages of a notice.
 WALK = "kvm_unmap_gfn_range"
 

@@ -41,12 +41,12 @@ from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 KERNEL = "6.12"
-HOT, WARM, COLD = 128, 384, 1536
+HOT, WARM, COLD = 64, 256, 704
 PAGES = HOT + WARM + COLD
 # Whether the warm region is read before a pass; the hot one always is.
 PASSES = (False, True, True, False)
 IDLE_PASSES = (None,) * 3
-STEPS, STEP = 3, 256
+STEPS, STEP = 2, 192
 REFAULTS = ("workingset_refault_anon", "workingset_activate_anon", "workingset_restore_anon")
 SPINNER = 1
 

@@ -129,7 +129,7 @@ def _probe_script(
 def start_script() -> str:
     """The script that empties the buffer, prints the probes' profile so far, and records."""
     return (
-        f"I={INSTANCE}; echo > $I/trace\n"
+        f"I={INSTANCE}\n({EXPEDITE}echo > $I/trace)\n"
         f"[ ! -e {TRACEFS}/kprobe_profile ] || cat {TRACEFS}/kprobe_profile\n"
         "echo 1 > $I/tracing_on"
     )
