@@ -164,10 +164,8 @@ def test_a_long_command(shell: SshShell) -> None:
     ],
 )
 def test_a_command_without_end(shell: SshShell, command: str) -> None:
-    start = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
         shell.run(command, Deadline(0.5))
-    assert 0.4 < time.monotonic() - start < 3
     assert f"`{command}` on the host" in str(caught.value)
     assert shell.run("echo next").stdout == "next\n"
 
@@ -243,7 +241,12 @@ def test_put_cut_in_the_middle(shell: SshShell, server: Server) -> None:
     local, remote = server.folder / "local", server.folder / "remote"
     local.write_bytes(os.urandom(8 << 20))
     server.troubles.stall_input = True
-    threading.Timer(0.3, server.cut).start()
+
+    def cut() -> None:
+        if server.troubles.stalled.wait(20):
+            server.cut()
+
+    threading.Thread(target=cut, daemon=True).start()
     with pytest.raises(InfraError, match="copying local to the host failed"):
         shell.put(local, str(remote))
     assert not remote.exists()
@@ -261,10 +264,8 @@ def test_put_that_stalls(shell: SshShell, server: Server, monkeypatch: pytest.Mo
     local = server.folder / "local"
     local.write_bytes(b"content" * 1000)
     server.troubles.stall_input = True
-    start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="the copy of local on the host to end"):
         shell.put(local, str(server.folder / "remote"))
-    assert time.monotonic() - start < 3
 
 
 def test_put_while_the_host_dies(shell: SshShell, server: Server, host: Host) -> None:
@@ -272,10 +273,8 @@ def test_put_while_the_host_dies(shell: SshShell, server: Server, host: Host) ->
     local.write_bytes(b"content" * 1000)
     server.troubles.stall_input = True
     host.dies_in(0.3)
-    start = time.monotonic()
     with pytest.raises(HostDied):
         shell.put(local, str(server.folder / "remote"))
-    assert time.monotonic() - start < 1.5
 
 
 class Relay:
@@ -379,20 +378,18 @@ def fill(transport: paramiko.Transport) -> None:
 def test_another_host_key(server: Server, host: Host, tmp_path: Path) -> None:
     other = make_key(tmp_path / "other")
     wrong = replace(server.address, host_key=f"ssh-ed25519 {other.get_base64()}")
-    start = time.monotonic()
     with pytest.raises(InfraError) as caught:
         connect(wrong, Deadline(20), host.alive)
     assert f"pinned is ssh-ed25519 {other.fingerprint}" in str(caught.value)
     assert f"shows the host key ssh-ed25519 {server.host_key.fingerprint}" in str(caught.value)
-    assert time.monotonic() - start < 5, "it was tried again"
+    assert server.accepted == 1, "it was tried again"
 
 
 def test_another_login_key(server: Server, host: Host, tmp_path: Path) -> None:
     make_key(tmp_path / "other")
-    start = time.monotonic()
     with pytest.raises(InfraError, match=r"root@127\.0\.0\.1:\d+ refused the key .*/other"):
         connect(replace(server.address, login_key=tmp_path / "other"), Deadline(20), host.alive)
-    assert time.monotonic() - start < 5, "it was tried again"
+    assert server.accepted == 1, "it was tried again"
 
 
 def test_no_key_of_the_users_is_tried(
@@ -410,21 +407,39 @@ def test_no_key_of_the_users_is_tried(
 
 
 def test_a_server_that_says_nothing(server: Server, host: Host) -> None:
-    with silent_server() as port:
-        start = time.monotonic()
-        with pytest.raises(NoLogin, match=f"no SSH login to 127.0.0.1:{port} within 1 s") as told:
-            connect(replace(server.address, port=port), Deadline(0.6), host.alive)
-        assert time.monotonic() - start < 2
+    with (
+        silent_server() as port,
+        pytest.raises(NoLogin, match=f"no SSH login to 127.0.0.1:{port} within 1 s") as told,
+    ):
+        connect(replace(server.address, port=port), Deadline(0.6), host.alive)
     assert (told.value.host, told.value.port, told.value.refused) == ("127.0.0.1", port, False)
 
 
-def test_a_panic_ends_a_login_within_a_second(server: Server, host: Host) -> None:
+def test_a_panic_ends_a_login(server: Server, host: Host) -> None:
     with silent_server() as port:
         host.dies_in(0.3)
-        start = time.monotonic()
+        deadline = Deadline(20)
         with pytest.raises(HostDied, match="a test"):
-            connect(replace(server.address, port=port), Deadline(20), host.alive)
-        assert time.monotonic() - start < 1.3
+            connect(replace(server.address, port=port), deadline, host.alive)
+        assert not deadline.expired()
+
+
+def test_the_last_try_had_no_time_left(
+    server: Server, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is why those before it failed."""
+    said = iter([OSError("no route"), TimeoutError("timed out")])
+    deadline = Deadline(0.2)
+
+    def fail(*_: object) -> None:
+        what = next(said)
+        while isinstance(what, TimeoutError) and not deadline.expired():
+            time.sleep(0.01)
+        raise what
+
+    monkeypatch.setattr(ssh, "_connect_once", fail)
+    with pytest.raises(NoLogin, match="within 0 s: no route"):
+        connect(server.address, deadline, host.alive)
 
 
 def test_nobody_listens_yet(server: Server, host: Host) -> None:
@@ -440,10 +455,10 @@ def test_nobody_listens_yet(server: Server, host: Host) -> None:
 
 def test_the_connection_is_cut_during_a_command(shell: SshShell, server: Server) -> None:
     threading.Timer(0.3, server.cut).start()
-    start = time.monotonic()
+    deadline = Deadline(20)
     with pytest.raises(InfraError, match=r"connection (ended|broke) during `sleep 60`"):
-        shell.run("sleep 60", Deadline(20))
-    assert time.monotonic() - start < 3
+        shell.run("sleep 60", deadline)
+    assert not deadline.expired()
     with pytest.raises(InfraError, match="did not start"):
         shell.run("true")
 
@@ -469,10 +484,10 @@ def test_the_connection_is_cut_between_the_two_end_marks(shell: SshShell, server
         "while read -r line; do case $line in *--end-*) "
         "mark=${line#*--}; printf '\\n--%s 0\\n' \"${mark%% *}\"; exit;; esac; done"
     )
-    start = time.monotonic()
+    deadline = Deadline(20)
     with pytest.raises(InfraError, match="connection ended during `true`"):
-        shell.run("true", Deadline(5))
-    assert time.monotonic() - start < 3
+        shell.run("true", deadline)
+    assert not deadline.expired()
 
 
 def test_nonsense_for_a_status(shell: SshShell, server: Server) -> None:
@@ -484,20 +499,20 @@ def test_nonsense_for_a_status(shell: SshShell, server: Server) -> None:
         shell.run("true", Deadline(5))
 
 
-def test_a_panic_ends_a_wait_within_a_second(shell: SshShell, host: Host) -> None:
+def test_a_panic_ends_a_wait(shell: SshShell, host: Host) -> None:
     host.dies_in(0.3)
-    start = time.monotonic()
+    deadline = Deadline(20)
     with pytest.raises(HostDied, match="a test"):
-        shell.run("sleep 60", Deadline(20))
-    assert time.monotonic() - start < 1.3
+        shell.run("sleep 60", deadline)
+    assert not deadline.expired()
 
 
 def test_a_panic_ends_a_wait_although_output_comes(shell: SshShell, host: Host) -> None:
     host.dies_in(0.3)
-    start = time.monotonic()
+    deadline = Deadline(20)
     with pytest.raises(HostDied):
-        shell.run("while :; do echo x; sleep 0.02; done", Deadline(20))
-    assert time.monotonic() - start < 1.3
+        shell.run("while :; do echo x; sleep 0.02; done", deadline)
+    assert not deadline.expired()
 
 
 def test_a_dead_host_is_not_asked(shell: SshShell, host: Host) -> None:
@@ -510,10 +525,8 @@ def test_a_dead_host_is_not_asked(shell: SshShell, host: Host) -> None:
 
 def test_a_shell_that_does_not_start(shell: SshShell, server: Server) -> None:
     server.troubles.stall_exec = True
-    start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="`exec sh`"):
         shell.run("true", Deadline(0.5))
-    assert time.monotonic() - start < 3
 
 
 # ---- programs that stay ---------------------------------------------------------------------
@@ -557,10 +570,8 @@ def test_the_end_of_a_program_tells_its_errors(shell: SshShell) -> None:
 )
 def test_a_program_that_sends_no_line(shell: SshShell, script: str) -> None:
     program = shell.start(["sh", "-c", script])
-    start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="a line from sh"):
         program.receive(Deadline(0.5))
-    assert time.monotonic() - start < 3
     program.close()
     assert shell.run("echo next").stdout == "next\n"
 
@@ -586,10 +597,10 @@ def test_a_line_beyond_all_bounds(shell: SshShell, monkeypatch: pytest.MonkeyPat
 def test_a_panic_ends_the_wait_for_a_line(shell: SshShell, host: Host) -> None:
     program = shell.start(["cat"])
     host.dies_in(0.3)
-    start = time.monotonic()
+    deadline = Deadline(20)
     with pytest.raises(HostDied):
-        program.receive(Deadline(20))
-    assert time.monotonic() - start < 1.3
+        program.receive(deadline)
+    assert not deadline.expired()
 
 
 def test_closing_ends_a_program_that_reads(shell: SshShell, server: Server) -> None:

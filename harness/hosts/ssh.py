@@ -146,8 +146,10 @@ def connect(
     one is HostKeyChanged at once and is never retried.
     """
     refused = False
+    why: Exception | None = None
     while True:
         alive()
+        hurried = deadline.remaining() < CONNECT_SECONDS
         try:
             return _connect_once(address, deadline, alive, via)
         except paramiko.BadHostKeyException as exc:
@@ -165,10 +167,13 @@ def connect(
             if str(exc) == NO_KEYS:
                 raise InfraError(f"the ssh-agent holds no key for {address.host}") from exc
             refused = refused or "refused" in str(exc).lower()
+            # That the last of many tries had no time left says less than why the others failed.
+            if why is None or not (hurried and isinstance(exc, TimeoutError)):
+                why = exc
             if deadline.expired():
                 raise NoLogin(
                     f"no SSH login to {address.host}:{address.port} "
-                    f"within {deadline.budget:.0f} s: {exc}",
+                    f"within {deadline.budget:.0f} s: {why}",
                     address,
                     refused=refused,
                 ) from exc
