@@ -54,6 +54,8 @@ class Troubles:
     """Lose the last byte of each piece."""
     stall_input: bool = False
     """Take no input for a program."""
+    stalled: threading.Event = field(default_factory=threading.Event)
+    """Set once there was input that was not taken."""
     stall_exec: bool = False
     """Do not answer a request to run a command."""
     instead: str | None = None
@@ -63,6 +65,7 @@ class Troubles:
 
     def done_to(self, data: bytes) -> bytes:
         if self.stall_input:
+            self.stalled.set()
             self.go_on.wait(20)
         if self.damage:
             data = bytes([data[0] ^ 1]) + data[1:]
@@ -77,6 +80,8 @@ class Server:
         self.user = user
         self.kept_alive = threading.Event()
         """Set once a client has asked whether the server is still there."""
+        self.accepted = 0
+        """How many connections came."""
         self.forwarded: list[tuple[str, int]] = []
         """Where clients went on to from here."""
         self.troubles = Troubles()
@@ -101,6 +106,7 @@ class Server:
                 sock, _ = self._socket.accept()
             except OSError:
                 return
+            self.accepted += 1
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             transport = Transport(sock)
             for key in (self.host_key, *self.more_keys):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from pathlib import Path
 
 import pytest
@@ -313,12 +312,10 @@ def test_words_alone_are_no_splat(line: str) -> None:
     assert (follower.panic_line, found) == (None, ())
 
 
-def test_a_flood_is_bounded_in_time_and_size() -> None:
-    start = time.monotonic()
+def test_a_flood_is_bounded() -> None:
     flood = (
         b"[    1.000000] ------------[ cut here ]------------\n" + b"[    1.000000] x\n" * 50_000
     )
     _, found = follow(flood + b"=" * 300_000 + b"A" * 300_000, 1 << 16)
     assert len(found) == 1
     assert found[0].text.count("\n") + 1 == klog.MAX_SPLAT_LINES
-    assert time.monotonic() - start < 10
