@@ -11,6 +11,7 @@ from harness.checks.test_race_two_drops import (
     BEGIN,
     END,
     FAULT,
+    SKEW,
     Met,
     after_another,
     by_address,
@@ -79,16 +80,22 @@ def test_an_unmap_that_the_trace_has_only_a_part_of_is_none() -> None:
     assert not unmaps(whole[:1] + whole[2:], *SLOT)
 
 
+def test_an_unmap_whose_end_was_missed_does_not_last_until_the_next() -> None:
+    first = unmap(LONG, 10, 50, -SKEW, SKEW + 8)[:2]
+    later = unmap(LONG, 100, 150, PAGES)
+    assert not unmaps(in_order(*first, *later), *SLOT)
+
+
 def test_what_is_left_of_an_unmap_begins_when_the_first_other_has_ended_within_it() -> None:
     long = Window(LONG, 10, 50, at(0), at(8))
     others = [Window(SHORT, 5, 30, at(9), at(10)), Window(SHORT, 35, 40, at(9), at(10))]
     assert after_another(long, [long, *others]) == (Window(LONG, 30, 50, at(0), at(8)),)
 
 
-def test_one_that_ended_before_or_after_it_or_is_its_own_does_not_count() -> None:
+def test_one_that_ended_before_or_after_it_or_is_of_its_thread_or_pages_does_not_count() -> None:
     long = Window(LONG, 10, 50, at(0), at(8))
-    for pid, end in ((SHORT, 9), (SHORT, 51), (LONG, 30)):
-        assert not after_another(long, [long, Window(pid, 5, end, at(9), at(10))])
+    for pid, end, page in ((SHORT, 9, 9), (SHORT, 51, 9), (LONG, 30, 9), (SHORT, 30, 7)):
+        assert not after_another(long, [long, Window(pid, 5, end, at(page), at(page + 1))])
 
 
 def test_a_fault_has_the_address_of_its_page_if_it_is_of_the_slot() -> None:
@@ -103,18 +110,29 @@ def test_only_a_fault_on_a_page_of_the_rest_of_the_long_one_meets_it() -> None:
 
 
 def test_each_long_unmap_is_met_once_however_often_its_pages_are_faulted_on() -> None:
+    many = -SKEW, SKEW + 8
     events = in_order(
-        *unmap(LONG, 10, 50, 0, 8),
+        *unmap(LONG, 10, 50, *many),
         *unmap(SHORT, 20, 30, 14),
-        *unmap(LONG, 100, 150, 0, 8),
-        *unmap(LONG, 200, 250, 0, 8),
+        *unmap(LONG, 100, 150, *many),
+        *unmap(LONG, 200, 250, *many),
         *unmap(SHORT, 210, 220, 14),
+        # All of the slot, as before a race.
+        *unmap(LONG, 300, 350, 0, PAGES),
+        *unmap(SHORT, 310, 320, 14),
     )
-    faults = [fault(25, 1), fault(31, 1), fault(40, 2), fault(120, 1), fault(230, 14)]
-    assert met_in(events, faults, VM) == Met(unmaps=5, long=3, beside=2, met=1, faults=2)
+    faults = [
+        fault(25, 1),
+        fault(31, 1),
+        fault(40, 2),
+        fault(120, 1),
+        fault(230, 14),
+        fault(330, 1),
+    ]
+    assert met_in(events, faults, VM) == Met(unmaps=7, long=3, beside=2, met=1, faults=2)
 
 
 def test_what_met_in_several_races_adds_up() -> None:
     met = Met(50, 32, 30, 20, 400) + Met(5, 3, 2, 1, 2)
     assert met == Met(55, 35, 32, 21, 402)
-    assert "55 unmaps, 35 of several pages; another ended within 32" in met.words()
+    assert "55 unmaps, 35 of them long; one of a page behind it ended within 32" in met.words()

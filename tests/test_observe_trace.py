@@ -404,8 +404,15 @@ def test_a_slowed_probe_is_made_without_slowness_where_the_kernel_cannot() -> No
 def test_whether_an_entry_takes_long_is_told() -> None:
     wanted = trace.Wanted(functions=("f", "g"), slowed={"f": 8})
     script = tracefs.setup_script(wanted)
-    told = script.index("""if [ "$made" = 0 ]; then echo 'ok slowed f'""")
+    told = script.index("case $made in")
     assert script.index("kvmh0_f") < told < script.index("kvmh1_g")
+    # By what the probe was made, if it was.
+    case = script[told : script.index("esac") + 4]
+    for made, words in (("0", "ok slowed f"), ("1", "looks up no symbol"), ("", "has no probe")):
+        done = subprocess.run(
+            ["sh", "-eu", "-c", f"made={made}\n{case}"], capture_output=True, text=True, check=True
+        )
+        assert words in done.stdout
     assert "slowed g" not in script
     assert trace_text.parse_setup("ok f\nok slowed f\nok g\n", wanted) == {}
     said = "ok f\nabsent slowed f: no symbols\nok g\n"

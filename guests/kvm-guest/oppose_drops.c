@@ -66,9 +66,10 @@ static void fill_before(const struct vm *vm)
 
 static int drop_many(struct race *race, struct dropper *dropper)
 {
-	fill_before(race->vm);
+	/* Before anything is allocated: who has a page still that is gone finds what it held. */
 	if (race_wait_touches(race, TOUCHES))
 		return -1;
+	fill_before(race->vm);
 	dropper->rest = false;
 	sem_post(&dropper->go);
 	usleep(race_random(race, PAUSE));

@@ -64,7 +64,7 @@ def notices(counts: Counts, vm: Guest) -> Notices:
 def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object] | str:
     """What one step of aging or reclaim cost, for the report: numbers, or why there is none.
 
-    So what can be judged without them is judged.
+    So what is judged before them, and without, is judged.
     """
     try:
         seen = notices(counts, vm)

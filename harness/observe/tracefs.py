@@ -86,8 +86,9 @@ def setup_script(wanted: Wanted) -> str:
         if function in wanted.slowed:
             name = slowed_entry(function)
             lines.append(
-                f"if [ \"$made\" = 0 ]; then echo 'ok {name}'\n"
-                f"else echo 'absent {name}: this kernel looks up no symbol in a probe'; fi"
+                f"case $made in 0) echo 'ok {name}' ;;\n"
+                f"'') echo 'absent {name}: it has no probe' ;;\n"
+                f"*) echo 'absent {name}: this kernel looks up no symbol in a probe' ;; esac"
             )
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
