@@ -103,8 +103,10 @@ def test_a_missing_helper_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 @pytest.mark.parametrize("contained", [False, True])
 def test_deadline_ends_the_whole_tree(token: str, contained: bool) -> None:
     script = f"sh -c 'sleep 60; : {token}' & sh -c 'sleep 60; : {token}'; : {token}"
+    soon = Deadline(30)
     with pytest.raises(DeadlineExceeded, match="waiting for the tree"):
         proc.run(["sh", "-c", script], deadline=Deadline(0.5), what="the tree", contained=contained)
+    assert not soon.expired(), "it was waited for until it ended by itself"
     wait_until_gone(token)
 
 

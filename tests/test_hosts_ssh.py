@@ -28,16 +28,17 @@ class Host:
     """Stands for the console: `alive` raises from the moment that it is told of a panic."""
 
     def __init__(self) -> None:
-        self.dead = False
+        self.questions = 1 << 40
+        """So often more it may be asked; then it has died."""
 
     def alive(self) -> None:
-        if self.dead:
+        self.questions -= 1
+        if self.questions < 0:
             raise HostDied("panic", "Kernel panic - not syncing: a test")
 
-    def dies_in(self, seconds: float) -> None:
-        timer = threading.Timer(seconds, lambda: setattr(self, "dead", True))
-        timer.daemon = True
-        timer.start()
+    def dies(self) -> None:
+        """Within moments: a wait of seconds asks often enough, several times in each."""
+        self.questions = 10
 
 
 @pytest.fixture
@@ -272,7 +273,7 @@ def test_put_while_the_host_dies(shell: SshShell, server: Server, host: Host) ->
     local = server.folder / "local"
     local.write_bytes(b"content" * 1000)
     server.troubles.stall_input = True
-    host.dies_in(0.3)
+    host.dies()
     with pytest.raises(HostDied):
         shell.put(local, str(server.folder / "remote"))
 
@@ -345,7 +346,7 @@ def test_a_panic_ends_a_write_to_a_peer_that_takes_nothing(
 ) -> None:
     program = relayed.start(["cat"])
     relay.takes = 1 << 15
-    host.dies_in(0.3)
+    host.dies()
     with pytest.raises(HostDied):
         program.send("x" * (1 << 20))
     program.close()
@@ -417,7 +418,7 @@ def test_a_server_that_says_nothing(server: Server, host: Host) -> None:
 
 def test_a_panic_ends_a_login(server: Server, host: Host) -> None:
     with silent_server() as port:
-        host.dies_in(0.3)
+        host.dies()
         deadline = Deadline(20)
         with pytest.raises(HostDied, match="a test"):
             connect(replace(server.address, port=port), deadline, host.alive)
@@ -429,17 +430,35 @@ def test_the_last_try_had_no_time_left(
 ) -> None:
     """What is told is why those before it failed."""
     said = iter([OSError("no route"), TimeoutError("timed out")])
-    deadline = Deadline(0.2)
+    _tries(monkeypatch, said)
+    with pytest.raises(NoLogin, match="within 1 s: no route"):
+        connect(server.address, Deadline(1), host.alive)
+    assert not list(said)
 
-    def fail(*_: object) -> None:
+
+def test_a_try_that_had_its_time_tells_why(
+    server: Server, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that refused at first, and is silent since."""
+    said = iter([OSError("refused"), TimeoutError("timed out")])
+    monkeypatch.setattr(ssh, "CONNECT_SECONDS", 0.1)
+    _tries(monkeypatch, said)
+    with pytest.raises(NoLogin, match="within 1 s: timed out") as told:
+        connect(server.address, Deadline(1), host.alive)
+    assert told.value.refused
+    assert not list(said)
+
+
+def _tries(monkeypatch: pytest.MonkeyPatch, said: Iterator[Exception]) -> None:
+    """Have each try to log in fail with the next of these; a time-out takes until the deadline."""
+
+    def fail(_: object, deadline: Deadline, *rest: object) -> None:
         what = next(said)
         while isinstance(what, TimeoutError) and not deadline.expired():
             time.sleep(0.01)
         raise what
 
     monkeypatch.setattr(ssh, "_connect_once", fail)
-    with pytest.raises(NoLogin, match="within 0 s: no route"):
-        connect(server.address, deadline, host.alive)
 
 
 def test_nobody_listens_yet(server: Server, host: Host) -> None:
@@ -500,7 +519,7 @@ def test_nonsense_for_a_status(shell: SshShell, server: Server) -> None:
 
 
 def test_a_panic_ends_a_wait(shell: SshShell, host: Host) -> None:
-    host.dies_in(0.3)
+    host.dies()
     deadline = Deadline(20)
     with pytest.raises(HostDied, match="a test"):
         shell.run("sleep 60", deadline)
@@ -508,7 +527,7 @@ def test_a_panic_ends_a_wait(shell: SshShell, host: Host) -> None:
 
 
 def test_a_panic_ends_a_wait_although_output_comes(shell: SshShell, host: Host) -> None:
-    host.dies_in(0.3)
+    host.dies()
     deadline = Deadline(20)
     with pytest.raises(HostDied):
         shell.run("while :; do echo x; sleep 0.02; done", deadline)
@@ -516,7 +535,7 @@ def test_a_panic_ends_a_wait_although_output_comes(shell: SshShell, host: Host) 
 
 
 def test_a_dead_host_is_not_asked(shell: SshShell, host: Host) -> None:
-    host.dead = True
+    host.questions = 0
     with pytest.raises(HostDied):
         shell.run("true")
     with pytest.raises(HostDied):
@@ -596,7 +615,7 @@ def test_a_line_beyond_all_bounds(shell: SshShell, monkeypatch: pytest.MonkeyPat
 
 def test_a_panic_ends_the_wait_for_a_line(shell: SshShell, host: Host) -> None:
     program = shell.start(["cat"])
-    host.dies_in(0.3)
+    host.dies()
     deadline = Deadline(20)
     with pytest.raises(HostDied):
         program.receive(deadline)
