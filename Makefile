@@ -14,7 +14,7 @@ run: setup
 test: setup
 	@$(BIN)/tox run $(ARGS)
 
-# What a machine of a lab may do wrong, and docs/faults.md from it: half an hour or less.
+# What a machine of a lab may do wrong, and docs/faults.md from it: three quarters of an hour.
 test-faults: setup
 	@$(BIN)/tox run -e faults $(ARGS)
 
