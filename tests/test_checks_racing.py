@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
-from harness.checks.racing import DRIVERS, Met, show
+from harness.checks.overlap import UNMAP
+from harness.checks.racing import DRIVERS, Met, of_all_pages, show
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Opponent
+from harness.observe.trace import Event
 
 
 def reply(**changed: int) -> RaceReply:
@@ -56,3 +59,15 @@ def test_only_what_happened_is_told() -> None:
 
 def test_each_ager_is_a_driver_of_the_contract() -> None:
     assert set(DRIVERS) == set(get_args(Ager))
+
+
+def test_a_page_that_is_replaced_is_no_drop_of_all() -> None:
+    vm: Any = SimpleNamespace(
+        slot=SimpleNamespace(pages=4), greeting=SimpleNamespace(slot_hva=0x10000)
+    )
+    ranges = (0x10000, 0x14000), (0x11000, 0x12000), (0x10000, 0x13000), (0x8000, 0x14000)
+    events = [
+        Event(1, 0, "kvm-guest", 1, UNMAP, "", {"start": start, "end": end})
+        for start, end in ranges
+    ]
+    assert of_all_pages(events, vm) == events[:1]

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <pthread.h>
-#include <sched.h>
 #include <unistd.h>
 
 #include "race.h"
@@ -18,8 +17,10 @@
 #define AWAY_TOUCHES 8
 /* So often the slot goes and comes in a row while its pages are dropped. */
 #define CHANGES 4
-/* Microseconds between two looks at whether the drops have paused. */
+/* Microseconds between two looks at what the other thread does. */
 #define PAUSE_POLL 20
+/* Of the thread that drops, before the vCPU and the ager that have its CPU as well. */
+#define DROPPER_PRIORITY 1
 
 /* How many accesses a vCPU had begun when the slot was surely gone. */
 struct tally {
@@ -183,6 +184,7 @@ enum dropping { DROPS_ON, DROPS_PAUSE, DROPS_PAUSED, DROPS_END };
 struct dropper {
 	struct race *race;
 	enum dropping state;
+	uint32_t begun;		/* drops */
 };
 
 static void *drop_on(void *argument)
@@ -191,12 +193,14 @@ static void *drop_on(void *argument)
 	enum dropping state;
 
 	while ((state = __atomic_load_n(&dropper->state, __ATOMIC_ACQUIRE)) != DROPS_END) {
-		if (state == DROPS_ON)
+		if (state == DROPS_ON) {
+			__atomic_store_n(&dropper->begun, dropper->begun + 1, __ATOMIC_RELEASE);
 			race_drop(dropper->race, 0, dropper->race->vm->pages, false);
-		else if (state == DROPS_PAUSE)
+		} else if (state == DROPS_PAUSE) {
 			__atomic_store_n(&dropper->state, DROPS_PAUSED, __ATOMIC_RELEASE);
-		else
-			sched_yield();
+		}
+		/* A vCPU has that CPU meanwhile, and gets out of KVM if the slot waits for it. */
+		usleep(PAUSE_POLL);
 	}
 	return NULL;
 }
@@ -209,9 +213,14 @@ static void pause_drops(struct dropper *dropper)
 		usleep(PAUSE_POLL);
 }
 
+/* Then one is under way: the slot changes sooner than the other CPU has time for it. */
 static void go_on_with_drops(struct dropper *dropper)
 {
+	uint32_t begun = __atomic_load_n(&dropper->begun, __ATOMIC_ACQUIRE);
+
 	__atomic_store_n(&dropper->state, DROPS_ON, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&dropper->begun, __ATOMIC_ACQUIRE) == begun)
+		usleep(PAUSE_POLL);
 }
 
 /*
@@ -254,8 +263,9 @@ int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 	if (check_there(race))
 		return -1;
 	errno = pthread_create(&thread, NULL, drop_on, &dropper);
-	/* This thread has the first CPU. */
-	if (errno || bind_to_cpu(thread, race->cpu[race->cpus - 1]) || set_priority(thread, 0))
+	/* This thread has the first CPU, and does not wait until the other gets its turn. */
+	if (errno || bind_to_cpu(thread, race->cpu[race->cpus - 1]) ||
+	    set_priority(thread, DROPPER_PRIORITY))
 		die_errno("the thread that drops pages");
 	result = change_slot(race, &dropper);
 	__atomic_store_n(&dropper.state, DROPS_END, __ATOMIC_RELEASE);

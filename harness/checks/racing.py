@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,7 +37,7 @@ from harness.contract import Contract, Driver
 from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MARK, Counts, Wanted, returned
+from harness.observe.trace import MARK, Counts, Event, Wanted, address_range, returned
 from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class Field:
             # Switching the log on waits for faults under way, which is no race for it.
             reads = acts(counts.events(MARK), log_reads=True)
             marked = meetings(reads, counts.events(returned(MARK_DIRTY)), Window.lasts)
-        unmaps = meetings(spans, counts.events(UNMAP)) if self.opponent == "slot-unmap" else 0
+        unmaps = 0
+        if self.opponent == "slot-unmap":
+            unmaps = meetings(spans, of_all_pages(counts.events(UNMAP), self.vm))
         return Met(
             ages=len(ages),
             acts=len(spans),
@@ -222,6 +224,12 @@ def slot_range(vm: Guest) -> tuple[int, int]:
     """Where the tested pages begin and end in the guest program's memory."""
     start = vm.greeting.slot_hva
     return start, start + vm.slot.pages * PAGE_SIZE
+
+
+def of_all_pages(unmaps: Iterable[Event], vm: Guest) -> list[Event]:
+    """The unmaps of all tested pages at once: of one alone, it may be the page of zeroes."""
+    whole = slot_range(vm)
+    return [one for one in unmaps if address_range(one) == whole]
 
 
 @contextlib.contextmanager
