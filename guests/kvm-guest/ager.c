@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 #include "array_size.h"
 #include "page_idle.h"
 #include "reply.h"
+#include "threads.h"
 
 #define PM_PRESENT	(1ULL << 63)
 #define PM_PFN		((1ULL << 55) - 1)
@@ -206,24 +206,6 @@ static void *run(void *argument)
 	return NULL;
 }
 
-int bind_to_cpu(pthread_t thread, unsigned int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	errno = pthread_setaffinity_np(thread, sizeof(set), &set);
-	return errno ? -1 : 0;
-}
-
-int set_priority(pthread_t thread, int priority)
-{
-	struct sched_param param = { .sched_priority = priority };
-
-	errno = pthread_setschedparam(thread, priority ? SCHED_FIFO : SCHED_OTHER, &param);
-	return errno ? -1 : 0;
-}
-
 int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
 		const unsigned int *cpus, unsigned int count, int priority)
 {
@@ -240,11 +222,9 @@ int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, u
 		struct ager *ager = &agers->each[i];
 
 		ager->all = agers;
-		errno = pthread_create(&ager->thread, NULL, run, ager);
 		/* From the last CPU down: the first has the thread that unmaps. */
-		if (errno || bind_to_cpu(ager->thread, cpus[count - 1 - i % count]) ||
-		    set_priority(ager->thread, priority))
-			die_errno("an ager's thread");
+		ager->thread = start_on_cpu(run, ager, cpus[count - 1 - i % count], priority,
+					    "an ager's thread");
 	}
 	return 0;
 }
@@ -305,7 +285,7 @@ uint64_t agers_stop(struct agers *agers)
 	pthread_cond_broadcast(&agers->changed);
 	pthread_mutex_unlock(&agers->lock);
 	for (uint32_t i = 0; i < agers->number; i++) {
-		pthread_join(agers->each[i].thread, NULL);
+		join(agers->each[i].thread);
 		passes += agers->each[i].passes;
 		if (agers->kind != AGER_PAGE_IDLE)
 			lru_gen_close(&agers->each[i].lru_gen);

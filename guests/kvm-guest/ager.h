@@ -69,10 +69,4 @@ void agers_rest(struct agers *agers);
 /* Ends them; returns their passes together. */
 uint64_t agers_stop(struct agers *agers);
 
-/* Binds a thread to a CPU; -1 with errno. */
-int bind_to_cpu(pthread_t thread, unsigned int cpu);
-
-/* Gives a thread a real-time priority, or none (0); -1 with errno. */
-int set_priority(pthread_t thread, int priority);
-
 #endif

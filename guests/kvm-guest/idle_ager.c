@@ -15,6 +15,7 @@
 #include "protocol.h"
 #include "reply.h"
 #include "serve.h"
+#include "threads.h"
 
 /* A word of the bitmap, and those bits in it that are set. */
 struct word {
@@ -120,9 +121,7 @@ static void run_stop(struct idle_ager *ager)
 		return;
 	}
 	__atomic_store_n(&ager->stop, true, __ATOMIC_RELEASE);
-	errno = pthread_join(ager->thread, NULL);
-	if (errno)
-		die_errno("pthread_join");
+	join(ager->thread);
 	ager->running = false;
 	errno = ager->error;
 	if (errno)

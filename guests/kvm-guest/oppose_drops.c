@@ -5,13 +5,11 @@
  * each drop begins and ends; whichever ends first, no fault may map a page that the
  * other is about to take away.
  */
-#include <errno.h>
-#include <pthread.h>
 #include <semaphore.h>
 #include <unistd.h>
 
 #include "race.h"
-#include "reply.h"
+#include "threads.h"
 
 /* Long drops in an act, and the touches that each vCPU makes before each. */
 #define LONG_DROPS 4
@@ -86,24 +84,20 @@ int oppose_by_two_drops(struct race *race, uint32_t first, uint32_t count)
 		.race = race,
 		.first = count / 2 + race_random(race, count / 4 + 1),
 	};
-	pthread_t thread;
+	pthread_t other;
 	int result = 0;
 
 	(void)first;
 	dropper.random = (uint64_t)race_random(race, UINT32_MAX) << 1 | 1;
 	sem_init(&dropper.go, 0, 0);
 	sem_init(&dropper.rests, 0, 0);
-	errno = pthread_create(&thread, NULL, drop_others, &dropper);
 	/* This thread has the first CPU. */
-	if (errno || bind_to_cpu(thread, race->cpu[race->cpus - 1]) ||
-	    set_priority(thread, PRIORITY))
-		die_errno("the thread that drops single pages");
+	other = start_on_cpu(drop_others, &dropper, race->cpu[race->cpus - 1], PRIORITY,
+			     "the thread that drops single pages");
 	for (unsigned int i = 0; i < LONG_DROPS && !result; i++)
 		result = drop_many(race, &dropper);
 	dropper.stop = true;
 	sem_post(&dropper.go);
-	errno = pthread_join(thread, NULL);
-	if (errno)
-		die_errno("pthread_join");
+	join(other);
 	return result;
 }

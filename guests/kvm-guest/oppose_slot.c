@@ -12,6 +12,7 @@
 
 #include "race.h"
 #include "reply.h"
+#include "threads.h"
 
 /* Touches that each vCPU makes while the slot is not there. */
 #define AWAY_TOUCHES 8
@@ -229,21 +230,15 @@ static void go_on_with_drops(struct dropper *dropper)
  */
 static int change_slot(struct race *race, struct dropper *dropper)
 {
-	for (unsigned int i = 0; i < CHANGES; i++) {
-		bool going = i % 2;
-
-		if (!going)
-			pause_drops(dropper);
+	for (unsigned int i = 0; i < CHANGES / 2; i++) {
 		if (take_away(race, false))
 			return -1;
-		if (going)
-			pause_drops(dropper);
-		else
-			go_on_with_drops(dropper);
+		go_on_with_drops(dropper);
+		if (bring_back(race, 0) || take_away(race, false))
+			return -1;
+		pause_drops(dropper);
 		if (bring_back(race, 0))
 			return -1;
-		if (going)
-			go_on_with_drops(dropper);
 	}
 	return 0;
 }
@@ -254,24 +249,20 @@ static int change_slot(struct race *race, struct dropper *dropper)
  */
 int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 {
-	struct dropper dropper = { .race = race, .state = DROPS_ON };
-	pthread_t thread;
+	struct dropper dropper = { .race = race, .state = DROPS_PAUSED };
+	pthread_t other;
 	int result;
 
 	(void)first;
 	(void)count;
 	if (check_there(race))
 		return -1;
-	errno = pthread_create(&thread, NULL, drop_on, &dropper);
 	/* This thread has the first CPU, and does not wait until the other gets its turn. */
-	if (errno || bind_to_cpu(thread, race->cpu[race->cpus - 1]) ||
-	    set_priority(thread, DROPPER_PRIORITY))
-		die_errno("the thread that drops pages");
+	other = start_on_cpu(drop_on, &dropper, race->cpu[race->cpus - 1], DROPPER_PRIORITY,
+			     "the thread that drops pages");
 	result = change_slot(race, &dropper);
 	__atomic_store_n(&dropper.state, DROPS_END, __ATOMIC_RELEASE);
-	errno = pthread_join(thread, NULL);
-	if (errno)
-		die_errno("pthread_join");
+	join(other);
 	agers_rest(&race->agers);
 	return result ? -1 : settle(race);
 }

@@ -22,6 +22,7 @@
 #include "commands.h"
 #include "cpus.h"
 #include "reply.h"
+#include "threads.h"
 
 #define MAX_ROUNDS 100000
 /* Touches that each vCPU must make between two rounds. */
