@@ -6,8 +6,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checks.overlap import Window, meetings
-from harness.checks.test_race_join import BLOCK, FAULT, PAGES, Met, joins
+from harness.checks.overlap import FAULT, Window, meetings
+from harness.checks.test_race_join import BLOCK, PAGES, Met, joins
 from harness.observe.trace import Event
 
 PAGE = 4096

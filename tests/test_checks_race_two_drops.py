@@ -6,15 +6,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checks.overlap import UNMAP, Window, meetings
+from harness.checks.overlap import FAULT, UNMAP, Window, meetings
+from harness.checks.racing import by_address
 from harness.checks.test_race_two_drops import (
     BEGIN,
     END,
-    FAULT,
     SKEW,
     Met,
     after_another,
-    by_address,
     met_in,
     unmaps,
 )
@@ -99,14 +98,14 @@ def test_one_that_ended_before_or_after_it_or_is_of_its_thread_or_pages_does_not
 
 
 def test_a_fault_has_the_address_of_its_page_if_it_is_of_the_slot() -> None:
-    found = by_address([fault(1, 3), fault(2, -1), fault(3, PAGES)], VM)
+    found = by_address([fault(1, 3), fault(2, -1), fault(3, PAGES)], VM, range(PAGES))
     assert [one.fields for one in found] == [{"start": at(3), "end": at(4)}]
 
 
 def test_only_a_fault_on_a_page_of_the_rest_of_the_long_one_meets_it() -> None:
     rest = Window(LONG, 30, 50, at(0), at(8))
     faults = [fault(29, 3), fault(31, 3), fault(32, 9), fault(51, 3)]
-    assert meetings([rest], by_address(faults, VM)) == 1
+    assert meetings([rest], by_address(faults, VM, range(PAGES))) == 1
 
 
 def test_each_long_unmap_is_met_once_however_often_its_pages_are_faulted_on() -> None:

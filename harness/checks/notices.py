@@ -7,8 +7,10 @@ way to age lies in locks and remote flushes (9). The latter two are numbers for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from harness.checks.overlap import AGE, UNMAP
 from harness.checks.pressure import Regions
@@ -16,6 +18,8 @@ from harness.guests import Guest
 from harness.observe import lockdep
 from harness.observe.trace import Counts, Wanted, pages_by_hva
 from harness.observe.unproven import Unproven
+
+Told = TypeVar("Told")
 
 TEST = "kvm:kvm_test_age_hva"
 # Invalidations of stage 2, host side. A kernel that has not all of them shows those it has. The
@@ -66,11 +70,12 @@ def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object] | 
 
     So what is judged before them, and without, is judged.
     """
-    try:
-        seen = notices(counts, vm)
-        gone = pages_by_hva(counts.events(UNMAP), vm.greeting.slot_hva, vm.slot.pages)
-    except Unproven as exc:
-        return f"unavailable: {exc}"
+    return _or_why(lambda: _cost(counts, vm, regions))
+
+
+def _cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object]:
+    seen = notices(counts, vm)
+    gone = pages_by_hva(counts.events(UNMAP), vm.greeting.slot_hva, vm.slot.pages)
     by_region = {
         name: sum(seen.aged[page] for page in pages)
         for name, pages in (
@@ -85,22 +90,18 @@ def cost(counts: Counts, vm: Guest, regions: Regions) -> Mapping[str, object] | 
         "age_hva_most_for_a_page": max(seen.aged),
         "test_age_hva": sum(seen.tested),
         "unmapped": sum(gone),
-        "flushes": {name: _number(counts, name) for name in FLUSHES},
-        "mmu_lock": _locks(counts),
+        "flushes": {name: _or_why(partial(counts.of, name)) for name in FLUSHES},
+        "mmu_lock": _or_why(lambda: _locks(counts)),
     }
 
 
-def _number(counts: Counts, function: str) -> int | str:
-    try:
-        return counts.of(function)
-    except Unproven as exc:
-        return f"unavailable: {exc}"
-
-
-def _locks(counts: Counts) -> Mapping[str, int] | str:
-    try:
-        events = counts.events(lockdep.ACQUIRE)
-    except Unproven as exc:
-        return f"unavailable: {exc}"
-    write, read = lockdep.by_access(event.text for event in events)
+def _locks(counts: Counts) -> Mapping[str, int]:
+    write, read = lockdep.by_access(event.text for event in counts.events(lockdep.ACQUIRE))
     return {"write": write, "read": read}
+
+
+def _or_why(read: Callable[[], Told]) -> Told | str:
+    try:
+        return read()
+    except Unproven as exc:
+        return f"unavailable: {exc}"

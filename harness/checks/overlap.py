@@ -11,6 +11,7 @@ from harness.observe.trace import Event
 
 AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
+FAULT = "kvm:kvm_guest_fault"
 # Entered between the load of a stage-2 entry and the store that makes it old.
 AGE_CALLBACK = "stage2_age_walker"
 # How a mark says that what begins is a read of the dirty log (docs/guest-protocol.md).

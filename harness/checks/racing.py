@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.cell import CellSpec
@@ -224,6 +224,15 @@ def slot_range(vm: Guest) -> tuple[int, int]:
     """Where the tested pages begin and end in the guest program's memory."""
     start = vm.greeting.slot_hva
     return start, start + vm.slot.pages * PAGE_SIZE
+
+
+def by_address(faults: Iterable[Event], vm: Guest, pages: Container[int]) -> Iterator[Event]:
+    """The events FAULT on some of the tested pages, with the host's address of the page."""
+    for fault in faults:
+        page = (fault.fields["ipa"] - vm.slot.ipa) // PAGE_SIZE
+        if page in pages:
+            at = vm.greeting.slot_hva + page * PAGE_SIZE
+            yield replace(fault, fields={"start": at, "end": at + PAGE_SIZE})
 
 
 def of_all_pages(unmaps: Iterable[Event], vm: Guest) -> list[Event]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -25,7 +25,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, walk_functions, windows
+from harness.checks.overlap import AGE, AGE_CALLBACK, FAULT, meetings, walk_functions, windows
 from harness.checks.pages import (
     mark_idle,
     old_pages,
@@ -36,14 +36,14 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.racing import added, kept, not_widened
+from harness.checks.racing import added, by_address, kept, not_widened
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list, stage2
-from harness.observe.trace import PAGE, Counts, Event, Wanted, returned, slowed_entry
+from harness.observe.trace import Counts, Event, Wanted, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -55,7 +55,6 @@ ROUNDS = 12
 FREE = "kvm_pgtable_stage2_free_unlinked"
 # Is back when all of the process's VMs have aged what page_idle asks for.
 AGED = "__mmu_notifier_clear_young"
-FAULT = "kvm:kvm_guest_fault"
 # The fault status code in ESR_EL2 less its level, and what it is if only the access flag was
 # clear (Arm ARM, D24.2.40, "DFSC").
 LEVELS, ACCESS_FLAG = 0x3C, 0x08
@@ -215,11 +214,8 @@ def joins(faults: Iterable[Event], vm: Guest, written: frozenset[int]) -> Iterat
 
     They are those of pages that are touched when the log is off alone, but for access faults.
     """
-    for fault in faults:
-        page = (fault.fields["ipa"] - vm.slot.ipa) // PAGE
-        if page in EVERYTHING - written and fault.fields["esr"] & LEVELS != ACCESS_FLAG:
-            at = vm.greeting.slot_hva + page * PAGE
-            yield replace(fault, fields={"start": at, "end": at + PAGE})
+    made = (fault for fault in faults if fault.fields["esr"] & LEVELS != ACCESS_FLAG)
+    return by_address(made, vm, EVERYTHING - written)
 
 
 def _exact_as_it_is(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:

@@ -19,8 +19,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import UNMAP, Window, meetings
-from harness.checks.racing import SECONDS, added, kept, not_widened, show, slot_range
+from harness.checks.overlap import FAULT, UNMAP, Window, meetings
+from harness.checks.racing import SECONDS, added, by_address, kept, not_widened, show, slot_range
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -44,7 +44,6 @@ MEETINGS = 16
 RACES = 6
 RACES_SECONDS = 30.0
 
-FAULT = "kvm:kvm_guest_fault"
 # KVM has unmapped what a notice names when the first returns, and allows it to be mapped again
 # before the second does.
 BEGIN = "kvm_mmu_notifier_invalidate_range_start"
@@ -136,7 +135,7 @@ def met_in(events: Iterable[Event], faults: Iterable[Event], vm: Guest) -> Met:
     first = vm.greeting.slot_hva - SKEW * PAGE_SIZE
     many = [span for span in spans if span.start_address == first]
     rests = [rest for span in many for rest in after_another(span, spans)]
-    found = tuple(by_address(faults, vm))
+    found = tuple(by_address(faults, vm, range(vm.slot.pages)))
     times = [meetings([rest], found) for rest in rests]
     return Met(len(spans), len(many), len(rests), sum(map(bool, times)), sum(times))
 
@@ -175,12 +174,3 @@ def after_another(span: Window, spans: Iterable[Window]) -> tuple[Window, ...]:
         and span.begin < one.end < span.end
     ]
     return (replace(span, begin=min(ends)),) if ends else ()
-
-
-def by_address(faults: Iterable[Event], vm: Guest) -> Iterable[Event]:
-    """Faults on the tested pages, with the host's address of the page."""
-    for fault in faults:
-        page = (fault.fields["ipa"] - vm.slot.ipa) // PAGE_SIZE
-        if 0 <= page < vm.slot.pages:
-            at = vm.greeting.slot_hva + page * PAGE_SIZE
-            yield replace(fault, fields={"start": at, "end": at + PAGE_SIZE})
