@@ -203,6 +203,29 @@ class Guest:
         command = f"touch {access(write)} {vcpu} {format_ranges(asked)}"
         return self._touches(command, vcpu, len(asked))
 
+    def touch_aging(
+        self, pages: Iterable[int], *, write: bool, pause: int, vcpu: int = 0
+    ) -> TouchReply:
+        """As touch(), from `pause` microseconds after the moment that page_idle begins to age.
+
+        Aged are the pages that the last idle_mark() marked.
+        """
+        asked = frozenset(pages)
+        command = f"touch-aging {access(write)} {vcpu} {format_ranges(asked)} {pause}"
+        return self._touches(command, vcpu, len(asked))
+
+    def touch_both(
+        self, written: Iterable[int], read: Iterable[int], *, writer: int, reader: int, pause: int
+    ) -> TouchReply:
+        """Have one vCPU write to pages, and from `pause` microseconds later on another read others.
+
+        The reply is of the reader.
+        """
+        asked = frozenset(read)
+        write = f"{writer} {format_ranges(frozenset(written))}"
+        command = f"touch-both {write} {reader} {format_ranges(asked)} {pause}"
+        return self._touches(command, reader, len(asked))
+
     def plant(self, pages: Iterable[int]) -> None:
         """Make the pages ones that fetch() can run and walk() can go through.
 

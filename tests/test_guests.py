@@ -69,6 +69,18 @@ def test_the_addresses_can_be_wide_and_the_dirty_log_manual() -> None:
         guest.clear_log({1})
 
 
+def test_touches_begin_with_something_else() -> None:
+    touched, other = f"ok vcpu=1 pages=2 {EXITS}", f"ok vcpu=0 pages=2 {EXITS}"
+    guest, process = start(touched, touched, other)
+    assert guest.touch_aging([4, 9], write=True, pause=150, vcpu=1).pages == 2
+    assert guest.touch_both([7], [4, 5], writer=0, reader=1, pause=30).vcpu == 1
+    # The reply must be of the reader.
+    with pytest.raises(InfraError, match="not what was asked"):
+        guest.touch_both([7], [4, 5], writer=0, reader=1, pause=30)
+    both = "touch-both 0 7 1 4-5 30"
+    assert process.sent == ["touch-aging write 1 4,9 150", both, both]
+
+
 def test_there_is_no_second_slot_unless_it_was_asked_for() -> None:
     guest, _ = start()
     for name in ("second_dir", "second_slot"):

@@ -18,6 +18,9 @@ static const struct command {
 } commands[] = {
 	{ "populate", 0, "populate", command_populate },
 	{ "touch", 3, "touch read|write|fetch|walk VCPU RANGES", command_touch },
+	{ "touch-aging", 4, "touch-aging read|write VCPU RANGES MICROSECONDS",
+	  command_touch_aging },
+	{ "touch-both", 5, "touch-both VCPU WRITTEN VCPU READ MICROSECONDS", command_touch_both },
 	{ "plant", 1, "plant RANGES", command_plant },
 	{ "verify", 1, "verify RANGES", command_verify },
 	{ "pfns", 0, "pfns", command_pfns },

@@ -20,6 +20,10 @@ bool command_run(void *vm, char *line);
 int command_populate(struct vm *vm, char **words);
 int command_touch(struct vm *vm, char **words);
 
+/* touch_beside.c */
+int command_touch_aging(struct vm *vm, char **words);
+int command_touch_both(struct vm *vm, char **words);
+
 /* plant.c */
 int command_plant(struct vm *vm, char **words);
 

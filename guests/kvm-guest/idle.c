@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "idle.h"
 #include "page_idle.h"
 #include "pagemap.h"
 #include "ranges.h"
@@ -171,13 +172,23 @@ int command_idle_mark(struct vm *vm, char **words)
 	return 0;
 }
 
+int idle_check_marked(void)
+{
+	return marked_pfns ? 0 : reply_error("usage", "needs an idle-mark before it");
+}
+
+bool idle_mark_again(void)
+{
+	return transfer_all(true, NULL);
+}
+
 int command_idle_again(struct vm *vm, char **words)
 {
 	(void)vm;
 	(void)words;
-	if (!marked_pfns)
-		return reply_error("usage", "idle-again needs an idle-mark before it");
-	if (!transfer_all(true, NULL))
+	if (idle_check_marked())
+		return -1;
+	if (!idle_mark_again())
 		return reply_errno(PAGE_IDLE_BITMAP);
 	reply_ok("%s", "");
 	return 0;
@@ -222,9 +233,7 @@ int command_idle_read(struct vm *vm, char **words)
 	int result = -1;
 
 	(void)words;
-	if (!marked_pfns)
-		return reply_error("usage", "idle-read needs an idle-mark before it");
-	if (check_in_place(vm))
+	if (idle_check_marked() || check_in_place(vm))
 		return -1;
 	head_idle = new_flags(head_count);
 	idle = new_flags(vm->pages);

@@ -127,6 +127,11 @@ struct mailbox {
 	/* Written by the VMM at any time: ends a spin. */
 	uint64_t stop;
 
+	/* Likewise: unless it is 0, touches of a list do not begin. */
+	uint64_t held;
+	uint64_t pause;		/* microseconds from then to the first; written while it is parked */
+	uint64_t waits;		/* the payload sets it when it waits */
+
 	/* Written by the payload, read by the VMM at any time. */
 	uint64_t touches;
 	uint64_t page;		/* the page that it is at */

@@ -6,6 +6,7 @@
 #include "array_size.h"
 #include "commands.h"
 #include "reply.h"
+#include "touch.h"
 
 static int check_not_spun(const struct vm *vm, const struct vcpu *vcpu, uint32_t count)
 {
@@ -40,32 +41,52 @@ static uint64_t expected_check(const struct vm *vm, const struct vcpu *vcpu, uin
 	return check;
 }
 
+int touch_start(struct vm *vm, struct touch *touch)
+{
+	touch->base = 0;
+	touch->check = 0;
+	if (touch->how == MAILBOX_WRITE) {
+		if (check_not_spun(vm, touch->vcpu, touch->count))
+			return -1;
+		touch->base = value_base(vm);
+	} else if (touch->how == MAILBOX_READ) {
+		touch->check = expected_check(vm, touch->vcpu, touch->count);
+	}
+	vcpu_go(touch->vcpu, touch->how, touch->count, touch->base);
+	return 0;
+}
+
+int touch_finish(struct vm *vm, const struct touch *touch, double seconds)
+{
+	bool write = touch->how == MAILBOX_WRITE;
+	struct vcpu *vcpu = touch->vcpu;
+	int failed = vcpu_wait_parked(vcpu, seconds);
+
+	/* A store to the read-only slot goes nowhere. */
+	if (write && !vm->readonly)
+		expect_written(vm, vcpu, vcpu_touches(vcpu), touch->base);
+	if (failed)
+		return -1;
+	if (!write && vcpu->mailbox->check != touch->check)
+		return reply_error("data", "vcpu=%u the guest did not read what it wrote",
+				   vcpu->id);
+	return 0;
+}
+
+void touch_reply(const struct vcpu *vcpu)
+{
+	reply_ok(" vcpu=%u pages=%" PRIu64, vcpu->id, vcpu_touches(vcpu));
+	vcpu_stats_print_since(&vcpu->stats, vcpu->before);
+}
+
 /* Touches the first @count pages of the vCPU's list and composes the reply. */
 static int touch(struct vm *vm, struct vcpu *vcpu, enum mailbox_command how, uint32_t count)
 {
-	bool write = how == MAILBOX_WRITE;
-	uint64_t base = 0, check = 0;
-	int failed;
+	struct touch touch = { .vcpu = vcpu, .how = how, .count = count };
 
-	if (write) {
-		if (check_not_spun(vm, vcpu, count))
-			return -1;
-		base = value_base(vm);
-	} else if (how == MAILBOX_READ) {
-		check = expected_check(vm, vcpu, count);
-	}
-	vcpu_go(vcpu, how, count, base);
-	failed = vcpu_wait_parked(vcpu, vm->timeout);
-	/* A store to the read-only slot goes nowhere. */
-	if (write && !vm->readonly)
-		expect_written(vm, vcpu, vcpu_touches(vcpu), base);
-	if (failed)
+	if (touch_start(vm, &touch) || touch_finish(vm, &touch, vm->timeout))
 		return -1;
-	if (!write && vcpu->mailbox->check != check)
-		return reply_error("data", "vcpu=%u the guest did not read what it wrote",
-				   vcpu->id);
-	reply_ok(" vcpu=%u pages=%" PRIu64, vcpu->id, vcpu_touches(vcpu));
-	vcpu_stats_print_since(&vcpu->stats, vcpu->before);
+	touch_reply(vcpu);
 	return 0;
 }
 

@@ -408,12 +408,13 @@ int vcpu_wait_parked(struct vcpu *vcpu, double seconds)
 	return parked ? 0 : reply_stopped(vcpu);
 }
 
-int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds)
+/* Waits until its payload has brought a count of its mailbox up to @least. */
+static int wait_for(struct vcpu *vcpu, const uint64_t *count, uint64_t least, double seconds)
 {
 	const struct timespec moment = { .tv_nsec = 20000 };
 	struct timespec until = in_seconds(seconds);
 
-	while (vcpu_touches(vcpu) < touches) {
+	while (__atomic_load_n(count, __ATOMIC_ACQUIRE) < least) {
 		if (state_of(vcpu) != VCPU_RUNNING)
 			return reply_stopped(vcpu);
 		if (is_past(until))
@@ -421,6 +422,28 @@ int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds)
 		nanosleep(&moment, NULL);
 	}
 	return 0;
+}
+
+void vcpu_hold(struct vcpu *vcpu, uint32_t pause)
+{
+	vcpu->mailbox->pause = pause;
+	vcpu->mailbox->waits = 0;
+	vcpu->mailbox->held = 1;
+}
+
+void vcpu_release(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->mailbox->held, 0, __ATOMIC_RELEASE);
+}
+
+int vcpu_wait_held(struct vcpu *vcpu, double seconds)
+{
+	return wait_for(vcpu, &vcpu->mailbox->waits, 1, seconds);
+}
+
+int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds)
+{
+	return wait_for(vcpu, &vcpu->mailbox->touches, touches, seconds);
 }
 
 uint64_t vcpu_emulated(const struct vcpu *vcpu)

@@ -78,7 +78,7 @@ void vcpu_destroy(struct vcpu *vcpu);
 /* Gives it a command on the first @count entries of its list, for when it runs next. */
 void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
 
-/* The same, and lets its thread go. */
+/* The same, and lets its thread go. A held one waits in the guest before its first touch. */
 void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value);
 
 /*
@@ -86,6 +86,13 @@ void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, ui
  * or -1 with an error as the reply.
  */
 int vcpu_wait_parked(struct vcpu *vcpu, double seconds);
+
+/* Has it wait so when it goes the next time, until @pause microseconds after its release. */
+void vcpu_hold(struct vcpu *vcpu, uint32_t pause);
+void vcpu_release(struct vcpu *vcpu);
+
+/* Waits in the same way until it does, having gone. */
+int vcpu_wait_held(struct vcpu *vcpu, double seconds);
 
 /* Waits in the same way until it has made @touches since it was let go. */
 int vcpu_wait_touches(struct vcpu *vcpu, uint64_t touches, double seconds);

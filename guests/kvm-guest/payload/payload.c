@@ -76,10 +76,43 @@ static void touch(struct mailbox *mailbox, uint32_t page, enum mailbox_command h
 	__atomic_store_n(&mailbox->touches, mailbox->touches + 1, __ATOMIC_RELAXED);
 }
 
+static uint64_t counter(void)
+{
+	uint64_t now;
+
+	asm volatile("isb; mrs %0, cntvct_el0" : "=r"(now) : : "memory");
+	return now;
+}
+
+static uint64_t ticks_of(uint64_t microseconds)
+{
+	uint64_t frequency;
+
+	asm volatile("mrs %0, cntfrq_el0" : "=r"(frequency));
+	return microseconds * frequency / 1000000;
+}
+
+/* In the guest, and with its list mapped: when it is let go nothing comes before its touch. */
+static void wait_if_held(struct mailbox *mailbox, const uint32_t *list)
+{
+	uint64_t begin;
+
+	if (!mailbox->held)
+		return;
+	mailbox->page = *list;
+	__atomic_store_n(&mailbox->waits, 1, __ATOMIC_RELEASE);
+	while (__atomic_load_n(&mailbox->held, __ATOMIC_ACQUIRE))
+		;
+	begin = counter();
+	while (counter() - begin < ticks_of(mailbox->pause))
+		;
+}
+
 static void touch_list(struct mailbox *mailbox, enum mailbox_command how)
 {
 	const uint32_t *list = (const uint32_t *)mailbox->list;
 
+	wait_if_held(mailbox, list);
 	for (uint64_t i = 0; i < mailbox->count; i++)
 		touch(mailbox, list[i], how);
 }
