@@ -419,6 +419,39 @@ def test_whether_an_entry_takes_long_is_told() -> None:
     assert trace_text.parse_setup(said, wanted) == {trace.slowed_entry("f"): "no symbols"}
 
 
+def test_what_takes_longer_than_one_probe_can_gets_more_of_them() -> None:
+    often = 2 * trace.PROBE_FULL + 1
+    script = tracefs.setup_script(trace.Wanted(functions=("f",), slowed={"f": often}))
+    assert script.count(":symstr") == often
+    made = [line for line in script.split("echo '") if line.startswith("p:kvm_harness/kvmh0_f")]
+    # The last is the one that is made where the kernel looks up no symbol.
+    assert [line.count(":symstr") for line in made] == [trace.PROBE_FULL, 0, trace.PROBE_FULL, 1]
+    slow = {line.split()[0] for line in made}
+    assert slow == {f"p:kvm_harness/kvmh0_f{end}" for end in ("", "_slow1", "_slow2")}
+    for end in ("_slow1", "_slow2"):
+        assert f"kvmh0_f{end}/filter" in script
+        assert f"kvmh0_f{end}/enable" in script
+
+
+def test_a_further_probe_that_is_refused_is_told(tmp_path: Path) -> None:
+    often = 2 * trace.PROBE_FULL
+    script = tracefs.setup_script(trace.Wanted(functions=("f",), slowed={"f": often}))
+    part = script[script.index('[ "$made" != 0 ]') : script.index("esac") + 4]
+    said = {}
+    for made in ("0", "1", ""):
+        # There is no event that could be filtered.
+        argv = ["sh", "-eu", "-c", f"made={made} T={tmp_path} I={tmp_path}/no\n{part}"]
+        said[made] = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert "refuses a further probe" in said["0"]
+    assert "looks up no symbol" in said["1"] and "has no probe" in said[""]
+
+
+def test_a_return_has_one_slow_probe() -> None:
+    trace.Wanted(returns={"f": ""}, slowed={"f": trace.PROBE_FULL})
+    with pytest.raises(UsageError, match="a return is slowed 48 times at most"):
+        trace.Wanted(returns={"f": ""}, slowed={"f": trace.PROBE_FULL + 1})
+
+
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:
     wanted = trace.Wanted(returns={"f": "", "g": ""}, slowed={"f": 2})
     script = tracefs.setup_script(wanted)

@@ -23,7 +23,7 @@ from harness.checks.racing import not_widened, slot_range
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Wanted, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -62,7 +62,7 @@ def test_race_exit(
         events=(AGE,),
         functions=walk_functions(contract),
         # Most of the time of an aging is spent there.
-        slowed={AGE_CALLBACK: MOST_SLOWED},
+        slowed={AGE_CALLBACK: PROBE_FULL},
         returns=dict.fromkeys((*LEAVES_MM, RELEASE), ""),
     )
     met = 0

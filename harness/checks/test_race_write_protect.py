@@ -24,7 +24,7 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump
-from harness.observe.trace import MOST_SLOWED, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Wanted, returned, slowed_entry
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
@@ -56,7 +56,7 @@ def test_race_write_protect(
     wanted = Wanted(
         events=(AGE,),
         functions=walk_functions(contract),
-        slowed={AGE_CALLBACK: MOST_SLOWED},
+        slowed={AGE_CALLBACK: PROBE_FULL},
         returns={PREPARED: "", COMMITTED: ""},
     )
     met = 0

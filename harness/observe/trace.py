@@ -38,8 +38,9 @@ _MARK_IN_TRACE = "tracing_mark_write"
 # What a slowed probe fetches again and again: the caller's name. Each costs two searches of the
 # kernel's symbols. Linux 6.3 brought the type.
 _SLOWLY = "%x30:symstr"
-# An event must fit a page, and each name takes up to 60 bytes of it.
-MOST_SLOWED = 48
+# An event must fit a page, and each name takes up to 60 bytes of it: more names take more probes.
+PROBE_FULL = 48
+MOST_SLOWED = 16 * PROBE_FULL
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Wanted:
     are recorded as events, each with a filter on its returned value `ret`; "" records them all.
     `slowed` are those of `functions` whose entry, and those of `returns` whose return, is to take
     long, to widen the window of a race, with how often the time of looking up a symbol, up to
-    MOST_SLOWED: 8 are a tenth of a millisecond and more under emulation, if the kernel can. The
-    event of a return stands where that time begins.
+    MOST_SLOWED (a return: PROBE_FULL): 8 are a tenth of a millisecond and more under emulation,
+    if the kernel can. The event of a return stands where that time begins.
     """
 
     events: tuple[str, ...] = ()
@@ -73,6 +74,8 @@ class Wanted:
             raise UsageError(f"a filter for an event that is not recorded: {sorted(unknown)}")
         if any(not 1 <= often <= MOST_SLOWED for often in self.slowed.values()):
             raise UsageError(f"a probe is slowed 1 to {MOST_SLOWED} times: {dict(self.slowed)}")
+        if any(self.slowed.get(function, 0) > PROBE_FULL for function in self.returns):
+            raise UsageError(f"a return is slowed {PROBE_FULL} times at most: {dict(self.slowed)}")
         if any("\n" in text for text in (*self.filters.values(), *self.returns.values())):
             raise UsageError("a filter of more than one line")
         short = [name for _, _, name in (event.partition(":") for event in self.events)]
@@ -84,9 +87,11 @@ class Wanted:
         plain = function.replace(".", "_")[:48]
         return f"kvmh{self.functions.index(function)}_{plain}"
 
-    def fetches(self, function: str) -> str:
-        """What a probe on a function fetches for no other reason than to take long."""
-        return "".join(f" s{index}={_SLOWLY}" for index in range(self.slowed.get(function, 0)))
+    def fetches(self, function: str) -> tuple[str, ...]:
+        """What probes on a function fetch for no other reason than to take long: of each probe."""
+        often = self.slowed.get(function, 0)
+        starts = range(0, often, PROBE_FULL)
+        return tuple(_names(min(PROBE_FULL, often - start)) for start in starts)
 
     def return_probe(self, function: str) -> str:
         """The name of our kretprobe event on a function."""
@@ -99,6 +104,10 @@ class Wanted:
         names = {event.partition(":")[2]: event for event in self.events}
         names[_MARK_IN_TRACE] = MARK
         return names | {self.return_probe(name): returned(name) for name in self.returns}
+
+
+def _names(number: int) -> str:
+    return "".join(f" s{index}={_SLOWLY}" for index in range(number))
 
 
 def slowed_entry(function: str) -> str:

@@ -81,12 +81,18 @@ def setup_script(wanted: Wanted) -> str:
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
-        fetches = tuple(dict.fromkeys((wanted.fetches(function), "")))
-        lines.append(_probe_script(function, function, probe, "p", fetches, _NEVER))
-        if function in wanted.slowed:
+        slowly = wanted.fetches(function)
+        lines.append(_probe_script(function, function, probe, "p", (*slowly[:1], ""), _NEVER))
+        if slowly:
             name = slowed_entry(function)
+            more = "".join(
+                f"{_further_probe(function, f'{probe}_slow{index}', fetch)}\n"
+                for index, fetch in enumerate(slowly[1:], 1)
+            )
             lines.append(
+                f'[ "$made" != 0 ] || {{\n{more}:; }}\n'
                 f"case $made in 0) echo 'ok {name}' ;;\n"
+                f"few) echo 'absent {name}: this kernel refuses a further probe on it' ;;\n"
                 f"'') echo 'absent {name}: it has no probe' ;;\n"
                 f"*) echo 'absent {name}: this kernel looks up no symbol in a probe' ;; esac"
             )
@@ -95,12 +101,12 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(
             _probe_script(returned(function), function, probe, "r", (" ret=$retval",), condition)
         )
-        if slowly := wanted.fetches(function):
+        if slowly := wanted.fetches(function)[:1]:
             # Of two probes on a return the one that was made first comes first: the last one is
             # at the head of the probe's list, so it is entered first, and what was entered first
             # returns last (kernel/kprobes.c).
             name = slowed_return(function)
-            lines.append(_probe_script(name, function, f"{probe}_slow", "r", (slowly,), _NEVER))
+            lines.append(_probe_script(name, function, f"{probe}_slow", "r", slowly, _NEVER))
     return "\n".join(lines)
 
 
@@ -124,6 +130,16 @@ def _probe_script(
         f"elif [ $n -gt 1 ]; then echo 'absent {name}: names more than one function'\n"
         f"elif {makes}; then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
         f"else echo 'absent {name}: this kernel refuses a probe on it'; fi"
+    )
+
+
+def _further_probe(function: str, probe: str, fetch: str) -> str:
+    """The lines that make and enable a probe beside one like it; `made` is "few" if they fail."""
+    event = f"$I/events/{GROUP}/{probe}"
+    return (
+        f"{{ echo 'p:{GROUP}/{probe} {function}{fetch}' >> $T/kprobe_events &&\n"
+        f"printf '%s\\n' {shlex.quote(_NEVER)} > {event}/filter &&\n"
+        f"echo 1 > {event}/enable; }} 2>/dev/null || made=few"
     )
 
 
@@ -180,8 +196,8 @@ def tracing(shell: Shell, wanted: Wanted, deadline: Deadline | None = None) -> I
     `deadline` bounds set-up and removal. What a killed run left is removed first. InfraError if
     tracefs is not mounted or refuses.
     """
-    absent = parse_setup(run_script(shell, setup_script(wanted), deadline), wanted)
     try:
+        absent = parse_setup(run_script(shell, setup_script(wanted), deadline), wanted)
         yield Session(shell, wanted, absent)
     except BaseException:
         # The error that ends the block is the one to tell; a dead host cannot be cleaned.
