@@ -43,7 +43,7 @@ class Ways:
 WAYS: dict[str, Ways] = {
     "idle": Ways("idle", 192, "made and ended, without a vCPU"),
     "run": Ways("run", 64, "made, run, refused a vCPU that they have already, and ended"),
-    "split": Ways("run", 16, "made, run, their blocks split for a dirty log, and ended"),
+    "split": Ways("run", 8, "made, run, their blocks split for a dirty log, and ended"),
     "refused": Ways(
         "too-large", 192, "refused, since they ask for more bits of IPA than there are"
     ),

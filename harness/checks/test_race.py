@@ -31,9 +31,18 @@ SMALL = Size(64, 24)
 BLOCK = 512
 # Two huge pages, so that one can be young and the other old. A pass over them takes longer.
 HUGE = Size(2 * BLOCK, 6, "thp")
-# A slot that changes waits for the unmaps that are under way, of which there is always one.
+# What changes a slot, or makes a VM, acts for long. With slot-unmap it waits for the unmaps that
+# are under way, of which there is always one.
+SLOW = Size(64, 12)
 UNMAPPED = Size(64, 8)
-SIZES: dict[Opponent, Size] = {"split": HUGE, "slot-unmap": UNMAPPED}
+SIZES: dict[Opponent, Size] = {
+    "split": HUGE,
+    "slot-delete": SLOW,
+    "slot-move": SLOW,
+    "slot-flags": SLOW,
+    "slot-unmap": UNMAPPED,
+    "vms": SLOW,
+}
 # Of the race without agers, which tells what the opponent's acts take alone.
 ALONE_ROUNDS = 8
 # Races with other seeds until aging has met its opponent often, and the seconds after which no

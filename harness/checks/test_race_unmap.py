@@ -34,10 +34,10 @@ from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 64
-ROUNDS = 48
+ROUNDS = 32
 # One race meets a window of a few instructions most times (5 of 6 seen with a lockless ager whose
 # store is plain). More follow, with other seeds, while threads have not met at all.
-LEAST_RACES = 3
+LEAST_RACES = 2
 RACES = 6
 # No further one is begun after so many seconds: on a host that busy, it would not end in time.
 RACES_SECONDS = 40.0
