@@ -400,8 +400,10 @@ def test_why_generations_are_not_drawn(tmp_path: Path, text: str, why: str) -> N
     assert not page.of("svg")
 
 
-def test_the_lists_of_the_classic_lru_are_drawn(tmp_path: Path) -> None:
-    lines = (json.loads(line) | {"generations": []} for line in steps().splitlines())
+@pytest.mark.parametrize("empty", [0, 4])
+def test_the_lists_of_the_classic_lru_are_drawn(tmp_path: Path, empty: int) -> None:
+    none = [{"seq": seq, "age_ms": 1, "anon": 0, "file": 0} for seq in range(empty)]
+    lines = (json.loads(line) | {"generations": none} for line in steps().splitlines())
     (tmp_path / "generations.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in lines))
     checks = (check("n1-vhe-base", "test_pressure[classic]", "pass", "generations.jsonl"),)
     page = Page(html_report(summary((cell(),), checks), tmp_path))

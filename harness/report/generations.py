@@ -32,7 +32,7 @@ class Step(BaseModel):
     uptime: float = Field(ge=0, allow_inf_nan=False)
     """Of the host, in seconds."""
     generations: tuple[Generation, ...] = Field(max_length=MAX_GENERATIONS)
-    """None under the classic LRU."""
+    """None, or empty ones, under the classic LRU."""
     active_anon: int = Field(ge=0, le=_MAX_PAGES)
     inactive_anon: int = Field(ge=0, le=_MAX_PAGES)
 

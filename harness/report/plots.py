@@ -160,7 +160,8 @@ def generations(name: str, steps: Sequence[Step]) -> Markup:
 
 def _layers(steps: Sequence[Step]) -> Iterable[tuple[str, str, list[float]]]:
     """What is stacked, the oldest below: its label, its colour, its pages at each step."""
-    if not any(step.generations for step in steps):
+    # The classic LRU has empty ones.
+    if not any(one.anon for step in steps for one in step.generations):
         yield "inactive list", _AGES[0], [float(step.inactive_anon) for step in steps]
         yield "active list", _AGES[-1], [float(step.active_anon) for step in steps]
         return
