@@ -27,6 +27,11 @@ test-lab: setup
 	@$(PYTHON) -m harness.doctor --install --quiet --lab
 	@$(BIN)/tox run -e lab $(ARGS)
 
+# HTML reports in Chromium, narrow and wide, light and dark; pictures of them in .tox/look/tmp.
+test-look: setup
+	@$(PYTHON) -m harness.doctor --install --quiet --look
+	@$(BIN)/tox run -e look $(ARGS)
+
 bench: setup
 	@$(BIN)/kvm-harness bench $(ARGS)
 
@@ -47,4 +52,4 @@ packages:
 clean:
 	rm -rf .venv .tox guests/build *.egg-info
 
-.PHONY: run test test-faults test-kills test-lab bench setup packages clean
+.PHONY: run test test-faults test-kills test-lab test-look bench setup packages clean

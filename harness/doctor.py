@@ -120,6 +120,11 @@ LAB: tuple[Need, ...] = (
     Need("mtools", "the disk of an emulated machine", "mtools", _program("mcopy")),
 )
 
+# Only `make test-look` has these needs as well.
+LOOK: tuple[Need, ...] = (
+    Need("Chromium", "looking at an HTML report", "chromium", _program("chromium")),
+)
+
 
 def lacking(more: Sequence[Need] = ()) -> list[tuple[Need, str]]:
     """The needs that are not met, each with what is wrong."""
@@ -195,6 +200,7 @@ if __name__ == "__main__":
     parser.add_argument("--install", action="store_true")
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--lab", action="store_true")
+    parser.add_argument("--look", action="store_true")
     options = parser.parse_args()
-    lab = LAB if options.lab else ()
-    sys.exit(examine(install=options.install, quiet=options.quiet, more=lab))
+    more = (*(LAB if options.lab else ()), *(LOOK if options.look else ()))
+    sys.exit(examine(install=options.install, quiet=options.quiet, more=more))
