@@ -35,7 +35,7 @@ ROUNDS = 2
 # Readings of memory at rest, to know how much it moves by itself.
 RESTING = 4
 # Readings for one during which CPUs' lists of free pages change by no more pages than this.
-LOOKS = 5
+LOOKS = 20
 STILL = 32
 # Looks for a time at which it rests: what ran before may have left work to kernel threads.
 RESTS = 5
