@@ -17,16 +17,38 @@ from harness.hosts.fitness import lacking
 from harness.hosts.leasing import waited
 from harness.hosts.machine import Machine
 from harness.hosts.own_config import own_config
+from harness.hosts.probe import Survey
 from harness.hosts.revive import revive
 from harness.inventory import Inventory, QemuHost, SshHost
 from harness.kernel.build import Builder
 from harness.kernel.machine import MachineConfig, keep, kept
+from harness.observe.cpu import Midr
 from harness.plan import PlannedCell
 from harness.printable import printable
 from harness.progress import Progress
+from harness.ranges import format_ranges
+from harness.results import Host
 
 # Of a run's folder: the configurations of machines that kernels start from.
 FOLDER = "machines"
+
+
+def _emulated(name: str, host: QemuHost) -> Host:
+    return Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
+
+
+def _record(name: str, seen: Survey) -> Host | None:
+    """What a machine of the lab said that it is; None if that was not all."""
+    if not seen.cpus or seen.memory_mib is None:
+        return None
+    kinds: dict[Midr, list[int]] = {}
+    for number, midr in sorted(seen.cpus.items()):
+        kinds.setdefault(midr, []).append(number)
+    words = (
+        f"{f'{midr.model.name} ' if midr.model else ''}{midr} (CPU {format_ranges(numbers)})"
+        for midr, numbers in kinds.items()
+    )
+    return Host(name=name, cpu=", ".join(words), cpus=len(seen.cpus), memory_mib=seen.memory_mib)
 
 
 class Machines:
@@ -53,6 +75,7 @@ class Machines:
         self._progress = progress
         self._note = note
         self._lost: dict[str, str] = {}
+        self._seen: dict[str, Host] = {}
         self.own: dict[str, MachineConfig] = {}
         """Of each machine with `config: machine`, what its kernels start from."""
 
@@ -86,6 +109,17 @@ class Machines:
         found = {name: host for place in places for name, host in self._stock.place(place).items()}
         return {name: host for name, host in found.items() if name not in self._lost}
 
+    def records(self, cells: Iterable[PlannedCell]) -> tuple[Host, ...]:
+        """What is known of the hosts that these cells may run on.
+
+        A machine of the lab that did not tell is left out: a part of it would pass for the whole.
+        """
+        known = {
+            name: _emulated(name, host) if isinstance(host, QemuHost) else self._seen.get(name)
+            for name, host in self.of(cells).items()
+        }
+        return tuple(host for host in known.values() if host is not None)
+
     def keep(self, folder: Path) -> None:
         """Keep what was read of machines in the run's folder, for the case that it is resumed."""
         for name, found in self.own.items():
@@ -101,12 +135,14 @@ class Machines:
         with self._progress.stage(f"looking at {name}"):
             known = pins.load(pins.pins_path())
             revive(Machine(name, host, known, self._told(name)), self._run)
-            findings = waited(partial(examine, name, host), Deadline(self._wait))
-        for one in findings:
+            found = waited(partial(examine, name, host), Deadline(self._wait))
+        for one in found.findings:
             self._progress.say(f"{name}: {one}")
-        if missing := lacking(findings):
+        if missing := lacking(found.findings):
             words = "\n".join(f"{one.what}: {one.words}" for one in missing)
             raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
+        if (record := _record(name, found.seen)) is not None:
+            self._seen[name] = record
         if host.config == "machine":
             self.own[name] = self._configuration(name, host, folder)
 

@@ -167,9 +167,11 @@ class Host(_Model):
     name: str
     """In the inventory."""
     cpu: str
-    """Its model, as QEMU names it."""
+    """Its model, as QEMU names it; of a machine of a lab each kind of CPU, "Neoverse N1 0x414fd0c1
+    (CPU 0-79)": its name, if it is known, MIDR_EL1, and the numbers of those that are online."""
     cpus: int
     memory_mib: int
+    """Of a machine of a lab all that its own kernel knows of."""
 
 
 Effect = Literal["better", "worse", "same", "inconclusive"]

@@ -45,7 +45,7 @@ from harness.recipes import Recipe, recipes
 from harness.records import append, number, read
 from harness.report.junit import junit
 from harness.report.text import text_report
-from harness.results import Cell, Check, Host, KernelLabel, Summary
+from harness.results import Cell, Check, KernelLabel, Summary
 from harness.runfolder import link_evidence, make_run_folder
 from harness.runinput import RunInput
 from harness.runrecord import RunRecord
@@ -238,11 +238,7 @@ class Run:
         )
         if options.timing is not None:
             cells = boots(cells, options.seed, options.timing)
-        self._record.hosts = tuple(
-            Host(name=name, cpu=host.cpu, cpus=host.cpus, memory_mib=host.memory_mib)
-            for name, host in self._machines.of(cells).items()
-            if isinstance(host, QemuHost)
-        )
+        self._record.hosts = self._machines.records(cells)
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
         emulator = self._look_at_hosts(stock, cells)

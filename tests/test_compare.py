@@ -36,6 +36,9 @@ HOST = Host(name="n1", cpu="neoverse-n1", cpus=2, memory_mib=2048)
 STEADY = (100.1, 99.5, 100.3, 100.7, 99.8, 99.4, 100.4, 100.0, 99.7, 100.5)
 OTHER = (99.7, 100.2, 100.1, 99.5, 100.5, 100.4, 99.8, 100.7, 100.0, 99.4)
 
+Values = tuple[float, ...]
+HUNDRED = (100.0, 100.0, 101.0)
+
 
 def check(outcome: Outcome = "pass", cell: str = PATCHED.id, name: str = "test_a") -> Check:
     return Check(
@@ -49,6 +52,16 @@ def figure(patched: tuple[float, ...] = OTHER, base: tuple[float, ...] = STEADY)
         base=base, patched=patched,
     )  # fmt: skip
     return figures([measured])[0]
+
+
+def count(
+    patched: Values, base: Values = HUNDRED, metric: str = "cost-idle", spread: float = 0.0
+) -> Figure:
+    return Figure(
+        metric=metric, what="", unit="instructions", host="n1", kvm_mode="vhe",
+        af_mode="hardware", base=base, patched=patched, confidence=1.0, spread=spread,
+        verdict="same",
+    )  # fmt: skip
 
 
 def run(**update: Any) -> Summary:
@@ -141,8 +154,109 @@ def test_unlike_runs_name_the_field_and_both_values(update: dict[str, Any], said
 
 
 def test_what_neither_run_recorded_is_not_alike() -> None:
-    old = run(harness_digest="")
-    assert "harness digest: not recorded / not recorded" in map(str, unlike(old, old))
+    old, later = run(harness_digest=""), run(harness_digest="", seed=2)
+    assert "harness digest: not recorded / not recorded" in map(str, unlike(old, later))
+    assert unlike(old, old) == (), "it is the same run"
+
+
+# ---- machines of a lab ----------------------------------------------------------------------
+
+ALTRA = Host(name="a1", cpu="Neoverse N1 0x413fd0c1 (CPU 0-79)", cpus=80, memory_mib=261888)
+LIKE_IT = ALTRA.model_copy(update={"name": "a2"})
+UNLIKE_IT = ALTRA.model_copy(update={"name": "a2", "memory_mib": 130816})
+
+
+def in_lab(place: str = "a1", machine: str = "a1", **update: Any) -> Summary:
+    """A run of the base kernel on a machine, or on a group that has it."""
+    cell = CELL.model_copy(update={"id": f"{place}-vhe-base", "host": place, "machine": machine})
+    given = {
+        "emulated": False, "emulator": "", "hosts": (ALTRA, LIKE_IT), "cells": (cell,),
+        "kernels": (KERNEL,), "checks": (), "figures": (),
+    }  # fmt: skip
+    return run(**{**given, **update})
+
+
+def test_two_runs_on_a_machine_of_a_lab_are_alike() -> None:
+    assert unlike(in_lab(), in_lab(seed=2)) == ()
+    changed = in_lab(hosts=(ALTRA.model_copy(update={"cpus": 40}),))
+    assert [str(one) for one in unlike(in_lab(), changed)] == ["CPUs of a1: 80 / 40"]
+    unknown = [str(one) for one in unlike(in_lab(), in_lab(hosts=()))]
+    assert f"CPU model of a1: {ALTRA.cpu} / not recorded" in unknown
+
+
+def test_of_a_group_those_machines_count_that_ran() -> None:
+    one, other = (in_lab("altra", machine) for machine in ("a1", "a2"))
+    assert unlike(one, other) == ()
+    fewer = in_lab("altra", "a2", hosts=(ALTRA, UNLIKE_IT))
+    assert [str(one) for one in unlike(one, fewer)] == ["memory of altra (MiB): 261888 / 130816"]
+    assert unlike(one, in_lab("altra", "a1", hosts=(ALTRA, UNLIKE_IT))) == (), "it ran nothing"
+
+
+def test_cells_of_a_mode_that_went_to_unlike_machines() -> None:
+    """The first was lost: figures may be of the one or of the other."""
+    first = in_lab("altra", "a1", hosts=(ALTRA, UNLIKE_IT))
+    moved = first.cells[0].model_copy(update={"id": "altra-vhe-patched", "machine": "a2"})
+    both = first.model_copy(update={"cells": (*first.cells, moved)})
+    assert "memory of altra (MiB): 261888 / 130816 or 261888" in map(str, unlike(first, both))
+    assert unlike(both, both.model_copy(update={"seed": 2})) == ()
+
+
+def test_kernels_of_a_group_are_those_of_the_machines_that_ran() -> None:
+    """With `config: machine` each machine has its own."""
+    made = {"a1": "aa", "a2": "bb"}
+    kernels = tuple(
+        KERNEL.model_copy(update={"hosts": (name,), "config_sha256": sha})
+        for name, sha in made.items()
+    )
+    one, other = (in_lab("altra", machine, kernels=kernels) for machine in made)
+    assert [str(one) for one in unlike(one, other)] == [
+        "configuration of the base kernel of altra: aa / bb"
+    ]
+    assert unlike(one, in_lab("altra", "a1", kernels=kernels, seed=2)) == ()
+
+
+# ---- runs without cells ---------------------------------------------------------------------
+
+
+def costs_only(**update: Any) -> Summary:
+    given = {"cells": (), "checks": (), "figures": (count((100.0,) * 3),)}
+    return run(**{**given, **update})
+
+
+def test_runs_of_costs_alone_are_compared(tmp_path: Path) -> None:
+    assert unlike(costs_only(), costs_only(seed=2)) == ()
+    code, said = ask(folders(tmp_path, costs_only(), costs_only(seed=2)))
+    assert code == 0
+    assert "1 cost-idle" in said and "verdict: no worse" in said
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"figures": (count((1.0,) * 3).model_copy(update={"host": "a57"}),)}, "hosts: n1 / a57"),
+        (
+            {"figures": (count((1.0,) * 3).model_copy(update={"kvm_mode": "nvhe"}),)},
+            "KVM modes of n1: vhe / nvhe",
+        ),
+        (
+            {"hosts": (HOST.model_copy(update={"cpu": "max"}),)},
+            "CPU model of n1: neoverse-n1 / max",
+        ),
+        (
+            {"kernels": (KERNEL.model_copy(update={"compiler": "gcc 14"}),)},
+            "toolchain of the base kernel: gcc 12 / gcc 14",
+        ),
+    ],
+)
+def test_unlike_runs_of_costs_name_the_field(update: dict[str, Any], said: str) -> None:
+    assert [str(field) for field in unlike(costs_only(), costs_only(**update))] == [said]
+
+
+def test_costs_that_came_to_nothing_are_untold_and_not_unlike() -> None:
+    """A run whose boots all went wrong has neither cells nor figures: its check says why."""
+    nothing = costs_only(figures=(), checks=(check("error", "series", "cost[n1-vhe]"),))
+    found = compare(costs_only(), nothing, ("A", "B"))
+    assert (found.unlike, found.exit_code) == ((), 4)
 
 
 def test_a_run_of_fewer_cells_is_like_the_whole() -> None:
@@ -254,19 +368,6 @@ def test_a_machine_that_became_slower_is_not_the_series_fault() -> None:
 
 
 # ---- counts -------------------------------------------------------------------------------------
-
-Values = tuple[float, ...]
-HUNDRED = (100.0, 100.0, 101.0)
-
-
-def count(
-    patched: Values, base: Values = HUNDRED, metric: str = "cost-idle", spread: float = 0.0
-) -> Figure:
-    return Figure(
-        metric=metric, what="", unit="instructions", host="n1", kvm_mode="vhe",
-        af_mode="hardware", base=base, patched=patched, confidence=1.0, spread=spread,
-        verdict="same",
-    )  # fmt: skip
 
 
 def counts(one: Figure, other: Figure) -> tuple[Figure, int]:

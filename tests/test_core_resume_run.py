@@ -25,12 +25,13 @@ from harness.kernel import series as series_module
 from harness.kernel.apply import PatchedTree
 from harness.kernel.machine import MachineConfig, keep, kept
 from harness.kernel.source import Source
+from harness.observe import cpu
 from harness.options import Options
 from harness.paths import PROJECT
 from harness.plan import PlannedCell
 from harness.progress import Progress
 from harness.records import append, write_atomically
-from harness.results import SERIES, Cell, Check, Summary
+from harness.results import SERIES, Cell, Check, Host, Summary
 from harness.run import Run, Step
 from harness.runinput import InputChanged
 
@@ -304,6 +305,10 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
     assert not any(cell.host == "lab1" for cell in summary.cells)
 
 
+N1, UNKNOWN = (cpu.parse_midr(f"{midr:#018x}\n") for midr in (0x414FD0C1, 0x511F0011))
+SEEN = SimpleNamespace(
+    seen=SimpleNamespace(cpus={0: N1, 1: N1, 2: UNKNOWN}, memory_mib=65536), findings=()
+)
 OWN = MachineConfig("CONFIG_ARM64=y\nCONFIG_EXT4_FS=m\n", ("ext4",))
 
 
@@ -322,7 +327,7 @@ class Own:
             inventory=folder / "lab.yaml", base_only=True, hosts=("n1", "lab1", "lab2"),
             kvm_modes=("vhe",),
         )  # fmt: skip
-        monkeypatch.setattr(machines, "examine", lambda name, host: ())
+        monkeypatch.setattr(machines, "examine", lambda name, host: SEEN)
         monkeypatch.setattr(machines, "own_config", self._own_config)
 
     def _own_config(self, name: str, host: object, run: str, wait: float, say: object) -> Any:
@@ -344,6 +349,11 @@ def test_a_machine_with_its_own_configuration_has_its_own_kernels(case: Case, ow
         ("base", ("n1", "lab2")),
         ("base", ("lab1",)),
     ]
+    assert [one.name for one in summary.hosts] == ["n1", "lab1", "lab2"]
+    assert summary.hosts[1] == Host(
+        name="lab1", cpu="Neoverse N1 0x414fd0c1 (CPU 0-1), 0x511f0011 (CPU 2)", cpus=3,
+        memory_mib=65536,
+    )  # fmt: skip
     (note,) = [note for note in summary.notes if "its own configuration" in note]
     assert note.startswith("kernels of lab1 start from its own configuration: 2 settings")
     inputs = runinput.load(str(case.folder))[1].inputs
@@ -374,6 +384,17 @@ def test_a_machine_that_builds_does_so_for_its_own_kernels_alone(
     case.resumed()
     assert asked == [("lab1", case.folder.name)]
     assert case.builders == {"base of n1 lab2": None, "base of lab1": "builder lab1"}
+
+
+@pytest.mark.parametrize("fact", ["cpus", "memory_mib"])
+def test_a_machine_that_does_not_tell_what_it_is_is_not_told_in_part(
+    case: Case, own: Own, monkeypatch: pytest.MonkeyPatch, fact: str
+) -> None:
+    silent = SimpleNamespace(**{**vars(SEEN.seen), fact: None})
+    told = {"lab1": SEEN, "lab2": SimpleNamespace(seen=silent, findings=())}
+    monkeypatch.setattr(machines, "examine", lambda name, host: told[name])
+    case.cut_off({}, own.options)
+    assert [one.name for one in case.resumed().hosts] == ["n1", "lab1"]
 
 
 def test_a_run_goes_on_with_what_was_read_at_its_start(case: Case, own: Own) -> None:
@@ -423,10 +444,10 @@ def rack(folder: Path, monkeypatch: pytest.MonkeyPatch, *silent: str) -> Options
     defaults = (PROJECT / "inventory.yaml").read_text().partition("hosts:")[0]
     (folder / "lab.yaml").write_text(f"{defaults}hosts:\n{lab}")
 
-    def examine(name: str, _: object) -> tuple[()]:
+    def examine(name: str, _: object) -> object:
         if name in silent:
             raise InfraError(f"no answer from {name}")
-        return ()
+        return SEEN
 
     monkeypatch.setattr(machines, "examine", examine)
     return replace(SERIES_OPTIONS, inventory=folder / "lab.yaml", hosts=("altra",), kvm_modes=())
@@ -450,6 +471,7 @@ def test_the_cells_of_a_group_are_for_all_of_its_machines(
         "has": {("altra", "vhe"): "a2"},
     }
     assert "not used: a1: no answer from a1" in summary.notes
+    assert [one.name for one in summary.hosts] == ["a2", "a3"]
 
 
 def test_a_group_does_without_a_machine_that_was_lost_while_it_built(

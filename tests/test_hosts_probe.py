@@ -109,6 +109,7 @@ def test_the_debian_that_answered() -> None:
     assert seen.os["ID"] == "debian"
     assert seen.free_kib == 41625696
     assert seen.consoles == ("ttyS0",)
+    assert (seen.cpus, seen.memory_mib) == ({}, 24575)
     assert seen.tools == frozenset(probe.TOOLS)
     assert set(words(lacking(judge(seen, HOST)))) == {
         "architecture",
@@ -123,6 +124,8 @@ def test_the_emulated_host() -> None:
     assert (seen.machine, seen.root, seen.kvm, seen.level) == ("aarch64", True, True, "EL2")
     lacks = words(lacking(judge(seen, HOST)))
     assert set(lacks) == {"distribution", "disk", "kexec program", "clock"}
+    assert [str(midr) for midr in seen.cpus.values()] == ["0x414fd0c1"] * 2
+    assert seen.memory_mib is None, "it does not say how large its pages are"
     assert "1795393470 s behind the controller's" in lacks["clock"]
 
 
@@ -412,6 +415,8 @@ def test_the_script_runs_here() -> None:
     """Whatever this machine lacks, its answer makes sense."""
     seen = probe.survey(Local())
     assert seen.page_kib == os.sysconf("SC_PAGE_SIZE") >> 10
+    memory = os.sysconf("SC_PHYS_PAGES") * seen.page_kib >> 10
+    assert seen.memory_mib is None or seen.memory_mib >= memory
     assert seen.cmdline == Path("/proc/cmdline").read_text().rstrip("\n")
     assert seen.machine == platform.machine()
     assert {"cat", "grep", "gcc", "gzip"} <= seen.tools

@@ -8,15 +8,20 @@ ones record.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.inventory import KvmMode
 from harness.report import facts
-from harness.results import Cell, Kernel, KernelLabel, Summary
+from harness.results import Cell, Host, Kernel, KernelLabel, Summary
 
 UNKNOWN = "not recorded"
+
+_T = TypeVar("_T")
+_Ran = dict[KvmMode | None, set[str]]
+"""The machines that a place's cells ran on, by KVM mode; None where nothing tells the mode."""
 
 
 class Unlike(BaseModel):
@@ -33,9 +38,15 @@ class Unlike(BaseModel):
 
 
 def unlike(one: Summary, other: Summary) -> tuple[Unlike, ...]:
-    """All that must be the same and is not, in the order of a run's making."""
-    pairs = (*_of_run(one, other), *_of_kernels(one, other), *_of_cells(one, other))
-    return tuple(pair for pair in pairs if pair.one != pair.other or not pair.one)
+    """All that must be the same and is not, in the order of a run's making.
+
+    A run is like itself, whatever it did not record.
+    """
+    if one == other:
+        return ()
+    parts = (_of_run, _of_kernels, _of_places, _of_cells)
+    pairs = (pair for part in parts for pair in part(one, other))
+    return tuple(pair for pair in dict.fromkeys(pairs) if pair.one != pair.other or not pair.one)
 
 
 def _pair(field: str, one: object, other: object) -> Unlike:
@@ -55,31 +66,53 @@ def _of_run(one: Summary, other: Summary) -> Iterator[Unlike]:
 
 def _of_kernels(one: Summary, other: Summary) -> Iterator[Unlike]:
     """Of those that both have: a run of the base kernel alone is like the base of another."""
-    hosts = sorted({cell.machine for cell in one.cells} & {cell.machine for cell in other.cells})
-    compared: set[tuple[Kernel, Kernel]] = set()
-    for label, host in itertools.product(get_args(KernelLabel), hosts or [""]):
-        first, second = (facts.kernel_of(run, label, host) for run in (one, other))
-        if first is None or second is None or (first, second) in compared:
+    places = list(_shared(one, other)) or [("", {""}, {""})]
+    for label, (place, ran, again) in itertools.product(get_args(KernelLabel), places):
+        first, second = _booted(one, label, ran), _booted(other, label, again)
+        if not first or not second:
             continue
-        compared.add((first, second))
-        of = f"of the {label} kernel" + (f" of {host}" if first.hosts or second.hosts else "")
-        yield _pair(f"configuration {of}", first.config_sha256, second.config_sha256)
-        yield _pair(f"toolchain {of}", first.compiler, second.compiler)
-        yield _pair(f"page size {of} (KiB)", first.page_kib, second.page_kib)
+        several = any(kernel.hosts for kernel in (*first, *second))
+        of = f"of the {label} kernel" + (f" of {place}" if several else "")
+        for field, value in _MADE.items():
+            yield _pair(field.format(of), _values(first, value), _values(second, value))
+
+
+_MADE: Mapping[str, Callable[[Kernel], object]] = {
+    "configuration {}": lambda kernel: kernel.config_sha256,
+    "toolchain {}": lambda kernel: kernel.compiler,
+    "page size {} (KiB)": lambda kernel: kernel.page_kib,
+}
+
+
+def _booted(run: Summary, label: KernelLabel, machines: Collection[str]) -> list[Kernel]:
+    found = (facts.kernel_of(run, label, machine) for machine in sorted(machines))
+    return [kernel for kernel in found if kernel is not None]
+
+
+def _of_places(one: Summary, other: Summary) -> Iterator[Unlike]:
+    """Of the places that both have, and of those that share no KVM mode."""
+    left, right = _places(one), _places(other)
+    if not left.keys() & right.keys():
+        yield _pair("hosts", " ".join(sorted(left)), " ".join(sorted(right)))
+    for name in sorted(left.keys() & right.keys()):
+        modes = [" ".join(sorted(filter(None, of[name]))) for of in (left, right)]
+        if all(modes) and not left[name].keys() & right[name].keys():
+            yield _pair(f"KVM modes of {name}", *modes)
+    for name, ran, again in _shared(one, other):
+        first, second = _known(one, ran), _known(other, again)
+        for field, value in _FACTS.items():
+            yield _pair(field.format(name), _values(first, value), _values(second, value))
+
+
+_FACTS: Mapping[str, Callable[[Host], object]] = {
+    "CPU model of {}": lambda host: host.cpu,
+    "CPUs of {}": lambda host: host.cpus,
+    "memory of {} (MiB)": lambda host: host.memory_mib,
+}
 
 
 def _of_cells(one: Summary, other: Summary) -> Iterator[Unlike]:
-    """Of the machines and cells that both have, and of machines that share no KVM mode."""
-    left, right = _modes(one), _modes(other)
-    names = sorted(left.keys() & right.keys())
-    if not names:
-        yield _pair("hosts", " ".join(sorted(left)), " ".join(sorted(right)))
-    for name in names:
-        if not left[name] & right[name]:
-            yield _pair(
-                f"KVM modes of {name}", *(" ".join(sorted(of[name])) for of in (left, right))
-            )
-        yield from _of_machine(name, one, other)
+    """Of the cells that both have."""
     first, second = ({cell.id: cell for cell in run.cells} for run in (one, other))
     for key in sorted(first.keys() & second.keys()):
         # A cell that never came so far shows no mode; that it did not is what its outcome says.
@@ -88,20 +121,50 @@ def _of_cells(one: Summary, other: Summary) -> Iterator[Unlike]:
             yield _pair(f"MIDR in {key}", _midr(first[key]), _midr(second[key]))
 
 
-def _of_machine(name: str, one: Summary, other: Summary) -> Iterator[Unlike]:
-    left, right = (
-        next((host for host in run.hosts if host.name == name), None) for run in (one, other)
-    )
-    yield _pair(f"CPU model of {name}", left and left.cpu, right and right.cpu)
-    yield _pair(f"CPUs of {name}", left and left.cpus, right and right.cpus)
-    yield _pair(f"memory of {name} (MiB)", left and left.memory_mib, right and right.memory_mib)
+def _values(things: Sequence[_T | None], value: Callable[[_T], object]) -> str | None:
+    """What these have, each once, since a group may have several; None if that is not all known."""
+    found = [None if thing is None else value(thing) for thing in things]
+    if None in found or "" in found:
+        return None
+    return " or ".join(sorted({str(one) for one in found}))
 
 
-def _modes(run: Summary) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def _known(run: Summary, machines: Collection[str]) -> list[Host | None]:
+    found = {host.name: host for host in run.hosts}
+    return [found.get(name) for name in sorted(machines)]
+
+
+def _places(run: Summary) -> dict[str, _Ran]:
+    """The hosts and groups of a run: those of its cells, else those of its figures, or all hosts.
+
+    Costs are counted without cells, and a run of them that came to nothing has no figures either.
+    """
+    found: dict[str, _Ran] = {}
     for cell in run.cells:
-        found.setdefault(cell.host, set()).add(cell.kvm_mode)
-    return found
+        machines = found.setdefault(cell.host, {}).setdefault(cell.kvm_mode, set())
+        machines.update(filter(None, (cell.machine,)))
+    for figure in () if found else run.figures:
+        found.setdefault(figure.host, {}).setdefault(figure.kvm_mode, set())
+    if not found:
+        found = {host.name: {None: set()} for host in run.hosts}
+    return {
+        place: {mode: machines or {place} for mode, machines in ran.items()}
+        for place, ran in found.items()
+    }
+
+
+def _shared(one: Summary, other: Summary) -> Iterator[tuple[str, set[str], set[str]]]:
+    """The places of both runs, each with the machines there that are held against each other.
+
+    They are those of one KVM mode, whose cells stay on one machine where they can.
+    """
+    left, right = _places(one), _places(other)
+    for place in sorted(left.keys() & right.keys()):
+        if None in left[place] or None in right[place]:
+            yield place, set().union(*left[place].values()), set().union(*right[place].values())
+        for mode in get_args(KvmMode):
+            if mode in left[place] and mode in right[place]:
+                yield place, left[place][mode], right[place][mode]
 
 
 def _mode(cell: Cell) -> str:

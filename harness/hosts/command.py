@@ -84,7 +84,7 @@ def _row(host: QemuHost | SshHost) -> Sequence[str]:
 
 def check(args: argparse.Namespace, console: Console) -> int:
     """Say what the host lacks."""
-    findings = examine(args.host, inventory.load(args.inventory).ssh(args.host))
+    findings = examine(args.host, inventory.load(args.inventory).ssh(args.host)).findings
     for one in findings:
         print(one)
     return EXIT_ERROR if lacking(findings) else EXIT_PASS

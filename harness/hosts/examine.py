@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.deadline import Deadline
@@ -32,24 +33,37 @@ POLL = 0.05
 _MARK = "echo '<2>kvm-harness: is this the console? {nonce}' > /dev/kmsg"
 
 
-def examine(name: str, host: SshHost) -> tuple[Finding, ...]:
+@dataclass(frozen=True)
+class Examined:
+    """What a machine said of itself, and what that and all else that was looked at means."""
+
+    seen: probe.Survey
+    findings: tuple[Finding, ...]
+
+
+def examine(name: str, host: SshHost) -> Examined:
     """All that was found; errors as open_shell() and survey() raise them."""
     deadline = Deadline(CONTACT_SECONDS)
     known = pins.load(pins.pins_path())
     with open_shell(name, host, known, deadline, root=False) as shell:
         seen = probe.survey(shell, deadline)
     findings = (*judge(seen, host), *no_power(host))
-    if not seen.root:
-        return findings
-    with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
-        findings += initrd_look.findings(root, host, seen.cmdline)
-        if host.boot == "grub":
-            findings += grub_look.findings(grub_look.look(root))
-        # A test kernel that was left stops it, as it is told.
-        if host.watchdog and MARK not in seen.cmdline and (why := watchdog.unfit(root)):
-            findings += (Finding("missing", "watchdog", why),)
-        if host.console is not None:
-            findings += (console_of(root, host.console),)
+    if seen.root:
+        with open_shell(name, host, known, Deadline(CONTACT_SECONDS)) as root:
+            findings += _as_root(root, host, seen.cmdline)
+    return Examined(seen, findings)
+
+
+def _as_root(root: Shell, host: SshHost, cmdline: str) -> tuple[Finding, ...]:
+    """What only root can look at; `cmdline` is that of the running kernel."""
+    findings = initrd_look.findings(root, host, cmdline)
+    if host.boot == "grub":
+        findings += grub_look.findings(grub_look.look(root))
+    # A test kernel that was left stops it, as it is told.
+    if host.watchdog and MARK not in cmdline and (why := watchdog.unfit(root)):
+        findings += (Finding("missing", "watchdog", why),)
+    if host.console is not None:
+        findings += (console_of(root, host.console),)
     return findings
 
 

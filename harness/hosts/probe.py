@@ -16,6 +16,7 @@ from typing import Literal
 from harness.deadline import Deadline
 from harness.hosts import cgroups
 from harness.hosts.protocols import Shell
+from harness.observe import cpu
 from harness.observe.errors import ObserveError, shown
 from harness.observe.text import sections, unsigned, whole_lines
 
@@ -72,6 +73,8 @@ part secureboot; od -An -tu1 -j4 -N1 SECUREBOOT 2>/dev/null
 part mounts; grep '^[^ ]* [^ ]* cgroup2\{0,1\} ' /proc/mounts
 part controllers; cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null
 part pagesize; getconf PAGE_SIZE 2>/dev/null
+part midrs; ( MIDRS )
+part memory; $S grep '^ *present ' /proc/zoneinfo 2>/dev/null
 part initscript; if [ -d /run/systemd/system ] && [ -x /etc/init.d/kexec ]; then
 echo "$(systemctl is-enabled kexec.service 2>/dev/null)"; fi
 part loads; cat /etc/default/kexec /etc/default/kexec.d/* 2>/dev/null | grep '^ *LOAD_KEXEC='
@@ -138,6 +141,11 @@ class Survey:
     """Where cgroups have the memory controller."""
     page_kib: int | None
     """The size of its kernel's pages, None if getconf(1) does not say."""
+    cpus: dict[int, cpu.Midr]
+    """Those that are online, by number; {} where its kernel does not show MIDR_EL1."""
+    memory_mib: int | None
+    """All that its kernel knows of, also what that has taken for itself: MemTotal would differ
+    from one of its own kernels to the next."""
     kexec: bool
     """The program is there."""
     kexec_script: bool
@@ -163,6 +171,7 @@ def survey(shell: Shell, deadline: Deadline | None = None) -> Survey:
 def script(nonce: str) -> str:
     """What is run on the machine, by a POSIX sh."""
     made = _SCRIPT.replace("SECUREBOOT", _SECURE_BOOT)
+    made = made.replace("MIDRS", cpu.SCRIPT)
     return made.replace("NONCE", nonce).replace("TOOLS", " ".join(ALL_TOOLS))
 
 
@@ -178,6 +187,7 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
     if [name for name, _ in parts] != _names():
         raise ObserveError(SOURCE, 0, f"other parts than were asked for: {shown(' '.join(bodies))}")
     files = dict(_split(line) for line in bodies["files"])
+    page_kib = unsigned(bodies["pagesize"][0], SOURCE, 0) >> 10 if bodies["pagesize"] else None
     config = frozenset(found[1] for one in bodies["config"] if (found := _CONFIG.fullmatch(one)))
     return Survey(
         machine=_word("machine", bodies),
@@ -195,7 +205,9 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         secure_boot=[line.strip() for line in bodies["secureboot"]] == ["1"],
         selinux=_SELINUX.get(files.get("/sys/fs/selinux/enforce", ""), ""),
         memory=cgroups.memory(bodies["mounts"], bodies["controllers"]),
-        page_kib=unsigned(bodies["pagesize"][0], SOURCE, 0) >> 10 if bodies["pagesize"] else None,
+        page_kib=page_kib,
+        cpus=_cpus(bodies["midrs"]),
+        memory_mib=_memory(bodies["memory"], page_kib),
         kexec=bool(bodies["kexec"]),
         kexec_script=bodies["initscript"] not in ([], ["masked"]),
         kexec_reboots=[_unquoted(line) for line in bodies["loads"]][-1:] == ["true"],
@@ -242,6 +254,17 @@ def _lockdown(text: str) -> str:
     found = re.search(r"\[(\w+)\]", text, re.ASCII)
     level = found[1] if found else "unknown"
     return "" if level == "none" else level
+
+
+def _cpus(lines: list[str]) -> dict[int, cpu.Midr]:
+    return cpu.parse("".join(f"{line}\n" for line in lines), SOURCE) if lines else {}
+
+
+def _memory(lines: list[str], page_kib: int | None) -> int | None:
+    """Of lines of /proc/zoneinfo: the pages of each zone that are there (vmstat.c:zoneinfo)."""
+    if not lines or page_kib is None:
+        return None
+    return sum(unsigned(line.split()[-1], SOURCE, 0) for line in lines) * page_kib >> 10
 
 
 def _free(lines: list[str]) -> int | None:
