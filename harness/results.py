@@ -211,6 +211,9 @@ class Figure(_Model):
     verdict: Effect
     reason: str = ""
     """Why it is inconclusive, or what the verdict rests on."""
+    doubt: str = ""
+    """Why its values say nothing, whatever they are held against; "" if they do, and in a record
+    from before there was this."""
     evidence: tuple[str, ...] = ()
     """Files in the run folder, relative to it."""
 

@@ -18,9 +18,10 @@ from harness.compare.changes import compare, turn
 from harness.compare.like import unlike
 from harness.compare.report import text_report
 from harness.errors import UsageError
-from harness.figures.judge import Measured, figures
+from harness.figures.judge import Measured, figures, no_result
 from harness.records import write_atomically
 from harness.results import Cell, Check, CpuAf, Figure, Host, Kernel, Outcome, Summary
+from harness.timing.judge import EMULATED
 
 CPU = CpuAf(cpus="0-1", midr="0x413fd0c1", model="", expected="hardware", why="")
 KERNEL = Kernel(
@@ -66,7 +67,7 @@ def count(
 
 def run(**update: Any) -> Summary:
     sound = a_summary(
-        harness="1", harness_digest="dd", emulator="QEMU 7.2", hosts=(HOST,),
+        harness="1", harness_digest="dd", emulated=False, hosts=(HOST,),
         kernels=(KERNEL, KERNEL.model_copy(update={"label": "patched"})),
         cells=(CELL, PATCHED), checks=(check(),), figures=(figure(),),
     )  # fmt: skip
@@ -100,8 +101,7 @@ def test_a_run_is_like_itself() -> None:
         ({"harness_digest": "ee"}, "harness digest: dd / ee"),
         ({"harness_digest": ""}, "harness digest: dd / not recorded"),
         ({"debug": True}, "debug kernels: False / True"),
-        ({"emulated": False}, "emulated hosts: True / False"),
-        ({"emulator": "QEMU 8"}, "emulator: QEMU 7.2 / QEMU 8"),
+        ({"emulated": True}, "emulated hosts: False / True"),
         (
             {"kernels": (KERNEL.model_copy(update={"config_sha256": "dd"}),)},
             "configuration of the base kernel: cc / dd",
@@ -170,7 +170,7 @@ def in_lab(place: str = "a1", machine: str = "a1", **update: Any) -> Summary:
     """A run of the base kernel on a machine, or on a group that has it."""
     cell = CELL.model_copy(update={"id": f"{place}-vhe-base", "host": place, "machine": machine})
     given = {
-        "emulated": False, "emulator": "", "hosts": (ALTRA, LIKE_IT), "cells": (cell,),
+        "hosts": (ALTRA, LIKE_IT), "cells": (cell,),
         "kernels": (KERNEL,), "checks": (), "figures": (),
     }  # fmt: skip
     return run(**{**given, **update})
@@ -367,6 +367,31 @@ def test_a_machine_that_became_slower_is_not_the_series_fault() -> None:
     assert found.exit_code == 4
 
 
+EMULATED_RUN = {"emulated": True, "emulator": "QEMU 7.2"}
+
+
+def test_no_time_on_an_emulated_host_is_a_result() -> None:
+    slow = figure(slower(OTHER), slower(STEADY))
+    one, other = run(**EMULATED_RUN), run(**EMULATED_RUN, figures=(slow,))
+    found = compare(one, other, ("A", "B"))
+    (compared,) = found.figures
+    for each in (compared.figure, compared.control):
+        assert (each.verdict, each.reason, each.effect) == ("inconclusive", EMULATED, None)
+    assert found.exit_code == 4
+    assert f"1 inconclusive: {EMULATED}" in text(one, other)
+
+
+@pytest.mark.parametrize("doubted", [0, 1])
+def test_what_a_run_calls_no_result_is_none_beside_another(doubted: int) -> None:
+    both = [figure(), figure(slower(OTHER))]
+    both[doubted] = no_result(both[doubted], "5 whole rounds, and fewer than 6 show nothing")
+    found = compare(run(figures=both[:1]), run(figures=both[1:]), ("A", "B"))
+    (one,) = found.figures
+    assert (one.figure.verdict, one.figure.effect) == ("inconclusive", None)
+    assert one.figure.reason.startswith("5 whole rounds")
+    assert found.exit_code == 4
+
+
 # ---- counts -------------------------------------------------------------------------------------
 
 
@@ -399,6 +424,16 @@ def test_counts_are_compared_by_their_medians(
     found, exit_code = counts(count(one), count(other))
     assert (found.verdict, exit_code) == (verdict, code)
     assert "p = " not in found.reason
+
+
+@pytest.mark.parametrize("doubted", [0, 1])
+def test_counts_that_their_run_doubts_are_not_compared(doubted: int) -> None:
+    """Values through which no line goes: that they differ says nothing of a page."""
+    both = [count((1.0,) * 3), count((900.0,) * 3)]
+    why = "the numbers of pages do not agree"
+    both[doubted] = both[doubted].model_copy(update={"doubt": why})
+    found, code = counts(*both)
+    assert (found.verdict, found.reason, found.doubt, code) == ("inconclusive", why, why, 4)
 
 
 def test_a_call_where_there_was_none_is_worse() -> None:
@@ -487,7 +522,12 @@ def ask(argv: list[str]) -> tuple[int, str]:
 
 
 def test_unlike_runs_are_refused_unless_forced(tmp_path: Path) -> None:
-    argv = folders(tmp_path, run(), run(harness="2", emulator="QEMU 8"))
+    emulated = {"emulated": True, "figures": ()}
+    argv = folders(
+        tmp_path,
+        run(**emulated, emulator="QEMU 7.2"),
+        run(**emulated, emulator="QEMU 8", harness="2"),
+    )
     with pytest.raises(UsageError) as refused:
         ask(argv)
     assert refused.value.exit_code == 2

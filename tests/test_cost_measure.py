@@ -279,6 +279,9 @@ def test_a_promise_of_readings_that_do_not_agree_is_unproven(
     check = measured.checks[1]
     assert (check.name, check.outcome) == ("cost[n1-vhe-calls-damon]", "unproven")
     assert "the numbers of pages do not agree" in check.reason
+    doubted = {one.metric: one.doubt for one in measured.figures if one.doubt}
+    assert doubted.keys() == {"calls-damon"}, "and `compare` must not judge it either"
+    assert doubted["calls-damon"].startswith("the numbers of pages do not agree")
 
 
 def test_a_promise_of_what_no_boot_shows_is_unproven(found: Callable[..., Found]) -> None:

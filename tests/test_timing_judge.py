@@ -79,7 +79,7 @@ def test_no_time_on_an_emulated_host_is_a_result() -> None:
     cells, found = measured(10)
     times = judge(cells, found, emulated=True)
     assert {one.verdict for one in times.figures} == {"inconclusive"}
-    assert {one.reason for one in times.figures} == {EMULATED}
+    assert {(one.reason, one.doubt) for one in times.figures} == {(EMULATED, EMULATED)}
     assert {one.effect for one in times.figures} == {None}
     assert times.figures[0].base
     assert NOTE in times.notes

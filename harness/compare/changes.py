@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.compare import counts
 from harness.compare.like import Unlike, unlike
 from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN
-from harness.figures.judge import Measured, figures
+from harness.figures.judge import Measured, figures, no_result
 from harness.results import Figure, KernelLabel, Outcome, Summary
+from harness.timing.judge import EMULATED
 
 SCHEMA = 1
 
@@ -105,7 +106,10 @@ def compare(one: Summary, other: Summary, names: tuple[str, str]) -> Comparison:
         unlike=differences,
         changes=tuple(changes),
         alike=len(left.keys() & right.keys()) - len(changes),
-        figures=_compared([(measured[key], again[key]) for key in both]),
+        figures=_compared(
+            [(measured[key], again[key]) for key in both],
+            EMULATED if one.emulated or other.emulated else "",
+        ),
         only_one=_missing(left, right) + _missing(measured, again),
         only_other=_missing(right, left) + _missing(again, measured),
         untold=(*_unended(one, names[0]), *_unended(other, names[1]), *_untold(left, right)),
@@ -183,17 +187,29 @@ def _key(figure: Figure) -> _Key:
     return figure.where, figure.metric, figure.unit
 
 
-def _compared(both: list[tuple[Figure, Figure]]) -> tuple[Compared, ...]:
-    """The patched kernels, each with the base kernel of its run as what must not change as much."""
-    measured = [pair for pair in both if not counts.counted(*pair)]
-    judged = iter(figures([_patched(one, other) for one, other in measured]))
-    controls = iter(figures([_base(one, other) for one, other in measured]))
+def _compared(both: list[tuple[Figure, Figure]], doubt: str) -> tuple[Compared, ...]:
+    """The patched kernels, each with the base kernel of its run as what must not change as much.
+
+    `doubt` is why no time in these runs says anything, "" if it does.
+    """
+    timed = iter(_timed([pair for pair in both if not counts.counted(*pair)], doubt))
     return tuple(
         Compared(figure=counts.patched(one, other), control=counts.base(one, other))
         if counts.counted(one, other)
-        else Compared(figure=next(judged), control=next(controls))
+        else next(timed)
         for one, other in both
     )
+
+
+def _timed(both: list[tuple[Figure, Figure]], doubt: str) -> Iterator[Compared]:
+    """Of what is measured; that of which the run itself says that it is none is no result here."""
+    judged = figures([_patched(one, other) for one, other in both])
+    controls = figures([_base(one, other) for one, other in both])
+    for (one, other), figure, control in zip(both, judged, controls, strict=True):
+        if why := doubt or one.doubt or other.doubt:
+            yield Compared(figure=no_result(figure, why), control=no_result(control, why))
+        else:
+            yield Compared(figure=figure, control=control)
 
 
 def _patched(one: Figure, other: Figure) -> Measured:

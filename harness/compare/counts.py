@@ -54,4 +54,7 @@ def _judged(
         _TURNED.get(judged.verdict, judged.verdict) if other.more_is_better else judged.verdict
     )
     turned = replace(judged, verdict=verdict, reason=f"{kernel} kernels: {judged.reason}")
-    return turned.on(other.model_copy(update={"base": first, "patched": second}))
+    if doubt := one.doubt or other.doubt:
+        turned = replace(turned, verdict="inconclusive", reason=doubt)
+    found = {"base": first, "patched": second, "doubt": doubt}
+    return turned.on(other.model_copy(update=found))

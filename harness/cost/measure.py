@@ -321,6 +321,7 @@ def _figures(
         if not base and not patched:
             continue
         neutral = tuple(one for each in values.values() for one in each)
+        doubt = next((one.doubts[name] for one in firsts.values() if name in one.doubts), "")
         figure = Figure(
             metric=name,
             what=metric.what,
@@ -332,12 +333,12 @@ def _figures(
             base=tuple(map(float, base)),
             patched=tuple(map(float, patched)),
             verdict="inconclusive",
+            doubt=doubt,
             # Consoles are evidence of the check of the whole place, not of each figure again.
             evidence=tuple(_evidence(run_folder, tuple(firsts), ("lines.txt",))),
         )
         judged = judge(base, patched, floor=metric.floor, neutral=neutral)
-        doubt = next((one.doubts[name] for one in firsts.values() if name in one.doubts), None)
-        if doubt is not None:
+        if doubt:
             judged = replace(judged, verdict="inconclusive", reason=doubt)
         if metric.by_af and _stage2_af(place, variant) != place.host.af:
             judged = replace(judged, verdict="inconclusive", reason=OTHER_AF)

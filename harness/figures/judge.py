@@ -100,6 +100,13 @@ def figures(measured: Sequence[Measured], *, margin: float = MARGIN) -> tuple[Fi
     )
 
 
+def no_result(figure: Figure, why: str) -> Figure:
+    """The values stay, for whoever looks at how they were made; nothing is said of them."""
+    nothing = dict.fromkeys(("effect", "low", "high", "smallest", "floor"))
+    said = {"verdict": "inconclusive", "reason": why, "doubt": why}
+    return figure.model_copy(update={**nothing, **said})
+
+
 def holm(chances: Sequence[float], family: int) -> list[float]:
     """The p-values, corrected over a family of at least as many (Holm 1979)."""
     corrected = [1.0] * len(chances)

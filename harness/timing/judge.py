@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harness import splatlog
 from harness.errors import InfraError
-from harness.figures.judge import Measured, figures
+from harness.figures.judge import Measured, figures, no_result
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Figure
 from harness.timing import conditions
@@ -80,9 +80,9 @@ def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: 
     found = figures([_measured(name, cells[0], whole, boots) for name in metrics])
     if len(whole) < ENOUGH:
         why = f"{len(whole)} whole rounds, and fewer than {ENOUGH} show nothing"
-        found = tuple(_no_result(one, why) for one in found)
+        found = tuple(no_result(one, why) for one in found)
     if emulated:
-        found = tuple(_no_result(one, EMULATED) for one in found)
+        found = tuple(no_result(one, EMULATED) for one in found)
         notes.append(NOTE)
     return Times(found, tuple(notes))
 
@@ -125,12 +125,6 @@ def _measured(
         noise=(base, again) if again else None,
         evidence=tuple(boots[id_].evidence[metric] for one in whole for id_ in one.cells),
     )
-
-
-def _no_result(figure: Figure, why: str) -> Figure:
-    """The values stay, for whoever looks at how they were made; nothing is said of them."""
-    nothing = dict.fromkeys(("effect", "low", "high", "smallest", "floor"))
-    return figure.model_copy(update={**nothing, "verdict": "inconclusive", "reason": why})
 
 
 def _notes(
