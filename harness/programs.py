@@ -32,11 +32,7 @@ def cost_program(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
 
 def guest_programs(deadline: Deadline, source: Path = PROJECT / "guests") -> Path:
     """The folder with all that guests/ builds; InfraError as guest_program() raises it."""
-    files = sorted(
-        path
-        for path in source.rglob("*")
-        if path.is_file() and not _is_extra(path.relative_to(source))
-    )
+    files = sources(source)
     version = proc.run([compiler(), "--version"], deadline=deadline, what=f"{compiler()}").stdout
     identity = hashlib.sha256(version.encode())
     for path in files:
@@ -59,6 +55,12 @@ def guest_programs(deadline: Deadline, source: Path = PROJECT / "guests") -> Pat
         need=NEED,
     )
     return entry.path
+
+
+def sources(source: Path = PROJECT / "guests") -> tuple[Path, ...]:
+    """All that the programs are built from, in an order that does not change."""
+    found = (path for path in source.rglob("*") if path.is_file())
+    return tuple(sorted(path for path in found if not _is_extra(path.relative_to(source))))
 
 
 def _is_extra(path: Path) -> bool:

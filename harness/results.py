@@ -241,7 +241,8 @@ class Summary(_Model):
     harness: str
     """Version of the harness."""
     harness_digest: str = ""
-    """Of its program, checks and base contracts; "" in a record from before there was this."""
+    """Of its program, checks, programs for hosts (their sources) and base contracts; "" in a record
+    from before there was this."""
     verdict: Literal["pass", "fail", "error", "unproven"]
     reason: str = ""
     """Why there is no better verdict, in a sentence."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from harness import __version__
+from harness import __version__, programs
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.paths import PROJECT
@@ -121,10 +121,14 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def harness() -> str:
-    """This harness: its version and a digest of its program and what it says of base kernels."""
-    files = [path for suffix in ("py", "sh") for path in (PROJECT / "harness").rglob(f"*.{suffix}")]
-    return f"{__version__}, {digest([*files, *(PROJECT / 'series').glob('base*.yaml')])}"
+def harness(project: Path = PROJECT) -> str:
+    """This harness: its version and a digest of its program and what it says of base kernels.
+
+    Its program are also the sources of what runs on hosts, since that is what counts and times.
+    """
+    files = [path for suffix in ("py", "sh") for path in (project / "harness").rglob(f"*.{suffix}")]
+    files += [*programs.sources(project / "guests"), *(project / "series").glob("base*.yaml")]
+    return f"{__version__}, {digest(files)}"
 
 
 def digest(paths: Iterable[Path]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from harness import inputs, inventory, runinput
+from harness import inputs, inventory, programs, runinput
 from harness.cli import main
 from harness.errors import UsageError
 from harness.options import Options
@@ -58,6 +58,29 @@ def test_inputs_are_added_as_they_become_known_and_never_change() -> None:
         begun.agreed({"base kernel": "ab", "series": "cd"})
     assert "base kernel: aa then, ab now; series: cc then, cd now" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_the_harness_is_all_that_measures_and_judges(tmp_path: Path) -> None:
+    """Two that count or time by other programs are two, whatever else they have in common."""
+    measures = ("harness/a.py", "harness/b/c.sh", "guests/Makefile", "guests/cost/a.c")
+    others = ("README.md", "harness/report/report.css", "guests/build/main.o", "tests/a.py")
+    for name in (*measures, *others, "guests/kvm-guest/p.lds", "series/base.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    seen = {runinput.harness(tmp_path)}
+    for name in (*measures, "guests/kvm-guest/p.lds", "series/base.yaml"):
+        (tmp_path / name).write_text("2")
+        assert runinput.harness(tmp_path) not in seen, name
+        seen.add(runinput.harness(tmp_path))
+    for name in others:
+        (tmp_path / name).write_text("2")
+        assert runinput.harness(tmp_path) in seen, name
+
+
+def test_the_harness_that_runs_has_its_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = runinput.harness()
+    monkeypatch.setattr(programs, "sources", lambda _: ())
+    assert runinput.harness() != whole
 
 
 def test_a_run_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
