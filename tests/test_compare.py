@@ -436,6 +436,22 @@ def test_counts_that_their_run_doubts_are_not_compared(doubted: int) -> None:
     assert (found.verdict, found.reason, found.doubt, code) == ("inconclusive", why, why, 4)
 
 
+def test_counts_of_other_layouts_are_unlike() -> None:
+    fewer = run(figures=(count((100.0,) * 2, (100.0,) * 2),))
+    (field,) = unlike(run(figures=(count((100.0,) * 4, (100.0,) * 4),)), fewer)
+    assert str(field) == "layouts that counts are from: 4 / 2"
+    assert unlike(run(), fewer) == (), "nothing was counted"
+
+
+@pytest.mark.parametrize(("one", "other"), [(2, 3), (3, 2)])
+def test_a_count_that_one_layout_lacks_is_not_compared(one: int, other: int) -> None:
+    """Other layouts of the same kernel differ: the median of others says nothing of it."""
+    left, right = ((100.0, 100.0, 150.0)[:number] for number in (one, other))
+    found, code = counts(count(left), count(tuple(2 * value for value in right)))
+    assert (found.verdict, code) == ("inconclusive", 4)
+    assert found.reason == f"counted in other layouts: in {one} of them, and in {other}"
+
+
 def test_a_call_where_there_was_none_is_worse() -> None:
     none, some = (count((n, n, n), (0.0,) * 3, "calls-idle") for n in (0.0, 1.0))
     assert counts(none, some)[0].verdict == "worse"

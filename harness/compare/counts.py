@@ -54,7 +54,14 @@ def _judged(
         _TURNED.get(judged.verdict, judged.verdict) if other.more_is_better else judged.verdict
     )
     turned = replace(judged, verdict=verdict, reason=f"{kernel} kernels: {judged.reason}")
-    if doubt := one.doubt or other.doubt:
+    if doubt := one.doubt or other.doubt or _elsewhere(first, second):
         turned = replace(turned, verdict="inconclusive", reason=doubt)
     found = {"base": first, "patched": second, "doubt": doubt}
     return turned.on(other.model_copy(update=found))
+
+
+def _elsewhere(first: tuple[float, ...], second: tuple[float, ...]) -> str:
+    """Why medians of so many layouts each do not compare, "" if they do or one has none."""
+    if not first or not second or len(first) == len(second):
+        return ""
+    return f"counted in other layouts: in {len(first)} of them, and in {len(second)}"

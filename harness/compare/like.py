@@ -44,7 +44,7 @@ def unlike(one: Summary, other: Summary) -> tuple[Unlike, ...]:
     """
     if one == other:
         return ()
-    parts = (_of_run, _of_kernels, _of_places, _of_cells)
+    parts = (_of_run, _of_kernels, _of_places, _of_cells, _of_counts)
     pairs = (pair for part in parts for pair in part(one, other))
     return tuple(pair for pair in dict.fromkeys(pairs) if pair.one != pair.other or not pair.one)
 
@@ -119,6 +119,19 @@ def _of_cells(one: Summary, other: Summary) -> Iterator[Unlike]:
         if first[key].kvm_line and second[key].kvm_line:
             yield _pair(f"KVM mode in {key}", _mode(first[key]), _mode(second[key]))
             yield _pair(f"MIDR in {key}", _midr(first[key]), _midr(second[key]))
+
+
+def _of_counts(one: Summary, other: Summary) -> Iterator[Unlike]:
+    """Of what both count: in how many layouts, which are always the first ones of the same list."""
+    left, right = _layouts(one), _layouts(other)
+    if left and right:
+        yield _pair("layouts that counts are from", left, right)
+
+
+def _layouts(run: Summary) -> int:
+    """0 where nothing was counted. A metric that a boot lacks has fewer values than there were."""
+    counted = (figure for figure in run.figures if figure.spread is not None)
+    return max((len(values) for one in counted for values in (one.base, one.patched)), default=0)
 
 
 def _values(things: Sequence[_T | None], value: Callable[[_T], object]) -> str | None:
