@@ -128,6 +128,16 @@ class Cell(_Model):
     boot_seconds: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def boot(self) -> str:
+        """Which boot it is, where `time` makes many ("r03", "r03-again"); "" for the only one.
+
+        It is what its id has behind all else (harness/plan.py).
+        """
+        parts = filter(None, (self.host, self.kvm_mode, self.kernel, self.variant))
+        before = f"{'-'.join(parts)}-"
+        return self.id.removeprefix(before) if self.id.startswith(before) else ""
+
 
 def af_seen(checks: Iterable[Check]) -> dict[str, object]:
     """What a cell's record has of who was seen to set the access flag: the last that was seen.

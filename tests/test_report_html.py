@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 from made_up import a_summary
 
+from harness.plan import PlannedCell
 from harness.report.compared import Difference, differences, pairs
 from harness.report.excerpts import TOTAL
 from harness.report.html import html_report
@@ -26,6 +27,8 @@ from harness.results import (
     Splat,
     Summary,
 )
+from harness.timing.options import TimingOptions
+from harness.timing.rounds import boots
 
 HOSTILE = (
     "\"'><script>alert(1)</script><img src=http://evil/x onerror=alert(1)></style></pre></svg>"
@@ -417,6 +420,24 @@ def test_patched_cells_are_held_to_the_base_of_their_host_and_variant() -> None:
     found = pairs(summary((plain, tuned, *patched, alone)))
     assert [pair.base for pair in found] == [plain, tuned, plain, None]
     assert [pair.patched for pair in found] == [*patched, alone]
+
+
+def test_boots_of_a_round_stand_side_by_side(tmp_path: Path) -> None:
+    """`time` boots both kernels again and again: a boot is held to the base's of its own round."""
+    both: tuple[KernelLabel, ...] = ("base", "patched")
+    planned = boots(
+        [PlannedCell("n1", one, "vhe", "hardware") for one in both], 1, TimingOptions(3)
+    )
+    cells = {one.id: one.record("pass") for one in planned if one.id != "n1-vhe-base-r02"}
+    run = summary(tuple(cells.values()))
+    assert [(pair.patched.id, pair.base and pair.base.id) for pair in pairs(run)] == [
+        ("n1-vhe-patched-r01", "n1-vhe-base-r01"),
+        ("n1-vhe-patched-r02", None),
+        ("n1-vhe-patched-r03", "n1-vhe-base-r03"),
+    ]
+    assert cells["n1-vhe-base-r03-again"].boot == "r03-again"
+    text = Page(html_report(run, tmp_path)).text
+    assert all(f"n1 vhe r0{number}" in text for number in (1, 2, 3))
 
 
 def test_checks_that_end_differently() -> None:

@@ -31,12 +31,15 @@ class Difference:
 
 
 def pairs(run: Summary) -> tuple[Pair, ...]:
-    """Same host, same KVM mode; the same boot variant if the base kernel has it, or none."""
-    bases = {(c.host, c.kvm_mode, c.variant): c for c in run.cells if c.kernel == "base"}
+    """Same host, same KVM mode; the same boot variant if the base kernel has it, or none.
+
+    Where `time` boots both again and again it is the base kernel's boot of the same round.
+    """
+    bases = {(c.host, c.kvm_mode, c.boot, c.variant): c for c in run.cells if c.kernel == "base"}
 
     def base_of(cell: Cell) -> Cell | None:
-        same, plain = ((cell.host, cell.kvm_mode, variant) for variant in (cell.variant, ""))
-        return bases.get(same) or bases.get(plain)
+        where = cell.host, cell.kvm_mode, cell.boot
+        return bases.get((*where, cell.variant)) or bases.get((*where, ""))
 
     return tuple(Pair(base_of(cell), cell) for cell in run.cells if cell.kernel == "patched")
 
