@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,22 +66,29 @@ class Options:
             return given
         return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
 
-    @property
-    def only(self) -> tuple[str, ...]:
-        """The same for the sentence that a report begins with: short, and as it was asked for."""
-        places = ", ".join([*self.hosts, *(_MODES[mode] for mode in self.kvm_modes)])
+    def only(self, left_out: Sequence[str]) -> tuple[str, ...]:
+        """To what the run is narrowed, for the sentence that a report begins with.
+
+        Short, and as it was asked for. `left_out` are the hosts of the inventory that it is not
+        for; to name all of them narrows nothing.
+        """
+        hosts = self.hosts if left_out else ()
+        places = ", ".join([*hosts, *(_MODES[mode] for mode in self.kvm_modes)])
         parts = (
             " ".join([*self.pytest_args, *map(str, self.checks)]),
             f"{places} only" if places else "",
+            f"without {' '.join(left_out)}" if left_out and not hosts else "",
             "only costs" if self.costs_only else "",
         )
         return tuple(filter(None, parts))
 
-    @property
-    def narrowing(self) -> list[str]:
-        """What makes this less than a whole run, for whoever reads its verdict."""
+    def narrowing(self, left_out: Sequence[str]) -> list[str]:
+        """What makes this less than a whole run, for whoever reads its verdict.
+
+        `left_out` as above; those that nobody asked for have notes of their own (plan.not_used()).
+        """
         parts = {
-            "hosts": " ".join(self.hosts),
+            "hosts": " ".join(self.hosts if left_out else ()),
             "KVM modes": " ".join(self.kvm_modes),
             "checks": " ".join(
                 [*self.pytest_args, *(str(one) for one in self.checks if one != TIMING_CHECKS)]

@@ -104,14 +104,18 @@ def plan(
 
 def not_used(inventory: Inventory, hosts: Sequence[str]) -> tuple[str, ...]:
     """Notes on hosts that a run which was asked for no hosts by name leaves out."""
-    if hosts:
-        return ()
-    used = _unasked(inventory)
     return tuple(
-        f"not used: {name} (kind {host.kind}: a run reboots it, so --host must name it)"
-        for name, host in inventory.hosts.items()
-        if name not in used
+        f"not used: {name} (kind {inventory.host(name).kind}: a run reboots it, so --host must "
+        "name it)"
+        for name in (() if hosts else left_out(inventory, ()))
     )
+
+
+def left_out(inventory: Inventory, hosts: Sequence[str]) -> tuple[str, ...]:
+    """The hosts of the inventory that a run is not for, if it is asked for these and groups."""
+    asked = {name for place in hosts for name in inventory.place(place)}
+    used = asked if hosts else set(_unasked(inventory))
+    return tuple(name for name in inventory.hosts if name not in used)
 
 
 def _unasked(inventory: Inventory) -> tuple[str, ...]:

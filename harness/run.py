@@ -38,7 +38,7 @@ from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.machines import Machines
 from harness.options import Options
-from harness.plan import PlannedCell, not_used, plan
+from harness.plan import PlannedCell, left_out, not_used, plan
 from harness.prepared import Prepared, inputs_of
 from harness.progress import Progress
 from harness.recipes import Recipe, recipes
@@ -110,13 +110,10 @@ class Run:
                 link_evidence(step.base_folder, self.folder)
             self._input = runinput.begin(_OPTIONS.dump_python(options, mode="json"))
             self._agree({})
-        first = len(step.series.patches) if step and not step.whole else 0
         self._record = RunRecord(
             self.folder,
             seed=options.seed,
             debug=options.debug,
-            whole=self._whole and not options.narrowing,
-            only=(*options.only, *((f"only the patches up to {first}",) if first else ())),
             cells=list(step.base.cells) if step else [],
             checks=list(step.base.checks) if step else [],
         )
@@ -214,6 +211,7 @@ class Run:
     def _execute(self) -> Summary:
         options = self._options
         stock = inventory.load(options.inventory)
+        self._narrow(stock)
         if options.mbox is not None and (options.base_only or not options.series):
             raise UsageError("--mbox needs --series NAME, whose contract it is for")
         series = self._step.series if self._step else None
@@ -245,7 +243,7 @@ class Run:
         self._agree(inputs.chosen(stock, series, options.checks, emulator))
         self._record.notes += not_used(stock, options.hosts)
         self._record.notes += [DEBUG_NOTE] if options.debug else []
-        self._record.notes += options.narrowing
+        self._record.notes += options.narrowing(left_out(stock, options.hosts))
         self._names = () if options.costs_only else _check_selection(options)
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
@@ -273,6 +271,17 @@ class Run:
         return self._write("")
 
     # ---- before the cells -------------------------------------------------------------------
+
+    def _narrow(self, stock: Inventory) -> None:
+        """Note whether all that there is to test is tested, and if not, to what it is narrowed."""
+        options, step = self._options, self._step
+        missing = left_out(stock, options.hosts)
+        first = len(step.series.patches) if step is not None and not step.whole else 0
+        self._record.whole = self._whole and not (missing or options.narrowing(missing))
+        self._record.only = (
+            *options.only(missing),
+            *((f"only the patches up to {first}",) if first else ()),
+        )
 
     def _look_at_machines(self, stock: Inventory) -> None:
         """Before anything is built: that all which are needed are fit, and what they have."""

@@ -25,10 +25,10 @@ class RunRecord:
     folder: Path
     seed: int
     debug: bool
-    whole: bool
-    only: tuple[str, ...]
     cells: list[Cell]
     checks: list[Check]
+    whole: bool = False
+    only: tuple[str, ...] = ()
     series_checks: tuple[Check, ...] = ()
     costs: cost.Found = field(default_factory=cost.Found)
     times: Times = field(default_factory=Times)

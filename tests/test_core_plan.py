@@ -11,7 +11,7 @@ from harness import contract as contract_module
 from harness.contract import Contract, Variant
 from harness.errors import UsageError
 from harness.inventory import Inventory
-from harness.plan import PlannedCell, not_used, plan
+from harness.plan import PlannedCell, left_out, not_used, plan
 
 STOCK = Inventory.model_validate(
     {
@@ -148,6 +148,13 @@ def test_a_machine_that_a_run_would_reboot_is_left_out_and_named(contract: Contr
         "not used: lab1 (kind ssh: a run reboots it, so --host must name it)",
     )
     assert not_used(both, ("n1",)) == ()
+    assert left_out(both, ()) == ("lab1",)
+    assert left_out(both, ("lab1",)) == tuple(STOCK.hosts)
+    assert left_out(both, ("lab1", *STOCK.hosts)) == ()
+    rack = {name: {**LAB, "group": "rack"} for name in ("lab1", "lab2")}
+    grouped = Inventory.model_validate({**STOCK.model_dump(by_alias=True), "hosts": rack})
+    assert left_out(grouped, ("rack",)) == ()
+    assert left_out(grouped, ("lab2",)) == ("lab1",)
     assert not_used(STOCK, ()) == ()
 
 

@@ -194,6 +194,7 @@ def test_whether_it_is_the_series_base_is_in_the_record(
     [
         ({}, ()),
         ({"hosts": ("n1",)}, ("n1 only",)),
+        ({"hosts": ("n1", "a57")}, ()),
         ({"kvm_modes": ("vhe",)}, ("VHE only",)),
         ({"pytest_args": ("-k", "a")}, ("-k a",)),
     ],
@@ -303,6 +304,7 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
     assert "not used: lab1 (kind ssh: a run reboots it, so --host must name it)" in summary.notes
     assert len(case.ran) > 1
     assert not any(cell.host == "lab1" for cell in summary.cells)
+    assert (summary.whole, summary.only) == (False, ("without lab1",)), "it has one machine more"
 
 
 N1, UNKNOWN = (cpu.parse_midr(f"{midr:#018x}\n") for midr in (0x414FD0C1, 0x511F0011))

@@ -50,5 +50,5 @@ def test_options_survive_in_run_json() -> None:
     assert adapter.validate_python(adapter.dump_python(options, mode="json")) == options
     assert options.costs_only
     assert options.narrowed
-    assert "only costs: no check ran" in options.narrowing
+    assert "only costs: no check ran" in options.narrowing(())
     assert not Options(cost=CostOptions()).narrowed
