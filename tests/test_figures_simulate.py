@@ -10,7 +10,7 @@ from scipy import stats
 
 from harness.figures import command, simulate
 from harness.figures.judge import LEVEL
-from harness.figures.simulate import Rate, Setting
+from harness.figures.simulate import Design, Rate, Row, Setting
 
 DRIFT = "steep drift"
 
@@ -39,6 +39,19 @@ def test_a_sound_measurement_keeps_what_is_promised() -> None:
     assert code == 0
     assert "above what is promised: none" in text
     assert "40 trials each, seed 3" in text
+
+
+@pytest.mark.parametrize("design", ["rounds, A/A", "two runs"])
+def test_so_does_each_other_design(design: Design, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a measurement that makes a difference itself, too, of either sign."""
+    monkeypatch.setattr(simulate, "DESIGNS", ("rounds", design))
+    code, text = shown(fixed=False)
+    assert (code, "above what is promised: none" in text) == (0, True)
+    rows = list(simulate.biased(Setting(40, 3)))
+    assert [(row.design, row.noise) for row in rows] == [
+        (design, f"{noise}, {sign}3%") for noise in ("outliers", DRIFT) for sign in "+-"
+    ]
+    assert all(("false turned" in row.rates) == (design == "rounds, A/A") for row in rows)
 
 
 def test_drift_is_found_out_where_the_base_comes_always_first() -> None:
@@ -73,6 +86,66 @@ def test_the_tolerance_is_that_of_the_binomial_distribution() -> None:
     allowed = simulate.allowed_of(1000, LEVEL)
     chance = simulate.DOUBT / simulate.PROMISES
     assert stats.binom.sf(allowed, 1000, LEVEL) <= chance < stats.binom.sf(allowed - 1, 1000, LEVEL)
-    assert not Rate(allowed, 1000, allowed).exceeded
-    assert Rate(allowed + 1, 1000, allowed).exceeded
+    assert not Rate(allowed, 1000, LEVEL).exceeded
+    assert Rate(allowed + 1, 1000, LEVEL).exceeded
     assert not Rate(1000, 1000).exceeded
+
+
+# ---- all kinds of noise together ------------------------------------------------------------
+
+
+def rows(*counts: int, design: Design = "rounds", values: int = 10) -> list[Row]:
+    """Of 400 trials each so many came out wrong."""
+    return [
+        Row(design, f"noise {number}", values, {"false": Rate(count, 400, LEVEL)})
+        for number, count in enumerate(counts)
+    ]
+
+
+def test_what_each_row_explains_by_chance_all_of_them_do_not() -> None:
+    """A judge that is wrong in 8 % of cases, where 5 % are promised."""
+    each = rows(32, 29, 35, 32, 31, 34, 31)
+    assert not any(row.rates["false"].exceeded for row in each)
+    (all_of_them,) = simulate.pooled(each)
+    assert (all_of_them.noise, all_of_them.rates["false"].count) == (simulate.POOLED, 224)
+    assert all_of_them.rates["false"].exceeded
+    (sound,) = simulate.pooled(rows(20, 17, 23, 20, 19, 22, 19))
+    assert not sound.rates["false"].exceeded
+
+
+def test_what_can_be_wrong_in_nothing_hides_nothing() -> None:
+    """Of five rounds no difference is ever shown, nor does one design stand for another."""
+    bad = rows(*[32] * 7)
+    none = rows(*[0] * 7, values=5) + rows(*[0] * 7, design="two runs")
+    found = simulate.pooled([*none, *bad])
+    assert [row.rates["false"].exceeded for row in found] == [False, False, True]
+
+
+def test_only_what_is_promised_of_each_row_is_added_up() -> None:
+    first = {"false": Rate(1, 400, 0.05), "missed": Rate(2, 400, 0.05), "shown": Rate(3, 400)}
+    other = {**first, "missed": Rate(2, 400, 0.0625)}
+    (found,) = simulate.pooled([Row("rounds", noise, 5, rates) for noise, rates in
+                                (("a", first), ("b", other))])  # fmt: skip
+    assert found.rates == {"false": Rate(2, 800, 0.05), "missed": Rate(4, 800, 0.0625)}
+    assert simulate.pooled(rows(20)) == (), "one row says all that there is to say"
+
+
+def test_runs_of_many_figures_are_as_many_as_all_of_them() -> None:
+    (row,) = simulate.together(Setting(10, 1))
+    assert {rate.trials for rate in row.rates.values()} == {20}, "two kinds of noise"
+
+
+def test_all_of_them_decide_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "alone", lambda _: iter(rows(*[32] * 7)))
+    code, text = shown(fixed=False)
+    assert code == 1
+    assert f"above what is promised: rounds, {simulate.POOLED}, 10 values, false: 224 of" in text
+    assert "above what is promised: 1 rates" in text
+
+
+@pytest.mark.parametrize("trials", [40, 2800])
+def test_what_is_said_to_be_found_is_found(trials: int) -> None:
+    rate = simulate.found_of(trials, LEVEL)
+    unseen = stats.binom.cdf(simulate.allowed_of(trials, LEVEL), trials, rate)
+    assert unseen == pytest.approx(1 - simulate.SURE)
+    assert f"{simulate.found_of(40, LEVEL):.1%} is found" in shown(fixed=False)[1]

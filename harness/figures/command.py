@@ -53,6 +53,7 @@ def show(setting: Setting, console: Console) -> int:
     for title, part in parts.items():
         with progress.stage(title.lower()):
             rows = list(_watched(part(setting), progress))
+        rows += simulate.pooled(rows)
         console.print(_table(title, rows))
         found += rows
     for line in _legend(setting):
@@ -95,18 +96,28 @@ def _above(row: Row) -> Iterator[str]:
 
 
 def _legend(setting: Setting) -> Iterator[str]:
-    allowed = simulate.allowed_of(setting.trials, LEVEL)
     yield ""
     yield f"n: rounds, or values of each sample. {setting.trials} trials each, seed {setting.seed}."
     yield "false: runs that call anything without an effect better or worse, with no margin;"
-    yield f"  of half: with an effect of {simulate.REAL:.0%} in the other half of the figures."
+    yield f"  of half: with an effect of {simulate.REAL:.0%} in the other half of the figures;"
+    yield "  turned: where the measurement moves the patched kernel as far, but the other way."
     yield f"missed: intervals without the true effect (here {simulate.COVERED:.0%})."
     yield f"false same: runs that call an effect as large as the margin, {MARGIN:.0%}, the same."
     yield "same: an effect of 0 that is called the same. 1% to 10%: that effect is shown."
     yield f"smallest: the effect that `smallest` names is shown (meant is {POWER:.0%})."
     yield (
         f"Promised is {LEVEL:.0%} at most of false, false same and missed (6.2% of missed for 5 "
-        f"rounds). Up to {allowed} of {setting.trials} ({allowed / setting.trials:.1%}) are chance "
-        f"then: all {simulate.PROMISES} rates together exceed that with a chance of "
+        f"rounds), and {simulate.TURNED:.0%} of false turned; of each row, and of "
+        f"{simulate.POOLED}, the rows of one design and n together. That any of all "
+        f"{simulate.PROMISES} rates exceeds what chance explains then has a chance of "
         f"{simulate.DOUBT:.1%} at most, by the binomial distribution."
     )
+    many = f"{simulate.POOLED.capitalize()}, or a row of runs with {simulate.FAMILY} figures"
+    for name, count in {"A row of one figure": 1, many: len(simulate.NOISE)}.items():
+        trials = count * setting.trials
+        allowed = simulate.allowed_of(trials, LEVEL)
+        yield (
+            f"{name}: up to {allowed} of {trials} ({allowed / trials:.1%}) are chance then, and "
+            f"only a rate of {simulate.found_of(trials, LEVEL):.1%} is found with a chance of "
+            f"{simulate.SURE:.0%}."
+        )
