@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
-from harness.report.figures import change
-from harness.results import Figure
+import pytest
+from made_up import a_summary
+
+from harness.report.figures import change, foremost
+from harness.report.mail import mail
+from harness.report.mailbody import MAX_FIGURES
+from harness.report.markdown import markdown
+from harness.results import Effect, Figure
 
 Values = tuple[float, ...]
 
@@ -38,3 +44,30 @@ def test_a_count_is_exact_only_if_no_layout_differs(
 def test_what_is_measured_is_never_exact() -> None:
     said = change(figure((100.0, 100.0), (135.0, 135.0), None))
     assert said == "+35.0 %, 95 % interval +35.0 % to +35.0 %"
+
+
+def of(verdict: Effect, count: int) -> tuple[Figure, ...]:
+    one = figure((1.0,), (1.0,), None)
+    names = (f"{verdict}-{number}" for number in range(count))
+    return tuple(one.model_copy(update={"metric": name, "verdict": verdict}) for name in names)
+
+
+def nothing(path: str) -> None:
+    """No run folder."""
+
+
+def test_what_is_worse_comes_first_and_is_never_left_out() -> None:
+    every = (*of("same", 2), *of("inconclusive", 1), *of("better", 1), *of("worse", 2))
+    names = ["worse-0", "worse-1", "better-0", "inconclusive-0", "same-0", "same-1"]
+    assert [one.metric for one in foremost(every, 6)] == names
+    assert [one.metric for one in foremost(every, 3)] == names[:3]
+    assert [one.metric for one in foremost(every, 1)] == names[:2]
+
+
+@pytest.mark.parametrize("form", [mail, markdown])
+def test_no_worse_figure_hides_in_and_more(form: Callable[..., str]) -> None:
+    """However many others a run has found before it."""
+    text = form(a_summary(figures=(*of("same", MAX_FIGURES), *of("worse", 1))), nothing)
+    assert "worse-0" in text
+    assert f"same-{MAX_FIGURES - 1}" not in text
+    assert "nd 1 more figures" in text

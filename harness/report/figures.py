@@ -6,7 +6,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from harness.results import Figure
+from harness.results import Effect, Figure
+
+WORST: tuple[Effect, ...] = ("worse", "better", "inconclusive", "same")
+"""What a reader must see first, first."""
+
+
+def foremost(every: Sequence[Figure], limit: int) -> Sequence[Figure]:
+    """The figures that a form with room for `limit` shows: the worse ones first, and all of these.
+
+    Those of one verdict stay in the order of the run.
+    """
+    in_order = sorted(every, key=lambda one: WORST.index(one.verdict))
+    return in_order[: max(limit, sum(one.verdict == "worse" for one in every))]
 
 
 def typical(values: Sequence[float]) -> str:

@@ -201,14 +201,15 @@ def _figures(run: Summary) -> Iterator[str]:
     if not run.figures:
         return
     yield from _head("Figures, base against patched (medians)")
-    for one in run.figures[:MAX_FIGURES]:
+    shown = figures.foremost(run.figures, MAX_FIGURES)
+    for one in shown:
         yield from _entry(one.verdict, f"{plain_name(one.metric)} on {plain_name(one.where)}")
         yield from _quoted(f"{one.what}, {one.unit}")
         both = f"base {figures.typical(one.base)}, patched {figures.typical(one.patched)}"
         yield from _quoted(f"{both}; change {figures.change(one)}")
         if why := figures.because(one):
             yield from _quoted(why)
-    yield from _more(len(run.figures) - MAX_FIGURES, "figures")
+    yield from _more(len(run.figures) - len(shown), "figures")
 
 
 # ---- lines ----------------------------------------------------------------------------------

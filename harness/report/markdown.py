@@ -244,7 +244,8 @@ def _figures(run: Summary) -> Iterator[str]:
     yield "### Figures, base against patched"
     rows = [["figure", "where", "base", "patched", "unit", "change", "verdict", "reason"]]
     rows.append(["---"] * len(rows[0]))
-    for one in run.figures[:MAX_FIGURES]:
+    shown = figures.foremost(run.figures, MAX_FIGURES)
+    for one in shown:
         verdict = f"**{one.verdict}**" if one.verdict == "worse" else one.verdict
         rows.append(
             [
@@ -254,4 +255,4 @@ def _figures(run: Summary) -> Iterator[str]:
             ]
         )
     yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    yield from _more(len(run.figures) - MAX_FIGURES, "figures")
+    yield from _more(len(run.figures) - len(shown), "figures")
