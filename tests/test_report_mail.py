@@ -6,6 +6,7 @@ from __future__ import annotations
 import email
 import email.policy
 from email.message import EmailMessage
+from pathlib import Path
 
 import pytest
 from made_up import a_cell, a_check, a_summary
@@ -13,10 +14,12 @@ from report_runs import random_run
 from rich.cells import cell_len
 
 from harness.errors import UsageError
+from harness.report.html import html_report
 from harness.report.mail import mail, withheld
 from harness.report.mailbody import WIDTH
+from harness.report.markdown import markdown
 from harness.report.text import EMULATION
-from harness.results import CpuAf, Figure, Kernel, Splat, Summary
+from harness.results import CpuAf, Figure, Host, Kernel, Splat, Summary
 
 TESTER = "Jane Doe <jane@example.org>"
 SUBJECT = "[PATCH mm-unstable v1 0/5] mm/kvm: lockless accessed bit harvest"
@@ -143,6 +146,23 @@ def test_what_was_tested_on_what() -> None:
         assert words in text
     assert "What was not as expected" not in text
     assert text.count("emulated by") == 1
+
+
+def test_on_what_costs_were_counted_without_a_cell() -> None:
+    host = Host(name="n1", cpu="neoverse-n1", cpus=4, memory_mib=2048)
+    count = but(cells=(), checks=(), figures=(FIGURE,), hosts=(host,))
+    text = body(count)
+    assert "  host      n1, CPU model neoverse-n1\n            emulated by QEMU 7.2.22\n" in text
+    assert text.count("emulated by") == 1
+    assert "  host      n1, CPU not known\n" in body(count.model_copy(update={"hosts": ()}))
+    page = markdown(count, nothing)
+    assert "- host `n1`: `CPU model neoverse-n1`, emulated by `QEMU 7.2.22`\n" in page
+    assert "<dt>host n1</dt><dd>vhe; CPU model neoverse-n1</dd>" in html_report(count, Path("none"))
+
+
+def test_what_emulates_is_told_where_no_host_is() -> None:
+    text = body(but(cells=(), checks=()))
+    assert "  | hosts are emulated by QEMU 7.2.22\n" in text
 
 
 def test_what_emulation_cannot_show() -> None:

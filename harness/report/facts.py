@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from harness.inventory import KvmMode
 from harness.printable import plain_name
 from harness.report.matrix import matrix
-from harness.results import CpuAf, Kernel, KernelLabel, Summary
+from harness.results import Cell, CpuAf, Figure, Kernel, KernelLabel, Summary
 
 # RFC 5322's dot-atoms, which is what mail programs make, and no longer than a line may be.
 _ATOMS = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,200}"
@@ -19,12 +20,33 @@ UNFINISHED = "The run has not come to its end"
 
 
 def cpus(run: Summary) -> Mapping[str, tuple[str, ...]]:
-    """The kinds of CPU of each host, by its name; none where no cell got as far as to tell."""
-    found: dict[str, dict[str, None]] = {}
+    """The kinds of CPU of each host of cells, figures and the run, by its name.
+
+    Where no cell got as far as to tell, or none was made as for costs alone, the model that the run
+    asked for; none where that is not known either.
+    """
+    found: dict[str, dict[str, None]] = {name: {} for name in _modes(run)}
     for cell in run.cells:
-        kinds = found.setdefault(cell.host, {})
-        kinds.update(dict.fromkeys(cpu(kind) for kind in cell.af_cpus))
+        found[cell.host].update(dict.fromkeys(cpu(kind) for kind in cell.af_cpus))
+    for host in run.hosts:
+        kinds = found.setdefault(host.name, {})
+        if not kinds and host.cpu:
+            kinds[f"CPU model {host.cpu}"] = None
     return {host: tuple(kinds) for host, kinds in found.items()}
+
+
+def kvm_modes(run: Summary) -> Mapping[str, tuple[KvmMode, ...]]:
+    """The modes of KVM in which each host has cells or figures, for the hosts of cpus()."""
+    found = _modes(run)
+    return {host: tuple(found.get(host, ())) for host in cpus(run)}
+
+
+def _modes(run: Summary) -> Mapping[str, Mapping[KvmMode, None]]:
+    found: dict[str, dict[KvmMode, None]] = {}
+    every: tuple[Cell | Figure, ...] = (*run.cells, *run.figures)
+    for one in every:
+        found.setdefault(one.host, {})[one.kvm_mode] = None
+    return found
 
 
 def cpu(kind: CpuAf) -> str:
@@ -62,6 +84,6 @@ def fast_path(run: Summary) -> str:
 
 
 def notes(run: Summary) -> tuple[str, ...]:
-    """What a reader must know, less what the lines on the hosts say already."""
-    emulated = f"hosts are emulated by {run.emulator}"
-    return tuple(note for note in run.notes if note != emulated)
+    """What a reader must know, less what the lines on the hosts say already, if there are any."""
+    told = f"hosts are emulated by {run.emulator}" if run.emulated and cpus(run) else None
+    return tuple(note for note in run.notes if note != told)

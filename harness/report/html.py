@@ -106,6 +106,7 @@ def html_report(run: Summary, folder: Path) -> str:
             conclusion=conclusion(run),
             notes=facts.notes(run),
             cpus=facts.cpus(run),
+            kvm_modes=facts.kvm_modes(run),
             fast_path=facts.fast_path(run),
             cells=cells,
             by_id={view.cell.id: view for view in cells},
