@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from made_up import a_cell, a_check, a_summary
+from rich.console import Console
 
 from harness.cell import CellSpec
-from harness.errors import UsageError
+from harness.errors import InfraError, UsageError
+from harness.progress import Progress
 from harness.records import append
 from harness.reproduce import command
 from harness.reproduce.command import BOOT, Failure, select
@@ -157,3 +161,41 @@ def test_a_check_that_names_a_report_of_its_cell_failed_by_it() -> None:
     assert one.titles == (WARN,)
     (other,) = select(run((cell(splats=(SPLAT,)),), check("race")), (), ())
     assert other.titles == ()
+
+
+LAB = UsageError("altra is a machine of a lab")
+
+
+@pytest.fixture
+def making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Path, ...]]:
+    """Makes folders of a run whose checks `a` and `d` failed, or ends as is given by check."""
+    text = run(BOTH, *CHECKS).model_dump_json(by_alias=True)
+    (tmp_path / "summary.json").write_text(text)
+
+    def made(ends: Mapping[str, Exception], said: io.StringIO) -> tuple[Path, ...]:
+        def make(of: Path, summary: Summary, failed: Failure, parent: Path, tries: int) -> Any:
+            if failed.name in ends:
+                raise ends[failed.name]
+            return parent / failed.name, "seen in 2 of 2 boots"
+
+        monkeypatch.setattr(command, "_make", make)
+        progress = Progress(Console(file=said, width=200))
+        return command.reproduce(command.Request(str(tmp_path)), progress)
+
+    return made
+
+
+@pytest.mark.parametrize("end", [LAB, InfraError("the kernel is in the cache no more")])
+def test_a_failure_without_a_folder_keeps_no_other_from_its_own(
+    making: Callable[..., tuple[Path, ...]], end: Exception
+) -> None:
+    said = io.StringIO()
+    assert [path.name for path in making({"a": end}, said)] == ["d"]
+    assert f"1/2 n1-vhe-patched a has no folder: {end}" in said.getvalue().splitlines()[-1]
+
+
+def test_no_folder_at_all_is_no_success(making: Callable[..., tuple[Path, ...]]) -> None:
+    said = io.StringIO()
+    with pytest.raises(InfraError, match="no more"):
+        making({"a": InfraError("no more"), "d": LAB}, said)
+    assert all(f"{name} has no folder" in said.getvalue() for name in ("a", "d"))

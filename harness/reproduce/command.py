@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from harness import proc, records
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_folder
-from harness.errors import InfraError, UsageError
+from harness.errors import HarnessError, InfraError, UsageError
 from harness.guests import PROGRAM
 from harness.hosts import cpio, qemu
 from harness.hosts.image import HostImage
@@ -75,19 +75,32 @@ class Request:
 
 
 def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
-    """Make the folders and their tarballs; UsageError if the run has no such failure."""
+    """Make the folders and their tarballs; UsageError if the run has no such failure.
+
+    A failure that none can be made of keeps no other from its own. At the end it is told which have
+    none and why; the first such error is raised if there is no folder at all.
+    """
     run = find_run(request.run)
     refuse_imported(run, "what it says is not booted here")
     summary = load(run)
     failures = select(summary, request.checks, request.cells)
     parent = request.output or run / FOLDER
-    made = []
+    made: list[Path] = []
+    without: dict[str, HarnessError] = {}
     for number, failure in enumerate(failures, 1):
         where = f"{number}/{len(failures)} {failure.cell.id} {failure.name}"
-        with progress.stage(where):
-            target, told = _make(run, summary, failure, parent, request.tries)
-        progress.say(f"{where}: {told}")
-        made.append(target)
+        try:
+            with progress.stage(where):
+                target, told = _make(run, summary, failure, parent, request.tries)
+        except HarnessError as exc:
+            without[where] = exc
+        else:
+            progress.say(f"{where}: {told}")
+            made.append(target)
+    for where, why in without.items():
+        progress.say(f"{where} has no folder: {why}")
+    if not made:
+        raise next(iter(without.values()))
     return tuple(made)
 
 
