@@ -54,6 +54,8 @@ from harness.verdict import EXIT_CODES, bisect_code, of_patched
 PLAIN_WIDTH = 120
 _Group = argparse._ArgumentGroup
 
+# Options of `cost` that choose what --mutants chooses, or are for the run that it is not.
+_NOT_OF_MUTANTS = ("series", "mbox", "base_only", "allow_other_base", "host", "mode", "junitxml")
 _EPILOG = """\
 exit codes of run: 0 every verdict as expected, 1 a check failed, 2 usage or input error,
 3 infrastructure error, 4 something expected stayed unproven, 130 interrupted;
@@ -226,9 +228,14 @@ def _add_cost_options(parser: argparse.ArgumentParser) -> None:
     _add_output(parser.add_argument_group("output"))
     wrong = parser.add_argument_group("instead of a series")
     wrong.add_argument(
-        "--mutants", action="store_true", help="count the mutants that cost more than they should"
+        "--mutants",
+        action="store_true",
+        help="count the mutants that cost more than they should, each on the first host and mode "
+        "where it can show",
     )
-    wrong.add_argument("-k", metavar="EXPRESSION", help="only mutants whose names match")
+    wrong.add_argument(
+        "-k", metavar="EXPRESSION", help="with --mutants: only those whose names match"
+    )
 
 
 def _add_time_options(parser: argparse.ArgumentParser) -> None:
@@ -497,6 +504,8 @@ def _run(args: argparse.Namespace, console: Console) -> int:
 
 def _cost(args: argparse.Namespace, console: Console) -> int:
     how = CostOptions(True, args.layouts, args.repeat, args.neutral)
+    if args.k and not args.mutants:
+        raise UsageError("-k chooses mutants, so it goes with --mutants: costs are all counted")
     if args.mutants:
         return _cost_mutants(args, how, Progress(console))
     options = replace(
@@ -521,6 +530,12 @@ def _time(args: argparse.Namespace, console: Console) -> int:
 
 
 def _cost_mutants(args: argparse.Namespace, how: CostOptions, progress: Progress) -> int:
+    other = [f"--{name.replace('_', '-')}" for name in _NOT_OF_MUTANTS if getattr(args, name)]
+    if other:
+        raise UsageError(
+            f"--mutants goes without {', '.join(other)}: each mutant says itself what it goes on, "
+            "and is counted on the first host and mode where it can show"
+        )
     run = CostMutants(
         progress, source=args.source, inventory_file=args.inventory, output=args.output
     )

@@ -44,6 +44,28 @@ def test_no_mutant_is_selected(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert "selects no mutant" in refused(args, capsys)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--series", "x"), ("--mbox", "x"), ("--base-only",), ("--allow-other-base",),
+        ("--host", "a57"), ("--mode", "nvhe"), ("--junitxml", "x"),
+    ],
+)  # fmt: skip
+def test_no_option_is_ignored_beside_mutants(
+    option: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One who asks for mutants on a57 shall not get n1."""
+    words = refused(["cost", "--mutants", "--output", str(tmp_path), *option], capsys)
+    assert f"--mutants goes without {option[0]}:" in words
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_mutants_are_not_chosen_without_mutants(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "-k chooses mutants" in refused(["cost", "-k", "walk"], capsys)
+
+
 def test_options_survive_in_run_json() -> None:
     adapter = TypeAdapter(Options)
     options = Options(cost=CostOptions(True, 2, 3, True))
