@@ -17,7 +17,7 @@ from harness.contract import Contract, CostPromise, Variant, load
 from harness.cost.measure import Found, Place, measure, places, refusals
 from harness.cost.options import CostOptions
 from harness.cost.promises import kept
-from harness.errors import HostDied, InfraError
+from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import counting
 from harness.hosts.counting import Counting
 from harness.inventory import QemuHost, SshHost
@@ -177,6 +177,9 @@ PANIC = HostDied("panic", "Kernel panic - not syncing: Oops")
     [
         ({"patched-down": PANIC}, "fail", "Oops The base kernel lived"),
         ({"base-down": PANIC}, "error", "base-down: Kernel panic"),
+        ({"patched-down": HostDied("hang", "not off at 24 s")}, "fail", "not off at 24 s"),
+        ({"patched-down": DeadlineExceeded("not off")}, "error", "patched-down: not off"),
+        ({"patched-down": DeadlineExceeded("slow"), "patched": PANIC}, "fail", "Kernel panic"),
         ({"base-down": PANIC, "patched-down": PANIC}, "error", "Kernel panic"),
         ({"patched-down": BASE}, "error", "the host runs the kernel 45896c99"),
         ({"patched-down": LOCKLESS[:30000]}, "error", "garbled|checksum"),

@@ -9,11 +9,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from cost_consoles import BASE, LOCKLESS
 
-from harness.errors import HostDied, InfraError
+from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import qemu
-from harness.hosts.counting import Counting, arguments, boot_all, initramfs, refusal
+from harness.hosts.counting import (
+    GUEST_SECONDS,
+    Counting,
+    arguments,
+    boot_all,
+    initramfs,
+    refusal,
+)
 from harness.inventory import QemuHost, SshHost
+from harness.observe import klog
 
 PANIC = """\
 [    0.900000] Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b
@@ -100,12 +109,26 @@ def test_a_panic(boot: Counting, plays: Path, tmp_path: Path) -> None:
     assert "Attempted to kill init" in str(end)
 
 
-def test_a_hang(boot: Counting, plays: Path, tmp_path: Path) -> None:
-    play(plays, 'echo "[    0.1] last words" > "$log"; exec sleep 1000')
-    (end,) = ends([(boot, tmp_path / "a")], seconds=0.5).values()
+def test_a_hang_by_the_clock_that_counts(boot: Counting, plays: Path, tmp_path: Path) -> None:
+    """Long before the controller's own deadline."""
+    words = "[   24.100000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [init:1]"
+    play(plays, f'echo "{words}" > "$log"; exec sleep 1000')
+    (end,) = ends([(boot, tmp_path / "a")], seconds=600).values()
     assert isinstance(end, HostDied)
     assert end.kind == "hang"
+    assert "not off at 24 s of its own clock; its last line was: [   24.1" in str(end)
+
+
+def test_a_slow_controller_is_no_hang(boot: Counting, plays: Path, tmp_path: Path) -> None:
+    play(plays, 'echo "[    0.100000] last words" > "$log"; exec sleep 1000')
+    (end,) = ends([(boot, tmp_path / "a")], seconds=0.5).values()
+    assert isinstance(end, DeadlineExceeded)
     assert "not off within" in str(end)
+    assert "it hangs, or this machine is slow" in str(end)
+
+
+def test_a_boot_that_was_saved_is_far_from_a_hang() -> None:
+    assert 0 < 4 * max(map(klog.clock, (BASE, LOCKLESS))) < GUEST_SECONDS
 
 
 def test_qemu_itself_fails(boot: Counting, plays: Path, tmp_path: Path) -> None:
@@ -138,10 +161,17 @@ def test_to_leave_early_ends_it(boot: Counting, plays: Path, tmp_path: Path) -> 
     assert not list(tmp_path.glob("*/initramfs.cpio"))
 
 
-def test_no_room(boot: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [InfraError("disk full"), OSError(28, "disk full")])
+def test_no_room_for_one_leaves_the_others_alone(
+    boot: Counting, plays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def full(folder: Path, needed: int) -> None:
-        raise InfraError("disk full")
+        if folder.name == "a":
+            raise error
 
+    play(plays, 'echo fine > "$log"')
     monkeypatch.setattr(qemu, "check_space", full)
-    with pytest.raises(InfraError, match="disk full"):
-        ends([(boot, tmp_path / "a")])
+    found = ends([(boot, tmp_path / "a"), (boot, tmp_path / "b")])
+    assert isinstance(found[0], InfraError)
+    assert "disk full" in str(found[0])
+    assert found[1] == "fine\n"

@@ -319,3 +319,8 @@ def test_a_flood_is_bounded() -> None:
     _, found = follow(flood + b"=" * 300_000 + b"A" * 300_000, 1 << 16)
     assert len(found) == 1
     assert found[0].text.count("\n") + 1 == klog.MAX_SPLAT_LINES
+
+
+def test_the_clock_is_that_of_the_last_line_that_the_kernel_printed() -> None:
+    assert klog.clock("[    1.500000] a\n[   24.100000][    T1] b\ncost: 1 end\n") == 24.1
+    assert klog.clock("cost: 1 2 x[   24.1] no stamp") == 0

@@ -17,11 +17,18 @@ from pathlib import Path
 
 from harness import proc
 from harness.deadline import Deadline
-from harness.errors import HostDied, InfraError
+from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import cpio, qemu
 from harness.hosts.console import POLL, Console
 from harness.inventory import QemuHost, SshHost
+from harness.observe import klog
 
+GUEST_SECONDS = 20.0
+"""Of the host's own clock, which counts instructions: no boot takes more, however slow the
+controller is. The longest of those in tests/data/cost takes 3.1; the kernel's watchdogs tell of a
+soft lockup and of an RCU stall after 21 to 24, and of a task that hangs after 120."""
+# Bytes at the end of a console in which its last stamp is looked for.
+_TAIL = 4096
 # Any date will do, as long as it is the same one in every boot.
 DATE = "2026-01-01T00:00:00"
 
@@ -92,9 +99,11 @@ def boot_all(
 ) -> None:
     """Boot each in its folder, so many at once, and hand its console or its end to `finished`.
 
-    That gets the boot's number. HostDied is for a kernel that panicked, or that had not switched
-    itself off after `seconds`. Leaving early ends every machine. Folders get console.log, qemu.txt
-    (the arguments) and qemu.err.
+    That gets the boot's number. HostDied is for a kernel that panicked, or whose own clock went
+    beyond GUEST_SECONDS. One that is not off after `seconds` of the controller's clock may hang or
+    be slow: DeadlineExceeded, which is no kernel's fault. So is whatever keeps a boot from its
+    start, as a full disk: an InfraError. Leaving early ends every machine. Folders get console.log,
+    qemu.txt (the arguments) and qemu.err.
     """
     waiting = list(enumerate(boots))
     running: list[tuple[int, _Machine]] = []
@@ -102,7 +111,12 @@ def boot_all(
         while waiting or running:
             while waiting and len(running) < at_once:
                 number, (boot, folder) = waiting.pop(0)
-                running.append((number, stack.enter_context(_start(boot, folder, seconds))))
+                try:
+                    running.append((number, stack.enter_context(_start(boot, folder, seconds))))
+                except InfraError as exc:
+                    finished(number, exc)
+                except OSError as exc:
+                    finished(number, InfraError(f"cannot start a boot in {folder}: {exc}"))
             for number, machine in tuple(running):
                 result = machine.result()
                 if result is not None:
@@ -130,8 +144,15 @@ class _Machine:
             return self.console.text() if exc.kind == "gone" else exc
         except InfraError as exc:
             return exc
+        clock = klog.clock(self.console.text()[-_TAIL:])
+        if clock > GUEST_SECONDS:
+            return self.console.hung(f"not off at {clock:.0f} s of its own clock")
         if self.deadline.expired():
-            return self.console.hung(f"not off within {self.deadline.budget:.0f} s")
+            return DeadlineExceeded(
+                f"not off within {self.deadline.budget:.0f} s of this machine's clock, and at "
+                f"{clock:.1f} s of its own when it last said so: it hangs, or this machine is "
+                f"slow ({self.console.path})"
+            )
         return None
 
 

@@ -31,7 +31,16 @@ from harness.observe.signatures import (
     message_kind,
 )
 
-__all__ = ["MAX_LINE", "MAX_SPLAT_LINES", "Follower", "Kind", "Splat", "kernel_lines", "splats"]
+__all__ = [
+    "MAX_LINE",
+    "MAX_SPLAT_LINES",
+    "Follower",
+    "Kind",
+    "Splat",
+    "clock",
+    "kernel_lines",
+    "splats",
+]
 
 MAX_SPLAT_LINES = 1000
 MAX_LINE = 8192
@@ -62,7 +71,8 @@ class Splat:
 
 
 _STAMP = re.compile(
-    r"\[ {0,11}[0-9]{1,11}\.[0-9]{6}\](?:\[ {0,10}(?P<caller>[TC][0-9]{1,10})\])? (?P<text>.*)",
+    r"\[ {0,11}(?P<clock>[0-9]{1,11}\.[0-9]{6})\]"
+    r"(?:\[ {0,10}(?P<caller>[TC][0-9]{1,10})\])? (?P<text>.*)",
     re.DOTALL,
 )
 _BOOT = "Booting Linux on physical CPU "
@@ -125,6 +135,12 @@ def stamped(line: str) -> str | None:
     """
     match = _STAMP.search(line)
     return None if match is None else match["text"]
+
+
+def clock(text: str) -> float:
+    """Seconds of the kernel's own clock at the last line that it printed, 0 if it printed none."""
+    stamps = (_STAMP.search(line) for line in reversed(text.split("\n")))
+    return next((float(stamp["clock"]) for stamp in stamps if stamp), 0.0)
 
 
 def kernel_lines(text: str) -> int:
