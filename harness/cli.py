@@ -540,8 +540,7 @@ def _cost_mutants(args: argparse.Namespace, how: CostOptions, progress: Progress
         progress, source=args.source, inventory_file=args.inventory, output=args.output
     )
     try:
-        caught = run.execute(how, jobs=args.jobs, expression=args.k)
-        return EXIT_CODES["pass" if caught else "fail"]
+        return EXIT_CODES[run.execute(how, jobs=args.jobs, expression=args.k)]
     finally:
         print(run.folder / cost_mutants.NAME, flush=True)
 

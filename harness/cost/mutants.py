@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ from harness.cost import neutral
 from harness.cost.measure import Found, Place
 from harness.cost.options import CostOptions
 from harness.deadline import Deadline
-from harness.errors import InfraError
+from harness.errors import HarnessError, InfraError, UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory
 from harness.kernel.apply import PatchedTree, apply
@@ -23,13 +23,16 @@ from harness.kernel.source import Source
 from harness.mutants import table
 from harness.mutants.table import Mutant
 from harness.plan import plan
+from harness.printable import clip, one_line
 from harness.programs import cost_program
 from harness.progress import Progress
 from harness.records import write_text_atomically
 from harness.results import Figure
 from harness.runfolder import make_run_folder
+from harness.verdict import Verdict
 
 NAME = "cost-mutants.md"
+MAX_WORDS = 300
 _HEAD = """\
 <!-- SPDX-License-Identifier: GPL-2.0-only -->
 <!-- Made by `kvm-harness cost --mutants`, which leaves it in its folder. -->
@@ -50,8 +53,11 @@ class Tried:
 
     name: str
     mutant: Mutant
-    place: Place
-    found: Found
+    place: str
+    """The id of the place, "" if there was none for it."""
+    found: Found = field(default_factory=Found)
+    error: str = ""
+    """Why there are no figures, "" if there are."""
 
     @property
     def worse(self) -> tuple[Figure, ...]:
@@ -60,7 +66,9 @@ class Tried:
 
     @property
     def word(self) -> str:
-        """Whether that which must be worse is."""
+        """Whether that which must be worse is; "error" if nothing was counted."""
+        if self.error:
+            return "error"
         caught = self.mutant.metric in {figure.metric for figure in self.worse}
         return "caught" if caught else "missed"
 
@@ -83,12 +91,19 @@ class Mutants:
         self._built: dict[str, tuple[Source | PatchedTree, Kernel]] = {}
         self.folder = make_run_folder(output)
 
-    def execute(self, options: CostOptions, *, jobs: int, expression: str | None) -> bool:
-        """Build and count each mutant that costs only; whether each that names a cost is caught.
+    def execute(self, options: CostOptions, *, jobs: int, expression: str | None) -> Verdict:
+        """Build and count each mutant that costs only: is each that names a cost caught?
 
-        Each on one host in one mode of KVM, the first where it can show.
+        Each on one host in one mode of KVM, the first where it can show. One that nothing can be
+        counted of keeps no other from being tried.
         """
-        chosen = table.select(table.load(), expression)
+        chosen = {
+            name: mutant
+            for name, mutant in table.select(table.load(), expression).items()
+            if mutant.kind == "cost"
+        }
+        if not chosen:
+            raise UsageError(f"-k {expression} selects no mutant that costs only")
         qemu.check_qemu()
         source = self._source or self._stock.defaults.source
         tree = prepare.ground(source, self._progress).source
@@ -98,17 +113,27 @@ class Mutants:
             self._neutral = neutral.kernels(tree, base, self._progress)
         tried: list[Tried] = []
         for name, mutant in chosen.items():
-            if mutant.kind != "cost":
-                continue
             tried.append(self._try(name, mutant, options, jobs))
-            self._progress.say(f"{name}: {tried[-1].word}")
+            why = tried[-1].error
+            self._progress.say(f"{name}: {tried[-1].word}{f': {why}' if why else ''}")
             text = "\n".join([_HEAD, *map(_row, tried), "", *_foot(tree, options)])
             write_text_atomically(self.folder / NAME, text)
-        return "missed" not in {one.word for one in tried}
+        return verdict(tried)
 
     def _try(self, name: str, mutant: Mutant, options: CostOptions, jobs: int) -> Tried:
-        place = _place(self._stock, mutant)
-        found = cost.measure(
+        where = ""
+        try:
+            place = _place(self._stock, mutant)
+            where = place.id
+            found = self._count(name, mutant, place, options, jobs)
+        except HarnessError as exc:
+            return Tried(name, mutant, where, error=str(exc))
+        return Tried(name, mutant, where, found, "" if found.figures else found.checks[0].observed)
+
+    def _count(
+        self, name: str, mutant: Mutant, place: Place, options: CostOptions, jobs: int
+    ) -> Found:
+        return cost.measure(
             (place,),
             {"base": self._ground(mutant)[1], "patched": self._kernel(name, mutant)},
             cost_program(Deadline(prepare.IMAGE_SECONDS)),
@@ -119,9 +144,6 @@ class Mutants:
             # Those of a series are another thing: they differ from it in more than what is neutral.
             neutral=self._neutral if mutant.series is None else None,
         )
-        if not found.figures:
-            raise InfraError(f"{name}: {found.checks[0].observed}")
-        return Tried(name, mutant, place, found)
 
     def _ground(self, mutant: Mutant) -> tuple[Source | PatchedTree, Kernel]:
         """What the mutant goes on: the source, or one of the project's series."""
@@ -140,6 +162,12 @@ class Mutants:
         return prepare.kernel(name, tree, base, self._progress)
 
 
+def verdict(tried: Sequence[Tried]) -> Verdict:
+    """A miss outranks what could not be counted, as a failure does an error."""
+    words = {one.word for one in tried}
+    return "fail" if "missed" in words else "error" if "error" in words else "pass"
+
+
 def _place(stock: Inventory, mutant: Mutant) -> Place:
     for cell in plan(stock, None, base_only=True):
         if mutant.shows_in(table.Place(cell.kvm_mode, cell.af_mode)):
@@ -153,12 +181,17 @@ def _row(one: Tried) -> str:
         f"`{one.name}`",
         one.mutant.breaks,
         one.mutant.series or "base",
-        one.place.id,
-        one.word if one.word != "missed" else "**missed**",
+        one.place or "-",
+        _word(one),
         "; ".join(map(_figure, one.worse)) or "none",
         "; ".join(map(_figure, others)),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _word(one: Tried) -> str:
+    why = clip(one_line(one.error), MAX_WORDS).replace("|", r"\|")
+    return {"missed": "**missed**", "error": f"**error**: {why}"}.get(one.word, one.word)
 
 
 def _figure(figure: Figure) -> str:
