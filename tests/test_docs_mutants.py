@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """docs/mutants.md and docs/cost-mutants.md: no mutant of the table is left out of them.
 
-One that is missed, or was not run, stands there as that.
+One that is missed, or was not run, stands in the former as that. In the latter each is caught, by
+the cost that its entry names: whoever finds another must mend the cost or the mutant.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import pytest
 
 from harness.mutants.command import BASE
 from harness.mutants.table import load
@@ -29,6 +32,27 @@ def test_every_mutant_has_a_row_and_no_row_is_left_over() -> None:
     assert set(found) - controls == set(MUTANTS)
 
 
+COSTS = {name: mutant for name, mutant in MUTANTS.items() if mutant.kind == "cost"}
+
+
+def fields_of(name: str) -> list[str]:
+    """The row of a mutant in cost-mutants.md, without its name."""
+    text = (DOCS / "cost-mutants.md").read_text()
+    (row,) = re.findall(rf"^\| `{name}` \| (.*) \|$", text, re.MULTILINE)
+    return str(row).split(" | ")
+
+
 def test_every_mutant_that_costs_only_has_a_row() -> None:
-    costs = {name for name, mutant in MUTANTS.items() if mutant.kind == "cost"}
-    assert set(rows("cost-mutants.md")) == costs
+    assert sorted(rows("cost-mutants.md")) == sorted(COSTS)
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_every_mutant_that_costs_only_is_caught_by_the_cost_that_it_names(name: str) -> None:
+    mutant = COSTS[name]
+    breaks, on, _, found, worse, _ = fields_of(name)
+    assert (breaks, on, found) == (mutant.breaks, mutant.series or "base", "caught")
+    shown = re.findall(r"([a-z-]+) ([0-9.]+) -> ([0-9.]+)(?:; |$)", worse)
+    numbers = {metric: (float(base), float(mutated)) for metric, base, mutated in shown}
+    assert mutant.metric is not None
+    base, mutated = numbers[mutant.metric]
+    assert mutated > base
