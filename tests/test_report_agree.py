@@ -18,10 +18,11 @@ from report_runs import random_run
 from rich.console import Console
 
 from harness.report import annotations as github
+from harness.report import drawn
 from harness.report.command import FORMATS
-from harness.report.counts import ORDER, Counts, by_outcome, count
+from harness.report.counts import EFFECTS, ORDER, Counts, by_outcome, count
 from harness.report.html import html_report
-from harness.report.junit import CELL, EARLY, junit
+from harness.report.junit import CELL, EARLY, FIGURES, junit
 from harness.report.kcidb import ROOT, STATUS, kcidb
 from harness.report.ktap import EARLY as KTAP_EARLY
 from harness.report.ktap import ktap
@@ -38,17 +39,27 @@ def nothing(path: str) -> None:
     """No run folder."""
 
 
-def counts(cells: int, outcomes: Iterable[Outcome]) -> Counts:
+def counts(cells: int, outcomes: Iterable[Outcome], verdicts: Mapping[str, int]) -> Counts:
     found = Counter(outcomes)
-    return Counts(cells, {kind: found[kind] for kind in ORDER})
+    return Counts(
+        cells,
+        {kind: found[kind] for kind in ORDER},
+        {kind: verdicts.get(kind, 0) for kind in EFFECTS},
+    )
 
 
 def in_words(text: str) -> Counts:
-    """From the sentence that text and Markdown have: "(15 cells, 434 pass; ...)"."""
-    (words,) = re.findall(r"\((\d+ cells?(?:, \d+ [a-z]+)*)[;)]", " ".join(text.split()))
+    """From the words that most have: "(15 cells, 434 pass; 2 figures: 1 worse, 1 same; ...)"."""
+    (words,) = re.findall(
+        r"\((\d+ cells?(?:, \d+ [a-z]+)*(?:; \d+ figures?: \d+ [^;)]*)?)[;)]",
+        " ".join(text.split()),
+    )
     numbers = {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", words)}
     cells = numbers.pop("cells", 0) + numbers.pop("cell", 0)
-    return Counts(cells, {kind: numbers.pop(kind, 0) for kind in ORDER})
+    figures = numbers.pop("figures", 0) + numbers.pop("figure", 0)
+    verdicts = {kind: numbers.pop(kind, 0) for kind in EFFECTS}
+    assert sum(verdicts.values()) == figures
+    return Counts(cells, {kind: numbers.pop(kind, 0) for kind in ORDER}, verdicts)
 
 
 def of_text(run: Summary) -> Counts:
@@ -65,7 +76,16 @@ def of_mail(run: Summary) -> Counts:
     found = Counter[str]()
     for of in re.findall(r"(?:patched|base|series) (\d+ [a-z]+(?:, \d+ [a-z]+)*)", words):
         found.update({kind: int(number) for number, kind in re.findall(r"(\d+) ([a-z]+)", of)})
-    return Counts(int(cells), {kind: found[kind] for kind in ORDER})
+    of_figures = re.findall(r"^\d+ figures?: (.*)\.$", message.get_content(), re.MULTILINE)
+    numbers = re.findall(r"(\d+) ([a-z]+)", " ".join(of_figures))
+    verdicts = {kind: int(number) for number, kind in numbers}
+    entries = Counter(re.findall(rf"^({'|'.join(EFFECTS)})  ", message.get_content(), re.MULTILINE))
+    assert entries == verdicts
+    return Counts(
+        int(cells),
+        {kind: found[kind] for kind in ORDER},
+        {kind: verdicts.get(kind, 0) for kind in EFFECTS},
+    )
 
 
 def of_markdown(run: Summary) -> Counts:
@@ -76,15 +96,32 @@ def of_markdown(run: Summary) -> Counts:
     ]
     found = in_words(text)
     assert len(rows) == found.cells
+    ends = re.findall(
+        rf"\| (?:\*\*)?({'|'.join(EFFECTS)})(?:\*\*)? \| [^|]* \|$", text, re.MULTILINE
+    )
+    assert Counter(ends) == +Counter(found.figures)
     return found
 
 
 def of_junit(run: Summary) -> Counts:
-    """A case for each check; those of a cell's own end and of the run's are not counted."""
+    """A case for each check; those of a cell's own end and of the run's are not counted.
+
+    The suites' own totals are those of their cases, so they have these two on top.
+    """
     root = ET.fromstring(junit(run))
-    suites = [suite for suite in root if suite.get("name") not in ("series", "run")]
+    suites = [suite for suite in root if suite.get("name") not in ("series", "run", FIGURES)]
     cases = [case for case in root.iter("testcase") if case.get("name") not in (CELL, EARLY)]
-    return counts(len(suites), map(_junit_outcome, cases))
+    found = [
+        (node.get("name", ""), int(node.get("value", "")))
+        for node in root.findall(f"testsuite[@name='{FIGURES}']/properties/property")
+    ]
+    told = [line.split(":")[0] for line in _text(root, FIGURES).splitlines()]
+    assert Counter(told) == +Counter(dict(found))
+    return counts(len(suites), map(_junit_outcome, cases), dict(found))
+
+
+def _text(root: ET.Element, suite: str) -> str:
+    return root.findtext(f"testsuite[@name='{suite}']/system-out", "")
 
 
 def _junit_outcome(case: ET.Element) -> Outcome:
@@ -105,7 +142,10 @@ def of_ktap(run: Summary) -> Counts:
     checks = [
         check for point in results.points if point.subtests for check in point.subtests.points
     ]
-    return counts(len(cells), map(_ktap_outcome, checks))
+    words = in_words(ktap(run).splitlines()[-1])
+    verdicts = Counter(re.findall(r"^# figure: ([a-z]+): ", ktap(run), re.MULTILINE))
+    assert +Counter(words.figures) == verdicts
+    return counts(len(cells), map(_ktap_outcome, checks), verdicts)
 
 
 def _ktap_outcome(point: reader.Point) -> Outcome:
@@ -122,18 +162,22 @@ def _ktap_outcome(point: reader.Point) -> Outcome:
 def of_kcidb(run: Summary) -> Counts:
     """A test for each check, below that of its cell; figures are DONE."""
     outcomes = {status: outcome for outcome, status in STATUS.items()}
-    tests = [
-        one for one in json.loads(kcidb(run, "name", nothing))["tests"] if one["status"] != "DONE"
-    ]
+    every = json.loads(kcidb(run, "name", nothing))["tests"]
+    tests = [one for one in every if one["status"] != "DONE"]
+    words = in_words(every[0]["comment"])
+    # One for each kernel that the figure has a value of.
+    done = [one["misc"]["verdict"] for one in every if one["status"] == "DONE"]
+    assert set(done) <= {kind for kind, number in words.figures.items() if number}
+    assert len(done) <= 2 * sum(words.figures.values())
     cells = [one for one in tests if re.fullmatch(rf"{ROOT}\.[^.]+", one["path"])]
     checks = [outcomes[one["status"]] for one in tests if one["path"].count(".") >= 2]
     assert len(tests) == 1 + len(cells) + len(checks)
-    return counts(len(cells), checks)
+    return counts(len(cells), checks, {str(kind): number for kind, number in words.figures.items()})
 
 
 def of_html(run: Summary) -> Counts:
     """From the table at its head; each check stands once on the page, and each cell."""
-    text = html_report(run.model_copy(update={"figures": ()}), Path("absent"))
+    text = html_report(run, Path("absent"))
     table = text.partition('<table id="counts">')[2].partition("</table>")[0]
     rows = {
         of: {kind: int(number) for kind, number in re.findall(r'data-outcome="(\w+)">(\d+)<', row)}
@@ -144,7 +188,12 @@ def of_html(run: Summary) -> Counts:
         assert Counter(end for kind, end in boxes if of == f"{kind}s") == Counter(
             {kind: number for kind, number in ends.items() if kind != "all" and number}
         )
-    return Counts(rows["cells"]["all"], {kind: rows["checks"][kind] for kind in ORDER})
+    verdicts = {kind: int(n) for kind, n in re.findall(r'data-verdict="(\w+)">(\d+)<', text)}
+    section = text.partition('<section id="figures">')[2].partition("</section>")[0]
+    shown = Counter(re.findall(rf'<span class="outcome ({"|".join(EFFECTS)})">', section))
+    assert shown == +Counter(verdicts)
+    checks = {kind: rows["checks"][kind] for kind in ORDER}
+    return Counts(rows["cells"]["all"], checks, {kind: verdicts.get(kind, 0) for kind in EFFECTS})
 
 
 FORMS: Mapping[str, Callable[[Summary], Counts]] = {
@@ -156,6 +205,12 @@ FORMS: Mapping[str, Callable[[Summary], Counts]] = {
     "kcidb": of_kcidb,
     "mail": of_mail,
 }
+
+
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take nearly all of the time, and have no count."""
+    monkeypatch.setattr(drawn, "MAX_PLOTS", 0)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -181,6 +236,33 @@ def test_annotations_tell_of_every_check_that_is_no_pass(monkeypatch: pytest.Mon
         assert found == Counter({kind: told[kind] for kind in words.values()}), f"seed {seed}"
 
 
+def test_annotations_tell_of_every_figure_that_is_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(github, "MOST", 1000)
+    for seed in SEEDS:
+        run = random_run(seed)
+        lines = [one for one in github.github(run).splitlines() if one.startswith("::notice ")]
+        found = sum(len(re.findall(r"(?:::|%0A\s*)worse: ", line)) for line in lines)
+        assert found == count(run).figures["worse"], f"seed {seed}"
+
+
+def test_junit_s_own_totals_are_explained() -> None:
+    """docs/reports.md: on top of the checks, one for each cell that says itself how it ended, and
+    one for a run that ended early."""
+    kinds: Mapping[str, tuple[Outcome, ...]] = {
+        "tests": ORDER, "failures": ("fail",), "errors": ("error",),
+        "skipped": ("skip", "unproven"),
+    }  # fmt: skip
+    for seed in SEEDS:
+        run = random_run(seed)
+        root = ET.fromstring(junit(run))
+        own: list[Outcome] = [cell.outcome for cell in run.cells if cell.reason]
+        own += ["error"] if run.reason else []
+        for name, outcomes in kinds.items():
+            total = sum(int(suite.get(name, "")) for suite in root)
+            checks = sum(count(run).checks[kind] for kind in outcomes)
+            assert total == checks + sum(kind in outcomes for kind in own), f"seed {seed}: {name}"
+
+
 def test_no_form_is_forgotten() -> None:
     assert {*FORMS, "github"} == set(FORMATS)
 
@@ -198,6 +280,7 @@ def test_the_runs_are_not_all_alike() -> None:
     runs = [random_run(seed) for seed in SEEDS]
     seen = {check.outcome for run in runs for check in run.checks}
     assert seen == set(ORDER)
+    assert {figure.verdict for run in runs for figure in run.figures} == set(EFFECTS)
     assert {bool(run.reason) for run in runs} == {True, False}
     assert {run.verdict for run in runs} == {"pass", "fail", "error", "unproven"}
     assert any(not run.cells for run in runs)

@@ -10,9 +10,9 @@ import pytest
 from made_up import a_cell, a_check, a_summary
 
 from harness.report.annotations import MOST, github
-from harness.results import SERIES, Check, Splat, Summary
+from harness.results import SERIES, Check, Figure, Splat, Summary
 
-COMMAND = re.compile(r"::(error|warning) (?:file=([^,:]+),line=(\d+),)?title=([^,:]+)::(.*)")
+COMMAND = re.compile(r"::(error|warning|notice) (?:file=([^,:]+),line=(\d+),)?title=([^,:]+)::(.*)")
 
 
 def check(outcome: str = "fail", **fields: Any) -> Check:
@@ -67,6 +67,20 @@ def test_one_for_all_cells_where_it_ended_alike() -> None:
 def test_a_check_of_the_series_is_in_no_cell() -> None:
     ((_, _, _, title, _),) = parsed(github(run(check(cell=SERIES, name="build"))))
     assert title == "build fails"
+
+
+def test_a_figure_that_is_worse_is_a_notice_for_all_its_places() -> None:
+    one = Figure(
+        metric="cost-idle", what="", unit="instructions", host="n1", kvm_mode="vhe",
+        af_mode="hardware", base=(1.0,), patched=(2.0,), verdict="worse",
+    )  # fmt: skip
+    other = one.model_copy(update={"host": "a57"})
+    same = one.model_copy(update={"verdict": "same"})
+    ((kind, _, _, title, message),) = parsed(github(run(figures=(same, one, other))))
+    assert kind == "notice"
+    assert title == "cost-idle is worse on n1 vhe hardware AF%2C a57 vhe hardware AF"
+    assert message.startswith("worse: cost-idle on n1 vhe hardware AF: base 1 (n=1), patched 2")
+    assert "%0A    worse: cost-idle on a57" in message
 
 
 def test_file_and_line_of_what_the_kernel_reported() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from typing import Any, get_args
+from xml.etree import ElementTree as ET
 
 import pytest
 from kcidb_io.schema import V5_3
@@ -14,6 +15,7 @@ from rich.console import Console
 from test_report_mail import CELL, CHECK, FIGURE, KERNEL, PASSES, but
 
 from harness.errors import UsageError
+from harness.report.junit import junit
 from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap
 from harness.report.markdown import block, code, markdown
@@ -176,10 +178,45 @@ def test_kcidb_excerpt_of_the_evidence() -> None:
 
 def test_kcidb_figures_are_neither_right_nor_wrong() -> None:
     tests = report(base(but(figures=(FIGURE,))))["tests"]
-    found = [one for one in tests if one["path"] == "kvm_harness.figure.age-page-idle"]
+    found = [one for one in tests if one["path"] == "kvm_harness.vhe.figure.n1.age-page-idle"]
     assert [one["status"] for one in found] == ["DONE", "DONE"]
     assert [one["number"]["value"] for one in found] == [2311, 1450.5]
     assert found[1]["misc"]["values"] == [1450, 1451]
+    for one in found:
+        assert one["environment"]["misc"]["host"] == "n1"
+        assert one["environment"]["misc"]["af_expected"] == "hardware"
+        assert "Neoverse N1, MIDR_EL1 0x414fd0c1" in one["environment"]["comment"]
+        assert "emulated by QEMU 7.2.22, KVM mode vhe" in one["environment"]["comment"]
+
+
+def test_kcidb_figures_of_two_places_are_two() -> None:
+    places = [("n1", "vhe", ""), ("n1", "vhe", "sw-af"), ("a57", "vhe", ""), ("n1", "nvhe", "")]
+    every = tuple(
+        FIGURE.model_copy(update={"host": host, "kvm_mode": mode, "variant": variant})
+        for host, mode, variant in places
+    )
+    tests = report(base(but(figures=every)))["tests"]
+    paths = {one["path"] for one in tests if one["status"] == "DONE"}
+    assert paths == {
+        "kvm_harness.vhe.figure.n1.age-page-idle",
+        "kvm_harness.vhe-sw-af.figure.n1.age-page-idle",
+        "kvm_harness.vhe.figure.a57.age-page-idle",
+        "kvm_harness.nvhe.figure.n1.age-page-idle",
+    }
+
+
+def test_kcidb_a_figure_is_of_the_kernel_that_its_host_booted() -> None:
+    own = KERNEL.model_copy(update={"hosts": ("altra",), "build_id": "77"})
+    others = KERNEL.model_copy(update={"hosts": ("n1",)})
+    one = FIGURE.model_copy(update={"host": "altra"})
+    value = report(but(kernels=(others, own), cells=(), checks=(), figures=(one, FIGURE)))
+    builds = {one["id"]: one.get("misc", {}).get("build_id") for one in value["builds"]}
+    found = {
+        one["environment"]["misc"]["host"]: builds[one["build_id"]]
+        for one in value["tests"]
+        if one["status"] == "DONE" and "patched" in one["id"]
+    }
+    assert found == {"n1": KERNEL.build_id, "altra": "77"}
 
 
 def test_kcidb_origin() -> None:
@@ -312,8 +349,37 @@ def test_text_figures() -> None:
     out = io.StringIO()
     Console(file=out, width=200).print(text_report(but(figures=(FIGURE,))))
     (row,) = [line for line in out.getvalue().split("\n") if line.startswith("age-page-idle")]
-    for words in ("n1 vhe hardware AF", "2311 (n=2)", "1450 (n=2)", "-37.2 %", "better"):
+    for words in ("n1 vhe hardware AF", "2311 (n=2)", "1450 (n=2)", "-37.2 %", "1.2 %", "better"):
         assert words in row
+    assert "\nbetter: age-page-idle on n1 vhe hardware AF: beyond the noise\n" in out.getvalue()
+
+
+def test_text_says_why_unless_it_is_the_same_and_the_worse_first() -> None:
+    ends = ("same", "inconclusive", "worse")
+    every = tuple(
+        FIGURE.model_copy(update={"verdict": end, "reason": f"why {end}"}) for end in ends
+    )
+    out = io.StringIO()
+    Console(file=out, width=200).print(text_report(but(figures=every)))
+    assert re.findall("why [a-z]+", out.getvalue()) == ["why worse", "why inconclusive"]
+
+
+TOLD = (
+    "better: age-page-idle on n1 vhe hardware AF: base 2311 (n=2), patched 1450 (n=2) "
+    "instructions, under TCG; change -37.2 %, 95 % interval -38.0 % to -36.0 % "
+    "(beyond the noise; could have shown 1.2 %)"
+)
+
+
+def test_ktap_figures_are_diagnostic_lines() -> None:
+    assert f"\n# figure: {TOLD}\n# verdict: pass" in ktap(but(figures=(FIGURE,)))
+
+
+def test_junit_figures_are_no_case() -> None:
+    root = ET.fromstring(junit(but(figures=(FIGURE,))))
+    (suite,) = root.findall("testsuite[@name='figures']")
+    assert (suite.get("tests"), suite.findall("testcase")) == ("0", [])
+    assert suite.findtext("system-out") == TOLD
 
 
 def test_text_that_is_folded_does_not_begin_a_line() -> None:

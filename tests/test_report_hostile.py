@@ -137,7 +137,10 @@ def test_kcidb_is_plain_ascii() -> None:
 def test_xml_holds_it_as_text(tmp_path: Path) -> None:
     for run in RUNS:
         root = ET.fromstring(FORMATS["junit"](Request(run, tmp_path, "origin", None)))
-        known = {"testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out"}
+        known = {
+            *("testsuites", "testsuite", "testcase", "failure", "error", "skipped", "system-out"),
+            *("properties", "property"),
+        }
         assert {node.tag for node in root.iter()} <= known
 
 

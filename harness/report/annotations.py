@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A run as workflow commands of GitHub Actions, which become annotations of a commit.
 
-GitHub shows no more than ten errors and ten warnings of one step, so a check has one annotation for
-all cells where it ended alike, and what does not fit is counted in the last. All that a run says is
-escaped: a line of it can become no command of its own, nor another property of ours.
+GitHub shows no more than ten errors, ten warnings and ten notices of one step, so a check has one
+annotation for all cells where it ended alike, and what does not fit is counted in the last. All
+that a run says is escaped: a line of it can become no command of its own, nor another property of
+ours.
 
 https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions
 """
@@ -15,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.printable import printable
-from harness.results import SERIES, Check, Outcome, Summary
+from harness.report import figures
+from harness.results import SERIES, Check, Figure, Outcome, Summary
 
 MOST = 10
 """Annotations of one kind that GitHub shows for a step."""
@@ -43,11 +45,14 @@ class _Note:
 
 
 def github(run: Summary) -> str:
-    """The commands for whatever of a run is no pass, a line each; "" if there is nothing."""
-    notes = [*_of_run(run), *_of_cells(run), *_of_checks(run.checks)]
+    """The commands for whatever of a run is no pass, a line each; "" if there is nothing.
+
+    A figure that is worse fails nothing, so it is a notice.
+    """
+    notes = [*_of_run(run), *_of_cells(run), *_of_checks(run.checks), *_of_figures(run.figures)]
     return "".join(
         note.line()
-        for kind in ("error", "warning")
+        for kind in ("error", "warning", "notice")
         for note in _fitting([note for note in notes if note.kind == kind])
     )
 
@@ -88,6 +93,22 @@ def _of_check(name: str, outcome: Outcome, alike: Sequence[Check]) -> _Note:
         message = f"in {first.cell}: {message}"
     site = next((splat.site for splat in first.splats if splat.site), "")
     return _Note(_KINDS[outcome], f"{name} {_WORDS[outcome]}{where}", message, site)
+
+
+def _of_figures(every: Sequence[Figure]) -> list[_Note]:
+    """What is worse, each metric once with all places where it is."""
+    found: dict[str, list[Figure]] = {}
+    for one in every:
+        if one.verdict == "worse":
+            found.setdefault(one.metric, []).append(one)
+    return [
+        _Note(
+            "notice",
+            f"{metric} is worse on {', '.join(one.where for one in alike)}",
+            "\n".join(map(figures.told, alike)),
+        )
+        for metric, alike in found.items()
+    ]
 
 
 def _fitting(notes: Sequence[_Note]) -> Iterable[_Note]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from harness.results import Check, Outcome, Summary
+from harness.results import Check, Effect, Outcome, Summary
 
 # From good to bad, and last what says nothing.
 ORDER: tuple[Outcome, ...] = ("pass", "fail", "error", "unproven", "skip")
+
+EFFECTS: tuple[Effect, ...] = ("worse", "better", "inconclusive", "same")
+"""Verdicts of figures, what a reader must see first first."""
 
 MEANING: Mapping[Outcome, str] = {
     "pass": "everything that was expected was observed",
@@ -23,20 +26,38 @@ MEANING: Mapping[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Counts:
-    """Cells of a run, and its checks by outcome, those of the series itself among them."""
+    """Cells of a run, and its checks by outcome, those of the series itself among them; figures by
+    verdict."""
 
     cells: int
     checks: Mapping[Outcome, int]
+    figures: Mapping[Effect, int] = field(default_factory=lambda: dict.fromkeys(EFFECTS, 0))
 
     def __str__(self) -> str:
-        """Such as "15 cells, 434 pass, 32 skip"."""
-        parts = [f"{number} {kind}" for kind, number in self.checks.items() if number]
-        return ", ".join([f"{self.cells} cell{'s' if self.cells != 1 else ''}", *parts])
+        """Such as "15 cells, 434 pass, 32 skip; 14 figures: 1 worse, 13 same"."""
+        cells = ", ".join([_several(self.cells, "cell"), *_parts(self.checks)])
+        return "; ".join(filter(None, (cells, self.of_figures)))
+
+    @property
+    def of_figures(self) -> str:
+        """Such as "14 figures: 1 worse, 13 same"; "" if there are none."""
+        total = sum(self.figures.values())
+        return f"{_several(total, 'figure')}: {', '.join(_parts(self.figures))}" if total else ""
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def _parts(found: Mapping[Outcome, int] | Mapping[Effect, int]) -> list[str]:
+    return [f"{number} {kind}" for kind, number in found.items() if number]
 
 
 def count(run: Summary) -> Counts:
     """Of a whole run."""
-    return Counts(len(run.cells), by_outcome(run.checks))
+    verdicts = Counter(figure.verdict for figure in run.figures)
+    by_verdict = {kind: verdicts[kind] for kind in EFFECTS}
+    return Counts(len(run.cells), by_outcome(run.checks), by_verdict)
 
 
 def by_outcome(checks: Iterable[Check]) -> dict[Outcome, int]:

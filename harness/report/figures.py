@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from harness.results import Effect, Figure
+from harness.printable import clip, one_line, plain_name
+from harness.report.counts import EFFECTS
+from harness.results import Figure
 
-WORST: tuple[Effect, ...] = ("worse", "better", "inconclusive", "same")
-"""What a reader must see first, first."""
+MAX_WORDS = 1000
 
 
 def foremost(every: Sequence[Figure], limit: int) -> Sequence[Figure]:
@@ -17,7 +18,7 @@ def foremost(every: Sequence[Figure], limit: int) -> Sequence[Figure]:
 
     Those of one verdict stay in the order of the run.
     """
-    in_order = sorted(every, key=lambda one: WORST.index(one.verdict))
+    in_order = sorted(every, key=lambda one: EFFECTS.index(one.verdict))
     return in_order[: max(limit, sum(one.verdict == "worse" for one in every))]
 
 
@@ -60,8 +61,22 @@ def because(figure: Figure) -> str:
     """What its verdict rests on, and the smallest change that so many repetitions could show."""
     words = [figure.reason] if figure.reason else []
     if figure.smallest is not None:
-        words.append(f"could have shown {100 * figure.smallest:.1f} %")
+        words.append(f"could have shown {smallest(figure)}")
     return "; ".join(words)
+
+
+def smallest(figure: Figure) -> str:
+    """The smallest change that could have been shown; "-" if none could, or it is not known."""
+    return "-" if figure.smallest is None else f"{100 * figure.smallest:.1f} %"
+
+
+def told(figure: Figure) -> str:
+    """All of a figure in one line that begins with its verdict, for forms without a table."""
+    both = f"base {typical(figure.base)}, patched {typical(figure.patched)} {figure.unit}"
+    why = because(figure)
+    words = f"{both}; change {change(figure)}{f' ({why})' if why else ''}"
+    name = f"{plain_name(figure.metric)} on {plain_name(figure.where)}"
+    return f"{figure.verdict}: {name}: {clip(one_line(words), MAX_WORDS)}"
 
 
 def percent(effect: float) -> str:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from harness.printable import clip, printable
 from harness.report import facts
 from harness.report.compared import WORST, differences, pairs
-from harness.report.counts import ORDER, by_outcome, conclusion
+from harness.report.counts import ORDER, by_outcome, conclusion, count
 from harness.report.drawn import MAX_PLOTS, generations_views, metric_views
 from harness.report.excerpts import Evidence, Excerpt
 from harness.report.figures import layouts
@@ -103,6 +103,7 @@ def html_report(run: Summary, folder: Path) -> str:
         .render(
             run=run,
             counts=_counts(run),
+            figure_counts=count(run).figures,
             conclusion=conclusion(run),
             notes=facts.notes(run),
             cpus=facts.cpus(run),

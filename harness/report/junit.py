@@ -3,7 +3,8 @@
 
 fail is <failure>, error is <error>, skip and unproven are <skipped>; so that unproven is never
 taken for a pass, its message begins with that word. A run that ended early, and what ended a cell
-but for its checks, are test cases as well: without them it would look as if nothing was wrong.
+but for its checks, are test cases as well: without them it would look as if nothing was wrong. So a
+suite's totals are those of its checks and, where a cell ended so, one more.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from xml.etree import ElementTree as ET
 
 from harness.observe.splats import counted
 from harness.printable import clip
+from harness.report import figures
+from harness.report.counts import count
 from harness.results import SERIES, Cell, Check, Outcome, Summary
 
 # XML 1.0 has no way to write other control characters, and a log may hold any. Those of C1 and what
@@ -26,6 +29,7 @@ EARLY = "all cells ran"
 MAX_WORDS = 16 << 10
 """Characters of any one text of a summary."""
 CELL = "cell"
+FIGURES = "figures"
 _TAGS = {"fail": "failure", "error": "error", "skip": "skipped", "unproven": "skipped"}
 
 
@@ -45,8 +49,25 @@ def junit(run: Summary) -> str:
         if cell.splats:
             ET.SubElement(suite, "system-out").text = _clean(_reports(cell))
         root.append(suite)
+    if run.figures:
+        root.append(_figures(run))
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _figures(run: Summary) -> ET.Element:
+    """A suite without a case: how many figures have which verdict, and each of them in a line.
+
+    A figure that is worse is no failure, and as a case without a tag it would be a success.
+    """
+    suite = ET.Element("testsuite", name=FIGURES, time="0.000")
+    _count(suite, [])
+    properties = ET.SubElement(suite, "properties")
+    for verdict, number in count(run).figures.items():
+        ET.SubElement(properties, "property", name=verdict, value=str(number))
+    lines = (figures.told(one) for one in figures.foremost(run.figures, len(run.figures)))
+    ET.SubElement(suite, "system-out").text = _clean("\n".join(lines))
+    return suite
 
 
 def _suite(

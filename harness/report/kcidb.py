@@ -222,10 +222,11 @@ class _Report:
         for label, values in both:
             if not values or label not in self._labels:
                 continue
-            metric = _node(figure.metric)
-            value = self._test(label, f"{ROOT}.{FIGURE}.{metric}", "pass", FIGURE, str(number))
-            yield value | {
+            host = self._machine(figure, label)
+            names = (FIGURE, str(number))
+            yield self._test(label, _path_of(figure), "pass", *names, host=host) | {
                 "status": "DONE",
+                "environment": self._of_figure(figure),
                 "comment": _words(f"{figure.what} ({figure.where}): median"),
                 "number": {"value": median(values), "unit": _words(figure.unit)},
                 "misc": {
@@ -236,13 +237,44 @@ class _Report:
                 },
             }
 
+    def _machine(self, figure: Figure, label: KernelLabel) -> str:
+        """The machine that a figure's kernel was booted on; "" where all run the same kernel."""
+        cells = (one for one in self._run.cells if one.host == figure.host and one.kernel == label)
+        names = (figure.host, *(one.machine for one in cells))
+        return next((one for one in names if facts.kernel_of(self._run, label, one)), "")
+
+    def _of_figure(self, figure: Figure) -> _Object:
+        run = self._run
+        how = (f"emulated by {run.emulator or 'QEMU'}",) if run.emulated else ()
+        words = (figure.host, *facts.cpus(run)[figure.host], *how, f"KVM mode {figure.kvm_mode}")
+        return {
+            "comment": _words(", ".join(words)),
+            "misc": {
+                "host": _words(figure.host),
+                "emulated": run.emulated,
+                "emulator": _words(run.emulator),
+                "kvm_mode": figure.kvm_mode,
+                "variant": _words(figure.variant),
+                "af_expected": figure.af_mode,
+            },
+        }
+
 
 def _path(cell: Cell | None) -> str:
     """Where the checks of a cell stand: by KVM mode and boot variant, which a kernel is told."""
     if cell is None:
         return f"{ROOT}.{SERIES}"
-    variant = f"-{_part(cell.variant)}" if cell.variant else ""
-    return f"{ROOT}.{cell.kvm_mode}{variant}"
+    return f"{ROOT}.{_mode(cell)}"
+
+
+def _path_of(figure: Figure) -> str:
+    """As that of cells, and by host: a number of one host is no number of another."""
+    where = f"{ROOT}.{_mode(figure)}.{FIGURE}.{_part(figure.host) or '_'}"
+    return f"{where}.{_node(figure.metric)}"
+
+
+def _mode(of: Cell | Figure) -> str:
+    return f"{of.kvm_mode}{f'-{_part(of.variant)}' if of.variant else ''}"
 
 
 def _node(name: str) -> str:

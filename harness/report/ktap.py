@@ -9,7 +9,8 @@ it as subtests.
     skip      ok ... # SKIP why
 
 "ok" without a directive is a pass and "not ok" without one a failure, so no reader takes what is
-unproven for either. A run that ended early has a last test that says so.
+unproven for either. A run that ended early has a last test that says so. Figures are neither
+right nor wrong: they are diagnostic lines after all tests.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 from harness.observe.splats import counted
 from harness.printable import clip, one_line, plain_name, printable
+from harness.report import figures
 from harness.report.counts import conclusion, count
 from harness.report.matrix import of_series
 from harness.results import SERIES, Cell, Check, Outcome, Summary
@@ -47,8 +49,9 @@ def ktap(run: Summary) -> str:
     tests = [*_series(of_series(run)), *(_cell(run, cell) for cell in run.cells)]
     if run.reason:
         tests.append(_Test("error", EARLY, run.reason))
-    end = f"verdict: {run.verdict}: {conclusion(run)} ({count(run)})"
-    return "\n".join([*_render(tests, ""), *_comments([end], "")]) + "\n"
+    end = [f"figure: {figures.told(one)}" for one in run.figures]
+    end.append(f"verdict: {run.verdict}: {conclusion(run)} ({count(run)})")
+    return "\n".join([*_render(tests, ""), *_comments(end, "")]) + "\n"
 
 
 def _series(checks: Sequence[Check]) -> Iterator[_Test]:

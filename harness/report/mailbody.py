@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from harness.printable import clip, one_line, plain_name, printable
 from harness.report import evidence, facts, figures
 from harness.report.case import apart, case
-from harness.report.counts import MEANING
+from harness.report.counts import MEANING, count
 from harness.report.evidence import Read
 from harness.report.lines import cut, wrap
 from harness.report.matrix import kernel_of, matrix, of_series, short_name, troubles
@@ -201,6 +201,7 @@ def _figures(run: Summary) -> Iterator[str]:
     if not run.figures:
         return
     yield from _head("Figures, base against patched (medians)")
+    yield from _own(f"{count(run).of_figures}.")
     shown = figures.foremost(run.figures, MAX_FIGURES)
     for one in shown:
         yield from _entry(one.verdict, f"{plain_name(one.metric)} on {plain_name(one.where)}")

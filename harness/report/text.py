@@ -86,7 +86,7 @@ def text_report(run: Summary) -> RenderableType:
     parts += [*map(_Hanging, _series_checks(run)), ""]
     for text in _troubles(run):
         parts += [_Hanging(text), ""]
-    parts += [_figures(run), ""] if run.figures else []
+    parts += [_figures(run), *map(_Hanging, _because(run)), ""] if run.figures else []
     parts += [_Hanging(Text(f"note: {_words(note)}")) for note in run.notes]
     if run.emulated:
         parts.append(Text(EMULATION, style="dim"))
@@ -206,16 +206,25 @@ def _troubles(run: Summary) -> Iterator[Text]:
 def _figures(run: Summary) -> Table:
     """Base against patched, a line for each quantity in each place."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for head in ("figure", "where", "base", "patched", "unit", "change", "verdict"):
+    for head in ("figure", "where", "base", "patched", "unit", "change", "smallest", "verdict"):
         table.add_column(head, overflow="fold")
     for one in run.figures:
         words = (
             *(plain_name(one.metric), one.where, figures.typical(one.base)),
             *(figures.typical(one.patched), one.unit, figures.change(one)),
+            figures.smallest(one),
         )
         style = {"worse": "bold red", "better": "green"}.get(one.verdict, "")
         table.add_row(*(Text(_words(word)) for word in words), Text(one.verdict, style=style))
     return table
+
+
+def _because(run: Summary) -> Iterator[Text]:
+    """Why a figure is what it is, the worse ones first; what is the same needs no reason."""
+    for one in figures.foremost(run.figures, len(run.figures)):
+        if one.verdict != "same" and one.reason:
+            name = f"{plain_name(one.metric)} on {plain_name(one.where)}"
+            yield Text(f"{one.verdict}: {name}: {_words(one.reason)}")
 
 
 def _reports(cell: Cell) -> Text:
