@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import re
 
-# C0 and C1 but for tab and newline, what changes the direction of text (Unicode's UAX #9), what
-# takes no room, so that two names can look like one, and halves of surrogate pairs, which no
-# encoding can write.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+UNSEEN = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+"""What changes the direction of text (Unicode's UAX #9), or takes no room, so that two names can
+look like one: Default_Ignorable_Code_Point of DerivedCoreProperties.txt (soft hyphen, Hangul
+fillers, variation selectors, tags), separators of lines, and marks of annotations; as the inside of
+a regular expression's []."""
+# C0 and C1 but for tab and newline, these, and halves of surrogate pairs, which no encoding can
+# write.
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}\ud800-\udfff]")
 
 
 def printable(text: str, indent: str = "    ") -> str:
@@ -48,4 +54,6 @@ def plain_name(text: str) -> str:
 
 def _spelt(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

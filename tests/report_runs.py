@@ -28,7 +28,8 @@ from harness.results import (
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07\x9b31m\x00\x08 <script>alert(1)</script><img src=x onerror=1> "
     "]]> &amp; <pass/> `` ``` | \\| [x](http://evil.example) @maintainer #1 GH-1 **b** ~~s~~ "
-    "\u202egnp.exe\u2066\u200f\u061c\u200b\ufeff\ufffe\ud800 # SKIP all\r\n"
+    "\u202egnp.exe\u2066\u200f\u061c\u200b\ufeff\ufffe\ud800\xad\u3164\ufe0f\U000e0041 "
+    "# SKIP all\r\n"
     "Bcc: evil@example.org\r\n\r\n"
     "ok 1 - pwned\n  ok 2 - pwned\nnot ok 3 - pwned\nKTAP version 1\n1..0\nBail out!\n"
     "Tested-by: Nobody <nobody@example.org>\n-- \n---\ndiff --git a/x b/x\nFrom x\n"

@@ -30,6 +30,32 @@ def test_what_takes_no_room_is_spelt_out() -> None:
     assert printable("a\u200bb\u2060c\ufeffd") == "a\\u200bb\\u2060c\\ufeffd"
 
 
+@pytest.mark.parametrize(
+    ("text", "spelt"),
+    [
+        ("\N{SOFT HYPHEN}", r"\xad"),
+        ("\N{COMBINING GRAPHEME JOINER}", r"\u034f"),
+        ("\N{HANGUL CHOSEONG FILLER}", r"\u115f"),
+        ("\N{HANGUL FILLER}", r"\u3164"),
+        ("\N{HALFWIDTH HANGUL FILLER}", r"\uffa0"),
+        ("\N{MONGOLIAN VOWEL SEPARATOR}", r"\u180e"),
+        ("\N{VARIATION SELECTOR-16}", r"\ufe0f"),
+        ("\N{VARIATION SELECTOR-17}", r"\U000e0100"),
+        ("\N{INTERLINEAR ANNOTATION ANCHOR}", r"\ufff9"),
+        ("\N{TAG LATIN CAPITAL LETTER A}", r"\U000e0041"),
+    ],
+)
+def test_what_makes_two_names_look_alike_is_spelt_out(text: str, spelt: str) -> None:
+    assert printable(f"n1{text}") == f"n1{spelt}"
+
+
+def test_what_is_seen_stays() -> None:
+    seen = (
+        "\N{HANGUL SYLLABLE HAN}\N{ARABIC LETTER ALEF}e\N{COMBINING ACUTE ACCENT}\ufffd\U0001f600"
+    )
+    assert printable(seen) == seen
+
+
 def test_half_of_a_character_is_spelt_out() -> None:
     assert printable("a\ud800b\udfff") == "a\\ud800b\\udfff"
 

@@ -26,9 +26,10 @@ from harness.report.markdown import markdown
 from harness.results import Cell, Check, Splat, Summary
 from harness.selftests import ktap as ktap_reader
 
-# What a terminal obeys, and what changes the direction of text.
+# What a terminal obeys, what changes the direction of text, and what nobody sees.
 CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 RUNS = [random_run(seed, hostile=True) for seed in range(6)]
 
