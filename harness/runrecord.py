@@ -66,7 +66,7 @@ class RunRecord:
         if reason and found != "fail":
             found = "error"
         series = self.series
-        notes = (*self.notes, *spread.notes(cells), *self.times.notes)
+        notes = (*self.notes, *spread.notes(cells), *self.times.notes, *self.costs.notes)
         if verdict.only_base_failed(cells):
             notes += ("only the base kernel failed: the series may be the repair",)
         if verdict.nothing_new(cells, checks):

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from harness import prepare
-from harness.cost import neutral
+from harness import inventory, prepare
+from harness.cost import measure, neutral, of_run
+from harness.cost.options import CostOptions
 from harness.errors import InfraError, UsageError
+from harness.options import Options
 from harness.progress import Progress
+from harness.runinput import RunInput
+from harness.runrecord import RunRecord
 
 ANY: Any = None
 
@@ -50,3 +56,31 @@ def test_trouble_of_the_machine_is_no_reason_to_leave_one_out(
 ) -> None:
     with pytest.raises(InfraError):
         made(monkeypatch, InfraError("no room on the disk"))
+
+
+@pytest.mark.parametrize(
+    ("made_of_it", "wanted", "notes"),
+    [({}, True, (neutral.NONE,)), ({"neutral-comment": ANY}, True, ()), ({}, False, ())],
+)
+def test_a_run_without_any_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    made_of_it: dict[str, Any],
+    wanted: bool,
+    notes: tuple[str, ...],
+) -> None:
+    """Layouts alone tell what is no difference then, which its figures do not say."""
+    monkeypatch.setattr(neutral, "kernels", lambda *_: made_of_it)
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: measure.Found())
+    monkeypatch.setattr(of_run, "cost_program", lambda *_: None)
+    prepared: Any = SimpleNamespace(
+        kernels_of=lambda _: {"base": None}, ground=SimpleNamespace(source=None)
+    )
+    cells: Any = [SimpleNamespace(host="n1", kvm_mode="vhe")]
+    options = Options(cost=CostOptions(True, neutral=wanted), jobs=1)
+    progress = Progress(Console(quiet=True))
+    found = of_run.count(inventory.load(), cells, prepared, None, tmp_path, progress, options)
+    assert found.notes == notes
+    record = RunRecord(tmp_path, 1, False, [], [], costs=found)
+    given = RunInput(schema=1, started="", cwd=tmp_path, options={}, inputs={})
+    assert record.write("", given).notes == notes

@@ -96,6 +96,8 @@ class Found:
 
     figures: tuple[Figure, ...] = ()
     checks: tuple[Check, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader of the run must know of them."""
 
 
 def places(stock: Inventory, pairs: Iterable[tuple[str, KvmMode]]) -> tuple[Place, ...]:

@@ -116,7 +116,9 @@ class Mutants:
             tried.append(self._try(name, mutant, options, jobs))
             why = tried[-1].error
             self._progress.say(f"{name}: {tried[-1].word}{f': {why}' if why else ''}")
-            text = "\n".join([_HEAD, *map(_row, tried), "", *_foot(tree, options)])
+            text = "\n".join(
+                [_HEAD, *map(_row, tried), "", *_foot(tree, options, bool(self._neutral))]
+            )
             write_text_atomically(self.folder / NAME, text)
         return verdict(tried)
 
@@ -199,8 +201,8 @@ def _figure(figure: Figure) -> str:
     return f"{figure.metric} {median(figure.base):.2f} -> {median(figure.patched):.2f}{better}"
 
 
-def _foot(source: Source | PatchedTree, options: CostOptions) -> Iterator[str]:
-    others = "with" if options.neutral else "without"
+def _foot(source: Source | PatchedTree, options: CostOptions, has_neutral: bool) -> Iterator[str]:
+    others = "with" if has_neutral else "without"
     yield f"{source.description} ({source.version}), {options.layouts} layouts of each kernel,"
     yield f"{others} the neutral mutants."
     yield ""

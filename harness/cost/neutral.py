@@ -10,6 +10,12 @@ from harness.kernel.source import Source
 from harness.mutants import table
 from harness.progress import Progress
 
+NONE = (
+    "costs: no kernel with a neutral change could be made of this source, so only layouts told "
+    "what is no difference"
+)
+"""A note of a run that asked for such kernels and has none."""
+
 
 def kernels(source: Source, base: Kernel, progress: Progress) -> dict[str, Kernel]:
     """Those that go on the kernel without a series, by name; each takes a build unless cached.

@@ -53,4 +53,5 @@ def count(
         neutral=alike,
     )
     skipped = cost.refusals(stock, options.hosts)
-    return replace(found, checks=(*found.checks, *skipped))
+    notes = (neutral.NONE,) if wanted and not alike else ()
+    return replace(found, checks=(*found.checks, *skipped), notes=notes)
