@@ -143,7 +143,7 @@ def test_nothing_may_be_written_and_nothing_foreign_is_run() -> None:
     assert all("permissions" not in job for job in WORKFLOW["jobs"].values())
     used = {step["uses"] for step in STEPS.values() if "uses" in step}
     ours = {"./.github/actions/report"}
-    github = r"actions/(checkout|cache|upload-artifact)@v\d+"
+    github = r"actions/(checkout|cache/(restore|save)|upload-artifact)@v\d+"
     assert all(re.fullmatch(github, name) for name in used - ours)
     assert (ROOT / ".github/actions/report/action.yaml").is_file()
 
@@ -163,13 +163,31 @@ def test_pull_requests_stay_off_machines_of_the_lab() -> None:
 
 
 def test_the_cache_is_keyed_by_what_it_is_made_from() -> None:
-    caches = [
-        step["with"] for step in STEPS.values() if step.get("uses", "").startswith("actions/cache@")
-    ]
+    caches = [step["with"] for step in STEPS.values() if _uses(step, "actions/cache/restore@")]
     jobs = [job for job in WORKFLOW["jobs"].values() if "container" in job]
     assert len(caches) == len(jobs) == 2
     (cache,) = {tuple(sorted(cache.items())) for cache in caches}
     assert_keyed(dict(cache), {job["container"]["image"] for job in jobs})
+
+
+def _uses(step: dict[str, Any], name: str) -> bool:
+    return str(step.get("uses", "")).startswith(name)
+
+
+@pytest.mark.parametrize("job", [name for name, job in WORKFLOW["jobs"].items() if name != "metal"])
+def test_base_kernels_are_kept_also_by_a_job_that_fails(job: str) -> None:
+    steps = WORKFLOW["jobs"][job]["steps"]
+    (restore,) = (step for step in steps if _uses(step, "actions/cache/restore@"))
+    (save,) = (step for step in steps if _uses(step, "actions/cache/save@"))
+    conditions = save["if"].split(" && ")
+    assert conditions[:2] == ["always()", "steps.cache.outputs.cache-hit != 'true'"]
+    # A key is never written twice, so it must not be that of a job that has built nothing.
+    assert "/cells/**') != ''" in conditions[2]
+    assert restore["id"] == "cache"
+    assert save["with"]["key"] == "${{ steps.cache.outputs.cache-primary-key }}"
+    assert save["with"]["path"] == restore["with"]["path"]
+    built = [at for at, step in enumerate(steps) if step.get("name") in ("Run", "Faults")]
+    assert steps.index(save) == built[0] + 1
 
 
 def assert_keyed(cache: dict[str, str], images: set[str]) -> None:
