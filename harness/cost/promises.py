@@ -12,10 +12,11 @@ from harness.inventory import AfMode
 from harness.results import SERIES, Check, Figure, Outcome
 
 METRICS_OF_WALK = ("cost-walk", "calls-walk")
-_WORDS = {
+WORDS = {
     "better": "less than without the series",
     "not-worse": "not more than without the series",
 }
+"""What is expected of a metric that a contract promises something of, by the promise."""
 
 
 def kept(
@@ -47,7 +48,7 @@ def _absent(name: str, metric: CostMetric, promise: str, stage1_af: AfMode) -> C
         cell=SERIES,
         name=name,
         outcome=outcome,
-        expected=f"{metric} ({METRICS[metric].what}): {_WORDS[promise]}",
+        expected=f"{metric} ({METRICS[metric].what}): {WORDS[promise]}",
         observed=why,
         reason=why,
     )
@@ -64,7 +65,7 @@ def _check(name: str, promise: str, figure: Figure) -> Check:
         cell=SERIES,
         name=name,
         outcome=outcome,
-        expected=f"{figure.metric} ({figure.what}): {_WORDS[promise]}",
+        expected=f"{figure.metric} ({figure.what}): {WORDS[promise]}",
         observed=observed,
         reason="" if outcome == "pass" else observed,
         evidence=figure.evidence,

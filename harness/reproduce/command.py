@@ -11,8 +11,9 @@ import gzip
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ from harness.progress import Progress
 from harness.replay import CMDLINE, read_journal
 from harness.report import facts
 from harness.report.load import load
+from harness.reproduce import cost as costs
 from harness.reproduce import folder as files
 from harness.reproduce import sign as signs
 from harness.reproduce import steps
@@ -83,15 +85,15 @@ def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
     run = find_run(request.run)
     refuse_imported(run, "what it says is not booted here")
     summary = load(run)
-    failures = select(summary, request.checks, request.cells)
     parent = request.output or run / FOLDER
     made: list[Path] = []
     without: dict[str, HarnessError] = {}
-    for number, failure in enumerate(failures, 1):
-        where = f"{number}/{len(failures)} {failure.cell.id} {failure.name}"
+    works = _works(run, summary, request, parent)
+    for number, (name, make) in enumerate(works.items(), 1):
+        where = f"{number}/{len(works)} {name}"
         try:
             with progress.stage(where):
-                target, told = _make(run, summary, failure, parent, request.tries)
+                target, told = make()
         except HarnessError as exc:
             without[where] = exc
         else:
@@ -104,10 +106,25 @@ def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
     return tuple(made)
 
 
-def select(summary: Summary, checks: Sequence[str], cells: Sequence[str]) -> tuple[Failure, ...]:
-    """The failures to make folders of: those of the patched kernel unless cells are named.
+def _works(
+    run: Path, summary: Summary, request: Request, parent: Path
+) -> Mapping[str, Callable[[], tuple[Path, str]]]:
+    """What makes each folder, by the failure: a cost that was promised is of no cell."""
+    broken = () if request.cells else costs.broken(summary, request.checks)
+    failures = select(summary, request.checks, request.cells, needed=not broken)
+    return {
+        f"{one.cell.id} {one.name}": partial(_make, run, summary, one, parent, request.tries)
+        for one in failures
+    } | {one.check.name: partial(costs.make, run, summary, one, parent) for one in broken}
 
-    UsageError if there are none. In a run of the base kernel alone they are the base kernel's.
+
+def select(
+    summary: Summary, checks: Sequence[str], cells: Sequence[str], *, needed: bool = True
+) -> tuple[Failure, ...]:
+    """The failures of cells to make folders of: those of the patched kernel unless cells are named.
+
+    UsageError if there are none and one is `needed`. In a run of the base kernel alone they are the
+    base kernel's.
     """
     patched = any(cell.kernel == "patched" for cell in summary.cells)
     wanted = [
@@ -121,7 +138,7 @@ def select(summary: Summary, checks: Sequence[str], cells: Sequence[str]) -> tup
         for failure in _failures(cell, summary.checks)
         if not checks or failure.name in checks
     ]
-    if not found:
+    if not found and needed:
         words = ", ".join((*cells, *checks))
         of_series = any(c.cell == SERIES and c.outcome == "fail" for c in summary.checks)
         raise UsageError(
@@ -228,7 +245,7 @@ def _make(
             told,
         )
         (target / "README").write_text(files.readme(words, sign))
-        return _publish(target, parent), told
+        return files.publish(target, parent), told
 
 
 def _relative(text: str, run: Path) -> str:
@@ -382,15 +399,3 @@ def _tried(sign: signs.Sign, bad: Sequence[Boot], good: Sequence[Boot], why: str
     if sign.kind == "none" or not seen:
         words += " It may need more luck (a race), or what went before it in the run."
     return f"{why} {words}".strip()
-
-
-def _publish(target: Path, parent: Path) -> Path:
-    """Put the folder where it is to be, in the place of an earlier one, and its tarball beside."""
-    parent.mkdir(parents=True, exist_ok=True)
-    final = parent / target.name
-    archive = files.tarball(target)
-    if final.exists():
-        shutil.rmtree(final)
-    shutil.copytree(target, final)
-    final.with_name(f"{final.name}.tar.gz").write_bytes(archive)
-    return final

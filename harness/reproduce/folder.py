@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The files of a reproducer: pure texts, and the archives that are the same whenever they are made.
+"""The files of a reproducer: pure texts, and the archives that are the same whenever they are made;
+and how they come to where they are to be.
 
 All that a run says (names, reasons, replies) is data of a kernel under test: it is quoted where a
 shell reads it and made harmless where a person does.
@@ -11,6 +12,7 @@ import gzip
 import io
 import re
 import shlex
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ from harness.reproduce.sign import Sign
 from harness.reproduce.steps import PUT
 
 TEMPLATE = Path(__file__).with_name("run.sh")
+# What stands for them in QEMU's arguments, until a shell reads these.
+KERNEL, CMDLINE = "KERNEL", "CMDLINE"
+STDOUT = Path("/dev/stdout")
 LONGEST = 600
 LOOPS = 20
 """Boots of a reproducer whose failure not each boot has shown: it may be a race."""
@@ -69,23 +74,36 @@ def put_path(name: str) -> str:
 
 def run_sh(sign: Sign, machine: qemu.Machine, cmdline: Sequence[str], limit: int) -> str:
     """The script that boots and judges; `limit` is seconds for a boot."""
-    argv = qemu.alone(
-        machine, Path("KERNEL"), Path("initramfs.cpio.gz"), cmdline, Path("/dev/stdout")
-    )[1:]
-    at = argv.index("-sandbox")
-    sandbox = " ".join(argv[at : at + 2])
-    del argv[at : at + 2]
-    words = ['"$image"' if word == "KERNEL" else shlex.quote(word) for word in argv]
+    argv = qemu.alone(machine, Path(KERNEL), Path("initramfs.cpio.gz"), cmdline, STDOUT)
+    sandbox, arguments = shell_words(argv)
     loops = LOOPS if sign.rare else 1
     settings = [
         f"kind={sign.kind} step={sign.step} loops={loops} limit={limit}",
         f"seen={shlex.quote('the failure is seen' if sign.sure else UNSURE)}",
         f"unseen='{'the failure' if sign.sure else 'that difference'} is not seen'",
-        f"SANDBOX=${{SANDBOX-{sandbox}}}",
+        sandbox,
     ]
-    text = TEMPLATE.read_text()
-    text = text.replace("@SETTINGS@", "\n".join(settings))
-    return text.replace("@ARGUMENTS@", "\t\t" + " ".join(words))
+    return filled(TEMPLATE, settings, arguments)
+
+
+def shell_words(argv: Sequence[str]) -> tuple[str, str]:
+    """QEMU's arguments as a script of sh has them: the setting of SANDBOX, and all others.
+
+    KERNEL among them is the script's `image`, CMDLINE its `cmdline`.
+    """
+    variables = {KERNEL: '"$image"', CMDLINE: '"$cmdline"'}
+    rest = list(argv[1:])
+    at = rest.index("-sandbox")
+    sandbox = " ".join(rest[at : at + 2])
+    del rest[at : at + 2]
+    words = [variables.get(word) or shlex.quote(word) for word in rest]
+    return f"SANDBOX=${{SANDBOX-{sandbox}}}", "\t\t" + " ".join(words)
+
+
+def filled(template: Path, settings: Sequence[str], arguments: str) -> str:
+    """A script that is a template with its settings and QEMU's arguments."""
+    text = template.read_text().replace("@SETTINGS@", "\n".join(settings))
+    return text.replace("@ARGUMENTS@", arguments)
 
 
 def readme(told: Told, sign: Sign) -> str:
@@ -138,3 +156,15 @@ def tarball(folder: Path) -> bytes:
             with path.open("rb") as data:
                 tar.addfile(info, data)
     return gzip.compress(out.getvalue(), 6, mtime=0)
+
+
+def publish(target: Path, parent: Path) -> Path:
+    """Put the folder where it is to be, in the place of an earlier one, and its tarball beside."""
+    parent.mkdir(parents=True, exist_ok=True)
+    final = parent / target.name
+    archive = tarball(target)
+    if final.exists():
+        shutil.rmtree(final)
+    shutil.copytree(target, final)
+    final.with_name(f"{final.name}.tar.gz").write_bytes(archive)
+    return final
