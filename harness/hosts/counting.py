@@ -25,7 +25,7 @@ from harness.observe import klog
 
 GUEST_SECONDS = 20.0
 """Of the host's own clock, which counts instructions: no boot takes more, however slow the
-controller is. The longest of those in tests/data/cost takes 3.1; the kernel's watchdogs tell of a
+controller is. On n1 with VHE, in two layouts, they took up to 3.5; the kernel's watchdogs tell of a
 soft lockup and of an RCU stall after 21 to 24, and of a task that hangs after 120."""
 # Bytes at the end of a console in which its last stamp is looked for.
 _TAIL = 4096
