@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -71,3 +72,12 @@ def test_no_worse_figure_hides_in_and_more(form: Callable[..., str]) -> None:
     assert "worse-0" in text
     assert f"same-{MAX_FIGURES - 1}" not in text
     assert "nd 1 more figures" in text
+
+
+def test_of_very_many_that_are_worse_markdown_has_those_that_fit() -> None:
+    """And says how many there are, before all else."""
+    text = markdown(a_summary(figures=of("worse", 1000)), nothing)
+    assert "`worse-0`" in text
+    assert "`worse-999`" not in text
+    assert "1000 figures: 1000 worse" in text.split("###")[0]
+    assert re.search(r"and \d+ more parts of this report", text)

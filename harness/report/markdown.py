@@ -242,8 +242,8 @@ def _figures(run: Summary) -> Iterator[str]:
     if not run.figures:
         return
     yield "### Figures, base against patched"
-    rows = [["figure", "where", "base", "patched", "unit", "change", "verdict", "reason"]]
-    rows.append(["---"] * len(rows[0]))
+    heads = ["figure", "where", "base", "patched", "unit", "change", "verdict", "reason"]
+    rows = []
     shown = figures.foremost(run.figures, MAX_FIGURES)
     for one in shown:
         verdict = f"**{one.verdict}**" if one.verdict == "worse" else one.verdict
@@ -254,5 +254,8 @@ def _figures(run: Summary) -> Iterator[str]:
                 code(figures.because(one), MAX_WORDS),
             ]
         )
-    yield "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    # Several tables, so that of very many those fit that stand first.
+    for at in range(0, len(rows), MAX_FIGURES):
+        table = [heads, ["---"] * len(heads), *rows[at : at + MAX_FIGURES]]
+        yield "\n".join(f"| {' | '.join(row)} |" for row in table)
     yield from _more(len(run.figures) - len(shown), "figures")
