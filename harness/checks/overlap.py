@@ -12,8 +12,12 @@ from harness.observe.trace import Event
 AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
 FAULT = "kvm:kvm_guest_fault"
+# Is back when all of a process's VMs have aged what page_idle asks for.
+AGED = "__mmu_notifier_clear_young"
 # Entered between the load of a stage-2 entry and the store that makes it old.
 AGE_CALLBACK = "stage2_age_walker"
+# An access fault enters it between its load of an entry and its store, as ATTR of an entry.
+SET_FLAGS = "stage2_attr_walker"
 # How a mark says that what begins is a read of the dirty log (docs/guest-protocol.md).
 READ_LOG = 2
 # Puts a page into the dirty log; a write fault calls it when it has mapped the page.

@@ -25,7 +25,16 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, FAULT, meetings, walk_functions, windows
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    AGED,
+    FAULT,
+    SET_FLAGS,
+    meetings,
+    walk_functions,
+    windows,
+)
 from harness.checks.pages import (
     mark_idle,
     old_pages,
@@ -53,8 +62,6 @@ EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 12
 # Ends the walk that frees a table which a block took the place of, whoever calls it and when.
 FREE = "kvm_pgtable_stage2_free_unlinked"
-# Is back when all of the process's VMs have aged what page_idle asks for.
-AGED = "__mmu_notifier_clear_young"
 # The fault status code in ESR_EL2 less its level, and what it is if only the access flag was
 # clear (Arm ARM, D24.2.40, "DFSC").
 LEVELS, ACCESS_FLAG = 0x3C, 0x08
@@ -62,9 +69,8 @@ LEVELS, ACCESS_FLAG = 0x3C, 0x08
 RACES = 12
 WRITER, JOINER, READER = 0, 1, 2
 VCPUS = 3
-# Between its load of an entry and its store an access fault enters this, as ATTR of an entry; and
-# who takes an entry away invalidates it between its two stores. With nVHE that is at EL2.
-SET_FLAGS, INVALIDATE = "stage2_attr_walker", "__kvm_tlb_flush_vmid_ipa"
+# Who takes an entry away invalidates it between its two stores. With nVHE that is at EL2.
+INVALIDATE = "__kvm_tlb_flush_vmid_ipa"
 SLOWED = {AGE_CALLBACK: 8, SET_FLAGS: 24, INVALIDATE: 8}
 # A block that was split whole has 512 entries, and an ager that is as slow at each holds the MMU
 # lock for 40 ms: few agings, which whoever is to meet them waits for.

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Pages are unmapped while somebody else makes them old: what was taken away stays away.
+
+An ager that stores to an entry which it has loaded before the unmap brings back a page that the
+host has given away, and the guest reads there what is no longer its own (claim 4). A probe keeps
+the ager for milliseconds between the two, page after page, and the unmap comes meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import beside
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    AGED,
+    UNMAP,
+    meetings,
+    walk_functions,
+    windows,
+)
+from harness.checks.pages import on_lists, populated
+from harness.checks.pages import shorten as short
+from harness.checks.racing import kept, not_widened
+from harness.contract import Contract
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.cpu_list import usable
+from harness.observe.trace import (
+    PROBE_FULL,
+    Counts,
+    Wanted,
+    address_range,
+    returned,
+    slowed_entry,
+)
+from harness.observe.tracefs import tracing
+from harness.observe.unproven import Unproven
+
+# Of what is dropped: the ager is at each for two milliseconds and more under emulation, longer
+# together than two processes need to get going.
+DROPPED = 16
+# With all of a table the table goes as well, with half of it what is left there is seen.
+PAGES = 2 * DROPPED
+SLOWED = 8 * PROBE_FULL
+ROUNDS, ENOUGH = 16, 4
+
+
+@pytest.mark.deep
+def test_unmap_beside_aging(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """A page that was dropped while it was being aged is gone, and the guest reads zero there."""
+    claim.expect(
+        f"{DROPPED} or {PAGES} of {PAGES} young pages are aged by page_idle and dropped at the "
+        f"same time, by turns ({cell.cell.kvm_mode}): the guest reads zero in each of them, of a "
+        "page that the host has, and in the others what it wrote; no splat; drops came while a "
+        "page was being aged"
+    )
+    if len(usable(shell)) < 2:
+        raise Unproven("with one CPU, nobody unmaps while another ages")
+    before = splats(shell)
+    wanted = Wanted(
+        (AGE, UNMAP),
+        walk_functions(contract),
+        returns={AGED: ""},
+        slowed={AGE_CALLBACK: SLOWED},
+    )
+    met, unseen = 0, ""
+    vm = populated(guest(pages=PAGES))
+    with tracing(shell, wanted) as session:
+        for number in range(ROUNDS):
+            gone = range(PAGES if number % 2 else DROPPED)
+            pfns = vm.pfns()
+            with beside(vm, shell, [pfns[page] for page in gone]) as both:
+                _, counts = kept(
+                    session,
+                    claim,
+                    f"trace{number}.txt",
+                    partial(both, partial(vm.advise, "dontneed", gone)),
+                )
+            # What it reads is held to what must be there.
+            vm.touch(range(PAGES), write=False)
+            absent = frozenset(range(PAGES)) - vm.pfns().keys()
+            assert not absent, f"the guest reads pages that the host does not have: {short(absent)}"
+            try:
+                met += _met(counts, vm, len(gone))
+            except Unproven as exc:
+                # What KVM complained of meanwhile is to be looked at all the same.
+                unseen = str(exc)
+            if unseen or met >= ENOUGH:
+                break
+            vm.touch(range(PAGES), write=True)
+            on_lists(vm)
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
+    claim.observe(f"{met} of {number + 1} drops came while one of their pages was being aged")
+    assert_none_new(shell, claim, before)
+    if unseen or not met:
+        raise Unproven(unseen or "no drop came while a page was being aged")
+
+
+def _met(counts: Counts, vm: Guest, pages: int) -> int:
+    """How many unmaps of so many pages at once, from the first on, came while one was aged."""
+    start = vm.greeting.slot_hva
+    whole = (start, start + pages * PAGE_SIZE)
+    drops = [one for one in counts.events(UNMAP) if address_range(one) == whole]
+    return meetings(windows(counts.events(AGE), counts.events(returned(AGED))), drops)
