@@ -8,12 +8,18 @@ from pathlib import Path
 import pytest
 from local_shell import LocalShell
 
+from harness.checks.claim import Claim
+from harness.deadline import Deadline
+from harness.hosts.protocols import Result
 from harness.observe.errors import ObserveError
 from harness.timing import conditions
 from harness.timing.conditions import fixed, parse
+from harness.timing.test_timing import look_again
 
 CPU = "/sys/devices/system/cpu/cpu"
 TEXT = f"""\
+N scaling_driver
+{CPU}0/cpufreq/scaling_driver cppc_cpufreq
 N scaling_governor
 {CPU}0/cpufreq/scaling_governor schedutil
 {CPU}12/cpufreq/scaling_governor performance
@@ -22,10 +28,19 @@ N scaling_cur_freq
 N scaling_min_freq
 N scaling_max_freq
 {CPU}0/cpufreq/scaling_max_freq 3000000
+N cpuinfo_min_freq
+N cpuinfo_max_freq
+{CPU}0/cpufreq/cpuinfo_max_freq 3300000
+N boost
+{CPU}0/cpufreq/boost 1
 N /proc/cmdline
 console=ttyAMA0 isolcpus=nohz,domain,1 nohz_full=1 quiet
 N /proc/loadavg
 0.01 0.02 0.00 1/70 99
+N cpufreq/boost
+1
+N isolated
+1
 N online
 0-1
 N smt/active
@@ -42,6 +57,13 @@ def test_what_a_host_says() -> None:
     assert found.governors == {"0": "schedutil", "12": "performance"}
     assert found.khz == {"0": "2400000"}
     assert found.min_khz == {}
+    assert (found.max_khz, found.cpuinfo_max_khz) == ({"0": "3000000"}, {"0": "3300000"})
+    assert (found.drivers, found.boost, found.cpu_boost) == (
+        {"0": "cppc_cpufreq"},
+        "1",
+        {"0": "1"},
+    )
+    assert found.isolated == "1"
     assert found.isolation == ("isolcpus=nohz,domain,1", "nohz_full=1")
     assert (found.online, found.smt, found.lru_gen) == ("0-1", "", "0x0007")
     assert "loadavg" not in found.steady()
@@ -84,6 +106,78 @@ def test_the_governor_is_put_back_whatever_happens(governors: list[Path]) -> Non
     with pytest.raises(ZeroDivisionError), fixed(LocalShell()):
         raise ZeroDivisionError
     assert [file.read_text() for file in governors] == before
+
+
+class Kernel(LocalShell):
+    """Makes of a switch of boost what Linux 6.12 does: the most that CPU 0 can is its limit."""
+
+    def __init__(self, cpus: Path) -> None:
+        self.cpus = cpus
+        self.own, self.boost = cpus / "cpu0" / "cpufreq", cpus / "cpufreq" / "boost"
+        self.boost.parent.mkdir()
+        self.boost.write_text("1\n")
+        self.say("cpuinfo_max_freq", "3300000")
+        self.say("scaling_max_freq", "2800000")
+        self.say("boost", "1")
+
+    def say(self, name: str, value: str) -> None:
+        (self.own / name).write_text(f"{value}\n")
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        before = self.boost.read_text()
+        switches = f"> {self.boost} " in command
+        first, *rest = command.split("; ") if switches else (command,)
+        done = super().run(first, deadline, check=check)
+        if before != self.boost.read_text():
+            most = "3300000" if before == "0\n" else "3000000"
+            self.say("cpuinfo_max_freq", most)
+            self.say("scaling_max_freq", most)
+            self.say("boost", self.boost.read_text().strip())
+        return super().run("; ".join(rest), deadline, check=check) if rest else done
+
+
+def _state(folder: Path) -> dict[str, str]:
+    return {str(file): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("cpu_boost", ["0", "1"])
+def test_boost_is_off_meanwhile(governors: list[Path], cpu_boost: str) -> None:
+    kernel = Kernel(governors[0].parents[2])
+    kernel.say("boost", cpu_boost)
+    before = _state(kernel.cpus)
+    with pytest.raises(ZeroDivisionError), fixed(kernel) as found:
+        assert (found.boost, found.cpu_boost) == ("0", {"0": "0"})
+        # Somebody's limit is in force, not the most that the CPU can.
+        assert (found.max_khz, found.cpuinfo_max_khz) == ({"0": "2800000"}, {"0": "3000000"})
+        raise ZeroDivisionError
+    assert _state(kernel.cpus) == before
+
+
+def test_a_limit_is_left_alone_where_boost_is_off_anyway(governors: list[Path]) -> None:
+    """It may be one that the machine's heat made, for a while."""
+    kernel = Kernel(governors[0].parents[2])
+    kernel.boost.write_text("0\n")
+    with fixed(kernel):
+        kernel.say("scaling_max_freq", "2500000")
+    assert (kernel.own / "scaling_max_freq").read_text() == "2500000\n"
+    assert kernel.boost.read_text() == "0\n"
+
+
+def test_what_changed_while_it_was_measured_is_kept_and_told(
+    governors: list[Path], tmp_path: Path
+) -> None:
+    claim = Claim(tmp_path / "evidence", "")
+    shell = LocalShell()
+    with fixed(shell) as before:
+        look_again(shell, claim, before)
+        assert claim.observed == ""
+        governors[0].write_text("powersave\n")
+        look_again(shell, claim, before)
+    assert claim.observed == "governors changed meanwhile"
+    (kept,) = claim.evidence()
+    assert kept.name == conditions.AFTER
+    after = conditions.Conditions.model_validate_json(kept.read_text())
+    assert after.governors == {"0": "powersave", "12": "performance"}
 
 
 def test_a_machine_without_cpufreq_has_nothing_to_fix(governors: list[Path]) -> None:

@@ -24,11 +24,17 @@ PAIR = (
     PlannedCell("n1", "patched", "vhe", "hardware"),
 )
 STATE = Conditions(
+    drivers={"0": "cppc_cpufreq"},
     governors={"0": "performance"},
     khz={"0": "2400000"},
     min_khz={"0": "600000"},
     max_khz={"0": "3000000"},
+    cpuinfo_min_khz={"0": "600000"},
+    cpuinfo_max_khz={"0": "3000000"},
+    boost="0",
+    cpu_boost={},
     isolation=("isolcpus=1",),
+    isolated="1",
     online="0-1",
     smt="",
     loadavg="0.00 0.01 0.00 1/70 123",
@@ -141,6 +147,14 @@ def test_conditions_that_differ_are_told_and_load_is_none_of_them() -> None:
     )
 
 
+def test_conditions_that_changed_meanwhile_are_told() -> None:
+    cells, found = measured(6)
+    found["n1-vhe-base-r02-again"] = without(found["n1-vhe-base-r02-again"], changed=("max_khz",))
+    assert judge(cells, found, emulated=False).notes == (
+        "time: max_khz changed while n1-vhe-base-r02-again was measured",
+    )
+
+
 def cell_of(folder: Path, text: str, outcome: Outcome = "pass") -> tuple[Cell, Check]:
     planned = boots(PAIR, 1, TimingOptions(1))[0]
     cell = planned.record(outcome)
@@ -168,6 +182,17 @@ def test_a_value_is_the_median_of_a_boot(tmp_path: Path) -> None:
     assert boot.values == {WALK: 2.0}
     assert boot.evidence[WALK].endswith("/test_time_walk/values.json")
     assert (boot.whole, boot.conditions) == (True, (STATE,))
+
+
+def test_what_changed_is_told_from_before_and_after(tmp_path: Path) -> None:
+    cell, check = cell_of(tmp_path, '{"passes": {}}')
+    throttled = STATE.model_copy(update={"max_khz": {"0": "2000000"}, "loadavg": "9"})
+    after = f"cells/{cell.id}/test_time_walk/conditions-after.json"
+    (tmp_path / after).write_text(throttled.model_dump_json())
+    check = check.model_copy(update={"evidence": (after, *check.evidence)})
+    boot = collect(cell, [check], tmp_path)
+    assert boot.changed == ("max_khz",)
+    assert boot.conditions == (STATE,)
 
 
 @pytest.mark.parametrize("outcome", ["fail", "error"])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""In what conditions a host is when time is measured on it, and the one that can be fixed."""
+"""In what conditions a host is when time is measured on it, and those that can be fixed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import re
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,20 +18,27 @@ from harness.observe.text import run_script, sections
 from harness.printable import printable
 
 FILE = "conditions.json"
+"""What was in force when a check began to measure."""
+AFTER = "conditions-after.json"
+"""The same when it had measured all."""
 WANTED = "performance"
 CPUFREQ = "/sys/devices/system/cpu"
+_BOOST = "cpufreq/boost"
 _ISOLATING = ("isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity")
 # CPU number and what its cpufreq says; a machine with thousands of CPUs says less than this.
-_LIMIT = 1 << 20
+_LIMIT = 1 << 21
 _PER_CPU = re.compile(r"/cpu([0-9]{1,5})/cpufreq/\w+ ([ -~]{1,60})", re.ASCII)
 _SCRIPT = f"""
-for name in scaling_governor scaling_cur_freq scaling_min_freq scaling_max_freq; do
+for name in scaling_driver scaling_governor scaling_cur_freq scaling_min_freq scaling_max_freq \\
+    cpuinfo_min_freq cpuinfo_max_freq boost; do
   echo "NONCE $name"
   for file in {CPUFREQ}/cpu[0-9]*/cpufreq/$name; do
-    [ -r "$file" ] && echo "$file $(cat "$file" 2>/dev/null)"
+    # No cat: on a large machine it would be a thousand programs.
+    {{ read -r value <"$file"; }} 2>/dev/null && echo "$file $value"
   done
 done
-for file in /proc/cmdline /proc/loadavg {CPUFREQ}/online {CPUFREQ}/smt/active \\
+for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
+    {CPUFREQ}/online {CPUFREQ}/smt/active \\
     /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/lru_gen/enabled; do
   echo "NONCE ${{file##*/cpu/}}"
   [ -r "$file" ] && cat "$file"
@@ -45,12 +52,23 @@ class Conditions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    drivers: dict[str, str]
     governors: dict[str, str]
     khz: dict[str, str]
     min_khz: dict[str, str]
+    """The limits that are in force, whoever set them: scaling_min_freq and scaling_max_freq."""
     max_khz: dict[str, str]
+    cpuinfo_min_khz: dict[str, str]
+    """What the CPU can, the most of it with boost only where that is on."""
+    cpuinfo_max_khz: dict[str, str]
+    boost: str
+    """"1" if any CPU may go above its nominal frequency, "" where the kernel does not say."""
+    cpu_boost: dict[str, str]
+    """The same by CPU, of kernels that have it so; `boost` switches all of them."""
     isolation: tuple[str, ...]
     """What the kernel's command line says of isolated CPUs."""
+    isolated: str
+    """The CPUs that the kernel says are isolated from the scheduler; "" if none is."""
     online: str
     smt: str
     """"1" if CPUs share cores, "" where the kernel does not say."""
@@ -70,15 +88,21 @@ def parse(text: str, nonce: str) -> Conditions:
         raise ObserveError("conditions", 0, f"longer than {_LIMIT} characters")
     try:
         return Conditions(
+            drivers=_per_cpu(raw["scaling_driver"]),
             governors=_per_cpu(raw["scaling_governor"]),
             khz=_per_cpu(raw["scaling_cur_freq"]),
             min_khz=_per_cpu(raw["scaling_min_freq"]),
             max_khz=_per_cpu(raw["scaling_max_freq"]),
+            cpuinfo_min_khz=_per_cpu(raw["cpuinfo_min_freq"]),
+            cpuinfo_max_khz=_per_cpu(raw["cpuinfo_max_freq"]),
+            boost=_line(raw[_BOOST]),
+            cpu_boost=_per_cpu(raw["boost"]),
             isolation=tuple(
                 printable(word)
                 for word in raw["/proc/cmdline"].split()
                 if word.partition("=")[0] in _ISOLATING
             ),
+            isolated=_line(raw["isolated"]),
             online=_line(raw["online"]),
             smt=_line(raw["smt/active"]),
             loadavg=_line(raw["/proc/loadavg"]),
@@ -103,23 +127,54 @@ def read(shell: Shell) -> Conditions:
     return parse(run_script(shell, _SCRIPT.replace("NONCE", nonce), None), nonce)
 
 
+def differing(states: Sequence[Conditions]) -> tuple[str, ...]:
+    """The names of what must be alike in all of these and is not."""
+    found = [state.steady() for state in states]
+    names = found[0] if found else ()
+    return tuple(name for name in names if any(one[name] != found[0][name] for one in found))
+
+
 @contextlib.contextmanager
 def fixed(shell: Shell) -> Iterator[Conditions]:
-    """Have each CPU's governor be `performance` where it can be; put back what was afterwards.
+    """Have the clock of each CPU stand still where it can; put back what was afterwards.
 
-    Yields the conditions that are in force then.
+    The governor is `performance`, and boost is off: for how long a CPU runs above its nominal
+    frequency depends on its heat. Yields the conditions that are in force then.
     """
-    before = read(shell).governors
-    with undone(lambda: _govern(shell, before)):
-        _govern(shell, dict.fromkeys(before, WANTED))
+    before = read(shell)
+    boosts, limits = _boosts(before), _limits(before)
+    governors = _files("scaling_governor", before.governors)
+    still = dict.fromkeys(boosts, "0") | limits | dict.fromkeys(governors, WANTED)
+    with undone(lambda: _write(shell, boosts | limits | governors)):
+        _write(shell, still)
         yield read(shell)
 
 
-def _govern(shell: Shell, governors: Mapping[str, str]) -> None:
-    """A governor that a kernel does not have is refused by it: then it stays as it is."""
-    lines = (
-        f"echo {shlex.quote(governor)} > {CPUFREQ}/cpu{cpu}/cpufreq/scaling_governor 2>/dev/null"
-        for cpu, governor in governors.items()
-    )
-    if governors:
+def _boosts(found: Conditions) -> dict[str, str]:
+    """What says that a CPU may boost, if any does: first the file that switches all others."""
+    if found.boost != "1":
+        return {}
+    return {f"{CPUFREQ}/{_BOOST}": found.boost} | _files("boost", found.cpu_boost)
+
+
+def _limits(found: Conditions) -> dict[str, str]:
+    """The limits below what the CPU can, where boost is about to be switched.
+
+    Kernels forget them then: both cpufreq_boost_set_sw() and cppc_cpufreq_set_boost() of Linux 6.12
+    make the most that the CPU can the new limit.
+    """
+    lower = {
+        cpu: khz for cpu, khz in found.max_khz.items() if khz != found.cpuinfo_max_khz.get(cpu, khz)
+    }
+    return _files("scaling_max_freq", lower) if found.boost == "1" else {}
+
+
+def _files(name: str, values: Mapping[str, str]) -> dict[str, str]:
+    return {f"{CPUFREQ}/cpu{cpu}/cpufreq/{name}": value for cpu, value in values.items()}
+
+
+def _write(shell: Shell, files: Mapping[str, str]) -> None:
+    """A value that a kernel does not take is refused by it: then the file stays as it is."""
+    lines = (f"echo {shlex.quote(value)} > {file} 2>/dev/null" for file, value in files.items())
+    if files:
         shell.run("; ".join((*lines, "true")))

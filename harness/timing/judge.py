@@ -15,7 +15,7 @@ from harness.figures.judge import Measured, figures, no_result
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Figure
 from harness.timing import conditions
-from harness.timing.conditions import Conditions
+from harness.timing.conditions import Conditions, differing
 from harness.timing.options import ENOUGH
 from harness.timing.rounds import Round, rounds
 from harness.timing.values import FILE, METRICS, UNIT, Values
@@ -34,6 +34,8 @@ class Boot:
     values: Mapping[str, float]
     evidence: Mapping[str, str]
     conditions: tuple[Conditions, ...] = ()
+    changed: tuple[str, ...] = ()
+    """What of them was another once a check had measured than before."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def collect(cell: Cell, checks: Sequence[Check], run_folder: Path) -> Boot:
     """What a cell's checks left in their evidence; InfraError for a file that is not ours."""
     values: dict[str, float] = {}
     evidence: dict[str, str] = {}
-    found: list[Conditions] = []
+    before: dict[str, Conditions] = {}
+    after: dict[str, Conditions] = {}
     for path in (path for check in checks if check.cell == cell.id for path in check.evidence):
         try:
             text = (run_folder / path).read_text(encoding="utf-8")
@@ -57,12 +60,16 @@ def collect(cell: Cell, checks: Sequence[Check], run_folder: Path) -> Boot:
                 values |= medians
                 evidence |= dict.fromkeys(medians, path)
             elif path.endswith(f"/{conditions.FILE}"):
-                found.append(Conditions.model_validate_json(text))
+                before[str(Path(path).parent)] = Conditions.model_validate_json(text)
+            elif path.endswith(f"/{conditions.AFTER}"):
+                after[str(Path(path).parent)] = Conditions.model_validate_json(text)
         except (OSError, ValidationError) as exc:
             raise InfraError(f"{path} is not what a cell writes: {exc}") from exc
     cut = any((run_folder / "cells" / cell.id).glob(splatlog.CUT))
     whole = cell.outcome not in ("fail", "error") and not cut
-    return Boot(cell.id, whole, values, evidence, tuple(found))
+    both = [(before[place], after[place]) for place in after if place in before]
+    changed = tuple(dict.fromkeys(name for pair in both for name in differing(pair)))
+    return Boot(cell.id, whole, values, evidence, tuple(before.values()), changed)
 
 
 def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: bool) -> Times:
@@ -137,14 +144,9 @@ def _notes(
             f"measured less than others: {', '.join(dropped)}"
         )
     for one in whole:
-        if names := _differing(one, boots):
+        states = [state for cell in one.cells for state in boots[cell].conditions]
+        if names := differing(states):
             yield f"time: the boots of round {one.number} differ in {', '.join(names)}"
-
-
-def _differing(one: Round, boots: Mapping[str, Boot]) -> list[str]:
-    found = [state.steady() for cell in one.cells for state in boots[cell].conditions]
-    return (
-        [name for name in found[0] if any(o[name] != found[0][name] for o in found)]
-        if found
-        else []
-    )
+        for cell in one.cells:
+            if names := boots[cell].changed:
+                yield f"time: {', '.join(names)} changed while {cell} was measured"

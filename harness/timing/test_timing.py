@@ -23,6 +23,7 @@ from harness.records import write_atomically
 from harness.selftests import judge
 from harness.selftests.execute import execute, lacks
 from harness.timing import clocked, conditions, tracking
+from harness.timing.conditions import Conditions
 from harness.timing.tracking import Way
 from harness.timing.values import FILE, PAGES, PASSES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
@@ -49,10 +50,19 @@ def keep(shell: Shell, claim: Claim) -> Iterator[Keep]:
         values = Values(passes=seconds)
         write_atomically(claim.path(FILE), values)
         claim.observe(", ".join(f"{name} {one:.6g} s" for name, one in values.medians().items()))
+        look_again(shell, claim, found)
 
     with conditions.fixed(shell) as found:
         write_atomically(claim.path(conditions.FILE), found)
         yield kept
+
+
+def look_again(shell: Shell, claim: Claim, before: Conditions) -> None:
+    """Keep the conditions once all is measured, and say what is not as it was before."""
+    after = conditions.read(shell)
+    write_atomically(claim.path(conditions.AFTER), after)
+    if names := conditions.differing((before, after)):
+        claim.observe(f"{', '.join(names)} changed meanwhile")
 
 
 def test_time_page_idle(guest: Callable[..., Guest], keep: Keep) -> None:
