@@ -4,6 +4,7 @@ write down what they were asked for, and what they were asked for is what there 
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ import pytest
 import yaml
 
 from harness import cli
+from harness.hosts.command import check
+from harness.timing.options import DEFAULT
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW: dict[Any, Any] = yaml.safe_load((ROOT / ".github/workflows/kvm.yaml").read_text())
@@ -28,13 +31,22 @@ STEPS: dict[str, dict[str, Any]] = {
     for at, step in enumerate(steps)
 }
 SCRIPTS = [name for name, step in STEPS.items() if "run" in step]
-# What a push, and what a person who asks for a run, may set.
+(MACHINE,) = (name for name in SCRIPTS if STEPS[name].get("name") == "Is there a machine?")
+MEASURING = [name for name in SCRIPTS if STEPS[name].get("name") in ("Run", "Times")]
+# What is set without a choice, and what a push, a person who asks for a run or the repository may.
+SET = {"KVM_MODE": "vhe", "RUNS": "runs"}
 ENVIRONMENTS: tuple[dict[str, str], ...] = (
-    {},
-    {"SERIES": "a series; touch out", "MARK": "quick", "INVENTORY": "lab.yaml"},
+    SET,
+    {
+        **SET,
+        "SERIES": "a series; touch out",
+        "MARK": "quick",
+        "COST": "yes",
+        "INVENTORY": "lab.yaml",
+        "HOST": "altra",
+    },
 )
-# test(1) is a part of bash, so it is of the real machine.
-STUBS = ("apt-get", "make", "uname", ".venv/bin/kvm-harness")
+STUBS = ("apt-get", "make", ".venv/bin/kvm-harness")
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ def run(step: dict[str, Any], folder: Path, env: dict[str, str], code: int = 0) 
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS, ids=["nothing set", "all set"])
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != MACHINE])
 def test_what_the_steps_ask_for_is_there(name: str, env: dict[str, str], tmp_path: Path) -> None:
     ran = run(STEPS[name], tmp_path, env)
     assert ran.asked
@@ -89,8 +101,8 @@ def test_what_the_steps_ask_for_is_there(name: str, env: dict[str, str], tmp_pat
             assert all(re.fullmatch(r"ARGS=.*", arg) for arg in args[1:])
         if program == "kvm-harness":
             options = cli._parser().parse_args(args)
-            if args[0] == "run":
-                assert options.series == [env["SERIES"]] if env else options.series == []
+            if args[0] in ("run", "time"):
+                assert options.series == ([env["SERIES"]] if "SERIES" in env else [])
 
 
 def test_tox_has_the_environments_that_are_named(tmp_path: Path) -> None:
@@ -101,7 +113,7 @@ def test_tox_has_the_environments_that_are_named(tmp_path: Path) -> None:
     assert all(f"[testenv:{name}]" in tox for name in names)
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if STEPS[name].get("name") == "Run"])
+@pytest.mark.parametrize("name", MEASURING)
 @pytest.mark.parametrize("code", [0, 1, 3, 4])
 def test_the_exit_code_of_a_run_is_that_of_its_step(name: str, code: int, tmp_path: Path) -> None:
     ran = run(STEPS[name], tmp_path, {}, code)
@@ -113,7 +125,7 @@ def test_the_exit_code_of_a_run_is_that_of_its_step(name: str, code: int, tmp_pa
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_the_newest_run_is_reported_and_no_report_loses_another(code: int, tmp_path: Path) -> None:
-    ran = run(STEPS["report 0"], tmp_path, {}, code)
+    ran = run(STEPS["report 0"], tmp_path, SET, code)
     assert {args[2] for args in ran.asked} == {"runs/20260102-000000-bbbb/"}
     assert [args[4] for args in ran.asked] == ["github", "markdown", "html"]
     assert (tmp_path / "summary").is_file()
@@ -121,11 +133,69 @@ def test_the_newest_run_is_reported_and_no_report_loses_another(code: int, tmp_p
 
 
 def test_evidence_is_kept_whatever_failed() -> None:
-    there = "hashFiles('runs/**') != ''"
     reports = [step for step in STEPS.values() if step.get("uses") == "./.github/actions/report"]
-    assert len(reports) == 2
+    folders = [step["with"].get("runs", "runs") for step in reports]
+    assert folders == ["runs", "runs", "times"]
+    for step, folder in zip(reports, folders, strict=True):
+        assert step["if"] == f"always() && hashFiles('{folder}/**') != ''"
+    assert len({step["with"]["name"] for step in reports}) == len(reports)
+    assert ACTION["inputs"]["runs"]["default"] == "runs"
     (kept,) = (step for step in STEPS.values() if "upload-artifact" in step.get("uses", ""))
-    assert {step["if"] for step in (*reports, kept)} == {f"always() && {there}"}
+    assert (kept["if"], kept["with"]["path"]) == ("always()", "${{ inputs.runs }}/")
+
+
+def options_of(step: dict[str, Any], folder: Path, env: dict[str, str]) -> argparse.Namespace:
+    (args,) = (args for program, *args in run(step, folder, env).asked if program == "kvm-harness")
+    return cli._parser().parse_args(args)
+
+
+@pytest.mark.parametrize("gone", ["INVENTORY", "HOST"])
+def test_without_a_real_machine_the_job_for_one_fails_and_says_so(
+    gone: str, tmp_path: Path
+) -> None:
+    env = {name: value for name, value in ENVIRONMENTS[1].items() if name != gone}
+    ran = run(STEPS[MACHINE], tmp_path, env)
+    assert ran.code == 1
+    assert re.fullmatch(r"::error title=[^:]+::.*KVM_HARNESS_INVENTORY.*\n", ran.output)
+
+
+def test_with_a_real_machine_the_job_for_one_goes_on(tmp_path: Path) -> None:
+    first, *_ = WORKFLOW["jobs"]["metal"]["steps"]
+    assert first is STEPS[MACHINE]
+    ran = run(first, tmp_path, ENVIRONMENTS[1])
+    assert (ran.code, ran.output, ran.asked) == (0, "", ())
+
+
+def test_no_emulated_host_stands_for_a_real_machine(tmp_path: Path) -> None:
+    steps = {step.get("name"): step for step in WORKFLOW["jobs"]["metal"]["steps"]}
+    for name in ("Run", "Times"):
+        options = options_of(steps[name], tmp_path / name, ENVIRONMENTS[1])
+        assert (options.inventory, options.host) == (Path("lab.yaml"), ["altra"])
+    # `hosts check` refuses a host of another kind than ssh.
+    fit = options_of(steps["Is it fit?"], tmp_path / "fit", ENVIRONMENTS[1])
+    assert (fit.command, fit.host, fit.inventory) == (check, "altra", Path("lab.yaml"))
+    assert run(steps["Is it fit?"], tmp_path / "unfit", ENVIRONMENTS[1], 3).code == 3
+
+
+def test_times_are_measured_by_night_and_by_hand_on_a_machine_that_is_fit(tmp_path: Path) -> None:
+    steps = WORKFLOW["jobs"]["metal"]["steps"]
+    (times,) = (step for step in steps if step.get("name") == "Times")
+    assert times["if"].strip("${} ").split(" && ") == [
+        "!cancelled()",
+        "steps.fit.outcome == 'success'",
+        "github.event_name != 'push'",
+    ]
+    assert "fit" in {step.get("id") for step in steps[: steps.index(times)]}
+    options = options_of(times, tmp_path, SET)
+    assert (options.mode, options.output, options.rounds) == (["vhe"], Path("times"), DEFAULT)
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS, ids=["nothing set", "all set"])
+def test_costs_are_counted_where_hosts_are_emulated(env: dict[str, str], tmp_path: Path) -> None:
+    (step,) = (one for one in WORKFLOW["jobs"]["emulated"]["steps"] if one.get("name") == "Run")
+    assert options_of(step, tmp_path, env).cost == ("COST" in env)
+    pushed = "github.event_name != 'push' && github.event_name != 'pull_request'"
+    assert WORKFLOW["env"]["COST"] == f"${{{{ {pushed} && 'yes' || '' }}}}"
 
 
 def test_a_push_cancels_nothing_but_the_push_before_it() -> None:
