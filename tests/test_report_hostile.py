@@ -17,7 +17,6 @@ from markdown_it.token import Token
 from report_runs import HOSTILE, random_run
 
 from harness.report.command import FORMATS, Request
-from harness.report.evidence import reader
 from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap
 from harness.report.mail import mail
@@ -212,4 +211,5 @@ def test_large_files_and_words_make_no_large_report(form: str, tmp_path: Path) -
     # The page has each text twice and an excerpt of each file; annotations are cut without a word.
     assert len(text) < (500_000 if form == "html" else 200_000)
     assert "characters more" in text or form == "github"
-    assert reader(tmp_path)("cells/c/error.txt") is not None
+    # What is quoted of a file is still its line that says what went wrong.
+    assert "not ok 1 error" in text or form not in ("markdown", "kcidb", "mail")

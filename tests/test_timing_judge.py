@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import ast
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ import pytest
 from harness.errors import InfraError
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Outcome
+from harness.timing import CHECKS
 from harness.timing.conditions import Conditions
 from harness.timing.judge import EMULATED, NOTE, Boot, collect, judge
 from harness.timing.options import TimingOptions
 from harness.timing.rounds import boots
+from harness.timing.tracking import WAYS
 from harness.timing.values import METRICS, Values
 
 WALK, WRITER = "time-aging-walk", "time-writer"
@@ -214,5 +217,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
         collect(cell, [check], tmp_path)
 
 
-def test_metrics_have_names_that_reports_can_show() -> None:
-    assert all(name.replace("-", "").isalnum() for name in METRICS)
+def test_whatever_is_measured_is_a_metric_and_every_metric_is_measured() -> None:
+    """Values of a name that is none are dropped without a word."""
+    kept = {name for call in _calls_of_keep() for name in call}
+    printed = {one.metric for way in WAYS for one in way.printed}
+    assert {name.replace("_", "-") for name in kept | printed} == set(METRICS)
+
+
+def _calls_of_keep() -> Iterator[list[str]]:
+    for node in ast.walk(ast.parse(CHECKS.read_text())):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "keep"
+        ):
+            yield [one.arg for one in node.keywords if one.arg is not None]
