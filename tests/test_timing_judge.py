@@ -150,6 +150,21 @@ def test_conditions_that_differ_are_told_and_load_is_none_of_them() -> None:
     )
 
 
+def test_rounds_that_differ_from_those_before_are_told() -> None:
+    cells, found = measured(8)
+    capped = STATE.model_copy(update={"max_khz": {"0": "2000000"}})
+    for name in [
+        one for one in found if one.removesuffix("-again")[-2:] in ("05", "06", "07", "08")
+    ]:
+        found[name] = without(found[name], conditions=(capped,))
+    mixed = found["n1-vhe-base-r07"]
+    found["n1-vhe-base-r07"] = without(mixed, conditions=(STATE,))
+    assert judge(cells, found, emulated=False).notes == (
+        "time: rounds 4 and 5 differ in max_khz",
+        "time: the boots of round 7 differ in max_khz",
+    )
+
+
 def test_conditions_that_changed_meanwhile_are_told() -> None:
     cells, found = measured(6)
     found["n1-vhe-base-r02-again"] = without(found["n1-vhe-base-r02-again"], changed=("max_khz",))

@@ -143,10 +143,15 @@ def _notes(
             f"time: left out of {len(all_rounds)} rounds, since a boot of them ended badly or "
             f"measured less than others: {', '.join(dropped)}"
         )
+    before: tuple[int, Conditions] | None = None
     for one in whole:
         states = [state for cell in one.cells for state in boots[cell].conditions]
         if names := differing(states):
             yield f"time: the boots of round {one.number} differ in {', '.join(names)}"
+        elif states:
+            if before and (names := differing((before[1], states[0]))):
+                yield f"time: rounds {before[0]} and {one.number} differ in {', '.join(names)}"
+            before = one.number, states[0]
         for cell in one.cells:
             if names := boots[cell].changed:
                 yield f"time: {', '.join(names)} changed while {cell} was measured"
