@@ -14,10 +14,15 @@
 #define DUMP "/sys/kernel/debug/kvm/%d-%d/stage2_page_tables"
 
 /* As one word: the dump itself has neither "_" nor "|". */
-static void print_encoded(const char *text, ssize_t size)
+static void print_encoded(char *text, size_t size)
 {
-	for (ssize_t i = 0; i < size; i++)
-		fputc(text[i] == ' ' ? '_' : text[i] == '\n' ? '|' : text[i], reply);
+	for (size_t i = 0; i < size; i++) {
+		if (text[i] == ' ')
+			text[i] = '_';
+		else if (text[i] == '\n')
+			text[i] = '|';
+	}
+	fwrite(text, 1, size, reply);
 }
 
 int command_stage2(struct vm *vm, char **words)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.checks.claim import Claim
+from harness.checks.pages import dumped
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import kvmstats, stage2
-from harness.observe.collect import dump_stage2
 from harness.observe.text import run_script
 
 
@@ -41,7 +41,7 @@ def counted(vm: Guest, shell: Shell, claim: Claim, promised: Mapping[str, bool])
 
 def tally(vm: Guest, shell: Shell) -> Tally:
     """Counters and young leaves of a VM now; NoDump where the kernel shows no stage 2."""
-    young = stage2.young_leaves(dump_stage2(shell, vm.vm_dir).ranges)
+    young = stage2.young_leaves(dumped(vm, shell).ranges)
     return Tally(counters(vm, shell), young)
 
 

@@ -9,7 +9,7 @@ from harness.checks.claim import Claim
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.collect import NoDump, dump_stage2
+from harness.observe.collect import Dump, NoDump, dump_by, refuse_no_dump
 from harness.observe.unproven import Unproven
 from harness.ranges import format_ranges
 
@@ -101,7 +101,7 @@ def old_pages(
     """
     pages = vm.slot.pages
     try:
-        dump = dump_stage2(shell, vm.vm_dir)
+        dump = dumped(vm, shell)
     except NoDump as exc:
         claim.observe(f"by page_idle alone, since {exc.reason}")
         found = _not_idle(vm)
@@ -118,9 +118,18 @@ def old_pages(
     return dump.ranges
 
 
+def dumped(vm: Guest, shell: Shell) -> Dump:
+    """The dump of the guest's stage 2, read by kvm-guest: no process has to start for it.
+
+    NoDump if this kernel cannot show it.
+    """
+    refuse_no_dump(shell, vm.vm_dir)
+    return dump_by(vm.vm_dir, vm.stage2())
+
+
 def leaves(vm: Guest, shell: Shell, claim: Claim, name: str) -> tuple[stage2.Range, ...]:
     """The ranges of stage 2 now; the dump is kept as stage2-NAME.txt."""
-    dump = dump_stage2(shell, vm.vm_dir)
+    dump = dumped(vm, shell)
     claim.save(f"stage2-{name}.txt", dump.raw)
     return dump.ranges
 
@@ -130,7 +139,7 @@ def young_pages(
 ) -> None:
     """Assert that in stage 2 exactly the pages `expected` are young, or by page_idle alone."""
     try:
-        dump = dump_stage2(shell, vm.vm_dir)
+        dump = dumped(vm, shell)
     except NoDump as exc:
         claim.observe(f"by page_idle alone, since {exc.reason}")
         idle_tells(vm, claim, expected)

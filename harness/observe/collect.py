@@ -33,11 +33,19 @@ def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump
     Its owner must be alive (see stage2). NoDump if this kernel cannot show it; ObserveError if
     the dump cannot be believed.
     """
-    path = f"{kvmstats.folder(vm)}/stage2_page_tables"
-    script = f'{_why(vm)}[ "$why" ] || cat {path}'
+    script = f'{_why(vm)}[ "$why" ] || cat {_path(vm)}'
     why, _, raw = run_script(shell, script, deadline).partition("\n")
     _refuse(why)
-    return Dump(stage2.parse(raw, path), raw)
+    return dump_by(vm, raw)
+
+
+def dump_by(vm: str, raw: str) -> Dump:
+    """The dump of that VM that somebody else has read; ObserveError if it cannot be believed."""
+    return Dump(stage2.parse(raw, _path(vm)), raw)
+
+
+def _path(vm: str) -> str:
+    return f"{kvmstats.folder(vm)}/stage2_page_tables"
 
 
 def refuse_no_dump(shell: Shell, vm: str, deadline: Deadline | None = None) -> None:
