@@ -16,6 +16,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts.protocols import Result
 from harness.observe import trace, trace_text, tracefs
 from harness.observe.errors import ObserveError
+from harness.observe.text import as_script, sections
 from harness.observe.trace import Counts, Wanted
 from harness.observe.unproven import Unproven
 
@@ -267,10 +268,42 @@ def test_probe_names_are_short_legal_and_distinct() -> None:
         tracefs.setup_script(WANTED),
         tracefs.setup_script(SMALL),
         tracefs.start_script(),
+        tracefs.stop_script("0f"),
     ],
 )
 def test_scripts_are_sh(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+@pytest.mark.parametrize("profile", [True, False])
+def test_all_that_was_recorded_is_printed_in_parts(tmp_path: Path, profile: bool) -> None:
+    instance, tracing = tmp_path / "instance", tmp_path / "tracing"
+    for cpu in (0, 1):
+        folder = instance / "per_cpu" / f"cpu{cpu}"
+        folder.mkdir(parents=True)
+        (folder / "stats").write_text(f"entries: {cpu}\n")
+    (instance / "tracing_on").write_text("1\n")
+    (instance / "trace").write_text("# tracer: nop\n")
+    tracing.mkdir()
+    if profile:
+        (tracing / "kprobe_profile").write_text("  probe 1 0\n")
+    script = tracefs.stop_script("N")
+    for path, ours in (
+        (tracefs.INSTANCE, instance),
+        (tracefs.TRACEFS, tracing),
+        (tracefs.MARKS, tmp_path / "mark"),
+    ):
+        script = script.replace(path, str(ours))
+    done = subprocess.run(
+        ["sh", "-c", as_script(script)], capture_output=True, text=True, check=True, timeout=10
+    )
+    assert sections(done.stdout, "N", "trace") == [
+        ("stats cpu0", "entries: 0\n"),
+        ("stats cpu1", "entries: 1\n"),
+        ("profile", "  probe 1 0\n" if profile else ""),
+        ("trace", "# tracer: nop\n"),
+    ]
+    assert (instance / "tracing_on").read_text() == "0\n"
 
 
 @pytest.mark.parametrize("ends", ["true", "false", "exit 3"])
@@ -307,7 +340,7 @@ class SavedHost(UnaskedShell):
         assert command.startswith("set -eu\n")
         if "mkdir" in command:
             kind, out = "setup", saved(f"{self.saved}-setup.txt")
-        elif nonce := re.search(r"([0-9a-f]{32}) end", command):
+        elif nonce := re.search(r"([0-9a-f]{32}) \$part", command):
             kind = "stop"
             out = saved(f"{self.saved}-stop.txt.gz").replace(SAVED_NONCE, nonce[1])
         elif "echo 1 > $I/tracing_on" in command:

@@ -25,6 +25,8 @@ GROUP = "kvm_harness"
 # The kernel takes a third of a second to list its functions under emulation; the list of a
 # running kernel without modules stays the same, and /run does not outlive it.
 FUNCTIONS = "/run/kvm-harness-functions"
+# Before each part of what is printed stands a line of a file of this name.
+MARKS = "/run/kvm-harness-mark"
 # The event of a probe that takes long must be filtered out, as it then goes to a page of its own
 # first. Recorded on 6.12, it damaged the ring buffer, likely since the kernel reserves room for the
 # name, but takes it to be KSYM_NAME_LEN bytes and clears the last of these.
@@ -153,13 +155,19 @@ def start_script() -> str:
 
 
 def stop_script(nonce: str) -> str:
-    """The script that ends recording and prints statistics, profile and trace."""
+    """The script that ends recording and prints statistics, profile and trace.
+
+    One program prints all of it: to start one takes longer than a trace of a hundred lines.
+    """
     return (
-        f"I={INSTANCE}; echo 0 > $I/tracing_on\n"
-        f'for c in $I/per_cpu/cpu*; do echo "{nonce} stats ${{c##*/}}"; cat $c/stats; done\n'
-        f"echo '{nonce} profile'\n"
-        f"[ ! -e {TRACEFS}/kprobe_profile ] || cat {TRACEFS}/kprobe_profile\n"
-        f"echo '{nonce} trace'; cat $I/trace; echo '{nonce} end'"
+        f"I={INSTANCE} M={MARKS}; echo 0 > $I/tracing_on\nset --\n"
+        "for c in $I/per_cpu/cpu*; do\n"
+        f'echo "{nonce} stats ${{c##*/}}" > $M-${{c##*/}}; set -- "$@" $M-${{c##*/}} $c/stats\n'
+        "done\n"
+        f'for part in profile trace end; do echo "{nonce} $part" > $M-$part; done\n'
+        'set -- "$@" $M-profile\n'
+        f'[ ! -e {TRACEFS}/kprobe_profile ] || set -- "$@" {TRACEFS}/kprobe_profile\n'
+        'cat "$@" $M-trace $I/trace $M-end'
     )
 
 
