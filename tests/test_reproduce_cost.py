@@ -12,10 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, LOCKLESS, LOCKLESS_BUILD_ID
+from cost_consoles import (
+    BASE,
+    BUILD_ID,
+    CONFIG_SHA256,
+    LOCKLESS,
+    LOCKLESS_BUILD_ID,
+    edited,
+)
 from made_up import a_check, a_summary
 from rich.console import Console
 
+from harness.cost.framing import Gave
 from harness.cost.metrics import METRICS, costs
 from harness.cost.readings import parse
 from harness.errors import InfraError, UsageError
@@ -109,6 +117,18 @@ def test_a_console_that_is_not_whole_is_no_number(tmp_path: Path, text: str) -> 
     done = run(written(tmp_path / "it", of()), consoles=consoles)
     assert done.returncode == 2
     assert "did not come to its end" in done.stderr
+
+
+def test_a_console_whose_program_gave_up_is_no_number(tmp_path: Path) -> None:
+    """guests/cost goes on with the next process, and says "end"; no line of the metric is lost."""
+    last = "faults access pages=1024 pass=4 exits=1"
+    gave_up = edited(LOCKLESS, last, "failed access pages=1024 status=0x86")
+    with pytest.raises(Gave, match="failed access"):
+        parse(gave_up)
+    consoles = {"Image.base": BASE, "Image": gave_up}
+    done = run(written(tmp_path / "it", of()), consoles=consoles)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "gave up" in done.stderr
 
 
 @pytest.mark.parametrize(

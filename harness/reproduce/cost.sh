@@ -17,13 +17,14 @@ die() {
 }
 
 boot() {
-	# SANDBOX is an option and its value, or nothing
+	# SANDBOX is an option and its value, or nothing.
 	timeout "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
 @ARGUMENTS@
 }
 
 # What a console's log says the metric is: the slope of the line of least squares through all numbers
-# of pages; of each the median of the passes from the third on. Fails if the log is not whole.
+# of pages; of each the median of the passes from the third on. Fails if the log is not whole, or if
+# the program says that a process of it gave up: the harness takes no number of such a boot either.
 cost() {
 	tr -cd '\11\12\40-\176' <"$1" | awk -v metric="$metric" '
 	function value(name, i) {
@@ -55,9 +56,10 @@ cost() {
 		hits[key] += 0
 	}
 	$4 == "faults" && value("pass") == 2 { point("faults-access", value("pages"), value("exits")) }
+	$4 == "failed" { failed = 1 }
 	$4 == "calls" { hits[$5 " " value("pages")] += value("hits") }
 	END {
-		if (said != "end" || lines != last + 1)
+		if (said != "end" || lines != last + 1 || failed)
 			exit 1
 		for (key in passes) {
 			split(key, part, " ")
@@ -113,7 +115,7 @@ measured() {
 	boot </dev/null >"$3" 2>"$work/qemu.err"
 	status=$?
 	[ $status -eq 0 ] || { cat "$work/qemu.err" >&2; die "$1: QEMU ended with $status (124: its time was up)"; }
-	cost "$3" || die "$1 did not come to its end, or does not show this: $3"
+	cost "$3" || die "$1 gave up, did not come to its end, or does not show this: $3"
 }
 
 patched=$image
