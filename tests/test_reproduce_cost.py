@@ -82,6 +82,7 @@ def run(
     program = tools / "qemu-system-aarch64"
     program.write_text(
         f"#!/bin/sh\nprintf '%s\\n' \"$@\" >>{folder.parent}/argv\n"
+        f"cut -d ' ' -f 5 /proc/$$/stat >{folder.parent}/group\n"
         "while [ $1 != -kernel ]; do shift; done\n"
         f"cat {tools}/$(basename $2)\nexit {status}\n"
     )
@@ -165,6 +166,12 @@ def test_each_kernel_gets_its_own_boot_arguments(tmp_path: Path) -> None:
     assert [VARIANT[0] in line for line in cmdlines] == [False, True]
     assert "shift=0,sleep=off" in said
     assert not {"-netdev", "-device"} & set(said)
+
+
+def test_what_ends_the_script_by_ctrl_c_ends_qemu(tmp_path: Path) -> None:
+    """A terminal signals a process group."""
+    run(written(tmp_path / "it", of()), consoles={"Image.base": BASE, "Image": LOCKLESS})
+    assert int((tmp_path / "group").read_text()) == os.getpgrp()
 
 
 def test_qemu_that_fails_is_no_verdict(tmp_path: Path) -> None:

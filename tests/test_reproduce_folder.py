@@ -64,7 +64,9 @@ def run(
     program = tools / "qemu-system-aarch64"
     arguments = shlex.quote(str(folder.parent / "argv"))
     program.write_text(
-        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >>{arguments}\ncat {said}\nexit {status}\n"
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >>{arguments}\n"
+        f"cut -d ' ' -f 5 /proc/$$/stat >{shlex.quote(str(folder.parent / 'group'))}\n"
+        f"cat {said}\nexit {status}\n"
     )
     program.chmod(0o755)
     env = {"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(folder.parent)}
@@ -127,6 +129,12 @@ def test_wrong_use(tmp_path: Path, args: list[str], words: str) -> None:
     done = run(made(tmp_path / "it", LINES), *args)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+def test_what_ends_the_script_by_ctrl_c_ends_qemu(tmp_path: Path) -> None:
+    """A terminal signals a process group."""
+    run(made(tmp_path / "it", LINES), console=CONSOLES["right"][1])
+    assert int((tmp_path / "group").read_text()) == os.getpgrp()
 
 
 def test_qemu_that_fails_is_no_verdict(tmp_path: Path) -> None:

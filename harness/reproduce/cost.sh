@@ -6,9 +6,9 @@
 #   sh run.sh -l LOG    print what a console's log says that the cost is, and no more
 #
 # Exit code: 0 the failure is seen, 1 it is not, 2 that could not be told. Without -l it needs
-# qemu-system-aarch64, 7.2 or newer, and timeout. QEMU='...' sets another program, SANDBOX= (empty)
-# leaves its sandbox out where QEMU was built without. Instructions are counted under TCG: they are
-# no time, and those of another version of QEMU may be others.
+# qemu-system-aarch64, 7.2 or newer, and coreutils' timeout. QEMU='...' sets another program,
+# SANDBOX= (empty) leaves its sandbox out where QEMU was built without. Instructions are counted
+# under TCG: they are no time, and those of another version of QEMU may be others.
 @SETTINGS@
 
 die() {
@@ -17,8 +17,9 @@ die() {
 }
 
 boot() {
-	# SANDBOX is an option and its value, or nothing.
-	timeout "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
+	# SANDBOX is an option and its value, or nothing. In the foreground: timeout makes a process group
+	# of its own otherwise, in which Ctrl-C does not reach QEMU.
+	timeout --foreground "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
 @ARGUMENTS@
 }
 

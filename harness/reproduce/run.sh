@@ -9,8 +9,8 @@
 #                       (it switches itself off at the end; KVM needs EL2)
 #
 # Exit code: 0 it is seen, 1 it is not, 2 that could not be told. Without an option it needs
-# qemu-system-aarch64, 7.2 or newer, and timeout. QEMU='...' sets another program, SANDBOX= (empty)
-# leaves its sandbox out where QEMU was built without.
+# qemu-system-aarch64, 7.2 or newer, and coreutils' timeout. QEMU='...' sets another program,
+# SANDBOX= (empty) leaves its sandbox out where QEMU was built without.
 @SETTINGS@
 
 die() {
@@ -19,8 +19,9 @@ die() {
 }
 
 boot() {
-	# SANDBOX is an option and its value, or nothing
-	timeout "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
+	# SANDBOX is an option and its value, or nothing. In the foreground: timeout makes a process group
+	# of its own otherwise, in which Ctrl-C does not reach QEMU.
+	timeout --foreground "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
 @ARGUMENTS@
 }
 
