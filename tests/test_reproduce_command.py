@@ -185,13 +185,17 @@ def making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
     return made
 
 
-@pytest.mark.parametrize("end", [LAB, InfraError("the kernel is in the cache no more")])
+GONE = InfraError("the kernel is in the cache no more")
+
+
+@pytest.mark.parametrize("end", [LAB, GONE, OSError(28, "No space left on device")])
 def test_a_failure_without_a_folder_keeps_no_other_from_its_own(
     making: Callable[..., tuple[Path, ...]], end: Exception
 ) -> None:
     said = io.StringIO()
     assert [path.name for path in making({"a": end}, said)] == ["d"]
-    assert f"1/2 n1-vhe-patched a has no folder: {end}" in said.getvalue().splitlines()[-1]
+    last = said.getvalue().splitlines()[-1]
+    assert "1/2 n1-vhe-patched a has no folder: " in last and str(end) in last
 
 
 def test_no_folder_at_all_is_no_success(making: Callable[..., tuple[Path, ...]]) -> None:
@@ -199,3 +203,5 @@ def test_no_folder_at_all_is_no_success(making: Callable[..., tuple[Path, ...]])
     with pytest.raises(InfraError, match="no more"):
         making({"a": InfraError("no more"), "d": LAB}, said)
     assert all(f"{name} has no folder" in said.getvalue() for name in ("a", "d"))
+    with pytest.raises(InfraError, match="No space left"):
+        making({"a": OSError(28, "No space left on device"), "d": LAB}, said)

@@ -295,6 +295,15 @@ def test_a_run_of_another_harness(ran: Callable[..., Path], tmp_path: Path) -> N
         reproduce(folder)
 
 
+def test_a_metric_that_this_harness_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "cost_program", lambda _: pytest.fail("it is told before any work"))
+    unknown = figure().model_copy(update={"metric": "cost-old"})
+    with pytest.raises(UsageError, match="cost-old is a metric of another version"):
+        cost.make(tmp_path, summary(), Broken(check(), unknown, "not-worse"), tmp_path)
+
+
 def test_the_configuration_is_that_of_the_kernel(tmp_path: Path) -> None:
     image = tmp_path / "Image"
     (tmp_path / "config").write_text("x")

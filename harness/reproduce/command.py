@@ -96,6 +96,9 @@ def reproduce(request: Request, progress: Progress) -> tuple[Path, ...]:
                 target, told = make()
         except HarnessError as exc:
             without[where] = exc
+        except OSError as exc:
+            # A full disk, say, on which there may be room for a smaller one.
+            without[where] = InfraError(f"it cannot be made: {exc}")
         else:
             progress.say(f"{where}: {told}")
             made.append(target)

@@ -94,6 +94,8 @@ def _place(figure: Figure) -> str:
 
 def make(run: Path, summary: Summary, of: Broken, parent: Path) -> tuple[Path, str]:
     """One folder and its tarball, and what was counted when it was tried."""
+    if of.figure.metric not in METRICS:
+        raise UsageError(f"{of.figure.metric} is a metric of another version of the harness")
     program = cost_program(Deadline(prepare.IMAGE_SECONDS))
     machines = {label: _machine(run, of.figure, label, program) for label in LABELS}
     kernels = {label: _built(summary, of.figure, label) for label in LABELS}
