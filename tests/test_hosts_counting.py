@@ -12,7 +12,7 @@ import pytest
 from cost_consoles import BASE, LOCKLESS
 
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.hosts import qemu
+from harness.hosts import counting, qemu
 from harness.hosts.counting import (
     GUEST_SECONDS,
     Counting,
@@ -109,14 +109,32 @@ def test_a_panic(boot: Counting, plays: Path, tmp_path: Path) -> None:
     assert "Attempted to kill init" in str(end)
 
 
-def test_a_hang_by_the_clock_that_counts(boot: Counting, plays: Path, tmp_path: Path) -> None:
+LOCKUP = "[   24.100000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [init:1]"
+
+
+def test_a_hang_by_the_clock_that_counts(
+    boot: Counting, plays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Long before the controller's own deadline."""
-    words = "[   24.100000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [init:1]"
-    play(plays, f'echo "{words}" > "$log"; exec sleep 1000')
+    monkeypatch.setattr(counting, "TRACE_SECONDS", 0.1)
+    play(plays, f'echo "{LOCKUP}" > "$log"; exec sleep 1000')
     (end,) = ends([(boot, tmp_path / "a")], seconds=600).values()
     assert isinstance(end, HostDied)
     assert end.kind == "hang"
     assert "not off at 24 s of its own clock; its last line was: [   24.1" in str(end)
+
+
+def test_what_follows_the_first_word_of_a_hang_is_kept(
+    boot: Counting, plays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registers and the call trace; a kernel that is off by then was late all the same."""
+    monkeypatch.setattr(counting, "TRACE_SECONDS", 600)
+    trace = "[   24.200000] Call trace:"
+    play(plays, f'echo "{LOCKUP}" > "$log"; sleep 0.5; echo "{trace}" >> "$log"')
+    (end,) = ends([(boot, tmp_path / "a")], seconds=600).values()
+    assert isinstance(end, HostDied)
+    assert end.kind == "hang"
+    assert trace in (tmp_path / "a/console.log").read_text()
 
 
 def test_a_slow_controller_is_no_hang(boot: Counting, plays: Path, tmp_path: Path) -> None:

@@ -19,14 +19,15 @@ from harness import proc
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import cpio, qemu
-from harness.hosts.console import POLL, Console
+from harness.hosts.console import POLL, TRACE_SECONDS, Console
 from harness.inventory import QemuHost, SshHost
 from harness.observe import klog
 
 GUEST_SECONDS = 20.0
-"""Of the host's own clock, which counts instructions: no boot takes more, however slow the
-controller is. On n1 with VHE, in two layouts, they took up to 3.5; the kernel's watchdogs tell of a
-soft lockup and of an RCU stall after 21 to 24, and of a task that hangs after 120."""
+"""Of the host's own clock, which counts instructions: a boot that takes more hangs, however slow
+the controller is. On n1 with VHE, in two layouts, they took up to 3.5, and nobody looked at others;
+the kernel's watchdogs tell of a soft lockup and of an RCU stall after 21 to 24, and of a task that
+hangs after 120."""
 # Bytes at the end of a console in which its last stamp is looked for.
 _TAIL = 4096
 # Any date will do, as long as it is the same one in every boot.
@@ -100,10 +101,10 @@ def boot_all(
     """Boot each in its folder, so many at once, and hand its console or its end to `finished`.
 
     That gets the boot's number. HostDied is for a kernel that panicked, or whose own clock went
-    beyond GUEST_SECONDS. One that is not off after `seconds` of the controller's clock may hang or
-    be slow: DeadlineExceeded, which is no kernel's fault. So is whatever keeps a boot from its
-    start, as a full disk: an InfraError. Leaving early ends every machine. Folders get console.log,
-    qemu.txt (the arguments) and qemu.err.
+    beyond GUEST_SECONDS: it is ended TRACE_SECONDS of the controller's clock later. One that is not
+    off after `seconds` of the controller's clock may hang or be slow: DeadlineExceeded, which is no
+    kernel's fault. So is whatever keeps a boot from its start, as a full disk: an InfraError.
+    Leaving early ends every machine. A folder gets console.log, qemu.txt (the arguments), qemu.err.
     """
     waiting = list(enumerate(boots))
     running: list[tuple[int, _Machine]] = []
@@ -126,27 +127,39 @@ def boot_all(
             time.sleep(POLL)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Machine:
     console: Console
     initramfs: Path
     deadline: Deadline
     close: Callable[[], None]
+    hang: HostDied | None = None
+    """With what it said when its own clock was first seen to be beyond GUEST_SECONDS."""
+    trace: Deadline | None = None
+    """How long it then may go on: the registers and the call trace come after such a line."""
 
     def result(self) -> str | InfraError | None:
         """All of its console once it is off, how it died, or None while it runs."""
         if self.console.text():
             # Read by now. Gone this early, it is not left behind by a harness that is killed.
             self.initramfs.unlink(missing_ok=True)
+        off = False
         try:
             self.console.check()
         except HostDied as exc:
-            return self.console.text() if exc.kind == "gone" else exc
+            if exc.kind != "gone":
+                return exc
+            off = True
         except InfraError as exc:
             return exc
         clock = klog.clock(self.console.text()[-_TAIL:])
-        if clock > GUEST_SECONDS:
-            return self.console.hung(f"not off at {clock:.0f} s of its own clock")
+        if clock > GUEST_SECONDS and self.hang is None:
+            self.hang = self.console.hung(f"not off at {clock:.0f} s of its own clock")
+            self.trace = Deadline(TRACE_SECONDS)
+        if self.trace is not None and (off or self.trace.expired()):
+            return self.hang
+        if off:
+            return self.console.text()
         if self.deadline.expired():
             return DeadlineExceeded(
                 f"not off within {self.deadline.budget:.0f} s of this machine's clock, and at "
