@@ -193,3 +193,18 @@ def test_no_room_for_one_leaves_the_others_alone(
     assert isinstance(found[0], InfraError)
     assert "disk full" in str(found[0])
     assert found[1] == "fine\n"
+
+
+def test_no_part_of_an_initramfs_stays_on_a_disk_that_is_full(
+    boot: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    (end,) = ends([(boot, tmp_path / "a")]).values()
+    assert isinstance(end, InfraError)
+    assert "No space left" in str(end)
+    assert list((tmp_path / "a").iterdir()) == []

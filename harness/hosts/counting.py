@@ -175,12 +175,13 @@ def _start(boot: Counting, folder: Path, seconds: float) -> Iterator[_Machine]:
     archive = initramfs(boot)
     qemu.check_space(folder, len(archive) + qemu.LOGS)
     path, log = folder / "initramfs.cpio", folder / "console.log"
-    path.write_bytes(archive)
-    log.write_bytes(b"")
-    argv = arguments(boot, path, log)
-    (folder / "qemu.txt").write_text(" ".join(argv) + "\n")
     with contextlib.ExitStack() as stack:
+        # Before it is written: on a disk that is full, what there is of it is in the way.
         stack.callback(path.unlink, missing_ok=True)
+        path.write_bytes(archive)
+        log.write_bytes(b"")
+        argv = arguments(boot, path, log)
+        (folder / "qemu.txt").write_text(" ".join(argv) + "\n")
         errors = stack.enter_context((folder / "qemu.err").open("wb"))
         process = proc.spawn(argv, stdout=errors, stderr=errors)
         stack.callback(proc.end, process)

@@ -163,16 +163,18 @@ def boot(
     files = image.vmm | programs
     check_space(folder, space_for(image.initramfs, files))
     initramfs = folder / "initramfs.cpio"
-    overlay(image.initramfs, files, initramfs)
-    log = folder / "console.log"
-    log.touch()
-    argv = arguments(machine, kernel, initramfs, [*first_cmdline(machine), *cmdline], log)
-    ours, theirs = socket.socketpair()
-    argv += ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
-    (folder / "qemu.txt").write_text(" ".join(argv) + "\n")
     with contextlib.ExitStack() as stack:
+        # Before it is written: on a disk that is full, what there is of it is in the way.
         stack.callback(initramfs.unlink, missing_ok=True)
+        overlay(image.initramfs, files, initramfs)
+        log = folder / "console.log"
+        log.touch()
+        argv = arguments(machine, kernel, initramfs, [*first_cmdline(machine), *cmdline], log)
+        ours, theirs = socket.socketpair()
         stack.callback(ours.close)
+        monitor_of = f"socket,id=qmp,fd={theirs.fileno()}"
+        argv += ["-chardev", monitor_of, "-mon", "chardev=qmp,mode=control"]
+        (folder / "qemu.txt").write_text(" ".join(argv) + "\n")
         errors = stack.enter_context((folder / "qemu.err").open("wb"))
         with theirs:
             process = proc.spawn(argv, stdout=errors, stderr=errors, pass_fds=(theirs.fileno(),))
