@@ -14,6 +14,7 @@ from report_runs import random_run
 from rich.cells import cell_len
 
 from harness.errors import UsageError
+from harness.report import facts
 from harness.report.html import html_report
 from harness.report.mail import mail, withheld
 from harness.report.mailbody import WIDTH
@@ -158,6 +159,19 @@ def test_on_what_costs_were_counted_without_a_cell() -> None:
     page = markdown(count, nothing)
     assert "- host `n1`: `CPU model neoverse-n1`, emulated by `QEMU 7.2.22`\n" in page
     assert "<dt>host n1</dt><dd>vhe; CPU model neoverse-n1</dd>" in html_report(count, Path("none"))
+
+
+def test_a_machine_of_a_group_stands_for_it_only_where_it_was_used() -> None:
+    """A run's hosts are all that its cells might have run on."""
+    machines = tuple(
+        Host(name=name, cpu=f"{name}'s own", cpus=4, memory_mib=2048) for name in ("a", "b", "c")
+    )
+    cells = (a_cell(host="farm", machine="b"), a_cell("base", host="farm", machine="b"))
+    run = but(cells=cells, checks=(), hosts=machines)
+    assert facts.cpus(run) == {"farm": ("CPU model b's own",)}
+    assert facts.kvm_modes(run) == {"farm": ("vhe",)}
+    nowhere = tuple(one.model_copy(update={"machine": ""}) for one in cells)
+    assert facts.cpus(run.model_copy(update={"cells": nowhere})) == {"farm": ()}
 
 
 def test_what_emulates_is_told_where_no_host_is() -> None:

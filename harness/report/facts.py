@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from harness.inventory import KvmMode
 from harness.printable import plain_name
@@ -20,33 +20,35 @@ UNFINISHED = "The run has not come to its end"
 
 
 def cpus(run: Summary) -> Mapping[str, tuple[str, ...]]:
-    """The kinds of CPU of each host of cells, figures and the run, by its name.
+    """The kinds of CPU of each host of cells and figures, by its name.
 
-    Where no cell got as far as to tell, or none was made as for costs alone, the model that the run
-    asked for; none where that is not known either.
+    Where no cell got as far as to tell, or none was made as for costs alone, what the run knew of
+    the host before; of a group, of those of its machines that its cells ran on. None where that is
+    not known either.
     """
-    found: dict[str, dict[str, None]] = {name: {} for name in _modes(run)}
+    found: dict[str, dict[str, None]] = {name: {} for name in kvm_modes(run)}
     for cell in run.cells:
         found[cell.host].update(dict.fromkeys(cpu(kind) for kind in cell.af_cpus))
-    for host in run.hosts:
-        kinds = found.setdefault(host.name, {})
-        if not kinds and host.cpu:
-            kinds[f"CPU model {host.cpu}"] = None
-    return {host: tuple(kinds) for host, kinds in found.items()}
+    known = {host.name: f"CPU model {host.cpu}" for host in run.hosts if host.cpu}
+    return {
+        host: tuple(kinds) or tuple(dict.fromkeys(known[one] for one in _ran(run, host, known)))
+        for host, kinds in found.items()
+    }
+
+
+def _ran(run: Summary, host: str, known: Iterable[str]) -> Iterator[str]:
+    """Those of these machines that stand for a host: itself, or what its cells ran on."""
+    machines = (host, *(cell.machine for cell in run.cells if cell.host == host))
+    yield from (name for name in known if name in machines)
 
 
 def kvm_modes(run: Summary) -> Mapping[str, tuple[KvmMode, ...]]:
-    """The modes of KVM in which each host has cells or figures, for the hosts of cpus()."""
-    found = _modes(run)
-    return {host: tuple(found.get(host, ())) for host in cpus(run)}
-
-
-def _modes(run: Summary) -> Mapping[str, Mapping[KvmMode, None]]:
+    """The modes of KVM in which each host has cells or figures."""
     found: dict[str, dict[KvmMode, None]] = {}
     every: tuple[Cell | Figure, ...] = (*run.cells, *run.figures)
     for one in every:
         found.setdefault(one.host, {})[one.kvm_mode] = None
-    return found
+    return {host: tuple(modes) for host, modes in found.items()}
 
 
 def cpu(kind: CpuAf) -> str:
