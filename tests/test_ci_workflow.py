@@ -268,4 +268,7 @@ def assert_keyed(cache: dict[str, str], images: set[str]) -> None:
         assert any(ROOT.glob(pattern.replace("/**", "/*"))), pattern
     (image,) = images
     assert f"-{image.replace(':', '')}-" in cache["key"]
+    # A key is saved once, by the job that comes first: another job's has other kernels in it.
+    assert "-${{ github.job }}-" in cache["key"]
     assert cache["key"].startswith(cache["restore-keys"])
+    assert "github.job" not in cache["restore-keys"], "what any job has saved serves as well"
