@@ -128,6 +128,17 @@ def test_a_difference_must_be_larger_than_noise_and_not_only_than_its_estimate()
     assert found.verdict == "inconclusive"
 
 
+def test_a_boot_that_both_comparisons_share_is_no_evidence_twice() -> None:
+    """Patched 1 % above the base and the second base 0.4 % below it, both without noise: whatever
+    the first base strays moves both comparisons, so to a rank-sum test it looks like less."""
+    above, below = (tuple((100 + value / 100) * by for value in OTHER) for by in (1.01, 0.996))
+    (found,) = figures([replace(measured(), patched=above, noise=(BASE, below))], margin=0.001)
+    assert found.floor is not None and found.effect is not None and found.floor < found.effect
+    assert found.verdict == "inconclusive"
+    (larger,) = figures([replace(measured(0.02), noise=(BASE, below))], margin=0.001)
+    assert larger.verdict == "worse"
+
+
 def test_what_moves_the_control_as_well_is_no_difference() -> None:
     """Two runs on a machine that became slower by a tenth, and one that really is."""
     base, slower = BASE, tuple(value * 1.1 for value in OTHER_BASE)
@@ -177,7 +188,9 @@ def test_controls_are_from_the_same_rounds() -> None:
     assert one(lacking).reason.startswith("the rounds are not whole")
     unlike = replace(measured(), noise=(BASE[:5], BASE))
     assert one(unlike).reason.startswith("the rounds are not whole")
-    assert one(replace(measured(), noise=(BASE[:7], OTHER_BASE[:7]))).verdict == "same"
+    fewer = replace(measured(), noise=(BASE[:7], OTHER_BASE[:7]))
+    assert one(fewer).reason.startswith("the rounds are not whole")
+    assert one(replace(measured(), noise=(BASE, OTHER_BASE))).verdict == "same"
 
 
 def test_values_that_are_no_numbers_make_no_figure() -> None:

@@ -51,7 +51,10 @@ def test_so_does_each_other_design(design: Design, monkeypatch: pytest.MonkeyPat
     assert [(row.design, row.noise) for row in rows] == [
         (design, f"{noise}, {sign}3%") for noise in ("outliers", DRIFT) for sign in "+-"
     ]
-    assert all(("false turned" in row.rates) == (design == "rounds, A/A") for row in rows)
+    families = [row for row in simulate.together(Setting(2, 3)) if row.design == design]
+    for row in (*rows, *families):
+        assert ("false turned" in row.rates) == (design == "rounds, A/A")
+        assert {rate.promised for rate in row.rates.values()} == {LEVEL}
 
 
 def test_drift_is_found_out_where_the_base_comes_always_first() -> None:
@@ -80,6 +83,16 @@ def test_the_base_kernel_against_itself_is_simulated_as_it_is_timed() -> None:
     assert one.noise is not None
     assert one.noise[0] == one.base
     assert len({*one.base, *one.patched, *one.noise[1]}) == 30
+
+
+def test_all_rates_with_a_promise_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the whole simulation: what chance explains in each depends on how many there are."""
+    monkeypatch.undo()
+    parts = (simulate.alone, simulate.together, simulate.biased)
+    made = [list(part(Setting(1, 1))) for part in parts]
+    made += [list(simulate.pooled(rows)) for rows in made]
+    rates = [rate for rows in made for row in rows for rate in row.rates.values()]
+    assert sum(rate.promised is not None for rate in rates) == simulate.PROMISES
 
 
 def test_the_tolerance_is_that_of_the_binomial_distribution() -> None:

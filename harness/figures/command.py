@@ -107,8 +107,8 @@ def _legend(setting: Setting) -> Iterator[str]:
     yield f"smallest: the effect that `smallest` names is shown (meant is {POWER:.0%})."
     yield (
         f"Promised is {LEVEL:.0%} at most of false, false same and missed (6.2% of missed for 5 "
-        f"rounds), and {simulate.TURNED:.0%} of false turned; of each row, and of "
-        f"{simulate.POOLED}, the rows of one design and n together. That any of all "
+        f"rounds); of each row, and of {simulate.POOLED}, the rows of one design and n together. "
+        f"That any of all "
         f"{simulate.PROMISES} rates exceeds what chance explains then has a chance of "
         f"{simulate.DOUBT:.1%} at most, by the binomial distribution."
     )

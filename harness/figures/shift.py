@@ -33,6 +33,8 @@ class Shift:
 
     points: Array
     null: Array
+    freedom: int
+    """Degrees of freedom that Student's test of the same values has."""
 
     @property
     def estimate(self) -> float:
@@ -65,13 +67,13 @@ def paired(first: Array, second: Array) -> Shift:
     differences = second - first
     rows, columns = np.triu_indices(len(differences))
     points = np.sort((differences[rows] + differences[columns]) / 2)
-    return Shift(points, _signed_rank(len(differences)))
+    return Shift(points, _signed_rank(len(differences)), len(differences) - 1)
 
 
 def unpaired(first: Array, second: Array) -> Shift:
     """How far `second` lies above `first`, where the values have nothing to do with each other."""
     points = np.sort(np.subtract.outer(second, first).ravel())
-    return Shift(points, _rank_sum(len(first), len(second)))
+    return Shift(points, _rank_sum(len(first), len(second)), len(first) + len(second) - 2)
 
 
 @cache
