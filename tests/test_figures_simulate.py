@@ -161,4 +161,15 @@ def test_what_is_said_to_be_found_is_found(trials: int) -> None:
     rate = simulate.found_of(trials, LEVEL)
     unseen = stats.binom.cdf(simulate.allowed_of(trials, LEVEL), trials, rate)
     assert unseen == pytest.approx(1 - simulate.SURE)
-    assert f"{simulate.found_of(40, LEVEL):.1%} is found" in shown(fixed=False)[1]
+
+
+def test_each_table_says_what_chance_explains_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a row, of two kinds of noise, and of these with both signs of a bias."""
+    monkeypatch.setattr(simulate, "DESIGNS", ("rounds", "rounds, A/A"))
+    lines = [line for line in shown(fixed=False)[1].splitlines() if line.startswith("chance: ")]
+    trials = (40, 80, 80, 40, 160)
+    assert len(lines) == len(trials)
+    for line, number in zip(lines, trials, strict=True):
+        allowed, found = simulate.allowed_of(number, LEVEL), simulate.found_of(number, LEVEL)
+        assert line.startswith(f"chance: up to {allowed} of {number} (")
+        assert f"{found:.1%} is found" in line

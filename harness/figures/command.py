@@ -55,6 +55,8 @@ def show(setting: Setting, console: Console) -> int:
             rows = list(_watched(part(setting), progress))
         rows += simulate.pooled(rows)
         console.print(_table(title, rows))
+        for line in _chance(rows):
+            console.print(line, soft_wrap=True)
         found += rows
     for line in _legend(setting):
         console.print(line, soft_wrap=True)
@@ -88,6 +90,17 @@ def _percent(rate: Rate) -> str:
     return f"{rate.count / rate.trials:.1%}" + ("!" if rate.exceeded else "")
 
 
+def _chance(rows: Sequence[Row]) -> Iterator[str]:
+    """How many wrong ones chance explains in a table, and what it takes to be found."""
+    promised = {rate.trials: None for row in rows for rate in row.rates.values() if rate.promised}
+    for trials in promised:
+        allowed = simulate.allowed_of(trials, LEVEL)
+        yield (
+            f"chance: up to {allowed} of {trials} ({allowed / trials:.1%}); only a rate of "
+            f"{simulate.found_of(trials, LEVEL):.1%} is found with a chance of {simulate.SURE:.0%}"
+        )
+
+
 def _above(row: Row) -> Iterator[str]:
     for name, rate in row.rates.items():
         if rate.exceeded:
@@ -108,16 +121,7 @@ def _legend(setting: Setting) -> Iterator[str]:
     yield (
         f"Promised is {LEVEL:.0%} at most of false, false same and missed (6.2% of missed for 5 "
         f"rounds); of each row, and of {simulate.POOLED}, the rows of one design and n together. "
-        f"That any of all "
+        f"`chance` is how many of so many trials that explains. That any of all "
         f"{simulate.PROMISES} rates exceeds what chance explains then has a chance of "
         f"{simulate.DOUBT:.1%} at most, by the binomial distribution."
     )
-    many = f"{simulate.POOLED.capitalize()}, or a row of runs with {simulate.FAMILY} figures"
-    for name, count in {"A row of one figure": 1, many: len(simulate.NOISE)}.items():
-        trials = count * setting.trials
-        allowed = simulate.allowed_of(trials, LEVEL)
-        yield (
-            f"{name}: up to {allowed} of {trials} ({allowed / trials:.1%}) are chance then, and "
-            f"only a rate of {simulate.found_of(trials, LEVEL):.1%} is found with a chance of "
-            f"{simulate.SURE:.0%}."
-        )
