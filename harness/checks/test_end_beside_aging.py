@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A VM ends while another process ages the pages that it shares with a VM that goes on.
+
+The memory stays, so agers go on: who is in the stage 2 of the VM that ends must not find it freed
+(claim 5). test_race_exit has the owner's memory go as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import tables
+from harness.checks.claim import Claim
+from harness.checks.idle_ager import ager
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    AGED,
+    Window,
+    meetings,
+    walk_functions,
+    windows,
+)
+from harness.checks.pages import populated
+from harness.checks.racing import kept, not_widened
+from harness.contract import Contract
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.cpu_list import usable
+from harness.observe.trace import PROBE_FULL, Counts, Wanted, returned, slowed_entry
+from harness.observe.tracefs import tracing
+from harness.observe.unproven import Unproven
+
+PAGES = 16
+# In each trace so many VMs end, in up to so many traces, until so many were met. Half of the time
+# the ager is in the VM that stays.
+VMS, TRACES, ENOUGH = 8, 4, 8
+# Lets go of a VM's stage 2, whether the memory of its owner goes or not.
+RELEASE = "kvm_mmu_notifier_release"
+
+
+@pytest.mark.deep
+def test_end_beside_aging(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """A VM's stage 2 goes while its pages are aged: no splat, no table left, no content lost."""
+    claim.expect(
+        f"VMs that share {PAGES} pages with another are made, read them and end, while another "
+        f"process ages these pages ({cell.cell.kvm_mode}): no splat, no content lost, no table "
+        "left; some end while a page is being aged"
+    )
+    if len(usable(shell)) < 2:
+        raise Unproven("with one CPU, nobody ages while a VM ends")
+    baseline = tables.at_first(shell, claim)
+    vm = populated(guest(pages=PAGES))
+    before = splats(shell)
+    wanted = Wanted(
+        (AGE,),
+        walk_functions(contract),
+        returns={AGED: "", RELEASE: ""},
+        # Most of the time of an aging is spent there.
+        slowed={AGE_CALLBACK: PROBE_FULL},
+    )
+    met, unseen = 0, ""
+    with tracing(shell, wanted) as session, ager(vm, shell, vm.pfns().values()):
+        for number in range(TRACES):
+            made, counts = kept(session, claim, f"trace{number}.txt", lambda: vm.churn(VMS, "run"))
+            assert made == VMS, f"{made} of {VMS} VMs were made"
+            try:
+                met += _met(counts)
+            except Unproven as exc:
+                unseen = str(exc)
+            if unseen or met >= ENOUGH:
+                break
+    claim.observe(f"{met} of {(number + 1) * VMS} VMs ended while a page was being aged")
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
+    vm.verify(range(PAGES))
+    assert_none_new(shell, claim, before)
+    if baseline is not None:
+        vm.close()
+        left = tables.above(shell, baseline, cell.slowdown)
+        claim.observe(f"{left} pages of tables left")
+        assert not left, f"{left} pages of tables are left when the VMs are gone"
+    if unseen or not met:
+        raise Unproven(unseen or "no VM ended while a page was being aged")
+
+
+def _met(counts: Counts) -> int:
+    agings = windows(counts.events(AGE), counts.events(returned(AGED)))
+    return meetings(agings, counts.events(returned(RELEASE)), Window.lasts)
