@@ -167,6 +167,12 @@ def test_sound_kernel_passes_with_skips() -> None:
     assert sound(ran(a="pass", b="skip"), ran(seed=2, a="pass")).found == "pass"
 
 
+def test_what_is_checked_without_a_cell_makes_no_kernel_sound() -> None:
+    result = sound(ran("series", a="pass"))
+    assert (result.found, result.why) == ("error", "it was not run in any cell")
+    assert sound(ran("series", outcome="skip", a="skip"), ran(a="pass")).found == "pass"
+
+
 def test_failure_of_a_sound_kernel_is_a_false_alarm() -> None:
     result = sound(ran(a="pass"), ran("n1-nvhe", 3, a="pass", b="fail"))
     assert result.found == "false alarm"
