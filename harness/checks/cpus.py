@@ -22,6 +22,14 @@ def cpu_count(shell: Shell) -> int:
     return int(shell.run("nproc --all").stdout)
 
 
+def several(shell: Shell, alone: str) -> tuple[int, ...]:
+    """The CPUs on which programs of ours can be put; Unproven says what one alone cannot show."""
+    found = cpu_list.usable(shell)
+    if len(found) < 2:
+        raise Unproven(f"with one CPU, {alone}")
+    return found
+
+
 def free_cpu(shell: Shell, cell: CellSpec) -> int:
     """A CPU of the host that runs without a tick; Unproven if there is none.
 

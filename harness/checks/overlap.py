@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from harness.contract import Contract
-from harness.observe.trace import Event
+from harness.observe.trace import Counts, Event, returned
 
 AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
@@ -72,6 +72,11 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
             start, end = notice.fields["start"], notice.fields["end"]
             found.append(Window(event.pid, notice.time, time, start, end))
     return tuple(found)
+
+
+def agings(counts: Counts) -> tuple[Window, ...]:
+    """How long each aging by page_idle took, of a trace with AGE and the returns of AGED."""
+    return windows(counts.events(AGE), counts.events(returned(AGED)))
 
 
 def acts(marks: Iterable[Event], *, log_reads: bool = False) -> tuple[Window, ...]:

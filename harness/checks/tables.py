@@ -11,6 +11,7 @@ from __future__ import annotations
 from harness.checks.claim import Claim
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import kvmstats, vmstat
 from harness.observe.collect import refusal
@@ -74,6 +75,18 @@ def above(shell: Shell, baseline: int, slowdown: float) -> int:
     if left < 0:
         raise Unproven(f"{-left} pages of tables that were not ours went meanwhile")
     return left
+
+
+def assert_none_left(
+    vm: Guest, shell: Shell, claim: Claim, baseline: int | None, slowdown: float
+) -> None:
+    """End the guest, and assert that the host has no more tables than at_first()."""
+    if baseline is None:
+        return
+    vm.close()
+    left = above(shell, baseline, slowdown)
+    claim.observe(f"{left} pages of tables left when the VM is gone")
+    assert not left, f"{left} pages of tables are left when the VM is gone"
 
 
 def has_barrier(shell: Shell) -> bool:

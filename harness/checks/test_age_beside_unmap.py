@@ -14,6 +14,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.cpus import several
 from harness.checks.idle_ager import beside
 from harness.checks.overlap import AGE, UNMAP, Window, meetings, windows
 from harness.checks.pages import leaves, on_lists, populated, shorten
@@ -21,7 +22,6 @@ from harness.checks.racing import kept
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.cpu_list import usable
 from harness.observe.trace import Wanted, returned
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -45,8 +45,7 @@ def test_age_beside_unmap(
         f"are dropped: the ones are all old then, and the others all gone ({cell.cell.kvm_mode}); "
         "some agings begin during an unmap"
     )
-    if len(usable(shell)) < 2:
-        raise Unproven("with one CPU, nobody ages while another unmaps")
+    several(shell, "nobody ages while another unmaps")
     aged, dropped = frozenset(range(HALF)), frozenset(range(HALF, PAGES))
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()

@@ -14,7 +14,7 @@ both meet also where the two CPUs of an emulated host share one.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
@@ -22,6 +22,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
+from harness.checks.cpus import several
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
@@ -30,6 +31,7 @@ from harness.checks.overlap import (
     FAULT,
     SET_FLAGS,
     Window,
+    agings,
     meetings,
     walk_functions,
     windows,
@@ -39,9 +41,8 @@ from harness.checks.racing import ENTER, added, by_address, kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.cpu_list import usable
 from harness.observe.klog import Splat
-from harness.observe.trace import PROBE_FULL, Counts, Event, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Counts, Event, Wanted, slowed_entry
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
@@ -134,9 +135,7 @@ def test_split_beside_aging(
         # A page without an entry: to map it makes the block again, and that is young.
         vm.touch({joined}, write=False)
 
-    with tracing(shell, wanted) as session:
-        met = _meet(session, claim, one_round, lambda counts: _beside(counts, vm, SPLITS))
-    _settle(field, session, shell, claim, cell, met)
+    _race(field, shell, claim, cell, wanted, one_round, lambda counts: _beside(counts, vm, SPLITS))
 
 
 @pytest.mark.deep
@@ -171,9 +170,7 @@ def test_join_beside_aging(
         claim.observe(f"{freed} tables freed")
         return replace(found, together=min(found.together, freed))
 
-    with tracing(shell, wanted) as session:
-        met = _meet(session, claim, one_round, beside)
-    _settle(field, session, shell, claim, cell, met)
+    _race(field, shell, claim, cell, wanted, one_round, beside)
 
 
 @pytest.mark.deep
@@ -210,16 +207,12 @@ def test_split_beside_fault(
         spans = windows(flags, counts.events(ENTER))
         return Met(len(splits), meetings(spans, splits, Window.lasts))
 
-    with tracing(shell, wanted) as session:
-        met = _meet(session, claim, one_round, beside)
-    _settle(field, session, shell, claim, cell, met)
+    _race(field, shell, claim, cell, wanted, one_round, beside)
 
 
 def _field(guest: Callable[..., Guest], shell: Shell, claim: Claim) -> Field:
     """The guest's writer has a CPU, and its reader and its main thread, which ages, another."""
-    cpus: Sequence[int] = usable(shell)
-    if len(cpus) < 2:
-        raise Unproven("with one CPU, nobody changes a block while another changes it")
+    cpus = several(shell, "nobody changes a block while another changes it")
     baseline = tables.at_first(shell, claim)
     before = splats(shell)
     vm = populated(guest(backing="thp", pages=PAGES, vcpus=2))
@@ -239,9 +232,7 @@ def _beside_aging(contract: Contract, slowed: dict[str, int], *others: str) -> W
 def _beside(counts: Counts, vm: Guest, status: Collection[int]) -> Met:
     """The faults of that status, and those of them that came while their block was aged."""
     faults = tuple(by_address(of(counts.events(FAULT), status), vm, EVERYTHING))
-    return Met(
-        len(faults), meetings(windows(counts.events(AGE), counts.events(returned(AGED))), faults)
-    )
+    return Met(len(faults), meetings(agings(counts), faults))
 
 
 def of(faults: Iterable[Event], status: Collection[int]) -> Iterator[Event]:
@@ -280,21 +271,25 @@ def _assert_logged(vm: Guest, written: set[int]) -> None:
     assert logged == written, f"logged are {shorten(logged)}, not {shorten(frozenset(written))}"
 
 
-def _settle(
-    field: Field, session: Session, shell: Shell, claim: Claim, cell: CellSpec, found: Meeting
+def _race(
+    field: Field,
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    wanted: Wanted,
+    one_round: Callable[[], None],
+    met: Callable[[Counts], Met],
 ) -> None:
-    """What must hold when the rounds are over, and whether they proved anything."""
+    """The rounds, what must hold when they are over, and whether they proved anything."""
+    with tracing(shell, wanted) as session:
+        found = _meet(session, claim, one_round, met)
     field.vm.verify(EVERYTHING)
     claim.observe(found.met.words())
     for name in sorted(found.idle):
         claim.observe(f"the window was not widened at {name}: nothing entered it")
-    not_widened(claim, session.absent, *map(slowed_entry, session.wanted.slowed))
+    not_widened(claim, session.absent, *map(slowed_entry, wanted.slowed))
     assert_none_new(shell, claim, field.before)
-    if field.tables is not None:
-        field.vm.close()
-        left = tables.above(shell, field.tables, cell.slowdown)
-        claim.observe(f"{left} pages of tables left when the VM is gone")
-        assert not left, f"{left} pages of tables are left when the VM is gone"
+    tables.assert_none_left(field.vm, shell, claim, field.tables, cell.slowdown)
     if found.unseen or not found.met.together:
         why = found.unseen or found.met.words()
         raise Unproven(f"what should race did not meet: {why}")

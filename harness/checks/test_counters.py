@@ -17,6 +17,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import check_counters, check_rise, counters, tally
+from harness.checks.cpus import several
 from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
 from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
@@ -25,7 +26,6 @@ from harness.checks.racing import AGERS, SECONDS, VCPUS, kept, not_widened, show
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.cpu_list import usable
 from harness.observe.trace import Counts, Event, Wanted, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -65,8 +65,7 @@ def test_counters(
         f"two processes age half of {PAGES} pages each, at the same time, {PASSES} times, with all "
         "young before and no vCPU running: the counters rise by exactly the leaves made old"
     )
-    if len(usable(shell)) < 2:
-        raise Unproven("with one CPU, no two age at the same time")
+    several(shell, "no two age at the same time")
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()
     halves = ([pfns[page] for page in range(HALF)], [pfns[page] for page in range(HALF, PAGES)])

@@ -14,6 +14,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
+from harness.checks.cpus import several
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
@@ -21,16 +22,15 @@ from harness.checks.overlap import (
     AGE_CALLBACK,
     AGED,
     Window,
+    agings,
     meetings,
     walk_functions,
-    windows,
 )
 from harness.checks.pages import populated
 from harness.checks.racing import kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.cpu_list import usable
 from harness.observe.trace import PROBE_FULL, Counts, Wanted, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -57,8 +57,7 @@ def test_end_beside_aging(
         f"process ages these pages ({cell.cell.kvm_mode}): no splat, no content lost, no table "
         "left; some end while a page is being aged"
     )
-    if len(usable(shell)) < 2:
-        raise Unproven("with one CPU, nobody ages while a VM ends")
+    several(shell, "nobody ages while a VM ends")
     baseline = tables.at_first(shell, claim)
     vm = populated(guest(pages=PAGES))
     before = splats(shell)
@@ -84,15 +83,10 @@ def test_end_beside_aging(
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     vm.verify(range(PAGES))
     assert_none_new(shell, claim, before)
-    if baseline is not None:
-        vm.close()
-        left = tables.above(shell, baseline, cell.slowdown)
-        claim.observe(f"{left} pages of tables left")
-        assert not left, f"{left} pages of tables are left when the VMs are gone"
+    tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
     if unseen or not met:
         raise Unproven(unseen or "no VM ended while a page was being aged")
 
 
 def _met(counts: Counts) -> int:
-    agings = windows(counts.events(AGE), counts.events(returned(AGED)))
-    return meetings(agings, counts.events(returned(RELEASE)), Window.lasts)
+    return meetings(agings(counts), counts.events(returned(RELEASE)), Window.lasts)

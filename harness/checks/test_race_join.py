@@ -31,9 +31,9 @@ from harness.checks.overlap import (
     AGED,
     FAULT,
     SET_FLAGS,
+    agings,
     meetings,
     walk_functions,
-    windows,
 )
 from harness.checks.pages import (
     mark_idle,
@@ -52,7 +52,7 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list, stage2
-from harness.observe.trace import Counts, Event, Wanted, returned, slowed_entry
+from harness.observe.trace import Counts, Event, Wanted, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -180,11 +180,7 @@ def _race(
     else:
         _exact_as_it_is(vm, shell, claim, rng)
     assert_none_new(shell, claim, before)
-    if baseline is not None:
-        vm.close()
-        left = tables.above(shell, baseline, cell.slowdown)
-        claim.observe(f"{left} pages of tables left when the VM is gone")
-        assert not left, f"{left} pages of tables are left when the VM is gone"
+    tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
     if not met.together:
         raise Unproven(f"what should race did not meet: {met.words()}")
 
@@ -210,9 +206,9 @@ class Met:
 
 
 def _met(counts: Counts, vm: Guest, written: frozenset[int]) -> Met:
-    agings = windows(counts.events(AGE), counts.events(returned(AGED)))
+    spans = agings(counts)
     made = tuple(joins(counts.events(FAULT), vm, written))
-    return Met(len(agings), counts.of(FREE), len(made), meetings(agings, made))
+    return Met(len(spans), counts.of(FREE), len(made), meetings(spans, made))
 
 
 def joins(faults: Iterable[Event], vm: Guest, written: frozenset[int]) -> Iterator[Event]:

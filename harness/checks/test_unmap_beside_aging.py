@@ -15,6 +15,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.cpus import several
 from harness.checks.idle_ager import beside
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
@@ -22,9 +23,9 @@ from harness.checks.overlap import (
     AGE_CALLBACK,
     AGED,
     UNMAP,
+    agings,
     meetings,
     walk_functions,
-    windows,
 )
 from harness.checks.pages import on_lists, populated
 from harness.checks.pages import shorten as short
@@ -33,13 +34,11 @@ from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.cpu_list import usable
 from harness.observe.trace import (
     PROBE_FULL,
     Counts,
     Wanted,
     address_range,
-    returned,
     slowed_entry,
 )
 from harness.observe.tracefs import tracing
@@ -69,8 +68,7 @@ def test_unmap_beside_aging(
         "page that the host has, and in the others what it wrote; no splat; drops came while a "
         "page was being aged"
     )
-    if len(usable(shell)) < 2:
-        raise Unproven("with one CPU, nobody unmaps while another ages")
+    several(shell, "nobody unmaps while another ages")
     before = splats(shell)
     wanted = Wanted(
         (AGE, UNMAP),
@@ -116,4 +114,4 @@ def _met(counts: Counts, vm: Guest, pages: int) -> int:
     start = vm.greeting.slot_hva
     whole = (start, start + pages * PAGE_SIZE)
     drops = [one for one in counts.events(UNMAP) if address_range(one) == whole]
-    return meetings(windows(counts.events(AGE), counts.events(returned(AGED))), drops)
+    return meetings(agings(counts), drops)
