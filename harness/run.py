@@ -211,7 +211,7 @@ class Run:
     def _execute(self) -> Summary:
         options = self._options
         stock = inventory.load(options.inventory)
-        self._narrow(stock)
+        missing = self._narrow(stock)
         if options.mbox is not None and (options.base_only or not options.series):
             raise UsageError("--mbox needs --series NAME, whose contract it is for")
         series = self._step.series if self._step else None
@@ -243,7 +243,7 @@ class Run:
         self._agree(inputs.chosen(stock, series, options.checks, emulator))
         self._record.notes += not_used(stock, options.hosts)
         self._record.notes += [DEBUG_NOTE] if options.debug else []
-        self._record.notes += options.narrowing(left_out(stock, options.hosts))
+        self._record.notes += options.narrowing(missing)
         self._names = () if options.costs_only else _check_selection(options)
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
@@ -272,8 +272,11 @@ class Run:
 
     # ---- before the cells -------------------------------------------------------------------
 
-    def _narrow(self, stock: Inventory) -> None:
-        """Note whether all that there is to test is tested, and if not, to what it is narrowed."""
+    def _narrow(self, stock: Inventory) -> tuple[str, ...]:
+        """Note whether all that there is to test is tested, and if not, to what it is narrowed.
+
+        Returns the hosts that are left out.
+        """
         options, step = self._options, self._step
         missing = left_out(stock, options.hosts)
         first = len(step.series.patches) if step is not None and not step.whole else 0
@@ -282,6 +285,7 @@ class Run:
             *options.only(missing),
             *((f"only the patches up to {first}",) if first else ()),
         )
+        return missing
 
     def _look_at_machines(self, stock: Inventory) -> None:
         """Before anything is built: that all which are needed are fit, and what they have."""

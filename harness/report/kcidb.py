@@ -59,6 +59,7 @@ class _Report:
     def __init__(self, run: Summary, prefix: str, origin: str, read: Read) -> None:
         self._run, self._prefix, self._origin, self._read = run, prefix, origin, read
         self._cells = {cell.id: cell for cell in run.cells}
+        self._cpus = facts.cpus(run)
         labels: tuple[KernelLabel, ...] = ("base", "patched") if run.series else ("base",)
         used = {cell.kernel for cell in run.cells} | {kernel.label for kernel in run.kernels}
         self._labels = [one for one in ("base", "patched") if one in {*labels, *used}]
@@ -246,7 +247,7 @@ class _Report:
     def _of_figure(self, figure: Figure) -> _Object:
         run = self._run
         how = (f"emulated by {run.emulator or 'QEMU'}",) if run.emulated else ()
-        words = (figure.host, *facts.cpus(run)[figure.host], *how, f"KVM mode {figure.kvm_mode}")
+        words = (figure.host, *self._cpus[figure.host], *how, f"KVM mode {figure.kvm_mode}")
         return {
             "comment": _words(", ".join(words)),
             "misc": {

@@ -11,17 +11,7 @@
 # under TCG: they are no time, and those of another version of QEMU may be others.
 @SETTINGS@
 
-die() {
-	echo "run.sh: $*" >&2
-	exit 2
-}
-
-boot() {
-	# SANDBOX is an option and its value, or nothing. In the foreground: timeout makes a process group
-	# of its own otherwise, in which Ctrl-C does not reach QEMU.
-	timeout --foreground "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
-@ARGUMENTS@
-}
+@COMMON@
 
 # What a console's log says the metric is: the slope of the line of least squares through all numbers
 # of pages; of each the median of the passes from the third on. Fails if the log is not whole, or if
@@ -82,27 +72,10 @@ cost() {
 	}'
 }
 
-image=Image log=
-case $# in
-0) ;;
-1) image=$1 ;;
-2) [ "$1" = -l ] || die "usage: sh run.sh [KERNEL | -l LOG]"; log=$2 ;;
-*) die "usage: sh run.sh [KERNEL | -l LOG]" ;;
-esac
-for file in "$image" "$log"; do
-	case $file in
-	'' | Image) ;;
-	*) [ -r "$file" ] || die "cannot read $file" ;;
-	esac
-done
 if [ -n "$log" ]; then
 	cost "$log" || die "$log does not have all that a boot says"
 	exit 0
 fi
-case $image in
-Image | /*) ;;
-*) image=$PWD/$image ;;
-esac
 work=$(mktemp -d) || die "no folder for the consoles' logs"
 cd "$(dirname "$0")" || exit 2
 for program in timeout awk "${QEMU:-qemu-system-aarch64}"; do

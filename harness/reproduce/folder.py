@@ -26,6 +26,8 @@ from harness.reproduce.sign import Sign
 from harness.reproduce.steps import PUT
 
 TEMPLATE = Path(__file__).with_name("run.sh")
+COMMON = Path(__file__).with_name("common.sh")
+"""After its SPDX line, of which a script has one."""
 # What stands for them in QEMU's arguments, until a shell reads these.
 KERNEL, CMDLINE = "KERNEL", "CMDLINE"
 STDOUT = Path("/dev/stdout")
@@ -101,8 +103,10 @@ def shell_words(argv: Sequence[str]) -> tuple[str, str]:
 
 
 def filled(template: Path, settings: Sequence[str], arguments: str) -> str:
-    """A script that is a template with its settings and QEMU's arguments."""
-    text = template.read_text().replace("@SETTINGS@", "\n".join(settings))
+    """A script that is a template with what all have, its settings and QEMU's arguments."""
+    _, common = COMMON.read_text().rstrip("\n").split("\n", 1)
+    text = template.read_text().replace("@COMMON@", common)
+    text = text.replace("@SETTINGS@", "\n".join(settings))
     return text.replace("@ARGUMENTS@", arguments)
 
 

@@ -13,17 +13,7 @@
 # SANDBOX= (empty) leaves its sandbox out where QEMU was built without.
 @SETTINGS@
 
-die() {
-	echo "run.sh: $*" >&2
-	exit 2
-}
-
-boot() {
-	# SANDBOX is an option and its value, or nothing. In the foreground: timeout makes a process group
-	# of its own otherwise, in which Ctrl-C does not reach QEMU.
-	timeout --foreground "$limit" "${QEMU:-qemu-system-aarch64}" $SANDBOX \
-@ARGUMENTS@
-}
+@COMMON@
 
 # What a step showed, line by line.
 shown() {
@@ -89,23 +79,6 @@ tell() {
 	exit "$1"
 }
 
-image=Image log=
-case $# in
-0) ;;
-1) image=$1 ;;
-2) [ "$1" = -l ] || die "usage: sh run.sh [KERNEL | -l LOG]"; log=$2 ;;
-*) die "usage: sh run.sh [KERNEL | -l LOG]" ;;
-esac
-for file in "$image" "$log"; do
-	case $file in
-	'' | Image) ;;
-	*) [ -r "$file" ] || die "cannot read $file" ;;
-	esac
-done
-case $image in
-Image | /*) ;;
-*) image=$PWD/$image ;;
-esac
 work=$(mktemp -d) || die "no folder for the console's log"
 console=$work/console.log
 if [ -n "$log" ]; then
