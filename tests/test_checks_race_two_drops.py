@@ -6,11 +6,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checks.overlap import FAULT, UNMAP, Window, meetings
+from harness.checks.overlap import FAULT, UNMAP, UNMAPPED, Window, meetings
 from harness.checks.racing import by_address
 from harness.checks.test_race_two_drops import (
     BEGIN,
-    END,
     SKEW,
     Met,
     after_another,
@@ -51,7 +50,7 @@ def unmap(pid: int, begin: int, end: int, first: int, pages: int = 1) -> list[Ev
     return [
         notice(begin - 1, pid, first, pages),
         returns(BEGIN, begin, pid),
-        returns(END, end, pid),
+        returns(UNMAPPED, end, pid),
     ]
 
 

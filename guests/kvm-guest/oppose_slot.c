@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <unistd.h>
 
 #include "race.h"
@@ -16,10 +17,14 @@
 
 /* Touches that each vCPU makes while the slot is not there. */
 #define AWAY_TOUCHES 8
-/* So often the slot goes and comes in a row while its pages are dropped. */
-#define CHANGES 4
+/* So often the slot comes, and goes, in a row while its pages are dropped. */
+#define CHANGES 2
+/* Touches that each vCPU makes before that. */
+#define THERE_TOUCHES 16
 /* Microseconds between two looks at what the other thread does. */
 #define PAUSE_POLL 20
+/* Microseconds from when a drop begins to when the slot changes, at most. */
+#define MAX_PAUSE 2000
 /* Of the thread that drops, before the vCPU and the ager that have its CPU as well. */
 #define DROPPER_PRIORITY 1
 
@@ -129,6 +134,16 @@ static int bring_back(const struct race *race, uint32_t flags)
 	return vm_set_slot_flags(race->vm, flags) ? reply_errno("KVM_SET_USER_MEMORY_REGION") : 0;
 }
 
+static int bring_back_in_act(struct race *race)
+{
+	int result;
+
+	race_begin(race, RACE_ACT, 0, race->vm->pages);
+	result = bring_back(race, 0);
+	race_end(race, 0, race->vm->pages);
+	return result;
+}
+
 static int away_and_back(struct race *race, bool by_move)
 {
 	if (check_there(race) || take_away(race, by_move))
@@ -180,64 +195,58 @@ int oppose_by_flags(struct race *race, uint32_t first, uint32_t count)
 	return settle(race);
 }
 
-enum dropping { DROPS_ON, DROPS_PAUSE, DROPS_PAUSED, DROPS_END };
-
+/* Drops the content of all pages once, each time that it is told to. */
 struct dropper {
 	struct race *race;
-	enum dropping state;
-	uint32_t begun;		/* drops */
+	sem_t go;
+	sem_t done;
+	bool begun;
+	bool stop;
 };
 
-static void *drop_on(void *argument)
+static void *drop_each_time(void *argument)
 {
 	struct dropper *dropper = argument;
-	enum dropping state;
 
-	while ((state = __atomic_load_n(&dropper->state, __ATOMIC_ACQUIRE)) != DROPS_END) {
-		if (state == DROPS_ON) {
-			__atomic_store_n(&dropper->begun, dropper->begun + 1, __ATOMIC_RELEASE);
-			race_drop(dropper->race, 0, dropper->race->vm->pages, false);
-		} else if (state == DROPS_PAUSE) {
-			__atomic_store_n(&dropper->state, DROPS_PAUSED, __ATOMIC_RELEASE);
-		}
-		/* A vCPU has that CPU meanwhile, and gets out of KVM if the slot waits for it. */
-		usleep(PAUSE_POLL);
+	for (;;) {
+		sem_wait(&dropper->go);
+		if (dropper->stop)
+			return NULL;
+		__atomic_store_n(&dropper->begun, true, __ATOMIC_RELEASE);
+		race_drop(dropper->race, 0, dropper->race->vm->pages, false);
+		sem_post(&dropper->done);
 	}
-	return NULL;
-}
-
-/* Once it has paused, no drop is under way. */
-static void pause_drops(struct dropper *dropper)
-{
-	__atomic_store_n(&dropper->state, DROPS_PAUSE, __ATOMIC_RELEASE);
-	while (__atomic_load_n(&dropper->state, __ATOMIC_ACQUIRE) != DROPS_PAUSED)
-		usleep(PAUSE_POLL);
-}
-
-/* Then one is under way: the slot changes sooner than the other CPU has time for it. */
-static void go_on_with_drops(struct dropper *dropper)
-{
-	uint32_t begun = __atomic_load_n(&dropper->begun, __ATOMIC_ACQUIRE);
-
-	__atomic_store_n(&dropper->state, DROPS_ON, __ATOMIC_RELEASE);
-	while (__atomic_load_n(&dropper->begun, __ATOMIC_ACQUIRE) == begun)
-		usleep(PAUSE_POLL);
 }
 
 /*
- * Pages are dropped only while the slot goes, or only while it comes: a drop that
- * begins with the slot and ends without it must not be set off by one the other way.
+ * One drop, and one change of the slot within it: a drop that begins with the slot and
+ * ends without it is not to be set off by one the other way.
  */
-static int change_slot(struct race *race, struct dropper *dropper)
+static int change_beside_drop(struct dropper *dropper, bool comes)
 {
-	for (unsigned int i = 0; i < CHANGES / 2; i++) {
-		if (take_away(race, false))
-			return -1;
-		go_on_with_drops(dropper);
-		if (bring_back(race, 0) || take_away(race, false))
-			return -1;
-		pause_drops(dropper);
-		if (bring_back(race, 0))
+	struct race *race = dropper->race;
+	int result;
+
+	__atomic_store_n(&dropper->begun, false, __ATOMIC_RELEASE);
+	sem_post(&dropper->go);
+	while (!__atomic_load_n(&dropper->begun, __ATOMIC_ACQUIRE))
+		usleep(PAUSE_POLL);
+	usleep(race_random(race, MAX_PAUSE));
+	result = comes ? bring_back_in_act(race) : take_away(race, false);
+	sem_wait(&dropper->done);
+	return result;
+}
+
+/* Before each drop there are pages to drop: vCPUs have touched them. */
+static int change_slot(struct dropper *dropper)
+{
+	struct race *race = dropper->race;
+
+	for (unsigned int i = 0; i < CHANGES; i++) {
+		if (race_wait_touches(race, THERE_TOUCHES) || take_away(race, false) ||
+		    change_beside_drop(dropper, true) ||
+		    race_wait_touches(race, THERE_TOUCHES) ||
+		    change_beside_drop(dropper, false) || bring_back(race, 0))
 			return -1;
 	}
 	return 0;
@@ -249,7 +258,7 @@ static int change_slot(struct race *race, struct dropper *dropper)
  */
 int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 {
-	struct dropper dropper = { .race = race, .state = DROPS_PAUSED };
+	struct dropper dropper = { .race = race };
 	pthread_t other;
 	int result;
 
@@ -257,11 +266,14 @@ int oppose_by_unmapped_slot(struct race *race, uint32_t first, uint32_t count)
 	(void)count;
 	if (check_there(race))
 		return -1;
+	sem_init(&dropper.go, 0, 0);
+	sem_init(&dropper.done, 0, 0);
 	/* This thread has the first CPU, and does not wait until the other gets its turn. */
-	other = start_on_cpu(drop_on, &dropper, race->cpu[race->cpus - 1], DROPPER_PRIORITY,
-			     "the thread that drops pages");
-	result = change_slot(race, &dropper);
-	__atomic_store_n(&dropper.state, DROPS_END, __ATOMIC_RELEASE);
+	other = start_on_cpu(drop_each_time, &dropper, race->cpu[race->cpus - 1],
+			     DROPPER_PRIORITY, "the thread that drops pages");
+	result = change_slot(&dropper);
+	dropper.stop = true;
+	sem_post(&dropper.go);
 	join(other);
 	agers_rest(&race->agers);
 	return result ? -1 : settle(race);

@@ -11,6 +11,10 @@ from harness.observe.trace import Counts, Event, returned
 
 AGE = "kvm:kvm_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
+# Is back when what was unmapped has left the host's table and may be mapped again.
+UNMAPPED = "kvm_mmu_notifier_invalidate_range_end"
+# The host calls it for each page that it takes out of its table, between the two.
+TAKE = "folio_remove_rmap_ptes"
 FAULT = "kvm:kvm_guest_fault"
 # Is back when all of a process's VMs have aged what page_idle asks for.
 AGED = "__mmu_notifier_clear_young"

@@ -23,12 +23,15 @@ from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
     MARK_DIRTY,
+    TAKE,
     UNMAP,
+    UNMAPPED,
     Window,
     acts,
     in_guest,
     meetings,
     walk_functions,
+    windows,
 )
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.pressure import lru
@@ -37,7 +40,7 @@ from harness.contract import Contract, Driver
 from harness.guest_replies import PAGE_SIZE, RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MARK, Counts, Event, Wanted, address_range, returned
+from harness.observe.trace import MARK, PROBE_FULL, Counts, Event, Wanted, address_range, returned
 from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
@@ -80,15 +83,15 @@ class Met:
     """How often what should race did, and how often the opponent got its way.
 
     `together` are agings that began while the opponent acted, `marked` write faults that came to
-    the dirty log while it was read, `unmaps` those of its pages that began while the opponent
-    acted; `paged_out` and `split` are pages and huge pages.
+    the dirty log while it was read, `changes` those of a slot that began while all of its pages
+    were being unmapped; `paged_out` and `split` are pages and huge pages.
     """
 
     ages: int = 0
     acts: int = 0
     together: int = 0
     marked: int = 0
-    unmaps: int = 0
+    changes: int = 0
     paged_out: int = 0
     split: int = 0
 
@@ -103,8 +106,8 @@ class Met:
         )
         if self.marked:
             text += f", {self.marked} write faults came to the dirty log while it was read"
-        if self.unmaps:
-            text += f", as did {self.unmaps} unmaps"
+        if self.changes:
+            text += f", {self.changes} of which began while all of these pages were being unmapped"
         return text
 
     def missing(self, ager: Ager, opponent: Opponent, least: int = 1) -> str:
@@ -116,8 +119,8 @@ class Met:
             return f"aging and its opponent did not meet: {self.words()}"
         if opponent == "dirty-log" and self.marked < least:
             return f"no write fault came to the log while it was read: {self.words()}"
-        if opponent == "slot-unmap" and self.unmaps < least:
-            return f"no page was unmapped while the slot changed: {self.words()}"
+        if opponent == "slot-unmap" and self.changes < least:
+            return f"no slot changed while its pages were being unmapped: {self.words()}"
         if opponent == "pageout" and ager != "eviction" and not self.paged_out:
             return "no page was paged out"
         if opponent == "split" and not self.split:
@@ -167,15 +170,19 @@ class Field:
             # Switching the log on waits for faults under way, which is no race for it.
             reads = acts(counts.events(MARK), log_reads=True)
             marked = meetings(reads, counts.events(returned(MARK_DIRTY)), Window.lasts)
-        unmaps = 0
+        changes = 0
         if self.opponent == "slot-unmap":
-            unmaps = meetings(spans, of_all_pages(counts.events(UNMAP), self.vm))
+            unmaps = windows(
+                of_all_pages(counts.events(UNMAP), self.vm), counts.events(returned(UNMAPPED))
+            )
+            begun = [mark for mark in counts.events(MARK) if mark.fields["begins"]]
+            changes = meetings(unmaps, begun)
         return Met(
             ages=len(ages),
             acts=len(spans),
             together=meetings(spans, ages),
             marked=marked,
-            unmaps=unmaps,
+            changes=changes,
             # Of pages that agers evict nothing tells who took them.
             paged_out=0 if self.ager == "eviction" else result.paged_out,
             split=result.split,
@@ -266,15 +273,20 @@ def field(
         # Ends before its swap does.
         stack.enter_context(vm)
         start, end = slot_range(vm)
-        # A fault stays for long where its page is marked: it must be mapped by then.
-        returns = {MARK_DIRTY: ""} if opponent == "dirty-log" else {}
         more = {"guest": (ENTER, LEAVE), "slot-unmap": (UNMAP,)}.get(opponent, ())
+        # A fault stays for long where its page is marked: it must be mapped by then.
+        returns = {"dirty-log": {MARK_DIRTY: ""}, "slot-unmap": {UNMAPPED: ""}}.get(opponent, {})
+        slowed = {AGE_CALLBACK: 8} | {
+            "dirty-log": {MARK_DIRTY: 8},
+            # A drop of a few pages takes longer than the slot is let wait for before it changes.
+            "slot-unmap": {TAKE: 2 * PROBE_FULL},
+        }.get(opponent, {})
         wanted = Wanted(
             events=(AGE, *more),
-            functions=walk_functions(contract),
+            functions=walk_functions(contract, *(slowed.keys() - returns)),
             # MGLRU's walk goes over all of the process.
             filters={AGE: f"start < {end:#x} && end > {start:#x}"},
-            slowed=dict.fromkeys((AGE_CALLBACK, *returns), 8),
+            slowed=slowed,
             returns=returns,
         )
         session = stack.enter_context(tracing(shell, wanted))

@@ -16,7 +16,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE_CALLBACK, MARK_DIRTY
+from harness.checks.overlap import AGE_CALLBACK, MARK_DIRTY, TAKE
 from harness.checks.pages import young_pages
 from harness.checks.racing import AGERS, VCPUS, Met, Size, exact, field, not_widened, show
 from harness.contract import Contract
@@ -31,10 +31,10 @@ SMALL = Size(64, 24)
 BLOCK = 512
 # Two huge pages, so that one can be young and the other old. A pass over them takes longer.
 HUGE = Size(2 * BLOCK, 6, "thp")
-# What changes a slot, or makes a VM, acts for long. With slot-unmap it waits for the unmaps that
-# are under way, of which there is always one.
+# What changes a slot, or makes a VM, acts for long. With slot-unmap it waits each time for an unmap
+# that takes long.
 SLOW = Size(64, 12)
-UNMAPPED = Size(64, 8)
+UNMAPPED = Size(64, 4)
 SIZES: dict[Opponent, Size] = {
     "split": HUGE,
     "slot-delete": SLOW,
@@ -106,7 +106,8 @@ def test_race(
                 break
         exact(raced.vm, shell, claim, rng, BLOCK if size is HUGE else 1)
         absent = raced.session.absent
-    not_widened(claim, absent, slowed_entry(AGE_CALLBACK), slowed_return(MARK_DIRTY))
+    slowed = (slowed_entry(AGE_CALLBACK), TAKE, slowed_entry(TAKE), slowed_return(MARK_DIRTY))
+    not_widened(claim, absent, *slowed)
     assert_none_new(shell, claim, before)
     if missing := met.missing(ager, opponent):
         raise Unproven(missing)

@@ -19,7 +19,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import FAULT, UNMAP, Window, meetings
+from harness.checks.overlap import FAULT, TAKE, UNMAP, UNMAPPED, Window, meetings
 from harness.checks.racing import SECONDS, added, by_address, kept, not_widened, show, slot_range
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
@@ -44,12 +44,8 @@ MEETINGS = 16
 RACES = 6
 RACES_SECONDS = 30.0
 
-# KVM has unmapped what a notice names when the first returns, and allows it to be mapped again
-# before the second does.
+# KVM has unmapped what a notice names when it returns.
 BEGIN = "kvm_mmu_notifier_invalidate_range_start"
-END = "kvm_mmu_notifier_invalidate_range_end"
-# The host calls it for each page that it takes out of its table.
-TAKE = "folio_remove_rmap_ptes"
 
 
 @pytest.mark.deep
@@ -72,7 +68,7 @@ def test_race_two_drops(
     wanted = Wanted(
         events=(UNMAP, FAULT),
         functions=(TAKE,),
-        returns={BEGIN: "", END: ""},
+        returns={BEGIN: "", UNMAPPED: ""},
         slowed={TAKE: 1},
     )
     with tracing(shell, wanted) as session:
@@ -123,7 +119,7 @@ def _race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> 
         f"trace{number}.txt",
         lambda: vm.race(seed, rounds=ROUNDS, agers=0, opponent="two-drops"),
     )
-    events = counts.in_order(UNMAP, returned(BEGIN), returned(END))
+    events = counts.in_order(UNMAP, returned(BEGIN), returned(UNMAPPED))
     met = met_in(events, counts.events(FAULT), vm)
     claim.observe(f"race {seed}: {show(result)}; {met.words()}")
     return met
@@ -143,8 +139,8 @@ def met_in(events: Iterable[Event], faults: Iterable[Event], vm: Guest) -> Met:
 def unmaps(events: Iterable[Event], start: int, end: int) -> tuple[Window, ...]:
     """From when KVM has unmapped pages until they may be mapped again, as they end.
 
-    `events` are UNMAP and the returns of BEGIN and END, in order of time; `start` and `end` are
-    the host addresses of the memslot: KVM takes no part in what is unmapped elsewhere.
+    `events` are UNMAP and the returns of BEGIN and UNMAPPED, in order of time; `start` and `end`
+    are the host addresses of the memslot: KVM takes no part in what is unmapped elsewhere.
     """
     notices: dict[int, Event] = {}
     begun: dict[int, Window] = {}
