@@ -41,7 +41,7 @@ from harness.mutants.table import TABLE
 from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
-from harness.repeat import repeat
+from harness.repeat.command import repeat
 from harness.report import command as report_command
 from harness.reproduce import command as reproduce
 from harness.run import Run

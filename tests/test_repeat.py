@@ -5,21 +5,34 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
-from harness import repeat
+from harness import __version__
 from harness.errors import InfraError, UsageError
 from harness.options import Options
 from harness.progress import Progress
 from harness.records import write_atomically
-from harness.results import Outcome, Summary
+from harness.repeat import command
+from harness.repeat.results import Place, Repeat
+from harness.results import Host, Kernel, Outcome, Summary
+from harness.runinput import InputChanged
 from harness.verdict import worst
+
+
+def a_kernel(label: str, **fields: Any) -> Kernel:
+    given = {"source": "Debian", "version": "6.12", "build_id": "ab", "config_sha256": "cd"}
+    return Kernel.model_validate(
+        {"label": label, "cached": True, "build_seconds": 1.0, **given, **fields}
+    )
+
 
 PASS: dict[str, Outcome] = {"test_a": "pass", "test_b": "pass"}
 
@@ -30,6 +43,8 @@ class Plan:
 
     steps: Sequence[dict[str, Outcome] | BaseException]
     options: list[Options] = field(default_factory=list)
+    summaries: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Of a run, from 1 on: what its summary has of its own."""
 
 
 class FakeRun:
@@ -57,15 +72,29 @@ class FakeRun:
 
     def _write(self, cells: dict[str, dict[str, Outcome]], reason: str) -> Summary:
         found = worst([outcome for checks in cells.values() for outcome in checks.values()])
+        own = self.plan.summaries.get(len(self.plan.options), {})
+        options = self.plan.options[-1]
+        made = {
+            "series": "" if options.base_only else "s",
+            "series_digest": "" if options.base_only else "5e71e5",
+            "kernels": (a_kernel("base"),),
+            "harness_digest": "d1",
+            **own,
+        }
         summary = a_summary(
             verdict="error" if reason and found != "fail" else found,
             reason=reason,
+            seed=options.seed,
+            only=("-m quick",),
+            emulator="QEMU 7.2",
+            hosts=(Host(name="n1", cpu="neoverse-n1", cpus=2, memory_mib=1024),),
+            **made,
             cells=tuple(
                 a_cell("base", id=name, host=name, outcome=worst(checks.values()))
                 for name, checks in cells.items()
             ),
             checks=tuple(
-                a_check(name, cell=cell, outcome=outcome)
+                a_check(name, cell=cell, outcome=outcome, observed="3\nyoung", reason="why" * 200)
                 for cell, checks in cells.items()
                 for name, outcome in checks.items()
             ),
@@ -81,29 +110,30 @@ class Case:
         self._parent = parent
         self._out = io.StringIO()
         self.plan = Plan(())
-        monkeypatch.setattr(repeat, "Run", FakeRun)
+        monkeypatch.setattr(command, "Run", FakeRun)
 
     def go(
         self,
         *steps: dict[str, Outcome] | BaseException,
         count: int = 0,
         series: tuple[str, ...] = (),
+        **options: Any,
     ) -> int:
         self.plan.steps = steps
         FakeRun.plan = self.plan
         console = Console(file=self._out, width=40)
-        options = Options(output=self._parent, seed=7, series=series)
-        return repeat.repeat(options, count or len(steps), Progress(console))
+        asked = Options(output=self._parent, seed=7, series=series, **options)
+        return command.repeat(asked, count or len(steps), Progress(console))
 
     @property
     def text(self) -> str:
         return self._out.getvalue()
 
     @property
-    def record(self) -> repeat.Repeat:
+    def record(self) -> Repeat:
         (path,) = self._parent.glob("*/repeat.json")
         assert list(path.parent.glob(".*")) == [], "a half-written file"
-        return repeat.Repeat.model_validate_json(path.read_text())
+        return Repeat.model_validate_json(path.read_text())
 
 
 @pytest.fixture
@@ -144,7 +174,9 @@ def test_the_file_is_what_is_documented(case: Case) -> None:
     assert raw["schema"] == 1
     documented = (Path(__file__).parent.parent / "docs" / "summary.md").read_text()
     section = documented.partition("## repeat.json")[2]
-    assert all(f"| `{key}` |" in section for key in raw)
+    keys = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
+    assert keys == set(raw)
+    assert set(raw["places"]["n1"]) == {"kernel", "host", "kvm_mode", "af_mode", "variant"}
 
 
 def test_a_false_alarm_is_told_with_its_cell_and_seed(case: Case) -> None:
@@ -242,3 +274,76 @@ def test_a_reason_cannot_write_on_the_terminal(case: Case) -> None:
     case.go(InfraError("a\x1b[2J\nb: 50 pass"), PASS)
     assert "\x1b" not in case.text
     assert "\nb: 50 pass" not in case.text
+
+
+def test_the_record_says_what_was_run(case: Case) -> None:
+    asked = ("-k", "not slow", "-m", "quick or deep", "-x")
+    case.plan.summaries[2] = {"harness_digest": "d2"}
+    case.go(PASS, PASS, series=("x",), debug=True, pytest_args=asked, linux_guest=True)
+    record = case.record
+    assert (record.series, record.series_digest, record.debug) == ("s", "5e71e5", True)
+    assert (record.marks, record.names) == ("quick or deep", "not slow")
+    assert (record.own_checks, record.selftests, record.linux_guest) == (False, False, True)
+    assert record.only == ("-m quick",)
+    assert (record.harness, record.harness_digests) == (__version__, ("d1", "d2"))
+    assert (record.emulated, record.emulators) == (True, ("QEMU 7.2",))
+    assert [kernel.build_id for kernel in record.kernels] == ["ab"]
+    assert [host.name for host in record.hosts] == ["n1"]
+    assert record.started.endswith("+00:00")
+    assert record.places["a57"] == Place(
+        kernel="base", host="a57", kvm_mode="vhe", af_mode="hardware"
+    )
+
+
+def test_the_base_alone_is_of_no_series(case: Case) -> None:
+    case.go(PASS)
+    assert (case.record.series, case.record.series_digest, case.record.marks) == ("", "", "")
+
+
+def test_what_did_not_pass_keeps_its_words(case: Case) -> None:
+    case.go(PASS, {"test_a": "fail", "test_b": "skip"}, {"test_b": "unproven"})
+    first, second = case.record.troubles
+    assert (first.seed, first.cell, first.name, first.outcome) == (8, "a57", "test_a", "fail")
+    assert first.observed == "3 young"
+    assert first.reason.startswith("whywhy") and len(first.reason) < 340
+    assert (second.seed, second.cell, second.name) == (9, "a57", "test_b")
+
+
+def test_a_cell_that_ended_by_itself_keeps_its_reason() -> None:
+    cells = (
+        a_cell("base", outcome="error", reason="no login\nin 60 s"),
+        a_cell("patched", outcome="fail"),
+    )
+    checks = (a_check("test_x", outcome="fail"),)
+    found = list(command.troubles(a_summary(cells=cells, checks=checks)))
+    assert [(one.cell, one.name, one.reason) for one in found] == [
+        ("n1-vhe-patched", "test_x", ""),
+        ("n1-vhe-base", "", "no login in 60 s"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ({"kernels": (a_kernel("base", build_id="ef"),)}, "base: 6.12, ab then, 6.12, ef now"),
+        ({"series": "s", "series_digest": "0"}, "series: 5e71e5 then, 0 now"),
+    ],
+)
+def test_runs_of_other_kernels_are_not_counted_together(
+    case: Case, own: dict[str, Any], words: str
+) -> None:
+    case.plan.summaries[3] = own
+    with pytest.raises(InputChanged, match=words):
+        case.go(PASS, PASS, {"test_a": "fail"}, PASS, series=("x",))
+    record = case.record
+    assert [run.verdict for run in record.runs] == ["pass", "pass"]
+    assert record.checks["test_a"]["a57"] == {"pass": 2}
+    assert words in record.reason
+
+
+def test_a_record_from_before_it_said_what_was_run_is_read(case: Case) -> None:
+    case.go(PASS)
+    new = case.record.model_dump(mode="json", by_alias=True)
+    kept = ("schema", "count", "reason", "seeds", "runs", "verdict", "checks", "cells")
+    old = Repeat.model_validate_json(json.dumps({key: new[key] for key in kept}))
+    assert (old.checks, old.started, old.places) == (case.record.checks, "", {})
