@@ -41,6 +41,7 @@ from harness.mutants.table import TABLE
 from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
+from harness.repeat.command import joined as repeat_joined
 from harness.repeat.command import repeat
 from harness.report import command as report_command
 from harness.reproduce import command as reproduce
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("repeat", help="run a sound kernel's checks many times over")
     again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
     _add_run_options(again)
+    _add_join(again.add_argument_group("of runs that were made before"))
     again.set_defaults(command=_repeat)
 
     told = commands.add_parser("report", help="show a run again, in a form for others")
@@ -373,6 +375,20 @@ def _add_output(output: _Group) -> None:
     output.add_argument("--junitxml", type=Path, metavar="FILE", help="a copy of junit.xml")
 
 
+def _add_join(group: _Group) -> None:
+    group.add_argument(
+        "--join",
+        nargs="+",
+        type=Path,
+        metavar="RECORD",
+        help="run nothing: add up what these have, each a repeat.json, a mutants.json (what is "
+        "sound of it), or the folder of one",
+    )
+    group.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="with --join: write docs/false-alarms.md anew"
+    )
+
+
 def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
@@ -486,13 +502,17 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _resumed(args: argparse.Namespace, console: Console) -> Run:
     """The run to go on with; UsageError for an option that would make it another run."""
-    plain = vars(_parser().parse_args(["run"]))
-    ours = {"resume", "jobs", "junitxml", "bisect"}
-    other = [name for name, value in vars(args).items() if value != plain[name]]
-    if more := sorted(set(other) - ours):
+    if more := _others(args, "run", {"resume", "jobs", "junitxml", "bisect"}):
         raise UsageError(f"--resume takes a run's options from the run: leave out {more}")
     junitxml = args.junitxml.absolute() if args.junitxml else None
     return Run.resumed(args.resume, Progress(console), jobs=args.jobs, junitxml=junitxml)
+
+
+def _others(args: argparse.Namespace, command: str, ours: set[str]) -> list[str]:
+    """The options that were given to a command, but for some."""
+    plain = vars(_parser().parse_args([command]))
+    given = [name for name, value in vars(args).items() if value != plain[name]]
+    return sorted(set(given) - ours)
 
 
 def _run(args: argparse.Namespace, console: Console) -> int:
@@ -575,6 +595,12 @@ def _each_patch(args: argparse.Namespace, console: Console) -> int:
 
 
 def _repeat(args: argparse.Namespace, console: Console) -> int:
+    if args.join:
+        if more := _others(args, "repeat", {"join", "markdown"}):
+            raise UsageError(f"--join runs nothing, so it goes without {', '.join(more)}")
+        return EXIT_CODES[repeat_joined(args.join, args.markdown, Progress(console)).verdict]
+    if args.markdown:
+        raise UsageError("--markdown goes with --join")
     return repeat(_options(args), args.count, Progress(console))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,11 @@ from harness.options import Options
 from harness.printable import clip, one_line, printable
 from harness.progress import Progress
 from harness.records import write_atomically
-from harness.repeat.results import NAME, SCHEMA, Counts, Place, Repeat, Repetition, Trouble
-from harness.results import Host, Kernel, Summary
+from harness.repeat import report
+from harness.repeat.join import Joined, join, read
+from harness.repeat.report import columns
+from harness.repeat.results import NAME, SCHEMA, Place, Repeat, Repetition, Trouble
+from harness.results import Host, Kernel, Outcome, Summary
 from harness.run import Run
 from harness.runfolder import make_run_folder
 from harness.verdict import EXIT_CODES, worst
@@ -60,6 +63,22 @@ def repeat(options: Options, count: int, progress: Progress) -> int:
             progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
         progress.console.print(str(parent), markup=False, highlight=False, soft_wrap=True)
     return EXIT_CODES[record.verdict]
+
+
+def joined(records: Sequence[Path], target: Path | None, progress: Progress) -> Joined:
+    """Show what several records come to together, and write it down where that is asked for.
+
+    Nothing is run. UsageError names a record that cannot be used, or two that tell of one run.
+    """
+    found = join([read(record) for record in records])
+    for line in report.describe(found):
+        progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+    if target is not None:
+        try:
+            target.write_text(report.markdown(found), encoding="utf-8")
+        except OSError as exc:
+            raise UsageError(f"--markdown {target}: {exc.strerror}") from exc
+    return found
 
 
 def _all(options: Options, count: int, progress: Progress, tally: _Tally) -> str:
@@ -117,8 +136,8 @@ class _Tally:
         self._kernels: dict[str, Kernel] = {}
         self._hosts: dict[str, Host] = {}
         self._runs: list[Repetition] = []
-        self._checks: dict[str, dict[str, Counter[str]]] = {}
-        self._cells: dict[str, Counter[str]] = {}
+        self._checks: dict[str, dict[str, Counter[Outcome]]] = {}
+        self._cells: dict[str, Counter[Outcome]] = {}
         self._places: dict[str, Place] = {}
         self._troubles: list[Trouble] = []
 
@@ -169,7 +188,7 @@ class _Tally:
             by_cell.setdefault(check.cell, Counter())[check.outcome] += 1
         self._troubles += troubles(summary)
 
-    def verdicts(self) -> Counter[str]:
+    def verdicts(self) -> Counter[Outcome]:
         """How many runs ended with each verdict."""
         return Counter(run.verdict for run in self._runs)
 
@@ -254,10 +273,10 @@ def describe(record: Repeat) -> list[str]:
     width = max((len(name) for name in record.checks), default=0)
     lines = []
     for name, by_cell in record.checks.items():
-        total: Counter[str] = Counter()
+        total: Counter[Outcome] = Counter()
         for counts in by_cell.values():
             total.update(counts)
-        lines.append(f"{name:{width}}  {_columns(total)}")
+        lines.append(f"{name:{width}}  {columns(total)}")
         for cell, counts in by_cell.items():
             trouble = {kind: n for kind, n in counts.items() if kind not in ("pass", "skip")}
             if trouble:
@@ -269,16 +288,10 @@ def describe(record: Repeat) -> list[str]:
         if run.verdict != "pass"
     ]
     done = len(record.runs)
-    verdicts: Counter[str] = Counter(run.verdict for run in record.runs)
+    verdicts: Counter[Outcome] = Counter(run.verdict for run in record.runs)
     early = f" of {record.count} ({record.reason})" if record.reason else ""
     return [*lines, f"{done} runs{early}: {_words(verdicts) or 'none ended'}"]
 
 
-def _columns(counts: Counter[str]) -> str:
-    kinds: Sequence[str] = ("pass", "fail", "error", "unproven")
-    columns = "  ".join(f"{counts[kind]:5} {kind}" for kind in kinds)
-    return columns + (f"  {counts['skip']:5} skip" if counts["skip"] else "")
-
-
-def _words(counts: Counter[str] | Counts) -> str:
+def _words(counts: Mapping[Outcome, int]) -> str:
     return ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items()))

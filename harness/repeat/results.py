@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from harness.inventory import AfMode, KvmMode
 from harness.results import Host, Kernel, KernelLabel, Outcome
@@ -12,7 +12,7 @@ from harness.verdict import Verdict
 SCHEMA = 1
 NAME = "repeat.json"
 
-Counts = dict[str, int]
+Counts = dict[Outcome, NonNegativeInt]
 """Outcome -> how often it was."""
 
 
