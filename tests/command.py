@@ -58,8 +58,13 @@ def environment(state: Path, **extra: str) -> dict[str, str]:
 
 def kvm_harness(args: Sequence[str], state: Path, quiet: bool = False, **extra: str) -> Ended:
     """`kvm-harness ARGS` to its end; what it printed is shown when the test fails, unless quiet."""
+    return run(argv(*args), state, quiet, **extra)
+
+
+def run(command: Sequence[str], state: Path, quiet: bool = False, **extra: str) -> Ended:
+    """The same of any program that ends as kvm-harness does."""
     done = subprocess.run(
-        argv(*args),
+        command,
         env=environment(state, **extra),
         cwd=PROJECT,
         capture_output=True,

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness import prepare
+from harness import prepare, selection
 from harness.checks.claim import Claim
 from harness.observe.errors import ObserveError
 from harness.observe.unproven import Unproven
 from harness.progress import Progress
-from harness.selftests import build
+from harness.selftests import build, getopt
 from harness.selftests.build import Selftests
 from harness.selftests.judge import Ended
+from harness.timing import CHECKS
 from harness.timing import test_timing as module
-from harness.timing.tracking import FAULTS, ITS_OWN, MGLRU, Way, chosen
+from harness.timing.tracking import FAULTS, ITS_OWN, MGLRU, WAYS, Way, chosen
 from harness.timing.values import PASSES, SELFTEST
 
 IDLE = """\
@@ -133,3 +134,23 @@ def test_what_does_not_compile_or_fails_is_unproven(run: Any) -> None:
         run(MGLRU, Ended("", 0, 1.0), (of("base", OLD), of("series", NEW, broken=True)))
     with pytest.raises(Unproven, match="exit status 254"):
         run(MGLRU, Ended("", 254, 1.0), (of("series", NEW),))
+
+
+# ---- what the integration test is made of -----------------------------------------------------
+
+TESTS = Path(__file__).parent
+
+
+def test_the_emulated_host_makes_every_check() -> None:
+    few = selection.checks(paths=(TESTS / "time_few_passes.py",))
+    assert few == selection.checks(paths=(CHECKS,))
+
+
+def test_a_series_gives_the_emulated_host_all_options() -> None:
+    patch = (TESTS / "data/timing/selftest-mglru.patch").read_text()
+    added = "\n".join(line[1:] for line in patch.splitlines() if line.startswith("+"))
+    known = getopt.options(added)
+    assert all(way.options <= known for way in WAYS)
+    assert all(
+        one.words in added for one in (*MGLRU.printed, *FAULTS.printed) if "idle" not in one.words
+    )
