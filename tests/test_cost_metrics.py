@@ -6,12 +6,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from cost_consoles import BASE, LOCKLESS, edited
+from cost_consoles import BASE, LOCKLESS, NAMES, edited, saved
 
+from harness import inventory
 from harness.contract import CostMetric
 from harness.cost.fit import Line
 from harness.cost.framing import Garbled
 from harness.cost.metrics import METRICS, costs
+from harness.cost.promises import METRICS_OF_WALK
 from harness.cost.readings import parse
 
 THREADS = ("damon", "damon-check", "khugepaged")
@@ -28,6 +30,23 @@ def test_a_saved_console() -> None:
     assert found.values["cost-notifier"] == found.values["cost-idle"] - 711
     assert float(found.values["cost-idle"]) == pytest.approx(1340.2, abs=0.1)
     assert found.doubts == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_saved_console_has_the_metrics_of_its_host(name: str) -> None:
+    """Where software sets the access flag a touch of an old page is a fault, and nobody walks."""
+    af = inventory.load().hosts[name.split("-")[0]].af
+    found = costs(parse(saved(name)))
+    absent = METRICS_OF_WALK if af == "software" else ()
+    assert found.values.keys() == METRICS.keys() - set(absent)
+    assert found.doubts == {}
+    values = {metric: float(value) for metric, value in found.values.items()}
+    calls = {value for metric, value in values.items() if metric.startswith("calls-")}
+    assert all(value == pytest.approx(1, abs=0.01) for value in calls)
+    # Under pKVM the guest's own loop is in a touch.
+    faults, least, most = (1, 1000, 10_000) if af == "software" else (0, -1, 100)
+    assert values["faults-access"] == pytest.approx(faults, abs=0.01)
+    assert least < values["cost-access"] < most
 
 
 def test_threads_of_the_kernel() -> None:

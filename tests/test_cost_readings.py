@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, edited, framed
+from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, NAMES, edited, framed, saved
 
 from harness.cost.framing import Garbled
+from harness.cost.layouts import SIZES
 from harness.cost.readings import Calls, Faults, Pass, parse
-from harness.hosts.proof import Expected, WrongKernel, agree
+from harness.hosts.proof import KVM_MODE_LINES, Expected, WrongKernel, agree
 
 START = ["begin 1", "release 6.12.1", "notes 00", "notes end 1", "config 00ff", "config end 2"]
 
@@ -28,6 +29,19 @@ def test_a_saved_console() -> None:
     # In each of two ranges khugepaged gives up at a page that is absent.
     assert {one.pages - one.units for one in found.passes if one.metric == "khugepaged"} == {2}
     assert {one.number for one in found.passes} == set(range(5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_saved_console_has_all_passes_of_all_sizes_in_its_mode(name: str) -> None:
+    console = saved(name)
+    (mode,) = (mode for mode, line in KVM_MODE_LINES.items() if line.search(console))
+    assert mode == name.split("-")[1]
+    found = parse(console)
+    assert found.has_kvm
+    every = {(size, number) for size in SIZES for number in range(5)}
+    for kind in {one.metric for one in found.passes}:
+        assert {(one.pages, one.number) for one in found.passes if one.metric == kind} == every
+    assert {(one.pages, one.number) for one in found.faults} == every
 
 
 def test_it_proves_its_kernel() -> None:

@@ -18,7 +18,9 @@ from cost_consoles import (
     CONFIG_SHA256,
     LOCKLESS,
     LOCKLESS_BUILD_ID,
+    NAMES,
     edited,
+    saved,
 )
 from made_up import a_check, a_summary
 from rich.console import Console
@@ -96,15 +98,19 @@ def run(
     )
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_script_makes_the_number_that_the_harness_makes(tmp_path: Path, metric: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [(name, metric) for name in NAMES for metric in costs(parse(saved(name))).values],
+)
+def test_the_script_makes_the_number_that_the_harness_makes(
+    tmp_path: Path, name: str, metric: str
+) -> None:
     folder = written(tmp_path / "it", of(metric=metric))
-    (tmp_path / "log").write_text(LOCKLESS)
+    (tmp_path / "log").write_text(saved(name))
     done = run(folder, "-l", str(tmp_path / "log"))
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == pytest.approx(
-        float(costs(parse(LOCKLESS)).values[metric]), abs=1e-4
-    )
+    value = costs(parse(saved(name))).values[metric]
+    assert float(done.stdout) == pytest.approx(float(value), abs=1e-4)
 
 
 def lost(text: str) -> str:
