@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.options import Options
 from harness.plan import PlannedCell
 from harness.timing import CHECKS
-from harness.timing.options import TimingOptions
+from harness.timing.options import MOST, TimingOptions
 from harness.timing.rounds import boots, rounds
 
 BASE = PlannedCell("n1", "base", "vhe", "hardware", cmdline=("quiet",))
@@ -31,9 +31,10 @@ def order(seed: int) -> tuple[str, ...]:
     return tuple(KINDS[cell.id] for cell in boots(PAIR, seed, TimingOptions(rounds=1)))
 
 
-def test_each_round_has_each_boot_once_and_rounds_follow_each_other() -> None:
-    cells = boots(PAIR, 1, TimingOptions(rounds=12))
-    assert len({cell.id for cell in cells}) == 36
+@pytest.mark.parametrize("number_of_rounds", [12, MOST])
+def test_each_round_has_each_boot_once_and_rounds_follow_each_other(number_of_rounds: int) -> None:
+    cells = boots(PAIR, 1, TimingOptions(rounds=number_of_rounds))
+    assert len({cell.id for cell in cells}) == 3 * number_of_rounds
     assert all(cell.cmdline == ("quiet",) for cell in cells)
     for number, one in enumerate(rounds(cells)):
         assert one.number == number + 1
