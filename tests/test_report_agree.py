@@ -237,7 +237,7 @@ def test_annotations_tell_of_every_check_that_is_no_pass(monkeypatch: pytest.Mon
     for seed in SEEDS:
         run = random_run(seed)
         found = Counter[Outcome]()
-        for word, cells in title.findall(github.github(run)):
+        for word, cells in title.findall(github.github(junit(run))):
             found[words[word]] += cells.count("%2C") + 1
         told = by_outcome(run.checks)
         assert found == Counter({kind: told[kind] for kind in words.values()}), f"seed {seed}"
@@ -247,8 +247,9 @@ def test_annotations_tell_of_every_figure_that_is_worse(monkeypatch: pytest.Monk
     monkeypatch.setattr(github, "MOST", 1000)
     for seed in SEEDS:
         run = random_run(seed)
-        lines = [one for one in github.github(run).splitlines() if one.startswith("::notice ")]
-        found = sum(len(re.findall(r"(?:::|%0A\s*)worse: ", line)) for line in lines)
+        lines = github.github(junit(run)).splitlines()
+        notices = [line for line in lines if line.startswith("::notice ")]
+        found = sum(len(re.findall(r"(?:::|%0A\s*)worse: ", line)) for line in notices)
         assert found == count(run).figures["worse"], f"seed {seed}"
 
 

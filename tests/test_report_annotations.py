@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from made_up import a_cell, a_check, a_summary
 
-from harness.report.annotations import MOST, github
+from harness.report import annotations as from_junit
+from harness.report.annotations import MOST
+from harness.report.junit import junit
 from harness.results import SERIES, Check, Figure, Splat, Summary
 
 COMMAND = re.compile(r"::(error|warning|notice) (?:file=([^,:]+),line=(\d+),)?title=([^,:]+)::(.*)")
@@ -21,7 +23,13 @@ def check(outcome: str = "fail", **fields: Any) -> Check:
 
 
 def run(*checks: Check, **fields: Any) -> Summary:
-    return a_summary(verdict="fail", checks=checks, **fields)
+    cells = dict.fromkeys(one.cell for one in checks if one.cell != SERIES)
+    given = {"cells": tuple(a_cell(id=name) for name in cells), **fields}
+    return a_summary(verdict="fail", checks=checks, **given)
+
+
+def github(run: Summary) -> str:
+    return from_junit.github(junit(run))
 
 
 def parsed(text: str) -> list[tuple[str, ...]]:
@@ -99,6 +107,30 @@ def test_the_end_of_a_run_and_of_a_cell() -> None:
     assert titles == {"error": "n1-vhe-patched fails"}
     ((kind, _, _, title, message),) = parsed(github(run(reason="disk full")))
     assert (kind, title, message) == ("warning", "the run did not come to its end", "disk full")
+
+
+def test_what_ended_a_cell_comes_before_checks_and_names_its_file() -> None:
+    splats = tuple(
+        Splat(kind="warn", title="WARNING", key="k", site=site) for site in ("", "mm/rmap.c:7")
+    )
+    dead = a_cell(id="d", outcome="fail", reason="panic", death="panic", splats=splats)
+    found = parsed(github(run(check(cell="a"), cells=(a_cell(id="a"), dead))))
+    assert [title for *_, title, _ in found] == ["d fails", "test_x[a] fails in a"]
+    assert found[0][1:3] == ("mm/rmap.c", "7")
+
+
+def test_they_say_what_the_document_says_and_nothing_else() -> None:
+    document = junit(run(check(also_on_base=True), check("unproven", name="test_y")))
+    changed = document.replace("it is not", "it is otherwise").replace("test_y", "test_z")
+    found = parsed(from_junit.github(changed))
+    assert [title for *_, title, _ in found] == [
+        *("test_x[a] fails in n1-vhe-patched", "test_z is unproven in n1-vhe-patched")
+    ]
+    assert [message.partition("%0A")[0] for *_, message in found] == [
+        *("it is otherwise (the base kernel as well)", "it is otherwise")
+    ]
+    assert document.count("<failure ") == 1
+    assert from_junit.github(document.replace("failure", "system-out")).count("::error") == 0
 
 
 def test_no_more_than_github_shows() -> None:

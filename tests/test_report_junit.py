@@ -155,3 +155,20 @@ def test_what_the_kernel_reported_stands_with_its_cell() -> None:
     assert "3 times: WARNING" in out.text
     assert "f (a.c:1)" in out.text
     assert "cells/n1-vhe-base/splats.txt" in out.text
+
+
+def test_file_and_line_of_a_report_are_a_property_of_its_case() -> None:
+    warned = Splat(kind="warn", title="WARNING", key="k", site="arch/arm64/kvm/mmu.c:1640")
+    checks = tuple(
+        check("c", name, "fail").model_copy(update={"splats": splats})
+        for name, splats in (("test_a", (warned,)), ("test_b", ()))
+    )
+    dead = cell("c", "fail", "panic").model_copy(update={"splats": (warned,)})
+    root = parsed(summary((dead,), checks))
+    found = {
+        case.get("name"): [one.attrib for one in case.findall("properties/property")]
+        for case in root.iter("testcase")
+    }
+    site = {"name": "site", "value": "arch/arm64/kvm/mmu.c:1640"}
+    assert found == {"cell": [site], "test_a": [site], "test_b": []}
+    assert all(case.findall("failure") for case in root.iter("testcase"))

@@ -67,7 +67,7 @@ FORMATS: Mapping[str, Callable[[Request], str]] = {
     "junit": lambda given: junit(given.run),
     "ktap": lambda given: ktap(given.run),
     "kcidb": _kcidb,
-    "github": lambda given: github(given.run),
+    "github": lambda given: github(junit(given.run)),
     "mail": lambda given: mail(given.run, reader(given.folder), given.tested_by),
 }
 

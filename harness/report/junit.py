@@ -4,7 +4,8 @@
 fail is <failure>, error is <error>, skip and unproven are <skipped>; so that unproven is never
 taken for a pass, its message begins with that word. A run that ended early, and what ended a cell
 but for its checks, are test cases as well: without them it would look as if nothing was wrong. So a
-suite's totals are those of its checks and, where a cell ended so, one more.
+suite's totals are those of its checks and, where a cell ended so, one more. Annotations
+(annotations.py) are made from this document alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from harness.observe.splats import counted
 from harness.printable import UNSEEN, clip
 from harness.report import figures
 from harness.report.counts import count
-from harness.results import SERIES, Cell, Check, Outcome, Summary
+from harness.results import SERIES, Cell, Check, Splat, Summary
 
 # XML 1.0 has no way to write other control characters, and a log may hold any. Those of C1 and what
 # nobody sees it can write, but a terminal and a viewer would obey them.
@@ -27,6 +28,9 @@ MAX_WORDS = 16 << 10
 """Characters of any one text of a summary."""
 CELL = "cell"
 FIGURES = "figures"
+UNPROVEN = "unproven: "
+SITE = "site"
+"""A property of a test case: file and line of what the kernel reported, where it says them."""
 _TAGS = {"fail": "failure", "error": "error", "skip": "skipped", "unproven": "skipped"}
 
 
@@ -42,7 +46,7 @@ def junit(run: Summary) -> str:
         root.append(_suite(SERIES, sum(check.seconds for check in own), own))
     for cell in run.cells:
         checks = [check for check in run.checks if check.cell == cell.id]
-        suite = _suite(cell.id, cell.seconds, checks, (cell.outcome, cell.reason))
+        suite = _suite(cell.id, cell.seconds, checks, cell)
         if cell.splats:
             ET.SubElement(suite, "system-out").text = _clean(_reports(cell))
         root.append(suite)
@@ -68,15 +72,14 @@ def _figures(run: Summary) -> ET.Element:
 
 
 def _suite(
-    name: str, seconds: float, checks: Sequence[Check], end: tuple[Outcome, str] = ("pass", "")
+    name: str, seconds: float, checks: Sequence[Check], cell: Cell | None = None
 ) -> ET.Element:
-    """A suite of checks; `end` is how the cell itself ended, and why if that is to be told."""
+    """A suite of checks, and of how their cell itself ended if that is to be told."""
     suite = ET.Element("testsuite", name=_clean(name), time=f"{seconds:.3f}")
     outcomes: list[str] = []
-    outcome, reason = end
-    if reason:
-        outcomes.append(outcome)
-        suite.append(_case(name, CELL, outcome, reason, 0.0, ""))
+    if cell is not None and cell.reason:
+        outcomes.append(cell.outcome)
+        suite.append(_case(name, CELL, cell.outcome, cell.reason, 0.0, "", cell.splats))
     for check in checks:
         outcomes.append(check.outcome)
         text = "\n".join(
@@ -87,7 +90,9 @@ def _suite(
             ]
         )
         message = check.reason + (" (the base kernel as well)" if check.also_on_base else "")
-        suite.append(_case(name, check.name, check.outcome, message, check.seconds, text))
+        suite.append(
+            _case(name, check.name, check.outcome, message, check.seconds, text, check.splats)
+        )
     _count(suite, outcomes)
     return suite
 
@@ -110,11 +115,20 @@ def _count(suite: ET.Element, outcomes: Sequence[str]) -> None:
 
 
 def _case(
-    cell: str, name: str, outcome: str, message: str, seconds: float, text: str
+    cell: str,
+    name: str,
+    outcome: str,
+    message: str,
+    seconds: float,
+    text: str,
+    splats: Sequence[Splat] = (),
 ) -> ET.Element:
     case = ET.Element("testcase", classname=_clean(cell), name=_clean(name), time=f"{seconds:.3f}")
+    if site := next((splat.site for splat in splats if splat.site), ""):
+        properties = ET.SubElement(case, "properties")
+        ET.SubElement(properties, "property", name=SITE, value=_clean(site))
     if outcome in _TAGS:
-        words = clip(f"unproven: {message}" if outcome == "unproven" else message, MAX_WORDS)
+        words = clip(f"{UNPROVEN}{message}" if outcome == "unproven" else message, MAX_WORDS)
         node = ET.SubElement(case, _TAGS[outcome], message=_clean(words))
         node.text = _clean(text)
     elif text:
