@@ -458,6 +458,14 @@ def test_a_call_where_there_was_none_is_worse() -> None:
     assert counts(some, none)[0].verdict == "better"
 
 
+@pytest.mark.parametrize("nothing", [0.0, 5e-324])
+def test_a_metric_that_is_not_known_has_no_ratio_to_nothing(nothing: float) -> None:
+    none, some = (count((n,) * 3, (0.0,) * 3, "calls-of-tomorrow") for n in (nothing, 1e9))
+    found, code = counts(none, some)
+    assert (found.verdict, found.effect, found.smallest, code) == ("worse", None, None, 1)
+    assert counts(none, none)[0].verdict == "same"
+
+
 def test_the_larger_spread_of_both_counts() -> None:
     wide = count((100.0, 100.0, 101.0), spread=1.9)
     assert counts(wide, count((101.5,) * 3))[0].verdict == "same"

@@ -12,6 +12,8 @@ from harness.cost.judge import judge
 from harness.cost.metrics import METRICS
 from harness.results import Effect, Figure
 
+# Of a metric that this version does not know: a ratio to less than that is none.
+_FLOOR = min(metric.floor for metric in METRICS.values())
 _TURNED: dict[Effect, Effect] = {"worse": "better", "better": "worse"}
 
 
@@ -47,7 +49,7 @@ def _judged(
     judged = judge(
         [Fraction(value) for value in first],
         [Fraction(value) for value in second],
-        floor=metric.floor if metric else Fraction(0),
+        floor=metric.floor if metric else _FLOOR,
         known=max(known, *spreads),
     )
     verdict = (
