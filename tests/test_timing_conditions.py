@@ -44,6 +44,10 @@ N isolated
 N online
 0-1
 N smt/active
+N cpuidle/current_governor
+menu
+N /proc/sys/kernel/numa_balancing
+1
 N /sys/kernel/mm/transparent_hugepage/enabled
 always [madvise] never
 N /sys/kernel/mm/lru_gen/enabled
@@ -66,6 +70,7 @@ def test_what_a_host_says() -> None:
     assert found.isolated == "1"
     assert found.isolation == ("isolcpus=nohz,domain,1", "nohz_full=1")
     assert (found.online, found.smt, found.lru_gen) == ("0-1", "", "0x0007")
+    assert (found.idle, found.numa_balancing) == ("menu", "1")
     assert "loadavg" not in found.steady()
 
 
@@ -83,9 +88,12 @@ def test_what_would_move_a_cursor_is_made_harmless() -> None:
 def governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files of a machine's cpufreq."""
     cpus = tmp_path / "cpu"
+    balancing = str(tmp_path / "numa_balancing")
     script = conditions._SCRIPT.replace(conditions.CPUFREQ, str(cpus))
+    script = script.replace(conditions._BALANCING, balancing)
     monkeypatch.setattr(conditions, "_SCRIPT", script)
     monkeypatch.setattr(conditions, "CPUFREQ", str(cpus))
+    monkeypatch.setattr(conditions, "_BALANCING", balancing)
     files = [cpus / f"cpu{number}" / "cpufreq" / "scaling_governor" for number in (0, 12)]
     for file, governor in zip(files, ("schedutil", "powersave"), strict=True):
         file.parent.mkdir(parents=True)
@@ -185,3 +193,15 @@ def test_a_machine_without_cpufreq_has_nothing_to_fix(governors: list[Path]) -> 
         file.unlink()
     with fixed(LocalShell()) as found:
         assert found.governors == {}
+
+
+def test_pages_stay_on_their_nodes_meanwhile(governors: list[Path]) -> None:
+    balancing = Path(conditions._BALANCING)
+    with fixed(LocalShell()) as found:
+        # A kernel that cannot move them has no such file, and gets none.
+        assert (found.numa_balancing, balancing.exists()) == ("", False)
+    balancing.write_text("1\n")
+    with pytest.raises(ZeroDivisionError), fixed(LocalShell()) as found:
+        assert (found.numa_balancing, balancing.read_text()) == ("0", "0\n")
+        raise ZeroDivisionError
+    assert balancing.read_text() == "1\n"

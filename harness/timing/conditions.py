@@ -24,6 +24,8 @@ AFTER = "conditions-after.json"
 WANTED = "performance"
 CPUFREQ = "/sys/devices/system/cpu"
 _BOOST = "cpufreq/boost"
+_IDLE = "cpuidle/current_governor"
+_BALANCING = "/proc/sys/kernel/numa_balancing"
 _ISOLATING = ("isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity")
 # CPU number and what its cpufreq says; a machine with thousands of CPUs says less than this.
 _LIMIT = 1 << 21
@@ -38,7 +40,7 @@ for name in scaling_driver scaling_governor scaling_cur_freq scaling_min_freq sc
   done
 done
 for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
-    {CPUFREQ}/online {CPUFREQ}/smt/active \\
+    {CPUFREQ}/online {CPUFREQ}/smt/active {CPUFREQ}/{_IDLE} {_BALANCING} \\
     /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/lru_gen/enabled; do
   echo "NONCE ${{file##*/cpu/}}"
   [ -r "$file" ] && cat "$file"
@@ -72,6 +74,10 @@ class Conditions(BaseModel):
     online: str
     smt: str
     """"1" if CPUs share cores, "" where the kernel does not say."""
+    idle: str = ""
+    """The governor of cpuidle, "" where the kernel has none."""
+    numa_balancing: str = ""
+    """"0" if the kernel lets pages be where they are, "" where it can do no other."""
     loadavg: str
     thp: str
     lru_gen: str
@@ -105,6 +111,8 @@ def parse(text: str, nonce: str) -> Conditions:
             isolated=_line(raw["isolated"]),
             online=_line(raw["online"]),
             smt=_line(raw["smt/active"]),
+            idle=_line(raw[_IDLE]),
+            numa_balancing=_line(raw[_BALANCING]),
             loadavg=_line(raw["/proc/loadavg"]),
             thp=_line(raw["/sys/kernel/mm/transparent_hugepage/enabled"]),
             lru_gen=_line(raw["/sys/kernel/mm/lru_gen/enabled"]),
@@ -139,13 +147,16 @@ def fixed(shell: Shell) -> Iterator[Conditions]:
     """Have the clock of each CPU stand still where it can; put back what was afterwards.
 
     The governor is `performance`, and boost is off: for how long a CPU runs above its nominal
-    frequency depends on its heat. Yields the conditions that are in force then.
+    frequency depends on its heat. The balancing of NUMA nodes is off as well: it takes pages out
+    of stage 2 to see who touches them, when it sees fit. Yields the conditions in force then.
     """
     before = read(shell)
     boosts, limits = _boosts(before), _limits(before)
     governors = _files("scaling_governor", before.governors)
-    still = dict.fromkeys(boosts, "0") | limits | dict.fromkeys(governors, WANTED)
-    with undone(lambda: _write(shell, boosts | limits | governors)):
+    balancing = {_BALANCING: before.numa_balancing} if before.numa_balancing else {}
+    off = dict.fromkeys((*boosts, *balancing), "0")
+    still = off | limits | dict.fromkeys(governors, WANTED)
+    with undone(lambda: _write(shell, boosts | balancing | limits | governors)):
         _write(shell, still)
         yield read(shell)
 
