@@ -65,9 +65,9 @@ class Companion:
         """Send a command; replied() must follow."""
         self._process.send(command)
 
-    def replied(self, command: str, reply: str) -> None:
+    def replied(self, command: str, reply: str) -> re.Match[str]:
         """Wait for the reply to a command that was sent, which must be of that pattern."""
-        self._expect(f"its reply to {command[:40]!r}", reply)
+        return self._expect(f"its reply to {command[:40]!r}", reply)
 
     def close(self) -> None:
         """End the process and wait until it has ended."""
@@ -87,14 +87,16 @@ class Companion:
     ) -> None:
         self.close()
 
-    def _expect(self, reply: str, pattern: str) -> None:
+    def _expect(self, reply: str, pattern: str) -> re.Match[str]:
         deadline = Deadline(ANSWER_SECONDS * self._slowdown)
         try:
             text = self._process.receive(deadline)
         except EOFError:
             raise InfraError(f"the {self._what} ended instead of {reply}") from None
-        if not re.fullmatch(pattern, text, re.ASCII):
+        found = re.fullmatch(pattern, text, re.ASCII)
+        if found is None:
             raise InfraError(f"the {self._what} gave {text[:200]!r} for {reply}")
+        return found
 
 
 def ask_together(asked: Sequence[tuple[Companion, str]], reply: str) -> None:

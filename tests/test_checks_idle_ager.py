@@ -9,7 +9,7 @@ import pytest
 from fake_shell import UnaskedShell
 from test_keeper import GUEST, FakeProcess, FakeShell
 
-from harness.checks.idle_ager import ager, words
+from harness.checks.idle_ager import ager, pages_of, reading, words
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.guests import PROGRAM, Guest
@@ -45,6 +45,45 @@ def a_guest() -> Guest:
 def test_words_of_the_bitmap() -> None:
     assert words([640, 641, 700, 0x400000000]) == "a:1000000000000003,10000000:1"
     assert words([63, 64]) == "0:8000000000000000,1:1"
+
+
+def test_pages_of_words() -> None:
+    assert pages_of("-") == frozenset()
+    pfns = {63, 64, 640, 700, 0x400000000}
+    assert pages_of(words(pfns)) == pfns
+    for text in ("", "a", "a:", ":1", "a:1,", "a:x"):
+        with pytest.raises(ValueError):
+            pages_of(text)
+
+
+def test_pages_that_are_idle_still_are_read_while_something_else_is_done() -> None:
+    process = FakeProcess([READY, "ok words=2 idle=b:1", "ok words=2 idle=-"])
+    with reading(a_guest(), Host("0-1", process), [640, 641, 704]) as both:
+        done: list[list[str]] = []
+        assert both(lambda: done.append(list(process.sent))) == {704}
+        assert both(lambda: None) == frozenset()
+    # It is asked before, and answers afterwards.
+    assert done == [["read a:3,b:1"]]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "ok words=1 idle=a:2",
+        "ok words=1 idle=b:1",
+        "ok words=1 idle=",
+        "ok words=1 idle=a:1,",
+        "ok words=1",
+        "error system pread of /sys/kernel/mm/page_idle/bitmap (errno 6)",
+    ],
+)
+def test_a_reading_of_other_pages_or_of_none_is_an_error(answer: str) -> None:
+    process = FakeProcess([READY, answer])
+    with (
+        pytest.raises(InfraError, match="idle ager"),
+        reading(a_guest(), Host("0-1", process), [640]) as both,
+    ):
+        both(lambda: None)
 
 
 def test_the_ager_has_a_cpu_for_itself() -> None:

@@ -76,6 +76,21 @@ static int mark(const struct idle_ager *ager)
 	return 0;
 }
 
+/* Reads which of the pages are idle still, which ages those that are; 0, or errno. */
+static int look(const struct idle_ager *ager, uint64_t *idle)
+{
+	for (size_t i = 0; i < ager->count; i++) {
+		const struct word *word = &ager->words[i];
+		ssize_t size = sizeof(word->bits);
+
+		errno = EIO;
+		if (pread(ager->bitmap, &idle[i], size, word->index * size) != size)
+			return errno;
+		idle[i] &= word->bits;
+	}
+	return 0;
+}
+
 static void *age(void *context)
 {
 	struct idle_ager *ager = context;
@@ -114,6 +129,43 @@ static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
 		reply_ok(" words=%zu", ager->count);
 }
 
+static void print_words(const struct idle_ager *ager, const uint64_t *idle)
+{
+	const char *separator = " idle=";
+
+	for (size_t i = 0; i < ager->count; i++) {
+		if (!idle[i])
+			continue;
+		fprintf(reply, "%s%" PRIx64 ":%" PRIx64, separator, ager->words[i].index, idle[i]);
+		separator = ",";
+	}
+	if (*separator != ',')
+		fprintf(reply, "%s-", separator);
+}
+
+static void run_read(struct idle_ager *ager, const char *words)
+{
+	uint64_t *idle;
+
+	if (ager->running) {
+		reply_error("usage", "it ages already");
+		return;
+	}
+	if (parse(ager, words))
+		return;
+	idle = calloc(ager->count, sizeof(*idle));
+	if (!idle)
+		die("out of memory");
+	errno = look(ager, idle);
+	if (errno) {
+		reply_errno("pread of " PAGE_IDLE_BITMAP);
+	} else {
+		reply_ok(" words=%zu", ager->count);
+		print_words(ager, idle);
+	}
+	free(idle);
+}
+
 static void run_stop(struct idle_ager *ager)
 {
 	if (!ager->running) {
@@ -140,16 +192,18 @@ static bool run(void *context, char *line)
 		run_mark(context, words, false);
 	else if (words && !strcmp(line, "age"))
 		run_mark(context, words, true);
+	else if (words && !strcmp(line, "read"))
+		run_read(context, words);
 	else if (!words && !strcmp(line, "stop"))
 		run_stop(context);
 	else
-		reply_error("usage", "expected: mark WORDS, age WORDS or stop");
+		reply_error("usage", "expected: mark WORDS, age WORDS, read WORDS or stop");
 	return true;
 }
 
 _Noreturn void idle_ager_serve(double seconds)
 {
-	struct idle_ager ager = { .bitmap = open(PAGE_IDLE_BITMAP, O_WRONLY | O_CLOEXEC) };
+	struct idle_ager ager = { .bitmap = open(PAGE_IDLE_BITMAP, O_RDWR | O_CLOEXEC) };
 
 	alarm((unsigned int)seconds + 1);
 	if (ager.bitmap < 0)

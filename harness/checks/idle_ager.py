@@ -12,12 +12,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.companion import Companion, ask_together
+from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
 from harness.ranges import format_ranges
 
 WORD_BITS = 64
+# Words of the bitmap in a reply.
+_WORD = "[0-9a-f]{1,16}:[0-9a-f]{1,16}"
+_WORDS = rf"-|{_WORD}(?:,{_WORD})*"
 # Pages of 4 KiB in a huge page.
 HUGE = 512
 
@@ -28,6 +32,16 @@ def words(pfns: Iterable[int]) -> str:
     for pfn in pfns:
         bits[pfn // WORD_BITS] |= 1 << pfn % WORD_BITS
     return ",".join(f"{word:x}:{bits[word]:x}" for word in sorted(bits))
+
+
+def pages_of(text: str) -> frozenset[int]:
+    """The PFNs of the bits in such words, "-" for none; ValueError for anything else."""
+    found: set[int] = set()
+    for word in text.split(",") if text != "-" else ():
+        index, _, bits = word.partition(":")
+        first, mask = int(index, 16) * WORD_BITS, int(bits, 16)
+        found.update(first + bit for bit in range(WORD_BITS) if mask >> bit & 1)
+    return frozenset(found)
 
 
 def age_huge_page(vm: Guest, shell: Shell, part: frozenset[int], skew: int) -> None:
@@ -66,6 +80,32 @@ def beside(
             process.send(command)
             act()
             process.replied(command, r"ok words=[0-9]+")
+
+        yield both
+
+
+@contextlib.contextmanager
+def reading(
+    vm: Guest, shell: Shell, pfns: Iterable[int]
+) -> Iterator[Callable[[Callable[[], object]], frozenset[int]]]:
+    """As beside(), but the process reads which of the pages are idle still, and ages them by that.
+
+    What is yielded returns their PFNs. Nobody is asked about a page that is not marked.
+    """
+    asked = frozenset(pfns)
+    command = f"read {words(asked)}"
+    with _on_last_cpu(vm, shell) as process:
+
+        def both(act: Callable[[], object]) -> frozenset[int]:
+            process.send(command)
+            act()
+            found = process.replied(command, rf"ok words=[0-9]+ idle=({_WORDS})")
+            idle = pages_of(found[1])
+            if idle - asked:
+                raise InfraError(
+                    f"the idle ager tells of other pages than it was asked: {found[1]}"
+                )
+            return idle
 
         yield both
 
