@@ -8,6 +8,7 @@ territory: every reply is held to the form, the bounds and the sums that the pro
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -118,6 +119,7 @@ class Guest:
         manual_log: ManualLog | None = None,
         second: Second | None = None,
         vcpus: int = 1,
+        cgroup: str | None = None,
         timeout: float = 20.0,
         slowdown: float = 1.0,
         transcript: Path | None = None,
@@ -136,8 +138,10 @@ class Guest:
         clear_log() clears the dirty log, which has no page or all at first, and dirty() only
         reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `second` vCPU 0 alone
         has the pages by that slot: the others have them by a second memslot, or are of a second VM;
-        shared memory is mapped twice then. `timeout` is what one command may take, in seconds, on a
-        kernel that is `slowdown` times as slow as usual; `deadline` bounds all of them together.
+        shared memory is mapped twice then. With `cgroup` the program is in that one from the first,
+        so that its memory, and what KVM allocates for it, are charged there. `timeout` is what one
+        command may take, in seconds, on a kernel that is `slowdown` times as slow as usual;
+        `deadline` bounds all of them together.
         Every line sent and received is appended to the file `transcript`.
         """
         argv = [PROGRAM, "--backing", backing, "--pages", str(pages)]
@@ -151,6 +155,9 @@ class Guest:
         argv += ["--manual-log", manual_log] if manual_log else []
         argv += ["--second", second] if second else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
+        if cgroup is not None:
+            join = f'echo $$ > {shlex.quote(cgroup)}/cgroup.procs && exec "$@"'
+            argv = ["sh", "-c", join, "sh", *argv]
         process = shell.start(argv)
         try:
             return cls(

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import pytest
+from fake_shell import UnaskedShell
 
-from harness.checks.mglru import CGROUP, OTHER_CGROUP, Memcg
+from harness.checks.mglru import CGROUP, OTHER_CGROUP, Memcg, born_in_memcg
+from harness.deadline import Deadline
+from harness.hosts.protocols import Result
 from harness.observe.unproven import Unproven
 
 
@@ -55,3 +58,37 @@ def test_a_memcg_is_told_from_the_one_beside_it() -> None:
     memcg(shell, OTHER_CGROUP).walk()
     memcg(shell).walk()
     assert shell.sent == ["+ 2 0 8 1 1", "+ 1 0 4 1 1"]
+
+
+class Owner:
+    """A guest that says when it is started and closed."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def close(self) -> None:
+        self.said.append("close")
+
+
+class Folders(UnaskedShell):
+    """Says what is made and removed."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        self.said.append(command)
+        return Result(command, 0, "", "")
+
+
+def test_a_guest_is_in_its_memcg_from_the_first_and_gone_before_it() -> None:
+    said: list[str] = []
+
+    def guest(**options: object) -> Owner:
+        said.append(f"start {options}")
+        return Owner(said)
+
+    with born_in_memcg(guest, Folders(said), pages=3):  # type: ignore[arg-type]
+        said.append("used")
+    start = f"start {{'cgroup': '{CGROUP}', 'pages': 3}}"
+    assert said == [f"mkdir -p {CGROUP}", start, "used", "close", f"rmdir {CGROUP}"]

@@ -21,7 +21,7 @@ from harness.guest_replies import (
     RaceReply,
     Slot,
 )
-from harness.guests import Guest
+from harness.guests import PROGRAM, Guest
 
 FLAGS = (
     "locked=0 referenced=132 uptodate=4096 dirty=4096 lru=4096 active=0 writeback=0 reclaim=0 "
@@ -36,6 +36,15 @@ def test_skew_is_passed_on() -> None:
     shell = FakeShell(FakeProcess([READY]))
     Guest.start(shell, vcpus=2, skew=3)
     assert " ".join(shell.argv[1:]).startswith("--backing anon --pages 4096 --skew 3 --vcpus 2")
+
+
+def test_it_can_be_in_a_cgroup_from_the_first() -> None:
+    shell = FakeShell(FakeProcess([READY]))
+    Guest.start(shell, vcpus=2, cgroup="/sys/fs/cgroup/a b")
+    join, _, program, *options = shell.argv[2:]
+    assert shell.argv[:2] == ["sh", "-c"]
+    assert join == "echo $$ > '/sys/fs/cgroup/a b'/cgroup.procs && exec \"$@\""
+    assert (program, options[:2]) == (PROGRAM, ["--backing", "anon"])
 
 
 def test_the_ipa_can_be_skewed_too_and_the_memory_a_file() -> None:

@@ -8,7 +8,7 @@ Documentation/admin-guide/mm/multigen_lru.rst describes the commands of debugfs/
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.checks.pages import populated
@@ -128,6 +128,19 @@ def memcg_of(vm: Guest, shell: Shell, path: str = CGROUP) -> Iterator[Memcg]:
     with undone(lambda: _leave(vm, shell, path)):
         shell.run(f"mkdir -p {path} && echo {vm.greeting.pid} > {path}/cgroup.procs")
         yield Memcg(shell, files=vm.greeting.backing.startswith("file"), path=path)
+
+
+@contextlib.contextmanager
+def born_in_memcg(guest: Callable[..., Guest], shell: Shell, **options: object) -> Iterator[Guest]:
+    """A guest that is in its memcg before it makes its VM; both are gone afterwards.
+
+    So what KVM allocates with a VM is charged there as well. `options` are those of Guest.start().
+    """
+    with undone(lambda: shell.run(f"rmdir {CGROUP}")):
+        shell.run(f"mkdir -p {CGROUP}")
+        vm = guest(cgroup=CGROUP, **options)
+        with undone(vm.close):
+            yield vm
 
 
 @contextlib.contextmanager

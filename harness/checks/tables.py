@@ -114,3 +114,15 @@ def nobody_else(shell: Shell) -> None:
 def is_alive(shell: Shell, vm: str) -> bool:
     """Whether KVM still has the VM of that debugfs folder. Nothing in the folder is opened."""
     return shell.run(f"[ -d {kvmstats.folder(vm)} ]", check=False).status == 0
+
+
+def assert_no_vm_of(shell: Shell, pid: int, slowdown: float) -> None:
+    """Assert that KVM has no VM any more of a process that has ended.
+
+    A reference to one that is never dropped keeps it, and what it has, for ever.
+    """
+    script = f"for d in {kvmstats.KVM}/{pid}-*; do [ ! -d $d ] || echo $d; done"
+    deadline = Deadline(PATIENCE * slowdown)
+    while (left := shell.run(script).stdout.split()) and not deadline.expired():
+        pass
+    assert not left, f"{len(left)} VMs of an owner that has ended are there still: {left[:4]}"

@@ -12,10 +12,11 @@ from collections.abc import Callable
 import pytest
 
 from harness.cell import CellSpec
-from harness.checks import tables
+from harness.checks import charged, tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.idle_ager import ager
+from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
@@ -51,15 +52,15 @@ def test_end_beside_aging(
     cell: CellSpec,
     contract: Contract,
 ) -> None:
-    """A VM's stage 2 goes while its pages are aged: no splat, no table left, no content lost."""
+    """A VM's stage 2 goes while its pages are aged: no splat, nothing left, nothing lost."""
     claim.expect(
         f"VMs that share {PAGES} pages with another are made, read them and end, while another "
         f"process ages these pages ({cell.cell.kvm_mode}): no splat, no content lost, no table "
-        "left; some end while a page is being aged"
+        "left, no VM, and nothing charged to their owner's memcg; some end while a page is being "
+        "aged"
     )
     several(shell, "nobody ages while a VM ends")
     baseline = tables.at_first(shell, claim)
-    vm = populated(guest(pages=PAGES))
     before = splats(shell)
     wanted = Wanted(
         (AGE,),
@@ -69,21 +70,28 @@ def test_end_beside_aging(
         slowed={AGE_CALLBACK: PROBE_FULL},
     )
     met, unseen = 0, ""
-    with tracing(shell, wanted) as session, ager(vm, shell, vm.pfns().values()):
-        for number in range(TRACES):
-            made, counts = kept(session, claim, f"trace{number}.txt", lambda: vm.churn(VMS, "run"))
-            assert made == VMS, f"{made} of {VMS} VMs were made"
-            try:
-                met += _met(counts)
-            except Unproven as exc:
-                unseen = str(exc)
-            if unseen or met >= ENOUGH:
-                break
-    claim.observe(f"{met} of {(number + 1) * VMS} VMs ended while a page was being aged")
-    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
-    vm.verify(range(PAGES))
-    assert_none_new(shell, claim, before)
-    tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
+    with born_in_memcg(guest, shell, pages=PAGES) as vm:
+        populated(vm)
+        with tracing(shell, wanted) as session, ager(vm, shell, vm.pfns().values()):
+            for number in range(TRACES):
+                made, counts = kept(
+                    session, claim, f"trace{number}.txt", lambda: vm.churn(VMS, "run")
+                )
+                assert made == VMS, f"{made} of {VMS} VMs were made"
+                try:
+                    met += _met(counts)
+                except Unproven as exc:
+                    unseen = str(exc)
+                if unseen or met >= ENOUGH:
+                    break
+        claim.observe(f"{met} of {(number + 1) * VMS} VMs ended while a page was being aged")
+        not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
+        vm.verify(range(PAGES))
+        assert_none_new(shell, claim, before)
+        tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
+        vm.close()
+        tables.assert_no_vm_of(shell, vm.greeting.pid, cell.slowdown)
+        charged.assert_nothing_left(shell, claim, cell.slowdown)
     if unseen or not met:
         raise Unproven(unseen or "no VM ended while a page was being aged")
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import pytest
 
 from harness.cell import CellSpec
-from harness.checks import tables
+from harness.checks import charged, tables
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
+from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings, walk_functions
 from harness.checks.pages import populated
@@ -49,13 +50,14 @@ def test_race_exit(
     cell: CellSpec,
     contract: Contract,
 ) -> None:
-    """Stage 2 goes with its owner while another process ages it: no splat, no table left."""
+    """Stage 2 goes with its owner while another process ages it: no splat, nothing left."""
     tables.nobody_else(shell)
     baseline = tables.count(shell)
     claim.expect(
-        f"{ENOUGH} owners of a VM end while another process ages their pages: no splat, and "
-        f"SecPageTables is back at its {baseline} pages (seed {cell.seed}); some agings begin "
-        "when an owner has ended but KVM has not yet let go of its stage 2"
+        f"{ENOUGH} owners of a VM end while another process ages their pages: no splat; "
+        f"SecPageTables is back at its {baseline} pages, nothing is charged to the memcg of an "
+        f"owner that has ended, and its VM is gone (seed {cell.seed}); some agings begin when an "
+        "owner has ended but KVM has not yet let go of its stage 2"
     )
     before = splats(shell)
     wanted = Wanted(
@@ -70,21 +72,24 @@ def test_race_exit(
         seen = [name for name in LEAVES_MM if returned(name) not in session.absent]
         leaves_mm = returned((seen or LEAVES_MM)[0])
         for number in range(DEATHS):
-            vm = populated(guest(pages=PAGES))
-            with ager(vm, shell, vm.pfns().values()):
-                session.start()
-                vm.close()
-                counts = session.stop()
-            claim.save(f"trace{number}.txt", counts.raw)
-            ages = counts.events(AGE)
-            # From when its last thread has given up the mm until KVM has let go of stage 2.
-            spans = between(
-                counts.events(leaves_mm), counts.events(returned(RELEASE)), *slot_range(vm)
-            )
-            times = meetings(spans, ages)
-            claim.observe(
-                f"owner {number}: {times} of {len(ages)} agings began before the release had ended"
-            )
+            with born_in_memcg(guest, shell, pages=PAGES) as vm:
+                populated(vm)
+                with ager(vm, shell, vm.pfns().values()):
+                    session.start()
+                    vm.close()
+                    counts = session.stop()
+                claim.save(f"trace{number}.txt", counts.raw)
+                ages = counts.events(AGE)
+                # From when its last thread has given up the mm until KVM has let go of stage 2.
+                spans = between(
+                    counts.events(leaves_mm), counts.events(returned(RELEASE)), *slot_range(vm)
+                )
+                times = meetings(spans, ages)
+                claim.observe(
+                    f"owner {number}: {times} of {len(ages)} agings began before the release ended"
+                )
+                tables.assert_no_vm_of(shell, vm.greeting.pid, cell.slowdown)
+                charged.assert_nothing_left(shell, claim, cell.slowdown)
             met += times > 0
             if met == ENOUGH:
                 break
