@@ -532,6 +532,15 @@ class Guest:
         reply = self._line.ask(f"take {format_ranges(asked)}", ("pages",))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
+    def reset(self) -> None:
+        """Have the guest start anew: KVM_ARM_VCPU_INIT of each vCPU, which has run before.
+
+        What the tested pages hold stays. They are in stage 2 no more where the CPU lacks
+        FEAT_S2FWB.
+        """
+        reply = self._line.ask("reset", ("vcpus",))
+        reply.agree(reply.number("vcpus") == self.greeting.vcpus, "another number of vCPUs")
+
     def lock(self, on: bool) -> None:
         """Lock all tested pages into memory, or let go of them again (mlock(2))."""
         self._line.ask(f"lock {'on' if on else 'off'}", ())

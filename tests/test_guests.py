@@ -127,6 +127,14 @@ def test_memory_is_taken_and_put_back() -> None:
     assert process.sent == ["take 4-6", "replace 4-6", "take 4-6"]
 
 
+def test_a_reset_is_one_of_all_vcpus() -> None:
+    guest, process = start("ok vcpus=2", "ok vcpus=1")
+    guest.reset()
+    with pytest.raises(InfraError, match="another number of vCPUs"):
+        guest.reset()
+    assert process.sent == ["reset", "reset"]
+
+
 def test_memory_is_locked_and_let_go_of() -> None:
     guest, process = start("ok", "ok")
     guest.lock(True)

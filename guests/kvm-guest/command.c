@@ -46,6 +46,7 @@ static const struct command {
 	{ "replace", 1, "replace RANGES", command_replace },
 	{ "take", 1, "take RANGES", command_take },
 	{ "lock", 1, "lock on|off", command_lock },
+	{ "reset", 0, "reset", command_reset },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
 	{ "spin-stop", 1, "spin-stop VCPU", command_spin_stop },
 	{ "spin-count", 1, "spin-count VCPU", command_spin_count },

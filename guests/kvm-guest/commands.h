@@ -89,6 +89,9 @@ int command_refused(struct vm *vm, char **words);
 /* mprotect.c */
 int command_mprotect(struct vm *vm, char **words);
 
+/* reset.c */
+int command_reset(struct vm *vm, char **words);
+
 /* snapshot.c */
 int command_snapshot(struct vm *vm, char **words);
 

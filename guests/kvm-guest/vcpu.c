@@ -240,9 +240,18 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 	vcpu->records_ipa = PAYLOAD_IPA + offset + vm_records_offset(vm->pages);
 }
 
-void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
+static void init(const struct vcpu *vcpu)
 {
 	struct kvm_vcpu_init init;
+
+	if (ioctl(vcpu->vm->fd, KVM_ARM_PREFERRED_TARGET, &init))
+		die_errno("KVM_ARM_PREFERRED_TARGET");
+	if (ioctl(vcpu->fd, KVM_ARM_VCPU_INIT, &init))
+		die_errno("KVM_ARM_VCPU_INIT");
+}
+
+void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
+{
 	int size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL);
 
 	pthread_once(&once, init_once);
@@ -255,13 +264,24 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	vcpu->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		die_errno("mmap of kvm_run");
-	if (ioctl(vm->fd, KVM_ARM_PREFERRED_TARGET, &init))
-		die_errno("KVM_ARM_PREFERRED_TARGET");
-	if (ioctl(vcpu->fd, KVM_ARM_VCPU_INIT, &init))
-		die_errno("KVM_ARM_VCPU_INIT");
+	init(vcpu);
 	place(vm, vcpu);
 	setup_registers(vcpu);
 	vcpu_stats_open(&vcpu->stats, vcpu->fd);
+}
+
+void vcpu_reset(struct vcpu *vcpu)
+{
+	/*
+	 * Its report is a store that KVM has yet to put behind it, which the next KVM_RUN does
+	 * first: that must not skip the first instruction after the reset.
+	 */
+	vcpu->run->immediate_exit = 1;
+	if (!ioctl(vcpu->fd, KVM_RUN, NULL) || errno != EINTR)
+		die_errno("KVM_RUN that is to end at once");
+	vcpu->run->immediate_exit = 0;
+	init(vcpu);
+	setup_registers(vcpu);
 }
 
 bool vcpu_run_here(struct vcpu *vcpu)
@@ -360,15 +380,25 @@ void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, 
 	mailbox->page = count ? vcpu->list[0] : 0;
 }
 
-void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
+static void let_go(struct vcpu *vcpu)
 {
-	vcpu_tell(vcpu, command, count, value);
-	vcpu->before = vcpu_stats_read(&vcpu->stats);
-
 	pthread_mutex_lock(&lock);
 	vcpu->state = VCPU_RUNNING;
 	pthread_cond_signal(&vcpu->go);
 	pthread_mutex_unlock(&lock);
+}
+
+void vcpu_go(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, uint64_t value)
+{
+	vcpu_tell(vcpu, command, count, value);
+	vcpu->before = vcpu_stats_read(&vcpu->stats);
+	let_go(vcpu);
+}
+
+int vcpu_restart(struct vcpu *vcpu, double seconds)
+{
+	let_go(vcpu);
+	return vcpu_wait_parked(vcpu, seconds);
 }
 
 /* Waits with the lock held; false if it still runs when time is up. */

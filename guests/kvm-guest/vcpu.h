@@ -72,6 +72,15 @@ int vcpus_check_idle(const struct vm *vm);
 /* Runs a vCPU that has no thread in this one until it parks; false if it does not. */
 bool vcpu_run_here(struct vcpu *vcpu);
 
+/*
+ * Resets a parked vCPU as a VMM does when its guest starts anew (a second KVM_ARM_VCPU_INIT): it
+ * begins at the payload's first instruction when it is restarted. Fatal on failure.
+ */
+void vcpu_reset(struct vcpu *vcpu);
+
+/* Has it run from there until it is parked again, as vcpu_wait_parked(). */
+int vcpu_restart(struct vcpu *vcpu, double seconds);
+
 /* Closes what vcpu_create() opened, for a vCPU without a thread. */
 void vcpu_destroy(struct vcpu *vcpu);
 
