@@ -158,6 +158,14 @@ def test_wrong_by_pytest():
 def test_says_nothing():
     pass
 
+def test_of_a_part(claim):
+    claim.observe("no splat")
+    claim.not_judged("tables, since the host has 1 other VM")
+
+def test_wrong_in_the_rest(claim):
+    claim.not_judged("tables, since the host has 1 other VM")
+    assert not 1, "a splat"
+
 def test_loops():
     while True:
         pass
@@ -202,6 +210,8 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "test_wrong": "fail",
         "test_wrong_by_pytest": "fail",
         "test_says_nothing": "unproven",
+        "test_of_a_part": "unproven",
+        "test_wrong_in_the_rest": "fail",
         "test_loops": "error",
         "test_lost": "unproven",
         "test_not_here": "skip",
@@ -220,6 +230,9 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checks["test_wrong"].expected == "4 young"
     assert checks["test_wrong"].reason == "3 are young"
     assert "observed nothing" in checks["test_says_nothing"].reason
+    of_a_part = checks["test_of_a_part"]
+    assert of_a_part.observed == "no splat; not judged: tables, since the host has 1 other VM"
+    assert of_a_part.reason == "not judged: tables, since the host has 1 other VM"
     assert "longer than a check may" in checks["test_loops"].reason
     assert "itself is broken" in checks["test_broken_check"].reason
     assert checks["test_good"].evidence == ("cells/n1-vhe-base/test_good/dmesg.txt",)

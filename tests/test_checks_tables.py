@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fake_shell import UnaskedShell
 
 from harness.checks import tables
+from harness.checks.claim import Claim
 from harness.deadline import Deadline
 from harness.hosts.protocols import Result
 from harness.observe.unproven import Unproven
@@ -53,3 +56,16 @@ def test_a_vm_that_never_goes_is_told() -> None:
     host = Host(1000)
     with pytest.raises(AssertionError, match=r"1 VMs of an owner .*54-4"):
         tables.assert_no_vm_of(host, 54, 0.0)
+
+
+class WithVms(UnaskedShell):
+    """A host that has VMs already."""
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        return Result(command, 0, "/sys/kernel/debug/kvm/70-4\n/sys/kernel/debug/kvm/71-4\n", "")
+
+
+def test_what_other_vms_hide_is_not_judged(tmp_path: Path) -> None:
+    claim = Claim(tmp_path, "no table left")
+    assert tables.at_first(WithVms(), claim) is None
+    assert "how many tables are left, since the host has 2 other VMs" in claim.unjudged[0]

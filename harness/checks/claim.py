@@ -19,6 +19,8 @@ class Claim:
         self.expected = expected
         """What must be seen in this cell and why; the check replaces it by something exact."""
         self.observed = ""
+        self.unjudged: tuple[str, ...] = ()
+        """Parts of what is expected that cannot be judged here, and why."""
         self.splats: tuple[Finding, ...] = ()
         """The kernel's reports that the check fails by: those of the base kernel are told apart."""
         self.af_observed: AfMode | None = None
@@ -35,6 +37,14 @@ class Claim:
     def observe(self, text: str) -> None:
         """State what was seen; later calls add to it."""
         self.observed = f"{self.observed}; {text}" if self.observed else text
+
+    def not_judged(self, text: str) -> None:
+        """State that a part of what is expected cannot be judged here, and why.
+
+        The check goes on, for the rest may fail; if nothing does, it is unproven.
+        """
+        self.observe(f"not judged: {text}")
+        self.unjudged = (*self.unjudged, text)
 
     def path(self, name: str) -> Path:
         """Where a file of evidence goes."""

@@ -296,6 +296,8 @@ class CellPlugin:
         error = self._error
         if error is None and self._claim is not None and not self._claim.observed:
             return "unproven", "it observed nothing: a check says by claim.observe() what it saw"
+        if error is None and self._claim is not None and self._claim.unjudged:
+            return "unproven", f"not judged: {'; '.join(self._claim.unjudged)}"
         if error is None:
             return "pass", ""
         if isinstance(error, pytest.skip.Exception):
