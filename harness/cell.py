@@ -119,6 +119,15 @@ class CellSpec(BaseModel):
     end_seconds: float
     """For a cell that is told to end early: to get its host into a state to be left in."""
 
+    @property
+    def emulated(self) -> bool:
+        """Whether the host's CPU is not a real one: a failure may be the emulator's then.
+
+        No check of ours asks for it, but those that judge what is not ours: the kernel's selftests,
+        and a guest's kernel.
+        """
+        return self.host.kind == "qemu"
+
     def record(self, outcome: Outcome = "error", reason: str = "") -> Cell:
         """The record of this cell on this machine before anything was proven in it."""
         return self.cell.record(outcome, reason).model_copy(update={"machine": self.machine})
