@@ -19,6 +19,7 @@ from harness.selftests.execute import ModeMissing, Stuck
 from harness.selftests.judge import Ended
 from harness.selftests.table import SELFTESTS
 
+DATA = Path(__file__).parent / "data/selftests"
 TEST = next(test for test in SELFTESTS if test.name == "dirty_log_test")
 WORKED = Ended("Total bits checked: dirty (1)\n", 0, 1.0)
 FAILED = Ended("", 1, 1.0)
@@ -42,9 +43,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(module, "execute", execute)
         monkeypatch.setattr(module, "lacks", lambda shell, test: lacks)
-        host = type("Host", (), {"kind": "qemu"})()
         what = type("What", (), {"af_mode": "hardware"})()
-        given = {"selftests": builds, "slowdown": 1.0, "host": host, "cell": what}
+        given = {"selftests": builds, "slowdown": 1.0, "emulated": True, "cell": what}
         cell: Any = type("Cell", (), given)()
         shell: Any = None
         claim = Claim(tmp_path / "evidence", "")
@@ -65,6 +65,16 @@ def test_a_failure_is_a_failure_and_a_hang_a_hang(run: Any) -> None:
         run({"Linux 6.12": FAILED}, built("dirty_log_test"))
     with pytest.raises(Hung, match="did not end in time: dirty_log_test: 150 seconds"):
         run({"Linux 6.12": Ended("", None, 60.0)}, built("dirty_log_test"))
+
+
+def test_what_the_emulator_makes_fail_is_not_expected(run: Any) -> None:
+    test = next(test for test in SELFTESTS if test.emulated)
+    output = (DATA / "page_fault.txt").read_text()
+    claim = run({"Linux 6.12": Ended(output, 254, 6.0)}, built(test.name), test=test)
+    assert "passes but for ro_memslot_no_syndrome_guest_cas" in claim.expected
+    assert "62 parts passed, not ro_memslot_no_syndrome_guest_cas" in claim.observed
+    whole = run({"Linux 6.12": Ended("Done.\n", 0, 6.0)}, built(test.name), test=test)
+    assert "but for" not in whole.expected
 
 
 def test_threads_of_what_cannot_be_killed_are_evidence(run: Any, tmp_path: Path) -> None:

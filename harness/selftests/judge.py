@@ -47,12 +47,14 @@ def point(
 ) -> ktap.Point:
     """The test point of one run, with all of its output as its diagnostics.
 
-    A failure that is the emulator's is one that is expected on an emulated host (XFAIL).
+    A failure that is the emulator's is one that is expected on an emulated host (XFAIL); how many
+    parts had passed before is told with it.
     """
     ok, directive, detail = _result(test, ended, allowed)
     excuse = test.emulated if emulated else None
     if not ok and not directive and excuse and re.search(excuse.pattern, ended.output):
-        directive, detail = "XFAIL", excuse.why
+        passed = len(re.findall(excuse.part, ended.output)) - 1
+        directive, detail = "XFAIL", f"{passed} parts passed, not {excuse.parts}: {excuse.why}"
     return ktap.Point(None, ok, name, directive, detail, tuple(ended.output.splitlines()))
 
 
