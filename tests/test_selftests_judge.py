@@ -132,3 +132,10 @@ def test_the_table_is_sound() -> None:
     assert len(set(names)) == len(names)
     assert all(test.claim and test.seconds > 0 for test in SELFTESTS)
     assert replace(SELFTESTS[0], before="old").names == (SELFTESTS[0].name, "old")
+
+
+def test_a_real_cpu_gets_more_to_do() -> None:
+    test = named("demand_paging_test")
+    assert test.on(emulated=True) == test
+    assert test.on(emulated=False).arguments == ("-b", "64M", "-v", "4")
+    assert named("set_memory_region_test").on(emulated=False).arguments == ()

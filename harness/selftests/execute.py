@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.checks.undo import undone
@@ -14,7 +15,7 @@ from harness.errors import HostDied, InfraError
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 from harness.selftests.judge import Ended
-from harness.selftests.table import Selftest
+from harness.selftests.table import OVERCOMMIT, Selftest
 
 FOLDER = "/tmp/kvm-selftest"
 GROUP = "/sys/fs/cgroup/kvm-harness-selftest"
@@ -123,6 +124,18 @@ class ModeMissing(InfraError):
     """The host cannot run guests in the mode that a test is to run in."""
 
 
+@contextlib.contextmanager
+def overcommitted(shell: Shell, pages: int) -> Iterator[None]:
+    """Let hugetlb take so many pages of 2 MiB from the free memory; undone afterwards."""
+    if not pages:
+        yield
+        return
+    before = int(shell.read(OVERCOMMIT))
+    with undone(lambda: shell.write(OVERCOMMIT, f"{before}\n")):
+        shell.write(OVERCOMMIT, f"{before + pages}\n")
+        yield
+
+
 def execute(shell: Shell, test: Selftest, program: Path, slowdown: float) -> tuple[Ended, str]:
     """Run a selftest to its end or its deadline, and remove all of it from the host.
 
@@ -132,7 +145,8 @@ def execute(shell: Shell, test: Selftest, program: Path, slowdown: float) -> tup
     name = test.name
     if shell.run(f"! test -e {ITS_GROUP}", check=False).status != 0:
         raise Unproven(f"{ITS_GROUP} is there already: of a selftest that is not ours, or was")
-    with undone(lambda: shell.run(_REMOVE.format(folder=FOLDER, group=GROUP, its=ITS_GROUP))):
+    remove = _REMOVE.format(folder=FOLDER, group=GROUP, its=ITS_GROUP)
+    with overcommitted(shell, test.huge_pages), undone(lambda: shell.run(remove)):
         shell.run(_PREPARE.format(folder=FOLDER, limit=OUTPUT_LIMIT))
         shell.put(program, f"{FOLDER}/{name}", mode=0o755)
         mode: tuple[str, ...] = ()

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which of the kernel's KVM selftests run on a host, and how.
 
-Arguments make each fit an emulated host: little memory, few rounds, one guest mode. Those that
-measure time are judged by their success alone, since an emulated host has no time of its own.
+Arguments make each fit an emulated host: little memory, few rounds, one guest mode. Where the CPU
+is a real one there are others, for more of each. Those that measure time are judged by their
+success alone, since an emulated host has no time of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FOLDER = "tools/testing/selftests/kvm"
 """Where a kernel's tree has them."""
@@ -41,6 +42,14 @@ class Excuse:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What KVM must do while a test runs, and its function for it, the newest kernels' first."""
+
+    what: str
+    functions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Selftest:
     """One program of tools/testing/selftests/kvm, and one way to run it.
 
@@ -54,6 +63,8 @@ class Selftest:
     shown: str
     seconds: float
     arguments: tuple[str, ...] = ()
+    at_large: tuple[str, ...] | None = None
+    """The arguments on a host with a real CPU, None for the same."""
     mode: str = ""
     """The guest mode that is asked for with -m, "" for the test's own choice."""
     before: str = ""
@@ -61,8 +72,17 @@ class Selftest:
     needs: tuple[Needed, ...] = ()
     emulated: Excuse | None = None
     """What fails on an emulated host alone, if anything does."""
+    huge_pages: int = 0
+    """Pages of 2 MiB that hugetlb may take from the free memory for it."""
+    kvm: Shown | None = None
     ages: bool = False
     """Whether it makes pages old through page_idle, and its one vCPU then accesses all of them."""
+
+    def on(self, *, emulated: bool) -> Selftest:
+        """The test as it is run on a host with such a CPU."""
+        if emulated or self.at_large is None:
+            return self
+        return replace(self, arguments=self.at_large)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +100,12 @@ _CAS_IS_A_WRITE = Excuse(
     r"(?m)^Test: ",
     "ro_memslot_no_syndrome_guest_cas with userfaultfd and those after it",
 )
+OVERCOMMIT = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages"
+_HUGETLB = Needed(OVERCOMMIT, "hugetlb pages of 2 MiB")
+# Who puts a block in the place of a table frees the table.
+_JOINS = Shown(
+    "blocks were split and joined", ("stage2_free_unlinked_table", "stage2_free_removed_table")
+)
 _USERFAULTFD = Needed("/proc/sys/vm/unprivileged_userfaultfd", "userfaultfd (CONFIG_USERFAULTFD)")
 
 SELFTESTS = (
@@ -90,7 +116,7 @@ SELFTESTS = (
         60,
         # Fewer than 100 pages are too few for its own arithmetic: it fails with 0 of 64 lost.
         ("-b", "4M", "-v", "1"),
-        MODE_4K,
+        mode=MODE_4K,
         ages=True,
     ),
     Selftest(
@@ -99,8 +125,7 @@ SELFTESTS = (
         "log, read-only slots; the guest's walker sets its AF",
         r"(?m)^Done\.$",
         150,
-        (),
-        MODE_4K,
+        mode=MODE_4K,
         needs=(_USERFAULTFD,),
         emulated=_CAS_IS_A_WRITE,
     ),
@@ -110,15 +135,17 @@ SELFTESTS = (
         r"Overall demand paging rate:\s*[1-9]",
         30,
         ("-b", "4M", "-v", "2"),
+        ("-b", "64M", "-v", "4"),
         MODE_4K,
     ),
     Selftest(
         "dirty_log_test",
         "every page that the guest dirtied is in the dirty log, and a clean one is not",
         r"Total bits checked: dirty \([1-9]",
-        150,
-        # Each further log mode fills 1 GiB anew, which takes 15 seconds.
-        ("-M", "dirty-log", "-i", "4", "-I", "100"),
+        300,
+        # Each log mode fills 1 GiB anew, which takes 15 seconds.
+        ("-M", "all", "-i", "4", "-I", "100"),
+        ("-M", "all", "-i", "32", "-I", "10"),
         MODE_64K,
     ),
     Selftest(
@@ -127,15 +154,22 @@ SELFTESTS = (
         r"Get dirty log over [1-9]",
         60,
         ("-b", "4M", "-v", "2", "-i", "2"),
+        ("-b", "64M", "-v", "4", "-i", "8"),
         MODE_4K,
     ),
     Selftest(
         "kvm_page_table_test",
-        "stage 2 is made, split and joined again while vCPUs access it",
+        "blocks of stage 2 are made, split for the dirty log and joined again under running vCPUs",
         r"KVM_ADJUST_MAPPINGS: total execution time",
         60,
-        ("-b", "4M", "-v", "2"),
+        # Of plain anonymous memory it splits and joins nothing: there are no blocks. Nor are there
+        # of THP where a vCPU reads first: a write splits the huge page of zeroes.
+        ("-b", "16M", "-v", "2", "-s", "anonymous_hugetlb_2mb"),
+        ("-b", "512M", "-v", "4", "-s", "anonymous_hugetlb_2mb"),
         MODE_4K,
+        needs=(_HUGETLB,),
+        huge_pages=256,
+        kvm=_JOINS,
     ),
     Selftest(
         "memslot_modification_stress_test",
@@ -143,6 +177,7 @@ SELFTESTS = (
         r"All vCPU threads joined",
         40,
         ("-b", "4M", "-v", "2", "-i", "10"),
+        ("-b", "64M", "-v", "4", "-i", "1000"),
         MODE_4K,
     ),
     Selftest(
@@ -152,6 +187,7 @@ SELFTESTS = (
         50,
         # The others wait 10 seconds at most for what takes an emulated host about as long.
         ("-f", "2", "-e", "2", "-l", "1", "-s", "10"),
+        ("-l", "1", "-s", "1000"),
     ),
     Selftest(
         "set_memory_region_test",

@@ -16,6 +16,7 @@ from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 from harness.selftests import judge, ktap
 from harness.selftests.build import Selftests
+from harness.selftests.entered import entered
 from harness.selftests.execute import ModeMissing, Stuck, execute, lacks
 from harness.selftests.faults import counted
 from harness.selftests.table import SELFTESTS, Selftest
@@ -25,7 +26,8 @@ from harness.selftests.table import SELFTESTS, Selftest
 @pytest.mark.parametrize("test", SELFTESTS, ids=lambda test: test.name)
 def test_selftest(test: Selftest, shell: Shell, claim: Claim, cell: CellSpec) -> None:
     """A KVM selftest of the kernel's own tree passes."""
-    claim.expect(f"{test.name} passes: {test.claim}")
+    test = test.on(emulated=cell.emulated)
+    claim.expect(f"{test.name} {' '.join(test.arguments)} passes: {test.claim}")
     if not cell.selftests:
         raise Unproven("no selftests were built for this cell")
     points = [
@@ -62,7 +64,7 @@ def _run(
     if lacking := lacks(shell, test):
         return judge.skipped(name, lacking)
     try:
-        with counted(shell, test, claim, cell):
+        with counted(shell, test, claim, cell), entered(shell, test.kvm, claim):
             ended, threads = execute(shell, test, built.programs[own], cell.slowdown)
     except ModeMissing as exc:
         return judge.skipped(name, str(exc))
