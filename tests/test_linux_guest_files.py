@@ -91,7 +91,12 @@ def test_qemu_is_unpacked_once_with_its_libraries(
 
 
 def test_checks_are_there_where_they_are_asked_for() -> None:
-    names = ("test_linux_guest[1]", "test_linux_guest[2]", "test_linux_guest_mglru")
+    names = (
+        "test_linux_guest[1]",
+        "test_linux_guest[2]",
+        "test_linux_guest[4]",
+        "test_linux_guest_mglru",
+    )
     assert selection.checks(("-m", "linux_guest"), linux_guest=True) == names
     assert not set(names) & set(selection.checks())
     assert not any("linux_guest" in path for path in check_paths((), selftests=True))
