@@ -57,6 +57,17 @@ WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
          "freed by task 53 on cpu 1 at 3.313881s (0.000100s ago):", " kfree+0x28/0x78", "",
          *CPU, RULER],
     ),
+    # mm/slub.c:slab_bug(), print_trailer() and slab_fix() of 6.2, with a trace of its own
+    "slab-6.2": (
+        Kind.SLAB,
+        "BUG kmalloc-64 (Tainted: G        W         ): Poison overwritten",
+        [LONG_RULER, "BUG kmalloc-64 (Tainted: G        W         ): Poison overwritten",
+         "-" * 77, "", "0xffff000001e6ea48-0xffff000001e6ea48 @offset=2632. First byte 0x5a",
+         "Slab 0xfffffc0000079b80 objects=21 used=21 fp=0x0000000000000000 flags=0x200",
+         "Object 0xffff000001e6ea40 @offset=2624 fp=0xffff000001e6e6c0", "",
+         "Object   ffff000001e6ea40: 6b 6b 6b 6b 6b 6b 6b 6b 5a 6b 6b 6b 6b 6b 6b 6b  kkkkkkkkZkkk",
+         *CPU, *TRACE, "FIX kmalloc-64: Restoring Poison 0xffff000001e6ea48=0x6b"],
+    ),
     # kernel/watchdog.c:watchdog_hardlockup_check(): this CPU, then another in 7.3's words
     "hard-lockup": (
         Kind.HARD_LOCKUP,

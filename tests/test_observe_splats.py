@@ -111,6 +111,11 @@ def test_frames_of_7_3_and_of_modules() -> None:
     assert frames(splat) == ("kvm_age_gfn", "f", "g")
 
 
+def test_what_slub_says_of_an_object_is_told_apart_by_who_had_it() -> None:
+    assert frames(one("slab-double-free"))[:3] == ("__slab_free", "kfree", "kvm_arch_init_vm")
+    assert frames(one("slab-remaining"))[1:3] == ("kmem_cache_destroy", "kvm_arch_init_vm")
+
+
 def test_taint_and_modules() -> None:
     assert taint(one("warn")) == ""
     assert taint(one("oops-null")) == "GDW"

@@ -13,8 +13,14 @@ def splats(shell: Shell) -> tuple[klog.Splat, ...]:
     return klog.splats(shell.run("dmesg").stdout)
 
 
+def newer(now: tuple[klog.Splat, ...], before: tuple[klog.Splat, ...]) -> tuple[klog.Splat, ...]:
+    """Those that ended after the last one before: the log may have lost some of these meanwhile."""
+    since = max((klog.clock(splat.text) for splat in before), default=-1.0)
+    return tuple(splat for splat in now if klog.clock(splat.text) > since)
+
+
 def assert_none_new(shell: Shell, claim: Claim, before: tuple[klog.Splat, ...]) -> None:
     """Assert that there is nothing but what there was `before`; splats.txt has what is new."""
-    new = splats(shell)[len(before) :]
+    new = newer(splats(shell), before)
     claim.save("splats.txt", "\n\n".join(splat.text for splat in new) + "\n")
     assert not new, f"{len(new)} splats: {new[0].headline}"

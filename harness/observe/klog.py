@@ -108,6 +108,8 @@ _TAIL: dict[Kind, re.Pattern[str]] = {
     Kind.SERROR: re.compile(_REGISTERS),
     Kind.BAD_MODE: re.compile(_REGISTERS),
     Kind.STACK_OVERFLOW: re.compile(rf"ESR: |FAR: |(?:Task|IRQ|Overflow) stack: |{_REGISTERS}"),
+    # The words that follow a trace where SLUB goes on by itself (slab_fix()).
+    Kind.SLAB: re.compile(r"FIX \S{1,200}: "),
     # What dump_page() says of the page.
     Kind.PAGE_POISON: re.compile(r"page: |memcg:|head: |page_type: |flags: |raw: |page dumped "),
 }
@@ -322,6 +324,9 @@ class _Scanner:
         return True
 
     def _starts_another(self, text: str) -> bool:
+        if self._kind is Kind.SLAB and not self._trace_done and not is_ruler(text):
+            # Its trace may be that of a WARN() (slab_err(), object_err()).
+            return text != CUT_HERE and classify(text) not in (None, Kind.WARN)
         if text == CUT_HERE or is_ruler(text):
             return True
         kind = classify(text)

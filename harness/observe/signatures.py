@@ -39,6 +39,8 @@ class Kind(StrEnum):
     UBSAN = "ubsan"
     BAD_PAGE = "bad-page"
     PAGE_POISON = "page-poison"
+    SLAB = "slab"
+    """What SLUB found wrong with objects or slabs of a cache."""
     REPORT = "report"
     """A line that begins with "BUG: " and is none of the others."""
     HEADLESS = "headless"
@@ -132,6 +134,8 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ),
     # mm/page_poison.c:check_poison_mem()
     (Kind.PAGE_POISON, re.compile(r"pagealloc: (?:single bit error|memory corruption)")),
+    # mm/slub.c:__slab_bug(), until 6.12 slab_bug(); the rest depends on what is wrong
+    (Kind.SLAB, re.compile(r"BUG \S{1,200} \((?:Not tainted|Tainted: [^)]{1,200})\): ")),
     # lockdep.c:register_lock_class(): a lock that was never initialised
     (Kind.LOCKDEP, re.compile(r"INFO: trying to register non-static key\.")),
     (Kind.REPORT, re.compile(r"BUG: ")),

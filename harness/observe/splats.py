@@ -41,6 +41,8 @@ _NOISE = re.compile(
     r"|__?lock_(?:acquire|release)\w*|lock_(?:acquire|release)|lockdep_\w+|debug_check_no_\w+"
     r"|__might_(?:resched|sleep|fault)|__cant_sleep|__schedule_bug"
     r"|__warn\w*|warn_slowpath_\w+|bad_page\w*|free_page_is_bad_report|print_bad_pte"
+    r"|object_err|(?:__)?slab_err|check_(?:object|slab|pad_bytes|bytes_and_report)|slab_pad_check"
+    r"|(?:alloc|free)_(?:debug|consistency)_\w+|free_to_partial_list|on_freelist"
     r"|debug_print_object|refcount_warn_saturate|__list_(?:add|del_entry)_valid\w*"
     r"|__switch_to|(?:__)?schedule|schedule_(?:timeout|preempt_disabled)\w*|preempt_schedule\w*"
     r"|_raw_(?:spin|read|write)_\w+|(?:__)?mutex_(?:un)?lock\w*|(?:down|up)_(?:read|write)\w*"
