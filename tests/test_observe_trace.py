@@ -520,3 +520,31 @@ def test_what_the_guest_program_marked_is_an_event() -> None:
 def test_a_mark_of_somebody_else_is_an_error() -> None:
     with pytest.raises(ObserveError, match="unknown form of mark"):
         trace_text.parse_trace(HEADER + MARKS.replace("kvm-guest: 1", "hello: 1"), SMALL.names)
+
+
+def test_an_entry_that_is_recorded_stands_in_the_trace_by_its_function() -> None:
+    wanted = trace.Wanted(functions=("f", "g.isra.0"), entries=("g.isra.0",))
+    script = tracefs.setup_script(wanted)
+    assert "'common_pid < 0' > $I/events/kvm_harness/kvmh0_f/filter" in script
+    assert "kvmh1_g_isra_0/filter" not in script
+    text = (
+        "# entries-in-buffer/entries-written: 1/1   #P:2\n"
+        "  kvm-guest-196     [000] d..2.    36.672000: kvmh1_g_isra_0: (g.isra.0+0x0/0x88)\n"
+    )
+    (event,), _ = trace_text.parse_trace(text, wanted.names)
+    assert (event.name, event.time, event.pid, event.fields) == ("g.isra.0", 36672000, 196, {})
+    found = Counts(wanted, {}, 0, {"g.isra.0": trace.Probe(1, 0)}, (event,), "")
+    assert found.events("g.isra.0") == (event,)
+    with pytest.raises(KeyError):
+        found.events("f")
+
+
+def test_an_entry_that_is_recorded_has_a_probe_that_takes_no_longer() -> None:
+    with pytest.raises(UsageError, match="what has no probe"):
+        trace.Wanted(functions=("f",), entries=("g",))
+    with pytest.raises(UsageError, match="cannot take long"):
+        trace.Wanted(functions=("f",), entries=("f",), slowed={"f": 2})
+    with pytest.raises(Unproven, match="cannot be observed"):
+        Counts(trace.Wanted(functions=("f",), entries=("f",)), {"f": "none"}, 0, {}, (), "").events(
+            "f"
+        )

@@ -10,8 +10,8 @@ A count is evidence only if nothing was absent and nothing was lost, so `Counts.
 Unproven instead of returning a number otherwise.
 
 Entries of functions are counted by kprobe events, from the hits and misses in kprobe_profile: the
-events themselves are filtered out, because to print an address as a symbol is the dearest part of
-a trace, and so a full buffer cannot spoil these counts.
+events themselves are filtered out where nobody asks for them, because to print an address as a
+symbol is the dearest part of a trace, and so a full buffer cannot spoil these counts.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Wanted:
     """What to record: trace events ("kvm:kvm_access_fault") and entries of functions.
 
     `buffer_kib` is per CPU. `filters` gives an event of `events` a filter expression
-    (Documentation/trace/events.rst, "Event filtering"). `returns` names functions whose returns
-    are recorded as events, each with a filter on its returned value `ret`; "" records them all.
+    (Documentation/trace/events.rst, "Event filtering"). `entries` are those of `functions` whose
+    entries are to stand in the trace as well, under the functions' names. `returns` names functions
+    whose returns are recorded as events, each with a filter on its returned value `ret`; "" records
+    them all.
     `slowed` are those of `functions` whose entry, and those of `returns` whose return, is to take
     long, to widen the window of a race, with how often the time of looking up a symbol, up to
     MOST_SLOWED (a return: PROBE_FULL): 8 are a tenth of a millisecond and more under emulation,
@@ -62,6 +64,7 @@ class Wanted:
     filters: Mapping[str, str] = field(default_factory=dict)
     returns: Mapping[str, str] = field(default_factory=dict)
     slowed: Mapping[str, int] = field(default_factory=dict)
+    entries: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for event in self.events:
@@ -72,6 +75,10 @@ class Wanted:
                 raise UsageError(f"not the name of a function: {function!r}")
         if unknown := set(self.filters) - set(self.events):
             raise UsageError(f"a filter for an event that is not recorded: {sorted(unknown)}")
+        if unknown := set(self.entries) - set(self.functions):
+            raise UsageError(f"entries of what has no probe: {sorted(unknown)}")
+        if both := set(self.entries) & self.slowed.keys():
+            raise UsageError(f"an entry that is recorded cannot take long: {sorted(both)}")
         if any(not 1 <= often <= MOST_SLOWED for often in self.slowed.values()):
             raise UsageError(f"a probe is slowed 1 to {MOST_SLOWED} times: {dict(self.slowed)}")
         if any(self.slowed.get(function, 0) > PROBE_FULL for function in self.returns):
@@ -103,6 +110,7 @@ class Wanted:
         """The name of an event that stands in the trace -> the name that was asked for."""
         names = {event.partition(":")[2]: event for event in self.events}
         names[_MARK_IN_TRACE] = MARK
+        names |= {self.probe(name): name for name in self.entries}
         return names | {self.return_probe(name): returned(name) for name in self.returns}
 
 
@@ -129,8 +137,8 @@ def returned(function: str) -> str:
 class Event:
     """One line of a trace. `time` is in microseconds of the monotonic clock.
 
-    `name` is as it was asked for, system:event. `fields` are the numbers of its text by the
-    names in FIELDS; empty for an event that has no entry there.
+    `name` is as it was asked for: system:event, or a function's for its entry. `fields` are the
+    numbers of its text by the names in FIELDS; empty for an event that has no entry there.
     """
 
     time: int
@@ -167,12 +175,12 @@ class Counts:
     raw: str = field(repr=False)
 
     def events(self, name: str) -> tuple[Event, ...]:
-        """All events of a name (system:event) in order of time.
+        """All events of a name (system:event, or an entry's or return's) in order of time.
 
         Unproven if it is absent or events were lost; KeyError for one that was not asked for.
         """
         returns = (returned(one) for one in self.wanted.returns)
-        if name not in (MARK, *self.wanted.events, *returns):
+        if name not in (MARK, *self.wanted.events, *self.wanted.entries, *returns):
             raise KeyError(f"{name} was not recorded")
         self._present(name)
         if self.lost:

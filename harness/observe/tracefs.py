@@ -84,7 +84,8 @@ def setup_script(wanted: Wanted) -> str:
     for function in wanted.functions:
         probe = wanted.probe(function)
         slowly = wanted.fetches(function)
-        lines.append(_probe_script(function, function, probe, "p", (*slowly[:1], ""), _NEVER))
+        only = "" if function in wanted.entries else _NEVER
+        lines.append(_probe_script(function, function, probe, "p", (*slowly[:1], ""), only))
         if slowly:
             name = slowed_entry(function)
             more = "".join(
