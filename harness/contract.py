@@ -255,6 +255,11 @@ class Expectation:
     otherwise: Expectation | None = None
     fast_path: tuple[str, ...] = ()
 
+    @property
+    def enters_fast_path(self) -> tuple[str, ...]:
+        """Those of the fast path's functions that it enters."""
+        return tuple(name for step in self.enters for name in step if name in self.fast_path)
+
 
 @dataclass(frozen=True)
 class Contract:

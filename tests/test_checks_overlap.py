@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.checks.overlap import AGE, UNMAP, Window, acts, between, in_guest, meetings, windows
+from harness.checks.overlap import AGE, UNMAP, Window, acts, between, meetings, stays, windows
 from harness.observe.trace import MARK, Event
 
 PAGE = 4096
@@ -94,7 +94,7 @@ def test_reads_of_the_dirty_log_are_told_from_other_acts() -> None:
 def test_a_vcpu_is_in_the_guest_from_entry_to_exit_of_its_thread() -> None:
     entries = [event("kvm:kvm_entry", time, pid) for time, pid in ((10, 1), (12, 3), (40, 1))]
     exits = [event("kvm:kvm_exit", time, pid) for time, pid in ((5, 1), (20, 1), (30, 3))]
-    spans = in_guest(entries, exits, 0, 8 * PAGE)
+    spans = stays(entries, exits, 0, 8 * PAGE)
     assert spans == (window(10, 20), window(12, 30, pid=3))
     # An ager on another CPU meets whoever is in the guest, and a vCPU's own thread is no ager.
     assert meetings(spans, [age(25), age(35), age(11, pid=1)]) == 1

@@ -6,8 +6,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checks.overlap import FAULT, UNMAP, UNMAPPED, Window, meetings
-from harness.checks.racing import by_address
+from harness.checks.overlap import FAULT, UNMAP, UNMAPPED, Window, by_address, meetings
 from harness.checks.test_race_two_drops import (
     BEGIN,
     SKEW,

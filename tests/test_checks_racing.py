@@ -1,16 +1,64 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a race is told to have been, and how its parts are put together."""
+"""What a race is told to have been, by what it ages, and how its parts are put together."""
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
-from harness.checks.overlap import UNMAP
-from harness.checks.racing import DRIVERS, Met, of_all_pages, show
+import pytest
+
+from harness.checks.driver import situation
+from harness.checks.opponents import OPPOSITIONS, opposition
+from harness.checks.overlap import AGE
+from harness.checks.racing import (
+    DRIVERS,
+    Met,
+    Shows,
+    drawn,
+    entering,
+    entries,
+    never_entered,
+    recorded,
+    show,
+)
+from harness.contract import BASE, Contract, load
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Opponent
-from harness.observe.trace import Event
+from harness.observe.trace import Counts, Event, Probe, Wanted
+from harness.paths import PROJECT
+
+HVA, PAGES = 0x10000, 4
+VM: Any = SimpleNamespace(
+    slot=SimpleNamespace(pages=PAGES, ipa=0x8000_0000), greeting=SimpleNamespace(slot_hva=HVA)
+)
+# A series whose fast path is entered by MGLRU alone, without an event.
+BY_MGLRU = """\
+kernel: "6.12"
+fast_path:
+  functions: [age_lockless]
+  drivers: [mglru_walk, eviction]
+  modes: [vhe, nvhe]
+  stage2_af: [hardware]
+  lru_gen_bit: 0x8
+"""
+
+
+def cell(mode: str = "vhe", stage1: str = "hardware", stage2: str = "hardware") -> Any:
+    return SimpleNamespace(
+        cell=SimpleNamespace(kvm_mode=mode, af_mode=stage2),
+        host=SimpleNamespace(af=stage1),
+        becomes=None,
+    )
+
+
+@pytest.fixture
+def by_mglru(tmp_path: Path) -> Contract:
+    path = tmp_path / "series.yaml"
+    path.write_text(BY_MGLRU)
+    return load(path, BASE)
 
 
 def reply(**changed: int) -> RaceReply:
@@ -18,30 +66,42 @@ def reply(**changed: int) -> RaceReply:
     return RaceReply(**(zero | {"rounds": 4, "touches": 90, "least": 20, "passes": 7} | changed))
 
 
+def missing(met: Met, opponent: Opponent, ager: Ager = "page-idle", least: int = 1) -> str:
+    return met.missing(ager, opponent, opposition(opponent, faulting=False), least)
+
+
 def test_what_met_adds_up() -> None:
-    met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3)
-    assert met == Met(15, 5, 1)
-    assert met.words().startswith("1 of 15 agings of its pages began during one of the")
+    met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3, fast=2)
+    assert met == Met(15, 5, 1, fast=2)
+    words = met.words(OPPOSITIONS["slot-delete"])
+    assert words == "1 of 15 agings of its pages began during 5 removals of the slot from stage 2"
+    words = Met(also=3).words(OPPOSITIONS["vms"])
+    assert words.endswith(", 3 agings began while a VM got a slot")
 
 
 def test_meetings_alone_do_not_prove_that_the_opponent_got_its_way() -> None:
     met = Met(ages=10, acts=2, together=8)
-    for opponent, word in (
-        ("pageout", "paged out"),
-        ("split", "split"),
-        ("dirty-log", "no write fault came"),
-        ("slot-unmap", "no slot changed while"),
-    ):
-        assert word in met.missing("page-idle", cast(Opponent, opponent))
-    assert not met.missing("page-idle", "slot-move")
-    assert not (met + Met(paged_out=1)).missing("page-idle", "pageout", 8)
+    assert "paged out" in missing(met, "pageout")
+    assert "split" in missing(met, "split")
+    assert "no write fault came" in missing(met, "dirty-log")
+    assert "no slot changed while" in missing(met, "slot-unmap")
+    assert "no aging began while" in missing(met, "vms")
+    assert not missing(met, "slot-move")
+    assert not missing(met + Met(paged_out=1), "pageout", least=8)
     # What agers evict is not the opponent's doing, so it is not asked for there.
-    assert not met.missing("eviction", "pageout", 8)
-    assert not (met + Met(split=1)).missing("page-idle", "split", 8)
-    assert (met + Met(marked=7)).missing("page-idle", "dirty-log", 8)
-    assert not (met + Met(marked=8)).missing("page-idle", "dirty-log", 8)
-    assert not (met + Met(changes=8)).missing("page-idle", "slot-unmap", 8)
-    assert "did not meet" in Met(ages=10, acts=2).missing("page-idle", "slot-move")
+    assert not missing(met, "pageout", "eviction", 8)
+    assert not missing(met + Met(split=1), "split", least=8)
+    assert missing(met + Met(also=7), "dirty-log", least=8)
+    assert not missing(met + Met(also=8), "dirty-log", least=8)
+    assert "did not meet" in missing(Met(ages=10, acts=2), "slot-move")
+
+
+def test_against_a_guest_faults_are_asked_for_where_there_are_any() -> None:
+    met = Met(ages=10, acts=2, together=8)
+    assert not missing(met, "guest")
+    against = opposition("guest", faulting=True)
+    assert "no access fault came" in met.missing("page-idle", "guest", against)
+    assert not (met + Met(also=1)).missing("page-idle", "guest", against)
 
 
 def test_a_race_without_acts_has_no_mean() -> None:
@@ -61,13 +121,60 @@ def test_each_ager_is_a_driver_of_the_contract() -> None:
     assert set(DRIVERS) == set(get_args(Ager))
 
 
-def test_a_page_that_is_replaced_is_no_drop_of_all() -> None:
-    vm: Any = SimpleNamespace(
-        slot=SimpleNamespace(pages=4), greeting=SimpleNamespace(slot_hva=0x10000)
-    )
-    ranges = (0x10000, 0x14000), (0x11000, 0x12000), (0x10000, 0x13000), (0x8000, 0x14000)
-    events = [
-        Event(1, 0, "kvm-guest", 1, UNMAP, "", {"start": start, "end": end})
-        for start, end in ranges
-    ]
-    assert of_all_pages(events, vm) == events[:1]
+def test_each_opponent_of_a_race_has_its_windows() -> None:
+    # The one is a mixture of two others, the other is about no aging.
+    assert set(OPPOSITIONS) == set(get_args(Opponent)) - {"unmap", "two-drops"}
+
+
+def test_a_race_is_by_who_enters_the_fast_path(by_mglru: Contract) -> None:
+    assert entering(by_mglru, cell()) == "walk"
+    # Nobody does: the way of all others.
+    for other in (cell("protected"), cell(stage2="software"), cell("nvhe", "software", "software")):
+        assert entering(by_mglru, other) == "page-idle"
+    assert entering(load(None, BASE), cell()) == "page-idle"
+    lockless = load(PROJECT / "series/lockless-aging/series.yaml", BASE)
+    assert entering(lockless, cell()) == "page-idle"
+
+
+def test_agings_show_by_the_fast_path_s_function_where_it_has_no_event(by_mglru: Contract) -> None:
+    assert Shows.of(by_mglru, "walk", cell()) == Shows("age_lockless", ("age_lockless",))
+    assert Shows.of(by_mglru, "page-idle", cell()) == Shows(AGE, ())
+    lockless = load(PROJECT / "series/lockless-aging/series.yaml", BASE)
+    # khugepaged's function is nothing that an ager enters.
+    assert Shows.of(lockless, "walk", cell()) == Shows(AGE, ("kvm_age_gfn_lockless",))
+    assert Shows.of(lockless, "walk", cell("protected")) == Shows(AGE, ())
+    assert situation(cell()).mode == "vhe"
+
+
+def test_who_enters_a_function_may_be_at_any_page(by_mglru: Contract) -> None:
+    shows = Shows.of(by_mglru, "walk", cell())
+    wanted = recorded(by_mglru, VM, OPPOSITIONS["dontneed"], shows.aging)
+    assert AGE not in wanted.events and wanted.entries == ("age_lockless",)
+    entered = Event(5, 1, "kvm-guest", 9, "age_lockless", "", {})
+    counts = Counts(wanted, {}, 0, {"age_lockless": Probe(1, 0)}, (entered,), "")
+    (event,) = shows.agings(counts, VM)
+    assert event.fields == {"start": HVA, "end": HVA + PAGES * 4096}
+
+
+def test_each_opponent_can_be_recorded(by_mglru: Contract) -> None:
+    for contract, aging in ((by_mglru, "age_lockless"), (load(None, BASE), AGE)):
+        for against in (*OPPOSITIONS.values(), opposition("guest", faulting=True)):
+            wanted = recorded(contract, VM, against, aging)
+            asked = {*wanted.functions, *wanted.returns}
+            assert {*against.slowed, *against.entries, *against.returns} <= asked
+
+
+def test_a_fast_path_that_never_ran_in_the_race_is_told() -> None:
+    counts = Counts(Wanted(functions=("f", "g")), {"g": "none"}, 0, {"f": Probe(2, 1)}, (), "")
+    assert entries(counts, ("f", "g")) == 2
+    assert entries(counts, ("g",)) == 0
+    assert "f, g" in never_entered(("f", "g"), 0)
+    assert not never_entered(("f", "g"), 1)
+    assert not never_entered((), 0)
+
+
+def test_what_follows_races_is_chosen_whatever_their_number() -> None:
+    seeds, later = drawn(random.Random(7), 3)
+    again, same = drawn(random.Random(7), 3)
+    assert seeds == again and len(set(seeds)) == 3
+    assert later.random() == same.random()

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from harness.contract import Contract
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
 from harness.observe.trace import Counts, Event, returned
 
 AGE = "kvm:kvm_age_hva"
@@ -16,6 +18,16 @@ UNMAPPED = "kvm_mmu_notifier_invalidate_range_end"
 # The host calls it for each page that it takes out of its table, between the two.
 TAKE = "folio_remove_rmap_ptes"
 FAULT = "kvm:kvm_guest_fault"
+# Unmaps what such a notice names from the stage 2 of one VM, and this all of a memslot that goes;
+# both enter the last for each page that they find, with the MMU lock held for writing.
+UNMAP_WALK = "kvm_unmap_gfn_range"
+FLUSH_SLOT = "kvm_arch_flush_shadow_memslot"
+UNMAP_CALLBACK = "stage2_unmap_walker"
+# Lets go of a VM's stage 2, with the VM or with the memory of its owner.
+RELEASE = "kvm_mmu_notifier_release"
+# Between the returns of these two a memslot comes, goes or gets other flags.
+PREPARED = "kvm_arch_prepare_memory_region"
+COMMITTED = "kvm_arch_commit_memory_region"
 # Is back when all of a process's VMs have aged what page_idle asks for.
 AGED = "__mmu_notifier_clear_young"
 # Entered between the load of a stage-2 entry and the store that makes it old.
@@ -101,14 +113,17 @@ def acts(marks: Iterable[Event], *, log_reads: bool = False) -> tuple[Window, ..
     return tuple(found)
 
 
-def in_guest(
-    entries: Iterable[Event], exits: Iterable[Event], start: int, end: int
+def stays(
+    entries: Iterable[Event], leavings: Iterable[Event], start: int, end: int
 ) -> tuple[Window, ...]:
-    """When each vCPU's thread was in the guest, where it reaches a range of host addresses."""
+    """When each thread was where it can do something to a range of host addresses.
+
+    That may be the guest, or a function of the kernel, from its entry to its return.
+    """
     entered: dict[int, int] = {}
     found: list[Window] = []
     marks = [(event.time, 0, event) for event in entries]
-    marks += [(event.time, 1, event) for event in exits]
+    marks += [(event.time, 1, event) for event in leavings]
     for time, leaves, event in sorted(marks, key=lambda mark: mark[:2]):
         if not leaves:
             entered[event.pid] = time
@@ -150,3 +165,18 @@ def _begun(spans: list[Window], time: int) -> Iterable[Window]:
         if window.begin > time:
             return
         yield window
+
+
+def slot_range(vm: Guest) -> tuple[int, int]:
+    """Where the tested pages begin and end in the guest program's memory."""
+    start = vm.greeting.slot_hva
+    return start, start + vm.slot.pages * PAGE_SIZE
+
+
+def by_address(faults: Iterable[Event], vm: Guest, pages: Container[int]) -> Iterator[Event]:
+    """The events FAULT on some of the tested pages, with the host's address of the page."""
+    for fault in faults:
+        page = (fault.fields["ipa"] - vm.slot.ipa) // PAGE_SIZE
+        if page in pages:
+            at = vm.greeting.slot_hva + page * PAGE_SIZE
+            yield replace(fault, fields={"start": at, "end": at + PAGE_SIZE})

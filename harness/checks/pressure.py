@@ -67,14 +67,15 @@ def lay_out(rng: random.Random, *, hot: int, warm: int, cold: int) -> Regions:
 
 
 @contextlib.contextmanager
-def lru(shell: Shell, wanted: Lru) -> Iterator[Enabled]:
+def lru(shell: Shell, wanted: Lru, keep: int = 0) -> Iterator[Enabled]:
     """Have the kernel use one LRU and yield the switches that are in force; undone afterwards.
 
     "walk" leaves the switches as they are; "no_walk" turns off the bits by which MGLRU walks page
-    tables, its own and the guests'; "classic" turns MGLRU off. Asserts that what is turned off is.
+    tables, its own and the guests', all but those of `keep`; "classic" turns MGLRU off. Asserts
+    that what is turned off is.
     """
     before = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
-    walks = Enabled.MM_WALK | Enabled.SECONDARY_WALK
+    walks = (Enabled.MM_WALK | Enabled.SECONDARY_WALK) & ~Enabled(keep)
     value = {"walk": before, "no_walk": before & ~walks, "classic": Enabled(0)}[wanted]
     with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(before):#x}\n")):
         shell.write(lru_gen.ENABLED, f"{int(value):#x}\n")

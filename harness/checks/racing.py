@@ -1,46 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run a race between agers and an opponent, and tell how often they met.
 
-The guest program marks in the trace when its opponent acts (docs/guest-protocol.md, "A race"); KVM
-tells when an aging begins. Windows are made wider by kprobes: between the load of an entry and its
-store, on the walk's callback; and between what a write fault does before and after it puts its page
-into the dirty log, on the return of the function that does.
+KVM tells when an aging begins, or probes on the functions of a fast path that has no event do.
+Probes tell when the opponent is at stage 2; where there is none for that, the guest program marks
+in the trace when it acts (docs/guest-protocol.md, "A race"). Windows are made wider by kprobes:
+between the load of an entry and its store, on the callbacks of the walks that age and that unmap;
+and between what a write fault does before and after it puts its page into the dirty log, on the
+return of the function that does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import reaching
+from harness.checks.driver import reaching, situation
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.overlap import (
-    AGE,
-    AGE_CALLBACK,
-    MARK_DIRTY,
-    TAKE,
-    UNMAP,
-    UNMAPPED,
-    Window,
-    acts,
-    in_guest,
-    meetings,
-    walk_functions,
-    windows,
-)
+from harness.checks.opponents import SLOWLY, Opposition, of_any_page, opposition
+from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, slot_range, walk_functions
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.pressure import lru
 from harness.checks.undo import undone
 from harness.contract import Contract, Driver
-from harness.guest_replies import PAGE_SIZE, RaceReply
+from harness.guest_replies import RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.trace import MARK, PROBE_FULL, Counts, Event, Wanted, address_range, returned
+from harness.observe.trace import Counts, Event, Wanted
 from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
@@ -55,13 +45,14 @@ AGERS = 2
 # Of one race: a guest that hangs must be told from a check that takes too long.
 SECONDS = 60.0
 
-ENTER, LEAVE = "kvm:kvm_entry", "kvm:kvm_exit"
 # How the contract calls what an ager drives.
 DRIVERS: Mapping[Ager, Driver] = {
     "page-idle": "page_idle",
     "walk": "mglru_walk",
     "eviction": "eviction",
 }
+# Of these a race takes one that enters the series' fast path, if any does.
+CHOICE: tuple[Ager, ...] = ("page-idle", "walk")
 
 
 @dataclass(frozen=True)
@@ -82,50 +73,67 @@ def added(one: Numbers, other: Numbers) -> Numbers:
 class Met:
     """How often what should race did, and how often the opponent got its way.
 
-    `together` are agings that began while the opponent acted, `marked` write faults that came to
-    the dirty log while it was read, `changes` those of a slot that began while all of its pages
-    were being unmapped; `paged_out` and `split` are pages and huge pages.
+    `acts` is how often the opponent was at stage 2, `together` are agings that began then, `also`
+    is what else must come about (opponents.py), `paged_out` and `split` are pages and huge pages,
+    `fast` entries of the fast path's functions that this aging enters.
     """
 
     ages: int = 0
     acts: int = 0
     together: int = 0
-    marked: int = 0
-    changes: int = 0
+    also: int = 0
     paged_out: int = 0
     split: int = 0
+    fast: int = 0
 
     def __add__(self, other: Met) -> Met:
         return added(self, other)
 
-    def words(self) -> str:
+    def words(self, against: Opposition) -> str:
         """The numbers in a sentence."""
         text = (
-            f"{self.together} of {self.ages} agings of its pages began during one of the "
-            f"opponent's {self.acts} acts"
+            f"{self.together} of {self.ages} agings of its pages began during {self.acts} "
+            f"{against.words}"
         )
-        if self.marked:
-            text += f", {self.marked} write faults came to the dirty log while it was read"
-        if self.changes:
-            text += f", {self.changes} of which began while all of these pages were being unmapped"
-        return text
+        return f"{text}, {self.also} {against.also.words}" if against.also else text
 
-    def missing(self, ager: Ager, opponent: Opponent, least: int = 1) -> str:
+    def missing(self, ager: Ager, opponent: Opponent, against: Opposition, least: int = 1) -> str:
         """What did not happen as often as it must for the race to prove anything, "" if all did.
 
         A page-out and a split need to have come about once: that is up to who holds the pages.
         """
         if self.together < least:
-            return f"aging and its opponent did not meet: {self.words()}"
-        if opponent == "dirty-log" and self.marked < least:
-            return f"no write fault came to the log while it was read: {self.words()}"
-        if opponent == "slot-unmap" and self.changes < least:
-            return f"no slot changed while its pages were being unmapped: {self.words()}"
+            return f"aging and its opponent did not meet: {self.words(against)}"
+        if against.also and self.also < least:
+            return f"{against.also.none}: {self.words(against)}"
         if opponent == "pageout" and ager != "eviction" and not self.paged_out:
             return "no page was paged out"
         if opponent == "split" and not self.split:
             return "no huge page was split"
         return ""
+
+
+@dataclass(frozen=True)
+class Shows:
+    """How an aging shows: by the event `aging`, or the function of that name, which it enters.
+
+    `fast` are those of the series' fast path's functions that it must enter in the cell.
+    """
+
+    aging: str
+    fast: tuple[str, ...]
+
+    @classmethod
+    def of(cls, contract: Contract, ager: Ager, cell: CellSpec) -> Shows:
+        """What the contract says of an ager in a cell."""
+        expectation = contract.expect(DRIVERS[ager], situation(cell))
+        fast = expectation.enters_fast_path
+        return cls(fast[0] if fast and expectation.event is None else AGE, fast)
+
+    def agings(self, counts: Counts, vm: Guest) -> Sequence[Event]:
+        """Where the recorded agings began; who enters a function may be at any tested page."""
+        ages = counts.events(self.aging)
+        return ages if self.aging == AGE else of_any_page(ages, vm)
 
 
 @dataclass(frozen=True)
@@ -136,7 +144,8 @@ class Field:
     session: Session
     ager: Ager
     opponent: Opponent
-    size: Size
+    against: Opposition
+    shows: Shows
 
     def race(
         self, claim: Claim, seed: int, rounds: int, agers: int, name: str
@@ -160,33 +169,25 @@ class Field:
         return result, self._met(result, counts)
 
     def _met(self, result: RaceReply, counts: Counts) -> Met:
-        ages = counts.events(AGE)
-        if self.opponent == "guest":
-            spans = in_guest(counts.events(ENTER), counts.events(LEAVE), *slot_range(self.vm))
-        else:
-            spans = acts(counts.events(MARK))
-        marked = 0
-        if self.opponent == "dirty-log":
-            # Switching the log on waits for faults under way, which is no race for it.
-            reads = acts(counts.events(MARK), log_reads=True)
-            marked = meetings(reads, counts.events(returned(MARK_DIRTY)), Window.lasts)
-        changes = 0
-        if self.opponent == "slot-unmap":
-            unmaps = windows(
-                of_all_pages(counts.events(UNMAP), self.vm), counts.events(returned(UNMAPPED))
-            )
-            begun = [mark for mark in counts.events(MARK) if mark.fields["begins"]]
-            changes = meetings(unmaps, begun)
+        ages = self.shows.agings(counts, self.vm)
+        if self.against.any_page:
+            ages = of_any_page(ages, self.vm)
+        spans, also = self.against.spans(counts, self.vm), self.against.also
         return Met(
             ages=len(ages),
             acts=len(spans),
             together=meetings(spans, ages),
-            marked=marked,
-            changes=changes,
+            also=also.number(counts, self.vm, ages) if also else 0,
             # Of pages that agers evict nothing tells who took them.
             paged_out=0 if self.ager == "eviction" else result.paged_out,
             split=result.split,
+            fast=entries(counts, self.shows.fast),
         )
+
+    def missing(self, met: Met, least: int = 1) -> str:
+        """What did not happen often enough in races that had this outcome, "" if all did."""
+        missing = met.missing(self.ager, self.opponent, self.against, least)
+        return missing or never_entered(self.shows.fast, met.fast)
 
 
 def kept(
@@ -211,6 +212,19 @@ def not_widened(claim: Claim, absent: Mapping[str, str], *names: str) -> None:
         claim.observe(f"the window was not widened at {name}: {absent[name]}")
 
 
+def drawn(rng: random.Random, races: int) -> tuple[tuple[int, ...], random.Random]:
+    """The seeds of so many races, and what chooses whatever follows them: see apart()."""
+    return tuple(rng.randrange(1 << 31) for _ in range(races)), apart(rng)
+
+
+def apart(rng: random.Random) -> random.Random:
+    """What chooses whatever follows tries of which a clock decides how many there are.
+
+    It is taken before them, so that with the same seed of a run the same follows.
+    """
+    return random.Random(rng.randrange(1 << 31))
+
+
 def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int = 1) -> None:
     """Assert that what was through a race ages as exactly as anything else.
 
@@ -227,25 +241,26 @@ def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int 
     vm.verify(range(vm.slot.pages))
 
 
-def slot_range(vm: Guest) -> tuple[int, int]:
-    """Where the tested pages begin and end in the guest program's memory."""
-    start = vm.greeting.slot_hva
-    return start, start + vm.slot.pages * PAGE_SIZE
+def entering(contract: Contract, cell: CellSpec) -> Ager:
+    """By what to age in a race: page_idle, unless MGLRU's walk alone enters the fast path here.
+
+    A race by a driver that does not enter it says nothing of a series whose code it is.
+    """
+    where = situation(cell)
+    enters = (one for one in CHOICE if contract.expect(DRIVERS[one], where).enters_fast_path)
+    return next(enters, CHOICE[0])
 
 
-def by_address(faults: Iterable[Event], vm: Guest, pages: Container[int]) -> Iterator[Event]:
-    """The events FAULT on some of the tested pages, with the host's address of the page."""
-    for fault in faults:
-        page = (fault.fields["ipa"] - vm.slot.ipa) // PAGE_SIZE
-        if page in pages:
-            at = vm.greeting.slot_hva + page * PAGE_SIZE
-            yield replace(fault, fields={"start": at, "end": at + PAGE_SIZE})
+def entries(counts: Counts, functions: Iterable[str]) -> int:
+    """How often these functions were seen to be entered; what cannot be seen counts for nothing."""
+    return sum(counts.probes[name].hits for name in functions if name in counts.probes)
 
 
-def of_all_pages(unmaps: Iterable[Event], vm: Guest) -> list[Event]:
-    """The unmaps of all tested pages at once: of one alone, it may be the page of zeroes."""
-    whole = slot_range(vm)
-    return [one for one in unmaps if address_range(one) == whole]
+def never_entered(functions: Sequence[str], number: int) -> str:
+    """What to say of a race whose agings must enter these functions, and did so `number` times."""
+    if number or not functions:
+        return ""
+    return f"the fast path was not seen to be entered in the race: {', '.join(functions)}"
 
 
 @contextlib.contextmanager
@@ -262,37 +277,45 @@ def field(
 
     Skips the check where the contract says that this driver of aging does not reach KVM.
     """
-    reaching(contract, DRIVERS[ager], cell)
+    expectation = reaching(contract, DRIVERS[ager], cell)
+    shows = Shows.of(contract, ager, cell)
+    against = opposition(opponent, faulting=counts_faults(cell, shows.aging))
     with contextlib.ExitStack() as stack:
         if ager == "eviction":
-            # Then eviction alone asks KVM.
-            stack.enter_context(lru(shell, "no_walk"))
+            # Then eviction alone asks KVM, by the fast path if it has one.
+            stack.enter_context(lru(shell, "no_walk", expectation.lru_gen_bit or 0))
         if ager == "eviction" or opponent == "pageout":
             stack.enter_context(zram_swap(shell))
         vm = guest(backing=size.backing, pages=size.pages, vcpus=VCPUS, timeout=SECONDS)
         # Ends before its swap does.
         stack.enter_context(vm)
-        start, end = slot_range(vm)
-        more = {"guest": (ENTER, LEAVE), "slot-unmap": (UNMAP,)}.get(opponent, ())
-        # A fault stays for long where its page is marked: it must be mapped by then.
-        returns = {"dirty-log": {MARK_DIRTY: ""}, "slot-unmap": {UNMAPPED: ""}}.get(opponent, {})
-        slowed = {AGE_CALLBACK: 8} | {
-            "dirty-log": {MARK_DIRTY: 8},
-            # A drop of a few pages takes longer than the slot is let wait for before it changes.
-            "slot-unmap": {TAKE: 2 * PROBE_FULL},
-        }.get(opponent, {})
-        wanted = Wanted(
-            events=(AGE, *more),
-            functions=walk_functions(contract, *(slowed.keys() - returns)),
-            # MGLRU's walk goes over all of the process.
-            filters={AGE: f"start < {end:#x} && end > {start:#x}"},
-            slowed=slowed,
-            returns=returns,
-        )
+        wanted = recorded(contract, vm, against, shows.aging)
         session = stack.enter_context(tracing(shell, wanted))
         if ager != "page-idle":
             stack.enter_context(memcg_of(vm, shell))
-        yield Field(vm, session, ager, opponent, size)
+        yield Field(vm, session, ager, opponent, against, shows)
+
+
+def counts_faults(cell: CellSpec, aging: str) -> bool:
+    """Whether a race against guest accesses can tell which of them came to what was being aged."""
+    return cell.cell.af_mode == "software" and aging == AGE
+
+
+def recorded(contract: Contract, vm: Guest, against: Opposition, aging: str) -> Wanted:
+    """What shows a race; `aging` is an event, or a function of the fast path."""
+    start, end = slot_range(vm)
+    by_event = aging == AGE
+    slowed = {AGE_CALLBACK: SLOWLY, **against.slowed}
+    functions = (*(slowed.keys() - set(against.returns)), *against.entries)
+    return Wanted(
+        events=tuple(dict.fromkeys((*((AGE,) if by_event else ()), *against.events))),
+        functions=walk_functions(contract, *functions),
+        entries=(*against.entries, *(() if by_event else (aging,))),
+        # MGLRU's walk goes over all of the process.
+        filters={AGE: f"start < {end:#x} && end > {start:#x}"} if by_event else {},
+        slowed=slowed,
+        returns=dict.fromkeys(against.returns, ""),
+    )
 
 
 def show(result: RaceReply) -> str:

@@ -24,6 +24,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.opponents import ENTER
 from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
@@ -32,12 +33,13 @@ from harness.checks.overlap import (
     SET_FLAGS,
     Window,
     agings,
+    by_address,
     meetings,
     walk_functions,
     windows,
 )
 from harness.checks.pages import mark_idle, populated, require_huge, shorten
-from harness.checks.racing import ENTER, added, by_address, kept, not_widened
+from harness.checks.racing import added, kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

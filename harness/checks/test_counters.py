@@ -20,9 +20,9 @@ from harness.checks.counted import check_counters, check_rise, counters, tally
 from harness.checks.cpus import several
 from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
-from harness.checks.overlap import AGE, AGE_CALLBACK, walk_functions
+from harness.checks.overlap import AGE, AGE_CALLBACK, slot_range, walk_functions
 from harness.checks.pages import populated
-from harness.checks.racing import AGERS, SECONDS, VCPUS, kept, not_widened, show, slot_range
+from harness.checks.racing import AGERS, SECONDS, VCPUS, kept, not_widened, show
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

@@ -22,6 +22,7 @@ from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
     AGED,
+    RELEASE,
     Window,
     agings,
     meetings,
@@ -40,8 +41,6 @@ PAGES = 16
 # In each trace so many VMs end, in up to so many traces, until so many were met. Half of the time
 # the ager is in the VM that stays.
 VMS, TRACES, ENOUGH = 8, 4, 8
-# Lets go of a VM's stage 2, whether the memory of its owner goes or not.
-RELEASE = "kvm_mmu_notifier_release"
 
 
 @pytest.mark.deep

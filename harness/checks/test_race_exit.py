@@ -18,9 +18,17 @@ from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings, walk_functions
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    RELEASE,
+    between,
+    meetings,
+    slot_range,
+    walk_functions,
+)
 from harness.checks.pages import populated
-from harness.checks.racing import not_widened, slot_range
+from harness.checks.racing import not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -36,10 +44,9 @@ PAGES = 128
 ENOUGH = 4
 DEATHS = 20
 
-# The last thing that a thread does before it gives up its mm, of which the last one ends it ...
+# The last thing that a thread does before it gives up its mm, of which the last one ends it and
+# calls RELEASE.
 LEAVES_MM = ("exit_mm_release", "mm_exit_exec_release")  # the second in Linux 7.3
-# ... which calls this.
-RELEASE = "kvm_mmu_notifier_release"
 
 
 @pytest.mark.deep

@@ -19,8 +19,17 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import FAULT, TAKE, UNMAP, UNMAPPED, Window, meetings
-from harness.checks.racing import SECONDS, added, by_address, kept, not_widened, show, slot_range
+from harness.checks.overlap import (
+    FAULT,
+    TAKE,
+    UNMAP,
+    UNMAPPED,
+    Window,
+    by_address,
+    meetings,
+    slot_range,
+)
+from harness.checks.racing import SECONDS, added, kept, not_widened, show
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest

@@ -16,9 +16,18 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.idle_ager import ager
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, between, meetings, walk_functions
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    COMMITTED,
+    PREPARED,
+    between,
+    meetings,
+    slot_range,
+    walk_functions,
+)
 from harness.checks.pages import leaves, populated, shorten
-from harness.checks.racing import kept, not_widened, slot_range
+from harness.checks.racing import kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -32,10 +41,6 @@ from harness.observe.unproven import Unproven
 PAGES = 128
 # A store that is blind to the change shows in two of three.
 SWITCHES = 8
-
-# KVM takes the permission between the returns of these two (virt/kvm/kvm_main.c).
-PREPARED = "kvm_arch_prepare_memory_region"
-COMMITTED = "kvm_arch_commit_memory_region"
 
 
 @pytest.mark.deep
