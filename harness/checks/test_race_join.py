@@ -32,6 +32,7 @@ from harness.checks.overlap import (
     FAULT,
     SET_FLAGS,
     agings,
+    by_address,
     meetings,
     walk_functions,
 )
@@ -45,7 +46,7 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.racing import added, by_address, kept, not_widened
+from harness.checks.racing import added, apart, kept, not_widened
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
@@ -133,6 +134,7 @@ def _race(
     )
     baseline = tables.at_first(shell, claim)
     before = splats(shell)
+    later = apart(rng)
     wanted = Wanted(
         events=(AGE, FAULT),
         functions=walk_functions(contract, FREE, SET_FLAGS, INVALIDATE),
@@ -176,9 +178,9 @@ def _race(
     if joined_by == "write":
         # A flush would split them as well, and make them young.
         vm.dirty_log(True)
-        age_and_touch(vm, shell, claim, rng, "split", logging=True)
+        age_and_touch(vm, shell, claim, later, "split", logging=True)
     else:
-        _exact_as_it_is(vm, shell, claim, rng)
+        _exact_as_it_is(vm, shell, claim, later)
     assert_none_new(shell, claim, before)
     tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
     if not met.together:

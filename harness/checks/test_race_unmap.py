@@ -23,11 +23,33 @@ from harness.checks import charged
 from harness.checks.claim import Claim
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP, meetings, walk_functions, windows
-from harness.checks.racing import AGERS, SECONDS, VCPUS, added, exact, kept, not_widened
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    UNMAP,
+    UNMAP_CALLBACK,
+    UNMAP_WALK,
+    meetings,
+    walk_functions,
+    windows,
+)
+from harness.checks.racing import (
+    AGERS,
+    SECONDS,
+    VCPUS,
+    Shows,
+    added,
+    drawn,
+    entering,
+    entries,
+    exact,
+    kept,
+    never_entered,
+    not_widened,
+)
 from harness.contract import Contract
 from harness.deadline import Deadline
-from harness.guests import Guest
+from harness.guests import Ager, Guest
 from harness.hosts.protocols import Shell
 from harness.observe.trace import Counts, Wanted, returned, slowed_entry, slowed_return
 from harness.observe.tracefs import Session, tracing
@@ -50,10 +72,7 @@ LAST_WITH_ENTRY = (6, 12)
 # A fault that has looked up its page and not yet mapped it must find out that it was unmapped: then
 # it enters none of MAPS, and has to let go of the page.
 LOOK_UP = "__gfn_to_pfn_memslot"
-UNMAP_WALK = "kvm_unmap_gfn_range"
 MAPS = ("kvm_pgtable_stage2_map", "kvm_pgtable_stage2_relax_perms")
-# Entered for each page while the MMU lock is held for writing.
-UNMAP_CALLBACK = "stage2_unmap_walker"
 
 
 def returns_entry(release: str) -> bool:
@@ -62,11 +81,16 @@ def returns_entry(release: str) -> bool:
     return found is not None and (int(found[1]), int(found[2])) <= LAST_WITH_ENTRY
 
 
-def recorded(contract: Contract, *, misses: bool) -> Wanted:
-    """What shows that the window was hit; `misses` are access faults that find no entry."""
+def recorded(contract: Contract, aging: str, *, misses: bool) -> Wanted:
+    """What shows that the window was hit; `misses` are access faults that find no entry.
+
+    `aging` is an event, or a function of the fast path.
+    """
+    by_event = aging == AGE
     return Wanted(
-        events=(AGE, UNMAP),
+        events=(AGE, UNMAP) if by_event else (UNMAP,),
         functions=walk_functions(contract, UNMAP_CALLBACK, *MAPS),
+        entries=() if by_event else (aging,),
         slowed={AGE_CALLBACK: 8, LOOK_UP: 8},
         returns={UNMAP_WALK: "", LOOK_UP: ""} | ({MKYOUNG: "ret == 0"} if misses else {}),
     )
@@ -82,25 +106,31 @@ def test_race_unmap(
     contract: Contract,
 ) -> None:
     """Aging against guest accesses and unmapping: no content is lost or comes back, no splat."""
+    ager = entering(contract, cell)
+    shows = Shows.of(contract, ager, cell)
+    seeds, later = drawn(rng, RACES)
     claim.expect(
         f"{VCPUS} vCPUs that read and write {PAGES} random pages find what they wrote, or zero "
-        f"after a drop, while {AGERS} threads age the pages and ranges of them are dropped and "
-        f"swapped out (seed {cell.seed}); aging is exact afterwards; no page is charged to the "
-        "guest's memcg when it has ended; no splat; aging met unmaps"
+        f"after a drop, while {AGERS} threads age the pages by {ager} and ranges of them are "
+        f"dropped and swapped out (seed {cell.seed}); aging is exact afterwards; no page is "
+        "charged to the guest's memcg when it has ended; no splat; aging met unmaps"
     )
     before = splats(shell)
     met = Met()
     misses = returns_entry(shell.run("uname -r").stdout)
-    with zram_swap(shell), tracing(shell, recorded(contract, misses=misses)) as session:
+    with (
+        zram_swap(shell),
+        tracing(shell, recorded(contract, shows.aging, misses=misses)) as session,
+    ):
         vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
         with memcg_of(vm, shell):
             limit = Deadline(RACES_SECONDS * cell.slowdown)
-            for number in range(RACES):
-                met += race(vm, session, claim, rng.randrange(1 << 31), number)
+            for number, seed in enumerate(seeds):
+                met += race(vm, session, claim, ager, shows, seed, number)
                 enough = number + 1 >= LEAST_RACES and met.enough(cell, session.absent)
                 if enough or limit.expired():
                     break
-            exact(vm, shell, claim, rng)
+            exact(vm, shell, claim, later)
             claim.observe(met.words())
             # Ends before its swap does.
             vm.close()
@@ -111,11 +141,13 @@ def test_race_unmap(
         raise Unproven(f"{MKYOUNG} of this kernel does not tell which faults found no entry")
     if not met.enough(cell, session.absent):
         raise Unproven(f"what should race did not meet: {met.words()}")
+    if missing := never_entered(shows.fast, met.fast):
+        raise Unproven(missing)
 
 
 @dataclass(frozen=True)
 class Met:
-    """How often what should race did."""
+    """How often what should race did; `fast` are entries of the series' fast path."""
 
     ages: int = 0
     unmaps: int = 0
@@ -123,6 +155,7 @@ class Met:
     retries: int = 0
     lost: int = 0
     paged_out: int = 0
+    fast: int = 0
 
     def __add__(self, other: Met) -> Met:
         return added(self, other)
@@ -143,20 +176,22 @@ class Met:
         )
 
 
-def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> Met:
+def race(
+    vm: Guest, session: Session, claim: Claim, ager: Ager, shows: Shows, seed: int, number: int
+) -> Met:
     """One race, and how often its threads met; GuestDataLost if a vCPU read what it must not."""
     result, counts = kept(
         session,
         claim,
         f"trace{number}.txt",
-        lambda: vm.race(seed, rounds=ROUNDS, agers=AGERS),
+        lambda: vm.race(seed, rounds=ROUNDS, agers=AGERS, ager=ager),
     )
     claim.observe(
         f"race {seed}: {result.touches} touches, {result.least} at least by each vCPU; "
         f"{result.dropped} pages dropped, {result.paged_out} swapped out, {result.found} "
         f"words found dropped; {result.passes} passes of aging"
     )
-    ages = counts.events(AGE)
+    ages = shows.agings(counts, vm)
     spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
     retries = len(counts.events(returned(MKYOUNG)))
     return Met(
@@ -166,6 +201,7 @@ def race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> M
         retries=retries,
         lost=lost_races(counts),
         paged_out=result.paged_out,
+        fast=entries(counts, shows.fast),
     )
 
 
