@@ -9,7 +9,7 @@ import pytest
 from fake_shell import UnaskedShell
 from test_keeper import GUEST, FakeProcess, FakeShell
 
-from harness.checks.idle_ager import ager, pages_of, reading, words
+from harness.checks.idle_ager import ager, beside, pages_of, reached, reading, words
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.guests import PROGRAM, Guest
@@ -96,6 +96,31 @@ def test_the_ager_has_a_cpu_for_itself() -> None:
         assert process.sent == ["age a:1"]
     assert process.sent == ["age a:1", "stop"]
     assert (process.waited, process.closed) == (1, 1)
+
+
+def test_a_walk_is_of_the_memcg_that_the_guest_is_in() -> None:
+    process = FakeProcess([READY, "ok words=0", "ok passes=7", READY, "ok words=0"])
+    host = Host("0-1", process)
+    with ager(a_guest(), host, [640], "walk"):
+        shell, script = host.argv[0], host.argv[2]
+        assert (shell, host.argv[3:7]) == ("sh", ["sh", "taskset", "-c", "1"])
+        assert script == 'echo $$ > /sys/fs/cgroup/kvm-harness/cgroup.procs && exec "$@"'
+    assert process.sent == ["age walk", "stop"]
+    with beside(a_guest(), host, [640], "walk") as both:
+        both(lambda: None)
+    assert process.sent[2:] == ["mark walk"]
+
+
+def test_a_guest_that_is_walked_has_a_memcg_of_its_own() -> None:
+    host = Host("0-1", FakeProcess([]))
+    with reached("page-idle", a_guest(), host):
+        assert not host.ran
+    with reached("walk", a_guest(), host):
+        assert host.ran == [
+            "mkdir -p /sys/fs/cgroup/kvm-harness && "
+            "echo 54 > /sys/fs/cgroup/kvm-harness/cgroup.procs"
+        ]
+    assert host.ran[1:] == ["rmdir /sys/fs/cgroup/kvm-harness"]
 
 
 def test_the_only_cpu_is_shared() -> None:

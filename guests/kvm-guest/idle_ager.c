@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lru_gen.h"
 #include "page_idle.h"
 #include "protocol.h"
 #include "reply.h"
@@ -23,8 +24,13 @@ struct word {
 	uint64_t bits;
 };
 
+/* In the place of words: all pages of the memcg that this process is in, by MGLRU's walk. */
+#define WALK "walk"
+
 struct idle_ager {
 	int bitmap;
+	bool walks;
+	struct lru_gen lru_gen;	/* if it walks */
 	struct word *words;
 	size_t count;
 	pthread_t thread;
@@ -34,12 +40,26 @@ struct idle_ager {
 	int error;		/* errno of what ended the thread */
 };
 
-/* Reads "INDEX:BITS,...", in hexadecimal digits, in place of the words so far. */
+static int walk_from_now_on(struct idle_ager *ager)
+{
+	if (!ager->walks && lru_gen_open(&ager->lru_gen))
+		return reply_errno("lru_gen of the memcg that the ager is in");
+	ager->walks = true;
+	ager->count = 0;
+	return 0;
+}
+
+/* Reads "INDEX:BITS,...", in hexadecimal digits, or WALK, in place of the words so far. */
 static int parse(struct idle_ager *ager, const char *text)
 {
 	size_t room = 1;
 	char *end;
 
+	if (!strcmp(text, WALK))
+		return walk_from_now_on(ager);
+	if (ager->walks)
+		lru_gen_close(&ager->lru_gen);
+	ager->walks = false;
 	for (const char *at = text; *at; at++)
 		room += *at == ',';
 	free(ager->words);
@@ -62,9 +82,11 @@ static int parse(struct idle_ager *ager, const char *text)
 	}
 }
 
-/* Marks the pages idle once; 0, or errno. */
+/* Marks the pages idle once, or walks once; 0, or errno. */
 static int mark(const struct idle_ager *ager)
 {
+	if (ager->walks)
+		return lru_gen_age(&ager->lru_gen, 0) ? errno : 0;
 	for (size_t i = 0; i < ager->count; i++) {
 		const struct word *word = &ager->words[i];
 		ssize_t size = sizeof(word->bits);
@@ -114,6 +136,12 @@ static int start(struct idle_ager *ager)
 	return 0;
 }
 
+/* With errno set. */
+static void reply_failed(const struct idle_ager *ager)
+{
+	reply_errno(ager->walks ? "aging by lru_gen" : "pwrite of " PAGE_IDLE_BITMAP);
+}
+
 static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
 {
 	if (ager->running) {
@@ -124,7 +152,7 @@ static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
 		return;
 	errno = mark(ager);
 	if (errno)
-		reply_errno("pwrite of " PAGE_IDLE_BITMAP);
+		reply_failed(ager);
 	else if (!goes_on || !start(ager))
 		reply_ok(" words=%zu", ager->count);
 }
@@ -177,7 +205,7 @@ static void run_stop(struct idle_ager *ager)
 	ager->running = false;
 	errno = ager->error;
 	if (errno)
-		reply_errno("pwrite of " PAGE_IDLE_BITMAP);
+		reply_failed(ager);
 	else
 		reply_ok(" passes=%" PRIu64, ager->passes);
 }

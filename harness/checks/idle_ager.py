@@ -3,6 +3,7 @@
 
 Its writes reach pages by PFN and the reverse map, so it needs nothing of their owner, and can
 outlive it. Documentation/admin-guide/mm/idle_page_tracking.rst: a word of 64 bits for 64 PFNs.
+Where a race is to go by MGLRU's walk, the same process has that walk all that their memcg has.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
+from harness.checks.mglru import CGROUP, memcg_of
 from harness.companion import Companion, ask_together
 from harness.errors import InfraError
 from harness.guests import Guest
@@ -24,6 +27,11 @@ _WORD = "[0-9a-f]{1,16}:[0-9a-f]{1,16}"
 _WORDS = rf"-|{_WORD}(?:,{_WORD})*"
 # Pages of 4 KiB in a huge page.
 HUGE = 512
+
+# By what it ages.
+Outsider = Literal["page-idle", "walk"]
+# Runs what follows in the guest's memcg, which is the one that is walked.
+_JOINS = ("sh", "-c", f'echo $$ > {CGROUP}/cgroup.procs && exec "$@"', "sh")
 
 
 def words(pfns: Iterable[int]) -> str:
@@ -52,29 +60,40 @@ def age_huge_page(vm: Guest, shell: Shell, part: frozenset[int], skew: int) -> N
         process.ask(f"mark {words([head])}", "ok words=1")
 
 
+def reached(by: Outsider, vm: Guest, shell: Shell) -> contextlib.AbstractContextManager[object]:
+    """What it takes that a guest which has no memory yet can be aged so: for a walk, a memcg.
+
+    The guest has ended when that is left.
+    """
+    return memcg_of(vm, shell) if by == "walk" else vm
+
+
 @contextlib.contextmanager
-def ager(vm: Guest, shell: Shell, pfns: Iterable[int]) -> Iterator[None]:
+def ager(
+    vm: Guest, shell: Shell, pfns: Iterable[int], by: Outsider = "page-idle"
+) -> Iterator[None]:
     """Age these pages of a guest without end, from now until it is left; of huge pages, the heads.
 
-    It has the last CPU for itself: the guest's threads get the others, and keep them.
+    A walk ages all of the guest's memcg: see reached(). The ager has the last CPU for itself: the
+    guest's threads get the others, and keep them.
     """
-    with _on_last_cpu(vm, shell) as process:
+    with _on_last_cpu(vm, shell, by) as process:
         # Once it has gone over all pages it is at work.
-        process.ask(f"age {words(pfns)}", r"ok words=[0-9]+")
+        process.ask(f"age {_what(pfns, by)}", r"ok words=[0-9]+")
         yield
         process.ask("stop", r"ok passes=[0-9]+")
 
 
 @contextlib.contextmanager
 def beside(
-    vm: Guest, shell: Shell, pfns: Iterable[int]
+    vm: Guest, shell: Shell, pfns: Iterable[int], by: Outsider = "page-idle"
 ) -> Iterator[Callable[[Callable[[], object]], None]]:
     """A process that ages these pages once, on the last CPU, while this one does something else.
 
     What is yielded is given that, and returns when both are done.
     """
-    command = f"mark {words(pfns)}"
-    with _on_last_cpu(vm, shell) as process:
+    command = f"mark {_what(pfns, by)}"
+    with _on_last_cpu(vm, shell, by) as process:
 
         def both(act: Callable[[], object]) -> None:
             process.send(command)
@@ -124,12 +143,17 @@ def agers(vm: Guest, shell: Shell, parts: Sequence[Iterable[int]]) -> Iterator[C
         yield lambda: ask_together(asked, r"ok words=[0-9]+")
 
 
-def _on_last_cpu(vm: Guest, shell: Shell) -> Companion:
+def _what(pfns: Iterable[int], by: Outsider) -> str:
+    return "walk" if by == "walk" else words(pfns)
+
+
+def _on_last_cpu(vm: Guest, shell: Shell, by: Outsider = "page-idle") -> Companion:
     *others, last = usable(shell)
     if others:
         # A thread that takes its CPU from the ager would stop what it is to race.
         shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
-    return _process(vm, shell, ("taskset", "-c", str(last)))
+    joins = _JOINS if by == "walk" else ()
+    return _process(vm, shell, (*joins, "taskset", "-c", str(last)))
 
 
 def _process(vm: Guest, shell: Shell, before: Sequence[str] = ()) -> Companion:

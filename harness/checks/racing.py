@@ -20,9 +20,20 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching, situation
+from harness.checks.idle_ager import Outsider
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.opponents import SLOWLY, Opposition, of_any_page, opposition
-from harness.checks.overlap import AGE, AGE_CALLBACK, meetings, slot_range, walk_functions
+from harness.checks.overlap import (
+    AGE,
+    AGE_CALLBACK,
+    AGED,
+    Window,
+    agings,
+    meetings,
+    slot_range,
+    stays,
+    walk_functions,
+)
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.pressure import lru
 from harness.checks.undo import undone
@@ -30,7 +41,7 @@ from harness.contract import Contract, Driver
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Counts, Event, Wanted
+from harness.observe.trace import Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
@@ -52,7 +63,7 @@ DRIVERS: Mapping[Ager, Driver] = {
     "eviction": "eviction",
 }
 # Of these a race takes one that enters the series' fast path, if any does.
-CHOICE: tuple[Ager, ...] = ("page-idle", "walk")
+CHOICE: tuple[Outsider, ...] = ("page-idle", "walk")
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,31 @@ class Shows:
         expectation = contract.expect(DRIVERS[ager], situation(cell))
         fast = expectation.enters_fast_path
         return cls(fast[0] if fast and expectation.event is None else AGE, fast)
+
+    def wanted(
+        self,
+        contract: Contract,
+        *functions: str,
+        events: tuple[str, ...] = (),
+        returns: tuple[str, ...] = (),
+        slowed: Mapping[str, int],
+    ) -> Wanted:
+        """What records agings from begin to end, and all this."""
+        by_event = self.aging == AGE
+        return Wanted(
+            events=(AGE, *events) if by_event else events,
+            functions=walk_functions(contract, *functions),
+            entries=() if by_event else (self.aging,),
+            returns=dict.fromkeys((AGED if by_event else self.aging, *returns), ""),
+            slowed=slowed,
+        )
+
+    def lasting(self, counts: Counts, vm: Guest) -> tuple[Window, ...]:
+        """How long each of the recorded agings took."""
+        if self.aging == AGE:
+            return agings(counts)
+        ends = counts.events(returned(self.aging))
+        return stays(counts.events(self.aging), ends, *slot_range(vm))
 
     def agings(self, counts: Counts, vm: Guest) -> Sequence[Event]:
         """Where the recorded agings began; who enters a function may be at any tested page."""
@@ -241,7 +277,7 @@ def exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, block: int 
     vm.verify(range(vm.slot.pages))
 
 
-def entering(contract: Contract, cell: CellSpec) -> Ager:
+def entering(contract: Contract, cell: CellSpec) -> Outsider:
     """By what to age in a race: page_idle, unless MGLRU's walk alone enters the fast path here.
 
     A race by a driver that does not enter it says nothing of a series whose code it is.
@@ -249,6 +285,11 @@ def entering(contract: Contract, cell: CellSpec) -> Ager:
     where = situation(cell)
     enters = (one for one in CHOICE if contract.expect(DRIVERS[one], where).enters_fast_path)
     return next(enters, CHOICE[0])
+
+
+def fast_functions(contract: Contract, cell: CellSpec) -> tuple[str, ...]:
+    """The functions of the fast path that a race of aging must enter here, whoever ages."""
+    return Shows.of(contract, entering(contract, cell), cell).fast
 
 
 def entries(counts: Counts, functions: Iterable[str]) -> int:

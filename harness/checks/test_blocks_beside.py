@@ -14,7 +14,7 @@ both meet also where the two CPUs of an emulated host share one.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -39,7 +39,7 @@ from harness.checks.overlap import (
     windows,
 )
 from harness.checks.pages import mark_idle, populated, require_huge, shorten
-from harness.checks.racing import added, kept, not_widened
+from harness.checks.racing import added, entries, fast_functions, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -103,11 +103,15 @@ class Field:
 
 @dataclass(frozen=True)
 class Meeting:
-    """What met, or why that is not known, and which functions were to take long and never ran."""
+    """What met, or why that is not known, and which functions were to take long and never ran.
+
+    `entered` are entries of the series' fast path.
+    """
 
     met: Met
     unseen: str = ""
     idle: frozenset[str] = frozenset()
+    entered: int = 0
 
 
 @pytest.mark.deep
@@ -137,7 +141,16 @@ def test_split_beside_aging(
         # A page without an entry: to map it makes the block again, and that is young.
         vm.touch({joined}, write=False)
 
-    _race(field, shell, claim, cell, wanted, one_round, lambda counts: _beside(counts, vm, SPLITS))
+    _race(
+        field,
+        shell,
+        claim,
+        cell,
+        wanted,
+        one_round,
+        lambda counts: _beside(counts, vm, SPLITS),
+        fast_functions(contract, cell),
+    )
 
 
 @pytest.mark.deep
@@ -172,7 +185,8 @@ def test_join_beside_aging(
         claim.observe(f"{freed} tables freed")
         return replace(found, together=min(found.together, freed))
 
-    _race(field, shell, claim, cell, wanted, one_round, beside)
+    fast = fast_functions(contract, cell)
+    _race(field, shell, claim, cell, wanted, one_round, beside, fast)
 
 
 @pytest.mark.deep
@@ -243,7 +257,11 @@ def of(faults: Iterable[Event], status: Collection[int]) -> Iterator[Event]:
 
 
 def _meet(
-    session: Session, claim: Claim, one_round: Callable[[], None], met: Callable[[Counts], Met]
+    session: Session,
+    claim: Claim,
+    one_round: Callable[[], None],
+    met: Callable[[Counts], Met],
+    fast: Sequence[str] = (),
 ) -> Meeting:
     """Go on until enough have met, for TRACES traces at most.
 
@@ -254,10 +272,11 @@ def _meet(
         for _ in range(ROUNDS):
             one_round()
 
-    total = Met()
+    total, entered = Met(), 0
     idle = frozenset(session.wanted.slowed) - session.absent.keys()
     for number in range(TRACES):
         _, counts = kept(session, claim, f"trace{number}.txt", rounds)
+        entered += entries(counts, fast)
         try:
             total += met(counts)
             idle = frozenset(name for name in idle if not counts.of(name))
@@ -265,7 +284,7 @@ def _meet(
             return Meeting(total, str(exc))
         if total.together >= ENOUGH:
             break
-    return Meeting(total, idle=idle)
+    return Meeting(total, idle=idle, entered=entered)
 
 
 def _assert_logged(vm: Guest, written: set[int]) -> None:
@@ -281,10 +300,11 @@ def _race(
     wanted: Wanted,
     one_round: Callable[[], None],
     met: Callable[[Counts], Met],
+    fast: Sequence[str] = (),
 ) -> None:
     """The rounds, what must hold when they are over, and whether they proved anything."""
     with tracing(shell, wanted) as session:
-        found = _meet(session, claim, one_round, met)
+        found = _meet(session, claim, one_round, met, fast)
     field.vm.verify(EVERYTHING)
     claim.observe(found.met.words())
     for name in sorted(found.idle):
@@ -295,3 +315,5 @@ def _race(
     if found.unseen or not found.met.together:
         why = found.unseen or found.met.words()
         raise Unproven(f"what should race did not meet: {why}")
+    if missing := never_entered(fast, found.entered):
+        raise Unproven(missing)

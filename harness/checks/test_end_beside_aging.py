@@ -18,22 +18,13 @@ from harness.checks.cpus import several
 from harness.checks.idle_ager import ager
 from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import (
-    AGE,
-    AGE_CALLBACK,
-    AGED,
-    RELEASE,
-    Window,
-    agings,
-    meetings,
-    walk_functions,
-)
+from harness.checks.overlap import AGE_CALLBACK, RELEASE, Window, meetings
 from harness.checks.pages import populated
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import PROBE_FULL, Counts, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Counts, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -52,33 +43,33 @@ def test_end_beside_aging(
     contract: Contract,
 ) -> None:
     """A VM's stage 2 goes while its pages are aged: no splat, nothing left, nothing lost."""
+    by = entering(contract, cell)
+    shows = Shows.of(contract, by, cell)
     claim.expect(
         f"VMs that share {PAGES} pages with another are made, read them and end, while another "
-        f"process ages these pages ({cell.cell.kvm_mode}): no splat, no content lost, no table "
-        "left, no VM, and nothing charged to their owner's memcg; some end while a page is being "
-        "aged"
+        f"process ages these pages by {by} ({cell.cell.kvm_mode}): no splat, no content lost, no "
+        "table left, no VM, and nothing charged to their owner's memcg; some end while a page is "
+        "being aged"
     )
     several(shell, "nobody ages while a VM ends")
     baseline = tables.at_first(shell, claim)
     before = splats(shell)
-    wanted = Wanted(
-        (AGE,),
-        walk_functions(contract),
-        returns={AGED: "", RELEASE: ""},
-        # Most of the time of an aging is spent there.
-        slowed={AGE_CALLBACK: PROBE_FULL},
-    )
-    met, unseen = 0, ""
+    # Most of the time of an aging is spent there.
+    slowed = {AGE_CALLBACK: PROBE_FULL}
+    wanted = shows.wanted(contract, returns=(RELEASE,), slowed=slowed)
+    met, entered, unseen = 0, 0, ""
+    # A walk goes over that memcg.
     with born_in_memcg(guest, shell, pages=PAGES) as vm:
         populated(vm)
-        with tracing(shell, wanted) as session, ager(vm, shell, vm.pfns().values()):
+        with tracing(shell, wanted) as session, ager(vm, shell, vm.pfns().values(), by):
             for number in range(TRACES):
                 made, counts = kept(
                     session, claim, f"trace{number}.txt", lambda: vm.churn(VMS, "run")
                 )
                 assert made == VMS, f"{made} of {VMS} VMs were made"
+                entered += entries(counts, shows.fast)
                 try:
-                    met += _met(counts)
+                    met += _met(counts, shows, vm)
                 except Unproven as exc:
                     unseen = str(exc)
                 if unseen or met >= ENOUGH:
@@ -93,7 +84,9 @@ def test_end_beside_aging(
         charged.assert_nothing_left(shell, claim, cell.slowdown)
     if unseen or not met:
         raise Unproven(unseen or "no VM ended while a page was being aged")
+    if missing := never_entered(shows.fast, entered):
+        raise Unproven(missing)
 
 
-def _met(counts: Counts) -> int:
-    return meetings(agings(counts), counts.events(returned(RELEASE)), Window.lasts)
+def _met(counts: Counts, shows: Shows, vm: Guest) -> int:
+    return meetings(shows.lasting(counts, vm), counts.events(returned(RELEASE)), Window.lasts)

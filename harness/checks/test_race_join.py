@@ -46,7 +46,15 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.racing import added, apart, kept, not_widened
+from harness.checks.racing import (
+    added,
+    apart,
+    entries,
+    fast_functions,
+    kept,
+    never_entered,
+    not_widened,
+)
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_split import age_and_touch
 from harness.contract import Contract
@@ -135,6 +143,8 @@ def _race(
     baseline = tables.at_first(shell, claim)
     before = splats(shell)
     later = apart(rng)
+    fast = fast_functions(contract, cell)
+    entered = 0
     wanted = Wanted(
         events=(AGE, FAULT),
         functions=walk_functions(contract, FREE, SET_FLAGS, INVALIDATE),
@@ -170,6 +180,7 @@ def _race(
         for number in range(RACES):
             written, counts = kept(session, claim, f"trace{number}.txt", rounds)
             met += _met(counts, vm, written)
+            entered += entries(counts, fast)
             if met.together:
                 break
     vm.verify(EVERYTHING)
@@ -185,6 +196,8 @@ def _race(
     tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
     if not met.together:
         raise Unproven(f"what should race did not meet: {met.words()}")
+    if missing := never_entered(fast, entered):
+        raise Unproven(missing)
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,24 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.idle_ager import ager
+from harness.checks.idle_ager import ager, reached
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
-    AGE,
     AGE_CALLBACK,
     COMMITTED,
     PREPARED,
     between,
     meetings,
     slot_range,
-    walk_functions,
 )
 from harness.checks.pages import leaves, populated, shorten
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import NoDump
-from harness.observe.trace import PROBE_FULL, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Counts, returned, slowed_entry
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
@@ -52,34 +50,39 @@ def test_race_write_protect(
     contract: Contract,
 ) -> None:
     """Write permission that dirty logging took does not come back with aging; no splat."""
+    by = entering(contract, cell)
+    shows = Shows.of(contract, by, cell)
     claim.expect(
-        f"another process ages {PAGES} pages that the guest has just written, while dirty logging "
-        f"is switched on, {SWITCHES} times: no page is writable then, and the log names each of "
-        "them when the guest has written it again; no splat; some agings begin during a switch"
+        f"another process ages {PAGES} pages that the guest has just written, by {by}, while dirty "
+        f"logging is switched on, {SWITCHES} times: no page is writable then, and the log names "
+        "each of them when the guest has written it again; no splat; some agings begin during a "
+        "switch"
     )
     before = splats(shell)
-    wanted = Wanted(
-        events=(AGE,),
-        functions=walk_functions(contract),
-        slowed={AGE_CALLBACK: PROBE_FULL},
-        returns={PREPARED: "", COMMITTED: ""},
+    wanted = shows.wanted(
+        contract, returns=(PREPARED, COMMITTED), slowed={AGE_CALLBACK: PROBE_FULL}
     )
-    met = 0
-    with tracing(shell, wanted) as session:
-        vm = populated(guest(pages=PAGES))
-        with ager(vm, shell, vm.pfns().values()):
+    met = entered = 0
+    vm = guest(pages=PAGES)
+    with reached(by, vm, shell), tracing(shell, wanted) as session:
+        populated(vm)
+        with ager(vm, shell, vm.pfns().values(), by):
             for number in range(SWITCHES):
-                met += _switch(vm, shell, session, claim, number)
+                counts = _switch(vm, shell, session, claim, number)
+                met += _met(counts, shows, vm)
+                entered += entries(counts, shows.fast)
         vm.verify(range(PAGES))
     claim.observe(f"{met} agings began during the switches")
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     assert_none_new(shell, claim, before)
     if not met:
         raise Unproven("no aging began while write permission was being taken")
+    if missing := never_entered(shows.fast, entered):
+        raise Unproven(missing)
 
 
-def _switch(vm: Guest, shell: Shell, session: Session, claim: Claim, number: int) -> int:
-    """Switch the log on and off once, and tell how many agings began meanwhile."""
+def _switch(vm: Guest, shell: Shell, session: Session, claim: Claim, number: int) -> Counts:
+    """Switch the log on and off once, and tell what was recorded meanwhile."""
     _, counts = kept(session, claim, f"trace{number}.txt", vm.write_then_log)
     try:
         ranges = leaves(vm, shell, claim, f"{number}-logged")
@@ -97,6 +100,11 @@ def _switch(vm: Guest, shell: Shell, session: Session, claim: Claim, number: int
         f"switch {number}: {len(missing)} writes were not logged: {shorten(missing)}"
     )
     vm.dirty_log(False)
+    return counts
+
+
+def _met(counts: Counts, shows: Shows, vm: Guest) -> int:
+    """How many agings began while the log was switched on."""
     begins, ends = (counts.events(returned(name)) for name in (PREPARED, COMMITTED))
     spans = between(begins, ends, *slot_range(vm))
-    return meetings(spans, counts.events(AGE))
+    return meetings(spans, shows.agings(counts, vm))

@@ -16,20 +16,12 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
-from harness.checks.idle_ager import beside
+from harness.checks.idle_ager import beside, reached
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import (
-    AGE,
-    AGE_CALLBACK,
-    AGED,
-    UNMAP,
-    agings,
-    meetings,
-    walk_functions,
-)
+from harness.checks.overlap import AGE_CALLBACK, UNMAP, meetings
 from harness.checks.pages import on_lists, populated
 from harness.checks.pages import shorten as short
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -37,7 +29,6 @@ from harness.hosts.protocols import Shell
 from harness.observe.trace import (
     PROBE_FULL,
     Counts,
-    Wanted,
     address_range,
     slowed_entry,
 )
@@ -62,27 +53,25 @@ def test_unmap_beside_aging(
     contract: Contract,
 ) -> None:
     """A page that was dropped while it was being aged is gone, and the guest reads zero there."""
+    by = entering(contract, cell)
+    shows = Shows.of(contract, by, cell)
     claim.expect(
-        f"{DROPPED} or {PAGES} of {PAGES} young pages are aged by page_idle and dropped at the "
+        f"{DROPPED} or {PAGES} of {PAGES} young pages are aged by {by} and dropped at the "
         f"same time, by turns ({cell.cell.kvm_mode}): the guest reads zero in each of them, of a "
         "page that the host has, and in the others what it wrote; no splat; drops came while a "
         "page was being aged"
     )
     several(shell, "nobody unmaps while another ages")
     before = splats(shell)
-    wanted = Wanted(
-        (AGE, UNMAP),
-        walk_functions(contract),
-        returns={AGED: ""},
-        slowed={AGE_CALLBACK: SLOWED},
-    )
-    met, unseen = 0, ""
-    vm = populated(guest(pages=PAGES))
-    with tracing(shell, wanted) as session:
+    wanted = shows.wanted(contract, events=(UNMAP,), slowed={AGE_CALLBACK: SLOWED})
+    met, entered, unseen = 0, 0, ""
+    vm = guest(pages=PAGES)
+    with reached(by, vm, shell), tracing(shell, wanted) as session:
+        populated(vm)
         for number in range(ROUNDS):
             gone = range(PAGES if number % 2 else DROPPED)
             pfns = vm.pfns()
-            with beside(vm, shell, [pfns[page] for page in gone]) as both:
+            with beside(vm, shell, [pfns[page] for page in gone], by) as both:
                 _, counts = kept(
                     session,
                     claim,
@@ -93,8 +82,9 @@ def test_unmap_beside_aging(
             vm.touch(range(PAGES), write=False)
             absent = frozenset(range(PAGES)) - vm.pfns().keys()
             assert not absent, f"the guest reads pages that the host does not have: {short(absent)}"
+            entered += entries(counts, shows.fast)
             try:
-                met += _met(counts, vm, len(gone))
+                met += _met(counts, shows, vm, len(gone))
             except Unproven as exc:
                 # What KVM complained of meanwhile is to be looked at all the same.
                 unseen = str(exc)
@@ -107,11 +97,13 @@ def test_unmap_beside_aging(
     assert_none_new(shell, claim, before)
     if unseen or not met:
         raise Unproven(unseen or "no drop came while a page was being aged")
+    if missing := never_entered(shows.fast, entered):
+        raise Unproven(missing)
 
 
-def _met(counts: Counts, vm: Guest, pages: int) -> int:
+def _met(counts: Counts, shows: Shows, vm: Guest, pages: int) -> int:
     """How many unmaps of so many pages at once, from the first on, came while one was aged."""
     start = vm.greeting.slot_hva
     whole = (start, start + pages * PAGE_SIZE)
     drops = [one for one in counts.events(UNMAP) if address_range(one) == whole]
-    return meetings(agings(counts), drops)
+    return meetings(shows.lasting(counts, vm), drops)
