@@ -23,7 +23,7 @@ from harness.mutants import table
 from harness.progress import Progress
 from harness.results import Effect, Figure
 
-COSTS = {name: one for name, one in table.load().mutants.items() if one.kind == "cost"}
+COSTS = {name: one for name, one in table.load().mutants.items() if one.metric}
 Ends = Mapping[str, Found | InfraError]
 
 

@@ -138,6 +138,10 @@ def test_patch_without_an_entry_is_refused(tmp_path: Path) -> None:
         table.load(path)
 
 
+def test_a_break_may_cost_as_well() -> None:
+    assert a_break(metric="cost-idle").metric == "cost-idle"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -147,7 +151,7 @@ def test_patch_without_an_entry_is_refused(tmp_path: Path) -> None:
         {"kind": "neutral"},
         {"kind": "cost"},
         {"shown_by": "time"},
-        {"metric": "cost-idle"},
+        {"kind": "neutral", "claim": None, "cells": [], "check": None, "metric": "cost-idle"},
         {"modes": ["nvhe"]},
         {"stage2_af": ["software"]},
         {"check": "test_kernel_log"},

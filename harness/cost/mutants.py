@@ -100,7 +100,7 @@ class Mutants:
         chosen = {
             name: mutant
             for name, mutant in table.select(table.load(), expression).items()
-            if mutant.kind == "cost"
+            if mutant.metric is not None
         }
         if not chosen:
             raise UsageError(f"-k {expression} selects no mutant that costs only")

@@ -80,7 +80,7 @@ class Mutant(_Model):
     debug: bool = False
     """Only a debug kernel can show it."""
     metric: CostMetric | None = None
-    """Of one that costs only: the cost that must be found worse."""
+    """The cost that must be found worse; needed by one that costs only, a break may have it."""
     shown_by: Line | None = None
     """Of an equivalent one or one that costs only: what would show it."""
 
@@ -98,8 +98,10 @@ class Mutant(_Model):
             raise ValueError("`cells` says where a break is run, and nothing else has them")
         if (self.kind in ("equivalent", "cost")) != (self.shown_by is not None):
             raise ValueError("`shown_by` goes with the kinds equivalent and cost, and they need it")
-        if (self.metric is not None) != (self.kind == "cost"):
-            raise ValueError("`metric` goes with the kind cost, which needs it")
+        if self.metric is None and self.kind == "cost":
+            raise ValueError("`metric` is missing, and the kind cost needs it")
+        if self.metric is not None and self.kind not in ("break", "cost"):
+            raise ValueError("`metric` goes with the kinds cost and break")
         if (self.kind == "neutral") != (self.claim is None):
             raise ValueError("`claim` is missing, or a neutral one has it")
         for cell in self.cells:
