@@ -148,6 +148,15 @@ class MmuLock(_Model):
     aging: tuple[LockRule, ...] | None = None
 
 
+class FlushRule(_Where):
+    """How often stage 2's TLB may be invalidated for each call of a notifier that ages.
+
+    `each`: once. What is asked for with the flush, by clear_flush_young, is not meant.
+    """
+
+    flushes: Literal["none", "each"]
+
+
 class AfFile(_Model):
     """A file in a VM's debugfs folder that tells who manages AF at stage 2, and its two texts."""
 
@@ -204,6 +213,7 @@ class ContractFile(_Model):
     drivers: Drivers = Drivers()
     access_faults: AccessFaults | None = None
     mmu_lock: MmuLock = MmuLock()
+    aging_flushes: tuple[FlushRule, ...] | None = None
     stage2_af_file: AfFile | None = None
     variants: tuple[Variant, ...] = ()
     fast_path: FastPath | None = None
@@ -275,6 +285,7 @@ class Contract:
     rules: Mapping[Driver, tuple[Rule, ...]]
     access_faults: AccessFaults
     mmu_lock: Mapping[Locker, tuple[LockRule, ...]]
+    aging_flushes: tuple[FlushRule, ...]
     stage2_af_file: AfFile | None
     variants: tuple[Variant, ...]
     fast_path: FastPath | None
@@ -316,6 +327,10 @@ class Contract:
             who: next(rule for rule in rules if _holds(rule, situation))
             for who, rules in self.mmu_lock.items()
         }
+
+    def expect_flushes(self, situation: Situation) -> FlushRule | None:
+        """How often aging may invalidate stage 2's TLB, None if nothing is promised."""
+        return next((rule for rule in self.aging_flushes if _holds(rule, situation)), None)
 
     def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
         """For which pages a guest that touches aged pages takes access faults."""
@@ -375,6 +390,11 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         if rules_of_lock is not None:
             _check_one_holds(("mmu_lock", who), rules_of_lock, where)
             locks[who] = rules_of_lock
+    flushes, where = own.aging_flushes, own_path
+    if flushes is None:
+        flushes, where = ground.aging_flushes or (), base
+    if flushes:
+        _check_one_holds(("aging_flushes",), flushes, where)
     faults = own.access_faults or ground.access_faults
     if faults is None:
         raise problem_at(base, ("access_faults",), "missing, and the base must have it")
@@ -400,6 +420,7 @@ def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) 
         rules=rules,
         access_faults=faults,
         mmu_lock=locks,
+        aging_flushes=flushes,
         stage2_af_file=own.stage2_af_file,
         variants=own.variants,
         fast_path=own.fast_path,

@@ -13,12 +13,20 @@ import pytest
 
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
+from harness.checks.flushes import FLUSHES
 from harness.checks.generations import Generations
 from harness.checks.mglru import Squeezed
 from harness.checks.notices import Notices
 from harness.checks.overlap import AGE
 from harness.checks.pressure import Reading, Regions
-from harness.checks.test_pressure import check_lost, check_order, check_refaults, check_sums
+from harness.checks.test_pressure import (
+    check_locks,
+    check_lost,
+    check_order,
+    check_refaults,
+    check_sums,
+)
+from harness.contract import LockRule
 from harness.guests import Guest
 from harness.observe import lockdep, memcg
 from harness.observe.errors import ObserveError
@@ -288,7 +296,7 @@ def test_several_recordings_add_up_and_none_is_lost_in_silence() -> None:
     second = recording(*asked(AGE, 0, 1), flushes=3)
     both = together([first, second])
     assert notices.notices(both, VM).aged == (2, 1, 0, 0)
-    assert both.of(notices.FLUSHES[0]) == 5
+    assert both.of(FLUSHES[0]) == 5
     with pytest.raises(Unproven):
         notices.notices(together([first, recording(lost=1)]), VM)
     with pytest.raises(ValueError):
@@ -301,7 +309,7 @@ def test_costs_are_numbers_or_the_reason_why_there_is_none() -> None:
     assert isinstance(cost, dict)
     assert cost["age_hva"] == {"hot": 1, "warm": 0, "cold": 3}
     assert cost["age_hva_most_for_a_page"] == 2
-    assert cost["flushes"] == {name: 7 for name in notices.FLUSHES}
+    assert cost["flushes"] == {name: 7 for name in FLUSHES}
     assert str(cost["mmu_lock"]).startswith("unavailable: ")
     lost = notices.cost(recording(lost=3), VM, regions)
     assert isinstance(lost, str) and lost.endswith("lost 3 events")
@@ -318,3 +326,26 @@ def test_locks_are_counted_by_access() -> None:
     assert lockdep.by_access(texts) == (3, 2)
     with pytest.raises(ObserveError):
         lockdep.by_access(["&(kvm)->mmu_lock"])
+
+
+def lock(access: str = "") -> Event:
+    return Event(0, 0, "sh", 1, lockdep.ACQUIRE, f"00000000a1b2c3d4 {access}&(kvm)->mmu_lock", {})
+
+
+def locks(claim: Claim, rule: LockRule, *events: Event) -> None:
+    wanted = notices.recorded(Wanted())
+    check_locks(claim, rule, Counts(wanted, {}, 0, {}, events, ""), VM)
+
+
+def test_each_call_for_a_tested_page_takes_the_lock_once(claim: Claim) -> None:
+    rule = LockRule(takes="write", always=True)
+    one, other = (asked(AGE, page) for page in (0, 1))
+    elsewhere = asked(AGE, 100)
+    locks(claim, rule, *one, lock(), *elsewhere, *other, lock(), *elsewhere, lock())
+    assert claim.observed == "2 calls to age tested pages: 2 write locks, 0 read locks"
+    with pytest.raises(AssertionError, match="1 times, where each must take it"):
+        locks(claim, rule, *one, lock(), *other)
+    with pytest.raises(AssertionError, match="2 times for writing, where 1 times are the most"):
+        locks(claim, rule, *one, lock(), lock())
+    with pytest.raises(AssertionError, match="1 times for reading, where 0 times are the most"):
+        locks(claim, LockRule(takes="none"), *one, lock("read "))

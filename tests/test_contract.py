@@ -4,7 +4,17 @@ from typing import get_args
 
 import pytest
 
-from harness.contract import BASE, Driver, LockRule, Mode, Situation, base_for, load, situations
+from harness.contract import (
+    BASE,
+    Driver,
+    FlushRule,
+    LockRule,
+    Mode,
+    Situation,
+    base_for,
+    load,
+    situations,
+)
 from harness.errors import UsageError
 from harness.paths import PROJECT
 
@@ -315,6 +325,33 @@ def test_mmu_lock_without_a_rule_for_a_situation(tmp_path: Path) -> None:
         tmp_path, 'kernel: "6.12"\nmmu_lock:\n  aging: [{takes: none, modes: [vhe]}]\n'
     )
     assert "series.yaml:3: mmu_lock.aging: 0 rules instead of one for mode nvhe" in message
+
+
+def test_aging_flushes_as_the_base_says_unless_the_series_says_otherwise(tmp_path: Path) -> None:
+    lockless = load(PROJECT / "series/lockless-aging/series.yaml")
+    text = """\
+kernel: "6.12"
+aging_flushes:
+  - {flushes: each, stage2_af: software}
+  - {flushes: none, stage2_af: hardware}
+"""
+    flushing = load(write(tmp_path, text))
+    for situation in situations():
+        for contract in (load(None), lockless):
+            assert contract.expect_flushes(situation) == FlushRule(flushes="none")
+        found = flushing.expect_flushes(situation)
+        assert found is not None
+        assert found.flushes == ("each" if situation.stage2_af == "software" else "none")
+
+
+def test_a_base_that_says_nothing_of_flushes() -> None:
+    assert load(None, BASE.with_name("base-6.2.yaml")).expect_flushes(N1) is None
+
+
+def test_flushes_without_a_rule_for_a_situation(tmp_path: Path) -> None:
+    text = 'kernel: "6.12"\naging_flushes: [{flushes: none, modes: [vhe]}]\n'
+    words = "series.yaml:2: aging_flushes: 0 rules instead of one for mode nvhe"
+    assert words in refusal(tmp_path, text)
 
 
 def test_cost_promised_twice(tmp_path: Path) -> None:

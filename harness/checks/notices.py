@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from harness.checks.flushes import FLUSHES
 from harness.checks.overlap import AGE, UNMAP
 from harness.checks.pressure import Regions
 from harness.guests import Guest
@@ -22,9 +23,6 @@ from harness.observe.unproven import Unproven
 Told = TypeVar("Told")
 
 TEST = "kvm:kvm_test_age_hva"
-# Invalidations of stage 2, host side. A kernel that has not all of them shows those it has. The
-# first is what kvm_flush_remote_tlbs() calls, which is inlined where MMU notifiers flush.
-FLUSHES = ("kvm_arch_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
 
 
 @dataclass(frozen=True)

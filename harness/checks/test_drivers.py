@@ -25,6 +25,7 @@ from harness.checks.driver import (
     wanted,
 )
 from harness.checks.evicting import evict_untouched, what_stays
+from harness.checks.flushes import check_flushes, requests, with_flushes
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.contract import Contract, Expectation
@@ -52,13 +53,17 @@ def test_page_idle(
     claim.expect(f"{claim.expected}; then an access fault for {words}")
     vm = populated(guest(pages=PAGES))
     touched = pick(rng, PAGES)
-    with tracing(shell, wanted(expectation)) as session:
-        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+    with tracing(shell, with_flushes(wanted(expectation))) as session:
+        with (
+            counted(vm, shell, claim, contract.expect_counters(situation(cell))),
+            requests(vm, shell) as requested,
+        ):
             session.start()
             mark_idle(vm)
             aged = session.stop()
         claim.save("trace-aging.txt", aged.raw)
         check_path(claim, expectation, session, aged, vm)
+        check_flushes(claim, contract.expect_flushes(situation(cell)), aged, requested())
         old_pages(vm, shell, claim)
         # A cached translation would hide the touch from stage 2.
         vm.flush()
@@ -86,18 +91,23 @@ def test_mglru_walk(
     """MGLRU's walk reaches KVM as promised and makes all pages old, or leaves them alone."""
     expectation = promised(contract, "mglru_walk", cell, shell, claim)
     vm = guest(pages=PAGES)
-    with memcg_of(vm, shell) as memcg, tracing(shell, wanted(expectation)) as session:
+    recorded = with_flushes(wanted(expectation))
+    with memcg_of(vm, shell) as memcg, tracing(shell, recorded) as session:
         populated(vm)
         # By page_idle, which works on every machine; a walk may not run here at all.
         mark_idle(vm)
         vm.flush()
         touched = pick(rng, PAGES)
         vm.touch(touched, write=False)
-        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+        with (
+            counted(vm, shell, claim, contract.expect_counters(situation(cell))),
+            requests(vm, shell) as requested,
+        ):
             session.start()
             memcg.walk()
             counts = session.stop()
         claim.save("trace.txt", counts.raw)
+        check_flushes(claim, contract.expect_flushes(situation(cell)), counts, requested())
         if check_path(claim, expectation, session, counts, vm).reaches_kvm:
             old_pages(vm, shell, claim)
         else:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -26,15 +26,18 @@ from harness.cell import CellSpec
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
 from harness.checks.driver import check_path, expected, situation, wanted
+from harness.checks.flushes import check_flushes
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
-from harness.checks.overlap import AGE
+from harness.checks.overlap import AGE, UNMAP
 from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
-from harness.contract import Contract, Expectation, Situation
+from harness.checks.racing import slot_range
+from harness.checks.test_mmu_lock import check_taken
+from harness.contract import Contract, Expectation, LockRule, Situation
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import cpu_list
+from harness.observe import cpu_list, lockdep
 from harness.observe.memcg import BATCH
 from harness.observe.trace import Counts, together
 from harness.observe.tracefs import Session, tracing
@@ -241,6 +244,24 @@ def check_once(
     claim.observe(f"{promise} calls for each of {len(pages)} pages")
 
 
+def check_locks(claim: Claim, promise: LockRule | None, counts: Counts, vm: Guest) -> None:
+    """Assert that each call to age tested pages took the MMU lock as the contract has it.
+
+    Only a debug kernel shows who takes it.
+    """
+    if promise is None:
+        return
+    start, end = slot_range(vm)
+    # Others are for memory that may be in no slot: then KVM has nothing to lock.
+    events = (
+        replace(one, name="elsewhere")
+        if one.name == AGE and not start <= one.fields["start"] < end
+        else one
+        for one in counts.in_order(AGE, notices.TEST, UNMAP, lockdep.ACQUIRE)
+    )
+    check_taken(claim, "calls to age tested pages", lockdep.taken_by(AGE, events), promise, 0)
+
+
 def check_order(claim: Claim, regions: Regions, lost: frozenset[int]) -> None:
     """Assert that warm pages went, all cold ones before them, and no hot one."""
     warm, left = lost & regions.warm, regions.cold - lost
@@ -341,6 +362,9 @@ def test_pressure(
         if under != "classic":
             check_path(claim, aging, session, passes, vm)
             check_once(claim, aging, passes, vm, regions.all, len(PASSES))
+            check_flushes(claim, contract.expect_flushes(here), passes)
+            if cell.debug:
+                check_locks(claim, contract.expect_mmu_lock(here).get("aging"), passes, vm)
         check_path(claim, eviction, session, squeezed, vm, regions.all, partly=True)
         # Without the walk, eviction looks around each young page that it meets.
         alone = lost & regions.apart() if under == "no_walk" else lost

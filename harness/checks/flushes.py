@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Hold aging to the TLB invalidations of stage 2 that the contract lets it make.
+
+Each stops all CPUs of a host for a moment, so a host that ages a guest's memory page by page must
+not pay one for each (claim 9). Two witnesses: the functions that invalidate, and the VM's own
+counter, which is no tracing's. Neither shows one that EL2 makes by itself, without VHE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from harness.checks.claim import Claim
+from harness.checks.counted import counters
+from harness.checks.overlap import AGE
+from harness.contract import FlushRule
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Counts, Wanted
+
+# Invalidations of stage 2, host side. A kernel that has not all of them shows those it has. The
+# first is what kvm_flush_remote_tlbs() calls, which is inlined where MMU notifiers flush.
+FLUSHES = ("kvm_arch_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
+# Of a VM; virt/kvm/kvm_main.c, kvm_flush_remote_tlbs().
+COUNTER = "remote_tlb_flush_requests"
+
+
+def with_flushes(plain: Wanted) -> Wanted:
+    """What must be recorded for check_flushes(), on top of what is `plain`."""
+    events = tuple(dict.fromkeys((*plain.events, AGE)))
+    functions = tuple(dict.fromkeys((*plain.functions, *FLUSHES)))
+    return replace(plain, events=events, functions=functions)
+
+
+@contextlib.contextmanager
+def requests(vm: Guest, shell: Shell) -> Iterator[Callable[[], int]]:
+    """How often the VM's TLB was invalidated as a whole in this block, for after its end.
+
+    0 where the kernel has no such counter.
+    """
+    before = counters(vm, shell).get(COUNTER, 0)
+    risen: list[int] = []
+    yield lambda: risen[0]
+    risen.append(counters(vm, shell).get(COUNTER, 0) - before)
+
+
+def check_flushes(
+    claim: Claim, promise: FlushRule | None, counts: Counts, requested: int | None = None
+) -> None:
+    """Assert that the aging in a recording caused no more invalidations than the contract lets it.
+
+    `requested` is what the VM's own counter rose by, if it was read. Unproven if a function cannot
+    be seen, so that more may have been made.
+    """
+    if promise is None:
+        return
+    most = len(counts.events(AGE)) if promise.flushes == "each" else 0
+    seen = sum(counts.of(name) for name in FLUSHES if name not in counts.absent)
+    also = "" if requested is None else f", {requested} by the VM's counter"
+    claim.observe(f"{seen} TLB invalidations{also}")
+    number = max(seen, requested or 0)
+    assert number <= most, (
+        f"aging invalidated stage 2's TLB {number} times, where {most} times are the most"
+    )
+    # At the end: what is wrong outranks what cannot be seen.
+    for name in FLUSHES:
+        counts.of(name)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What aging invalidates, by made-up recordings of kernels that are right and of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from harness.checks.claim import Claim
+from harness.checks.flushes import FLUSHES, check_flushes, with_flushes
+from harness.checks.overlap import AGE
+from harness.contract import FlushRule
+from harness.observe.trace import Counts, Event, Probe, Wanted
+from harness.observe.unproven import Unproven
+
+WANTED = with_flushes(Wanted((AGE,), ("kvm_age_gfn",)))
+CALLS = 3
+
+
+def recording(*flushes: int, absent: str = "") -> Counts:
+    """Three calls to age, and so many entries of each function that invalidates."""
+    calls = tuple(Event(0, 0, "task", 1, AGE, "", {"start": 0, "end": 1}) for _ in range(CALLS))
+    probes = {name: Probe(0, 0) for name in FLUSHES if name != absent}
+    probes |= {name: Probe(number, 0) for name, number in zip(FLUSHES, flushes, strict=False)}
+    return Counts(WANTED, {absent: "inlined"} if absent else {}, 0, probes, calls, "")
+
+
+def judge(promise: Literal["none", "each"], counts: Counts, requested: int | None = None) -> str:
+    claim = Claim(Path("unused"), "")
+    check_flushes(claim, FlushRule(flushes=promise), counts, requested)
+    return claim.observed
+
+
+def test_what_is_recorded_is_there_once() -> None:
+    assert WANTED.events == (AGE,)
+    assert WANTED.functions == ("kvm_age_gfn", *FLUSHES)
+    assert with_flushes(WANTED) == WANTED
+
+
+def test_aging_that_invalidates_nothing() -> None:
+    assert judge("none", recording()) == "0 TLB invalidations"
+    assert judge("none", recording(), 0) == "0 TLB invalidations, 0 by the VM's counter"
+
+
+@pytest.mark.parametrize("flushes", [(1,), (0, 1), (0, 0, 1)])
+def test_each_function_that_invalidates_is_a_witness(flushes: tuple[int, ...]) -> None:
+    with pytest.raises(AssertionError, match="TLB 1 times, where 0 times are the most"):
+        judge("none", recording(*flushes))
+
+
+def test_the_counter_of_the_vm_is_another_witness() -> None:
+    with pytest.raises(AssertionError, match="TLB 3 times, where 0 times are the most"):
+        judge("none", recording(), requested=3)
+
+
+def test_an_invalidation_for_each_call_where_the_contract_has_that() -> None:
+    assert judge("each", recording(CALLS), requested=CALLS)
+    with pytest.raises(AssertionError, match="TLB 4 times, where 3 times are the most"):
+        judge("each", recording(CALLS, 1))
+
+
+def test_what_cannot_be_seen_is_unproven_unless_something_else_is_wrong() -> None:
+    with pytest.raises(Unproven, match="inlined"):
+        judge("none", recording(absent=FLUSHES[1]))
+    with pytest.raises(AssertionError):
+        judge("none", recording(1, absent=FLUSHES[1]))
+
+
+def test_a_contract_that_says_nothing() -> None:
+    claim = Claim(Path("unused"), "")
+    check_flushes(claim, None, recording(5), 5)
+    assert claim.observed == ""
