@@ -41,7 +41,16 @@ CostMetric = Literal[
 ]
 Lock = Literal["none", "read", "write"]
 Locker = Literal["access_fault", "aging"]
-Driver = Literal["page_idle", "mglru_walk", "eviction", "khugepaged", "damon", "damon_check"]
+Driver = Literal[
+    "page_idle",
+    "mglru_walk",
+    "eviction",
+    "eviction_blocks",
+    "classic",
+    "khugepaged",
+    "damon",
+    "damon_check",
+]
 
 # These reach a host's tracefs, debugfs and command line: no white space, no slash, no quotes.
 Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$", max_length=128)]
@@ -60,12 +69,17 @@ class _Model(BaseModel):
 
 
 class AgingPath(_Model):
-    """One way from a driver into KVM."""
+    """One way from a driver into KVM.
+
+    `may` are functions of the fast path that other memory of the guest can enter meanwhile, of
+    which nothing is said.
+    """
 
     pages: Literal["each", "none"]
     event: Tracepoint
     enters: tuple[Annotated[tuple[Symbol, ...], Field(min_length=1)], ...] = ()
     never: tuple[Symbol, ...] = ()
+    may: tuple[Symbol, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> AgingPath:
@@ -75,8 +89,7 @@ class AgingPath(_Model):
             raise ValueError("a path that asks for no page cannot enter functions")
         if not self.enters and not self.never:
             raise ValueError("a path needs functions to observe")
-        both = _entered(self) & set(self.never)
-        if both:
+        if both := _allowed(self) & set(self.never):
             raise ValueError(f"both entered and never entered: {', '.join(sorted(both))}")
         return self
 
@@ -104,12 +117,15 @@ class Drivers(_Model):
 
     khugepaged does not age: it asks whether pages are young, and must leave them as they are. DAMON
     does both, one after the other: `damon` ages an address of each region, `damon_check` asks
-    whether it was accessed since.
+    whether it was accessed since. `eviction` and `eviction_blocks` are MGLRU's, of pages that a
+    page table maps and of huge pages; `classic` is the classic LRU's, of the former.
     """
 
     page_idle: tuple[Rule, ...] | None = None
     mglru_walk: tuple[Rule, ...] | None = None
     eviction: tuple[Rule, ...] | None = None
+    eviction_blocks: tuple[Rule, ...] | None = None
+    classic: tuple[Rule, ...] | None = None
     khugepaged: tuple[Rule, ...] | None = None
     damon: tuple[Rule, ...] | None = None
     damon_check: tuple[Rule, ...] | None = None
@@ -253,7 +269,8 @@ class Expectation:
     or, where `reaches_kvm` is false, none. It is None on a fast path, which the tracepoint of the
     base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. `spares` is the rule's.
     Where there is one, what `otherwise` says will do as well. `fast_path` are the functions of the
-    contract's fast path, each of which stands in `enters` or in `never`.
+    contract's fast path, each of which stands in `enters` or in `never`, unless the path has it
+    as one that may be entered or not.
     """
 
     reaches_kvm: bool
@@ -306,8 +323,8 @@ class Contract:
             bit, spares = fast.lru_gen_bit, rule.spares
             return Expectation(True, steps, (), None, bit, spares, fast_path=functions)
         path = self.paths[rule.path]
-        entered = _entered(path)
-        never = (*path.never, *(name for name in functions if name not in entered))
+        allowed = _allowed(path)
+        never = (*path.never, *(name for name in functions if name not in allowed))
         return Expectation(
             path.pages == "each", path.enters, never, path.event,
             spares=rule.spares, fast_path=functions,
@@ -439,7 +456,7 @@ def _check_excluded(
     for driver, alternatives in rules.items():
         for situation in situations():
             rule = next(rule for rule in alternatives if _holds(rule, situation))
-            inside = _entered(paths[rule.path]) & set(fast.functions)
+            inside = _allowed(paths[rule.path]) & set(fast.functions)
             if inside and not _on_fast_path(fast, situation):
                 raise problem_at(
                     where,
@@ -449,8 +466,9 @@ def _check_excluded(
                 )
 
 
-def _entered(path: AgingPath) -> set[str]:
-    return {name for step in path.enters for name in step}
+def _allowed(path: AgingPath) -> set[str]:
+    """The functions that this path enters, and those that it may."""
+    return {*(name for step in path.enters for name in step), *path.may}
 
 
 def _complete(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.checks.claim import Claim
-from harness.checks.counted import Tally, check_counters, counted
+from harness.checks.counted import Tally, check_counters, check_which, counted
 from harness.observe import stage2
 
 BEFORE = Tally({"fast": 100, "slow": 7}, young=512)
@@ -47,6 +48,22 @@ def test_nothing_made_old_is_nothing_counted() -> None:
     check(Tally({"fast": 100, "slow": 7}, young=512))
     with pytest.raises(AssertionError, match="fast rose by 1 instead of 0"):
         check(Tally({"fast": 101, "slow": 7}, young=512))
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ({"fast": 101, "slow": 7}, None),
+        ({"fast": 100, "slow": 7}, "fast rose by 0, where it must count"),
+        ({"fast": 101, "slow": 8}, "slow rose by 1, where it must stand still"),
+        ({"fast": 101}, "the VM has no counter slow"),
+    ],
+)
+def test_which_counters_count_beside_running_vcpus(
+    after: dict[str, int], words: str | None
+) -> None:
+    with pytest.raises(AssertionError, match=words) if words else contextlib.nullcontext():
+        check_which(Claim(Path("unused"), ""), HERE, BEFORE.counters, after)
 
 
 def test_a_kernel_without_counters_is_not_asked() -> None:

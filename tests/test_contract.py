@@ -59,7 +59,7 @@ def test_base_walk_depends_on_stage_1_not_on_stage_2() -> None:
     assert walk.event == "kvm:kvm_age_hva"
 
 
-@pytest.mark.parametrize("driver", ["page_idle", "eviction"])
+@pytest.mark.parametrize("driver", ["page_idle", "eviction", "eviction_blocks", "classic"])
 def test_base_drivers_that_ask_for_every_page_everywhere(driver: Driver) -> None:
     base = load(None)
     for situation in situations():
@@ -71,8 +71,10 @@ def test_base_drivers_that_ask_for_every_page_everywhere(driver: Driver) -> None
 
 def test_base_drivers_are_told_apart_by_functions_of_their_own() -> None:
     base = load(None)
-    first = {base.expect(driver, N1).enters[0] for driver in get_args(Driver)}
-    assert len(first) == len(get_args(Driver))
+    ways = {driver: base.expect(driver, N1).enters[:2] for driver in get_args(Driver)}
+    # The classic LRU asks about each page as MGLRU asks about huge ones.
+    assert ways.pop("classic") == ways["eviction_blocks"]
+    assert len(set(ways.values())) == len(ways)
 
 
 @pytest.mark.parametrize("driver", ASKERS)
@@ -225,6 +227,55 @@ def test_fast_path_without_drivers_is_entered_by_the_paths_that_say_so(tmp_path:
     cells: list[tuple[Driver, Situation]] = [("page_idle", PROTECTED), ("eviction", N1)]
     for driver, situation in cells:
         assert {"age_lockless", "test_lockless"} <= set(contract.expect(driver, situation).never)
+
+
+MAY = LOCKLESS.replace(
+    "drivers:\n",
+    """\
+  beside:
+    pages: each
+    event: "kvm:kvm_age_hva"
+    enters: [[kvm_age_gfn]]
+    may: [age_lockless]
+drivers:
+  eviction_blocks:
+    - {path: beside, modes: [vhe, nvhe]}
+    - {path: reverse_map_blocks, modes: [protected]}
+""",
+)
+
+
+def test_what_other_memory_may_enter_is_not_asked(tmp_path: Path) -> None:
+    contract = load(write(tmp_path, MAY))
+    beside = contract.expect("eviction_blocks", N1)
+    assert beside.enters == (("kvm_age_gfn",),)
+    assert beside.never == ("test_lockless",)
+    assert "age_lockless" in contract.expect("eviction_blocks", PROTECTED).never
+
+
+def test_what_may_be_entered_where_nothing_may(tmp_path: Path) -> None:
+    text = MAY.replace("fast_path:\n", "").replace("  modes: [vhe, nvhe]\n", "")
+    text = text.replace("  functions: [age", "fast_path:\n  modes: [vhe]\n  functions: [age")
+    text = text.replace("path: lockless, modes: [vhe, nvhe]", "path: lockless, modes: [vhe]")
+    text = text.replace("idle_tracking, modes: [prot", "idle_tracking, modes: [nvhe, prot")
+    assert "eviction_blocks enters age_lockless by path 'beside' in mode nvhe" in refusal(
+        tmp_path, text
+    )
+
+
+def test_eviction_of_blocks_by_the_harvest_of_mglru_keeps_the_base_s_way() -> None:
+    contract = load(PROJECT / "series" / "lockless-harvest-v1" / "series.yaml")
+    drivers: tuple[Driver, ...] = ("eviction_blocks", "classic")
+    for driver in drivers:
+        for situation in situations():
+            seen = contract.expect(driver, situation)
+            assert ("kvm_age_gfn",) in seen.enters
+            assert "kvm_mmu_notifier_clear_flush_young" in seen.enters[1]
+            # Small pages that are evicted beside huge ones go by the fast path.
+            small = driver == "eviction_blocks" and contract.expect(
+                "eviction", situation
+            ).enters == (("kvm_arch_test_clear_young",),)
+            assert ("kvm_arch_test_clear_young" in seen.never) is not small
 
 
 def test_path_into_the_fast_path_where_there_is_none(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 
 Of a page that a page table maps, MGLRU's eviction looks at the neighbours as well and uses the MMU
 notifier's clear_young(). A huge page has no neighbours: folio_referenced_one() of mm/rmap.c uses
-clear_flush_young(), as the classic LRU does for every page, and nothing else here would notice
-if KVM were passed over there.
+clear_flush_young(), as the classic LRU does for every page (test_pressure), and nothing else here
+would notice if KVM were passed over there, or took another path than by the other notifiers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import reaching
+from harness.checks.counted import counted
+from harness.checks.driver import check_path, functions_only, promised, situation, wanted
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import AGE
 from harness.checks.pages import populated, require_huge, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages
+from harness.observe.trace import asked_pages
 from harness.observe.tracefs import tracing
 
 BLOCKS = 16
@@ -41,20 +42,21 @@ def test_eviction_blocks(
     cell: CellSpec,
     contract: Contract,
 ) -> None:
-    """Eviction asks KVM for each huge page, and takes exactly those that the guest left alone."""
-    expectation = reaching(contract, "eviction", cell)
+    """Eviction asks KVM for each huge page, as promised, and takes just those left alone."""
+    expectation = promised(contract, "eviction_blocks", cell, shell, claim)
     # A fast path need not have the tracepoint: what goes and what stays tells alone.
     asks = expectation.event == AGE
+    counters = contract.expect_counters(situation(cell))
     claim.expect(
-        f"of {BLOCKS} huge pages those of which the guest touched one page stay and the others go"
-        + ("; KVM is asked for each" if asks else "")
+        f"{claim.expected}; of {BLOCKS} huge pages those of which the guest touched one page stay "
+        "and the others go" + ("; KVM is asked for each" if asks else "")
     )
     everything = frozenset(range(BLOCKS))
     vm = guest(backing="thp", pages=PAGES)
     with (
         zram_swap(shell),
         memcg_of(vm, shell) as memcg,
-        tracing(shell, Wanted((AGE,), ())) as session,
+        tracing(shell, wanted(expectation)) as session,
     ):
         # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)
@@ -63,17 +65,21 @@ def test_eviction_blocks(
             memcg.leave_behind()
             vm.flush()
             vm.touch({block * PER_BLOCK + rng.randrange(PER_BLOCK) for block in young}, write=False)
-            session.start()
-            memcg.evict(PAGES)
-            counts = session.stop()
+            with counted(vm, shell, claim, counters):
+                session.start()
+                memcg.evict(PAGES)
+                counts = session.stop()
             claim.save(f"trace-{len(young)}-touched.txt", counts.raw)
-            asked = _pages_by_block(asked_pages(counts.events(AGE), vm.greeting.slot_hva, PAGES))
+            check_path(claim, functions_only(expectation), session, counts, vm)
             present = _pages_by_block(vm.pfns())
-            claim.observe(
-                f"{len(young)} touched: asked for {len(asked)}, {BLOCKS - len(present)} evicted"
-            )
-            unasked = everything - asked.keys() if asks else frozenset()
-            assert not unasked, f"KVM was not asked for {len(unasked)} blocks: {shorten(unasked)}"
+            claim.observe(f"{len(young)} touched: {BLOCKS - len(present)} evicted")
+            if asks:
+                events = counts.events(AGE)
+                asked = _pages_by_block(asked_pages(events, vm.greeting.slot_hva, PAGES))
+                claim.observe(f"KVM asked for {len(asked)}")
+                unasked = everything - asked.keys()
+                words = f"KVM was not asked for {len(unasked)} blocks: {shorten(unasked)}"
+                assert not unasked, words
             lost = frozenset(block for block in young if present[block] < PER_BLOCK)
             assert not lost, f"{len(lost)} young blocks were evicted: {shorten(lost)}"
             spared = frozenset(present) - young

@@ -25,6 +25,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import generations, notices, pressure
 from harness.checks.claim import Claim
+from harness.checks.counted import check_which, counters
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.flushes import check_flushes
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
@@ -113,14 +114,6 @@ def by_no_walk(contract: Contract) -> Expectation:
     """What aging does where MGLRU's walk is switched off: it asks nobody, on whatever path."""
     fast = contract.fast_path
     return Expectation(False, (), ("walk_pud_range", *(fast.functions if fast else ())), AGE)
-
-
-def by_classic(contract: Contract, here: Situation) -> Expectation:
-    """What the classic LRU does: it asks about each page for itself, and wants the TLB flushed."""
-    fast = contract.fast_path
-    excluded = fast.functions if fast is not None and here.mode not in fast.modes else ()
-    steps = (("kvm_mmu_notifier_clear_flush_young", "__mmu_notifier_clear_flush_young"),)
-    return Expectation(True, steps, ("lru_gen_look_around", "walk_pud_range", *excluded), AGE)
 
 
 @dataclass(frozen=True)
@@ -336,9 +329,8 @@ def test_pressure(
     )
     walks = under == "walk"
     aging = expected(contract, "mglru_walk", cell) if walks else by_no_walk(contract)
-    eviction = (
-        by_classic(contract, here) if under == "classic" else expected(contract, "eviction", cell)
-    )
+    eviction = expected(contract, "classic" if under == "classic" else "eviction", cell)
+    counting = contract.expect_counters(here)
     with (
         pressure.lru(shell, under),
         zram_swap(shell),
@@ -350,6 +342,7 @@ def test_pressure(
         scene = Scene(vm, shell, memcg, session, regions, story)
         start = scene.prepare(under)
         story.keep("counters-start.txt", start.raw)
+        counted = counters(vm, shell)
         if under != "classic":
             passes = scene.age(PASSES if under == "walk" else IDLE_PASSES, start)
         if under != "walk":
@@ -366,6 +359,7 @@ def test_pressure(
             if cell.debug:
                 check_locks(claim, contract.expect_mmu_lock(here).get("aging"), passes, vm)
         check_path(claim, eviction, session, squeezed, vm, regions.all, partly=True)
+        check_which(claim, counting, counted, counters(vm, shell))
         # Without the walk, eviction looks around each young page that it meets.
         alone = lost & regions.apart() if under == "no_walk" else lost
         check_once(claim, eviction, squeezed, vm, alone)
