@@ -93,8 +93,8 @@ class CellSpec(BaseModel):
     programs: dict[str, Path]
     contract: Path | None
     becomes: Path | None = None
-    """The contract of the series that this kernel has the first patches of: each driver may keep
-    either."""
+    """The contract of the series that this kernel has the first patches of: what either promises
+    will do."""
     base_contract: Path
     selftests: tuple[Selftests, ...] = ()
     """The kernel's own selftests, if they were asked for: the base tree's, and after them those of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -270,7 +270,8 @@ class Expectation:
     base does not cover. `lru_gen_bit` must be set in lru_gen/enabled. `spares` is the rule's.
     Where there is one, what `otherwise` says will do as well. `fast_path` are the functions of the
     contract's fast path, each of which stands in `enters` or in `never`, unless the path has it
-    as one that may be entered or not.
+    as one that may be entered or not. Those of `never` that stand in `later` need not be in this
+    kernel: what is not there cannot be entered.
     """
 
     reaches_kvm: bool
@@ -281,6 +282,7 @@ class Expectation:
     spares: Literal["young", "some"] = "young"
     otherwise: Expectation | None = None
     fast_path: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
     @property
     def enters_fast_path(self) -> tuple[str, ...]:
@@ -293,6 +295,8 @@ class Contract:
     """A series.yaml merged into the base: complete, each situation has exactly one path.
 
     `message_id` is that of the series' cover letter, and `base` says what it was posted against.
+    With the first patches of a series alone, this is the contract of the base and `whole` that of
+    the series: of the two, what either promises will do, as the methods tell.
     """
 
     kernel: str
@@ -308,6 +312,7 @@ class Contract:
     fast_path: FastPath | None
     counters: tuple[Counter, ...]
     cost: tuple[CostPromise, ...]
+    whole: Contract | None = None
 
     def applies_to(self, version: str) -> bool:
         """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
@@ -315,6 +320,14 @@ class Contract:
 
     def expect(self, driver: Driver, situation: Situation) -> Expectation:
         """What `driver` must do in `situation`."""
+        own = self._expect(driver, situation)
+        return (
+            own
+            if self.whole is None
+            else replace(own, otherwise=self.whole.expect(driver, situation))
+        )
+
+    def _expect(self, driver: Driver, situation: Situation) -> Expectation:
         fast = self.fast_path
         functions = fast.functions if fast else ()
         rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
@@ -330,6 +343,17 @@ class Contract:
             spares=rule.spares, fast_path=functions,
         )  # fmt: skip
 
+    def expect_nobody(self, *others: str, event: str | None) -> Expectation:
+        """That no function of the fast path is entered, nor any of `others`.
+
+        `event` tells that KVM is asked for no page at all; None where it may be by another path.
+        """
+        fast = (self.whole or self).fast_path
+        functions = fast.functions if fast is not None else ()
+        later = functions if self.whole is not None else ()
+        never = (*others, *functions)
+        return Expectation(False, (), never, event, fast_path=functions, later=later)
+
     def expect_counters(self, situation: Situation) -> dict[str, bool]:
         """Whether each of the series' counters counts in `situation`, by its name."""
         return {counter.name: _holds(counter, situation) for counter in self.counters}
@@ -340,10 +364,14 @@ class Contract:
 
     def expect_mmu_lock(self, situation: Situation) -> dict[Locker, LockRule]:
         """How access faults and aging take the MMU lock, of what is promised."""
-        return {
+        own = {
             who: next(rule for rule in rules if _holds(rule, situation))
             for who, rules in self.mmu_lock.items()
         }
+        if self.whole is None:
+            return own
+        whole = self.whole.expect_mmu_lock(situation)
+        return {who: _either(own[who], whole[who]) for who in own if who in whole}
 
     def expect_flushes(self, situation: Situation) -> FlushRule | None:
         """How often aging may invalidate stage 2's TLB, None if nothing is promised."""
@@ -389,6 +417,20 @@ def load(path: Path | None, base: Path | None = None) -> Contract:
     own = load_yaml_model(path, ContractFile)
     base = base or base_for(own.kernel)
     return _merge(own, path, load_yaml_model(base, ContractFile), base)
+
+
+def load_step(whole: Path, base: Path) -> Contract:
+    """What holds with the first patches of a series alone, of which `whole` is the contract.
+
+    UsageError as load() raises it.
+    """
+    return replace(load(None, base), whole=load(whole, base))
+
+
+def _either(one: LockRule, other: LockRule) -> LockRule:
+    """The lock as the one or the other rule has it taken: what the stronger allows."""
+    stronger = max(one, other, key=lambda rule: get_args(Lock).index(rule.takes))
+    return LockRule(takes=stronger.takes, always=one.always and other.always)
 
 
 def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) -> Contract:

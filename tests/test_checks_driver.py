@@ -224,6 +224,13 @@ def test_a_fast_path_that_was_entered_once_was_entered() -> None:
         assert claim.fast_path is seen
 
 
+def test_a_step_need_not_have_what_later_patches_bring() -> None:
+    step = replace(EXPECTED, later=("fast",))
+    check(counts(event("first"), *ALL, absent={"fast": "not there"}), step)
+    with pytest.raises(AssertionError, match="fast was entered 1 times"):
+        check(counts(event("first"), event("fast"), *ALL), step)
+
+
 def test_functions_alone_can_be_held_to_the_contract() -> None:
     """Of memory that is aged by other sizes than 4 KiB, nothing is said of pages."""
     found = counts(event("first"), age(0, 2))

@@ -11,10 +11,11 @@ import pytest
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
 from harness.checks.overlap import AGE
-from harness.contract import Lock, LockRule
+from harness.contract import BASE, Lock, LockRule, Situation, load_step
 from harness.observe import lockdep
 from harness.observe.trace import ACCESS_FAULT, Counts, Event
 from harness.observe.unproven import Unproven
+from harness.paths import PROJECT
 
 FAULT = check.FAULT
 LOCK = "00000000a1b2c3d4 {}&(kvm)->mmu_lock"
@@ -87,6 +88,18 @@ def test_a_lock_where_none_is_promised() -> None:
     with pytest.raises(AssertionError, match="1 times for reading, where 0 times are the most"):
         judge(counts(*aging), "none", AGE)
     assert judge(counts(event(AGE), event(AGE), event(AGE)), "write", AGE)
+
+
+@pytest.mark.parametrize("locks", [(), ("",)], ids=["as the whole series", "as the base"])
+def test_a_step_of_a_series_may_age_as_either_does(locks: tuple[str, ...]) -> None:
+    """Of lockless-aging, whose last patches take the lock no more."""
+    step = load_step(PROJECT / "series/lockless-aging/series.yaml", BASE)
+    rule = step.expect_mmu_lock(Situation("vhe", "hardware", "hardware"))["aging"]
+    aging = [one for _ in range(3) for one in (event(AGE), *map(lock, locks))]
+    assert judge(counts(*aging), rule.takes, AGE, always=rule.always)
+    twice = [event(AGE), lock(), lock()]
+    with pytest.raises(AssertionError, match="2 times for writing, where 1 times are the most"):
+        judge(counts(*twice), rule.takes, AGE, 1, always=rule.always)
 
 
 def test_what_others_take_is_not_theirs() -> None:

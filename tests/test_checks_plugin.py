@@ -45,6 +45,7 @@ class Spec:
         self.folder = folder / "cells" / "n1-vhe-base"
         self.folder.mkdir(parents=True)
         self.contract = None
+        self.becomes = None
         self.base_contract = BASE
         self.seed = 7
         self.check_seconds = 0.5

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,6 +14,7 @@ from harness.contract import (
     Situation,
     base_for,
     load,
+    load_step,
     situations,
 )
 from harness.errors import UsageError
@@ -358,6 +360,40 @@ def test_the_mmu_lock_is_taken_as_the_base_takes_it_unless_the_series_says_other
         assert (aging.takes, aging.always) == (
             ("write", True) if situation.mode == "protected" else ("none", False)
         )
+
+
+LOCKLESS_AGING = PROJECT / "series/lockless-aging/series.yaml"
+
+
+def test_a_step_may_do_what_the_base_does_or_what_the_whole_series_does() -> None:
+    step, base, whole = load_step(LOCKLESS_AGING, BASE), load(None), load(LOCKLESS_AGING)
+    for driver in get_args(Driver):
+        for situation in situations():
+            seen = step.expect(driver, situation)
+            assert seen.otherwise == whole.expect(driver, situation)
+            assert replace(seen, otherwise=None) == base.expect(driver, situation)
+
+
+def test_a_step_may_take_the_mmu_lock_as_either_does() -> None:
+    step = load_step(LOCKLESS_AGING, BASE)
+    for situation in situations():
+        taken = step.expect_mmu_lock(situation)
+        assert taken["access_fault"] == LockRule(takes="read", always=True)
+        # Outside pKVM it may take the base's lock, or none as the whole series has it.
+        always = situation.mode == "protected"
+        assert taken["aging"] == LockRule(takes="write", always=always)
+    harvest = PROJECT / "series/lockless-harvest-v1/series.yaml"
+    assert load_step(harvest, BASE.with_name("base-6.2.yaml")).expect_mmu_lock(N1) == {}
+
+
+def test_a_step_keeps_out_of_the_fast_path_as_the_whole_series_does() -> None:
+    functions = ("kvm_age_gfn_lockless", "kvm_test_age_gfn_lockless")
+    whole, step = load(LOCKLESS_AGING), load_step(LOCKLESS_AGING, BASE)
+    for contract, later in ((whole, ()), (step, functions)):
+        nobody = contract.expect_nobody("walk_pud_range", event=None)
+        assert nobody.never == ("walk_pud_range", *functions)
+        assert (nobody.fast_path, nobody.later) == (functions, later)
+    assert load(None).expect_nobody(event=None).never == ()
 
 
 def test_no_lock_cannot_always_be_taken(tmp_path: Path) -> None:

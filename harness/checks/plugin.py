@@ -29,7 +29,7 @@ import pytest
 from harness import splatlog
 from harness.checks.claim import Claim
 from harness.checks.collect import Collector, evidence
-from harness.contract import Contract
+from harness.contract import Contract, load_step
 from harness.contract import load as load_contract
 from harness.deadline import Deadline
 from harness.errors import (
@@ -81,7 +81,11 @@ class CellPlugin:
         self._shell = shell
         self._console = console
         self._probe = probe
-        self._contract = load_contract(spec.contract, spec.base_contract)
+        self._contract = (
+            load_contract(spec.contract, spec.base_contract)
+            if spec.becomes is None
+            else load_step(spec.becomes, spec.base_contract)
+        )
         self._records = spec.folder / "records.jsonl"
         # A cell that was cut off by a kill goes on from its records (harness/resume.py), and so
         # does one that lost its machine.

@@ -29,12 +29,11 @@ from harness.checks.counted import check_which, counters
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.flushes import check_flushes
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
-from harness.checks.overlap import AGE, UNMAP
+from harness.checks.overlap import AGE, UNMAP, slot_range
 from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
-from harness.checks.racing import slot_range
 from harness.checks.test_mmu_lock import check_taken
-from harness.contract import Contract, Expectation, LockRule, Situation
+from harness.contract import Contract, Expectation, LockRule
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -112,8 +111,7 @@ class Story:
 
 def by_no_walk(contract: Contract) -> Expectation:
     """What aging does where MGLRU's walk is switched off: it asks nobody, on whatever path."""
-    fast = contract.fast_path
-    return Expectation(False, (), ("walk_pud_range", *(fast.functions if fast else ())), AGE)
+    return contract.expect_nobody("walk_pud_range", event=AGE)
 
 
 @dataclass(frozen=True)
@@ -353,12 +351,12 @@ def test_pressure(
         check_lost(claim, regions, lost, least)
         assert not story.model_differs, "; ".join(story.model_differs)
         if under != "classic":
-            check_path(claim, aging, session, passes, vm)
+            aging = check_path(claim, aging, session, passes, vm)
             check_once(claim, aging, passes, vm, regions.all, len(PASSES))
             check_flushes(claim, contract.expect_flushes(here), passes)
             if cell.debug:
                 check_locks(claim, contract.expect_mmu_lock(here).get("aging"), passes, vm)
-        check_path(claim, eviction, session, squeezed, vm, regions.all, partly=True)
+        eviction = check_path(claim, eviction, session, squeezed, vm, regions.all, partly=True)
         check_which(claim, counting, counted, counters(vm, shell))
         # Without the walk, eviction looks around each young page that it meets.
         alone = lost & regions.apart() if under == "no_walk" else lost

@@ -23,9 +23,9 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.driver import situation
 from harness.checks.idle_ager import ager
-from harness.checks.overlap import AGE_CALLBACK, UNMAP, UNMAPPED, Window, windows
+from harness.checks.overlap import AGE_CALLBACK, UNMAP, UNMAPPED, Window, slot_range, windows
 from harness.checks.pages import populated
-from harness.checks.racing import added, kept, not_widened, slot_range
+from harness.checks.racing import added, kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
