@@ -22,7 +22,7 @@ class Kernel:
         self.counters = {"fast": 0, "slow": 0}
         monkeypatch.setattr(aging, "mark_idle", lambda _: self.age())
         monkeypatch.setattr(
-            counted, "tally", lambda *_: Tally(dict(self.counters), young=self.young)
+            counted, "tally", lambda *_, **__: Tally(dict(self.counters), young=self.young)
         )
         monkeypatch.setattr(aging, "situation", lambda _: None)
         monkeypatch.setattr(aging, "reaching", lambda *_: None)

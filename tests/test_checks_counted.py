@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness.checks import counted as module
 from harness.checks.claim import Claim
 from harness.checks.counted import Tally, check_counters, check_which, counted
 from harness.observe import stage2
@@ -70,6 +71,33 @@ def test_a_kernel_without_counters_is_not_asked() -> None:
     nobody: Any = SimpleNamespace()
     with counted(nobody, nobody, Claim(Path("unused"), ""), {}):
         pass
+
+
+def test_each_vm_counts_what_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first VM 3 leaves are made old, of the second none, which counts none either."""
+    values = {"7-4": [0, 3], "7-9": [0, 0]}
+    leaves = {"7-4": [512, 509], "7-9": [512, 512]}
+
+    def young(ranges: int) -> int:
+        return ranges
+
+    def dumped(folder: str) -> Any:
+        return SimpleNamespace(ranges=leaves[folder].pop(0))
+
+    def script(_: object, text: str, __: object) -> str:
+        (folder,) = (one for one in values if one in text)
+        return f"fast {values[folder].pop(0)}\nslow 0\n"
+
+    monkeypatch.setattr(module, "run_script", script)
+    monkeypatch.setattr(module, "dumped", lambda vm, _: dumped(vm.vm_dir))
+    monkeypatch.setattr(module, "dump_stage2", lambda _, folder: dumped(folder))
+    monkeypatch.setattr(stage2, "young_leaves", young)
+    vm: Any = SimpleNamespace(vm_dir="7-4", second_dir="7-9")
+    claim = Claim(Path("unused"), "")
+    with counted(vm, vm, claim, HERE), counted(vm, vm, claim, HERE, second=True):
+        pass
+    assert "0 of 512 young leaves of the VM made old; fast rose by 0" in claim.observed
+    assert "3 of 512 young leaves of the VM made old; fast rose by 3" in claim.observed
 
 
 def test_young_leaves_are_entries_not_pages() -> None:

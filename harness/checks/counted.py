@@ -12,6 +12,7 @@ from harness.checks.pages import dumped
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import kvmstats, stage2
+from harness.observe.collect import dump_stage2
 from harness.observe.text import run_script
 
 
@@ -24,31 +25,35 @@ class Tally:
 
 
 @contextlib.contextmanager
-def counted(vm: Guest, shell: Shell, claim: Claim, promised: Mapping[str, bool]) -> Iterator[None]:
+def counted(
+    vm: Guest, shell: Shell, claim: Claim, promised: Mapping[str, bool], *, second: bool = False
+) -> Iterator[None]:
     """Assert that in this block each counter that counts here rose by the leaves made old.
 
     `promised` says of each counter whether it counts here; one that does not must stand still.
-    The block ages a guest whose vCPUs are parked, so nobody sets AF meanwhile.
+    The block ages a guest whose vCPUs are parked, so nobody sets AF meanwhile. `second` is for the
+    second VM of the guest's owner: each has counters of its own.
     """
     if not promised:
         yield
         return
-    before = tally(vm, shell)
+    before = tally(vm, shell, second=second)
     yield
-    after = tally(vm, shell)
+    after = tally(vm, shell, second=second)
     check_counters(claim, promised, before, after)
 
 
-def tally(vm: Guest, shell: Shell) -> Tally:
+def tally(vm: Guest, shell: Shell, *, second: bool = False) -> Tally:
     """Counters and young leaves of a VM now; NoDump where the kernel shows no stage 2."""
-    young = stage2.young_leaves(dumped(vm, shell).ranges)
-    return Tally(counters(vm, shell), young)
+    dump = dump_stage2(shell, vm.second_dir) if second else dumped(vm, shell)
+    return Tally(counters(vm, shell, second=second), stage2.young_leaves(dump.ranges))
 
 
-def counters(vm: Guest, shell: Shell) -> Mapping[str, int]:
+def counters(vm: Guest, shell: Shell, *, second: bool = False) -> Mapping[str, int]:
     """The counters in a VM's debugfs folder now."""
-    text = run_script(shell, kvmstats.script(vm.vm_dir), None)
-    return kvmstats.parse(text, kvmstats.folder(vm.vm_dir)).counters
+    folder = vm.second_dir if second else vm.vm_dir
+    text = run_script(shell, kvmstats.script(folder), None)
+    return kvmstats.parse(text, kvmstats.folder(folder)).counters
 
 
 def check_counters(claim: Claim, promised: Mapping[str, bool], before: Tally, after: Tally) -> None:

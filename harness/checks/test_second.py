@@ -12,12 +12,15 @@ for more than a memslot has, that slot alone is meant, not what the guest has ne
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.counted import counted
+from harness.checks.driver import situation
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
@@ -31,6 +34,7 @@ from harness.checks.pages import (
     show_set,
     whole_blocks,
 )
+from harness.contract import Contract
 from harness.guests import Advice, Backing, Guest, Second
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -59,6 +63,7 @@ def test_second(
     claim: Claim,
     rng: random.Random,
     cell: CellSpec,
+    contract: Contract,
 ) -> None:
     """Both ways to a page are aged, asked and unmapped, whatever the first of them said."""
     claim.expect(
@@ -67,9 +72,11 @@ def test_second(
         "those that were touched by any; old by both when aged again; what is unmapped is gone "
         f"from both (seed {cell.seed})"
     )
+    counting = contract.expect_counters(situation(cell))
     vm = populated(guest(backing=backing, pages=PAGES, vcpus=2, second=second))
     vm.touch(EVERYTHING, write=False, vcpu=1)
-    mark_idle(vm)
+    with counted(vm, shell, claim, counting), _counted_second(vm, shell, claim, counting):
+        mark_idle(vm)
     _expect_young(vm, shell, claim, "aged", (frozenset(), frozenset()))
     vm.flush()
     touched = pick(rng, PAGES), pick(rng, PAGES)
@@ -77,7 +84,8 @@ def test_second(
     _expect_young(vm, shell, claim, "touched", touched)
     idle_tells(vm, claim, touched[0] | touched[1])
     # Of pages that are young by one way alone, by the other alone, by both.
-    mark_idle(vm)
+    with counted(vm, shell, claim, counting), _counted_second(vm, shell, claim, counting):
+        mark_idle(vm)
     _expect_young(vm, shell, claim, "aged again", (frozenset(), frozenset()))
 
     vm.touch(pick(rng, PAGES), write=True, vcpu=1)
@@ -210,6 +218,15 @@ def _seen(
         where = dump.ranges, slot.ipa, slot.pages
         seen.append((way, stage2.mapped(*where), stage2.young(*where)))
     return seen
+
+
+def _counted_second(
+    vm: Guest, shell: Shell, claim: Claim, counting: Mapping[str, bool]
+) -> AbstractContextManager[None]:
+    """counted() for the second VM, if that is the second way: it counts what is its own."""
+    if vm.second_dir == vm.vm_dir:
+        return nullcontext()
+    return counted(vm, shell, claim, counting, second=True)
 
 
 def _expect_young(vm: Guest, shell: Shell, claim: Claim, name: str, expected: Both) -> None:

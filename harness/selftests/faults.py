@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.overlap import AGE
 from harness.checks.opponents import ENTER
+from harness.checks.overlap import AGE
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
 from harness.observe.trace import ACCESS_FAULT, Event, Wanted, address_range
