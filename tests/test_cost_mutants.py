@@ -103,5 +103,5 @@ def test_only_mutants_that_cost_are_tried(
     tried: Callable[..., tuple[str, Mapping[str, list[str]]]],
 ) -> None:
     assert tried({}, "second-walk")[1].keys() == {"second-walk", "lockless-second-walk"}
-    with pytest.raises(UsageError, match="no mutant that costs"):
+    with pytest.raises(UsageError, match="no mutant that names a cost"):
         tried({}, "neutral-rename")

@@ -36,12 +36,12 @@ MAX_WORDS = 300
 _HEAD = """\
 <!-- SPDX-License-Identifier: GPL-2.0-only -->
 <!-- Made by `kvm-harness cost --mutants`, which leaves it in its folder. -->
-# Mutants that cost only
+# Mutants that cost
 
-Each does what it should, and costs more than it should. It is **caught** if the cost that its entry
-in [tests/mutants](../tests/mutants/README.md) names is worse than on the kernel that it goes on, by
-more than layouts make of it, and neutral changes where it goes on the base. [cost.md](cost.md) says
-what the costs are.
+Each costs more than it should; most do for all that what they should. It is **caught** if the cost
+that its entry in [tests/mutants](../tests/mutants/README.md) names is worse than on the kernel that
+it goes on, by more than layouts make of it, and neutral changes where it goes on the base.
+[cost.md](cost.md) says what the costs are.
 
 | mutant | what it costs | on | host | found | worse: base -> mutant | not judged another |
 |---|---|---|---|---|---|---|"""
@@ -92,7 +92,7 @@ class Mutants:
         self.folder = make_run_folder(output)
 
     def execute(self, options: CostOptions, *, jobs: int, expression: str | None) -> Verdict:
-        """Build and count each mutant that costs only: is each that names a cost caught?
+        """Build and count each mutant that names a cost: is each caught by that?
 
         Each on one host in one mode of KVM, the first where it can show. One that nothing can be
         counted of keeps no other from being tried.
@@ -103,7 +103,7 @@ class Mutants:
             if mutant.metric is not None
         }
         if not chosen:
-            raise UsageError(f"-k {expression} selects no mutant that costs only")
+            raise UsageError(f"-k {expression} selects no mutant that names a cost")
         qemu.check_qemu()
         source = self._source or self._stock.defaults.source
         tree = prepare.ground(source, self._progress).source
