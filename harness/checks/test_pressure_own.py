@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest with more memory than its limit: the vCPUs themselves reclaim, within KVM_RUN.
+
+In test_pressure it is somebody else who reclaims, and nobody faults meanwhile. Here a vCPU's own
+fault takes pages of its VM from stage 2. With memory.high that is on its way back into the guest
+(resume_user_mode_work()), where KVM holds no lock. With memory.max it is within the fault, where
+the new page is charged (try_charge_memcg()), and in the allocation of tables: the MMU notifier
+comes to KVM while it handles a fault of the same VM, and the fault has to find that out. As long as
+there is swap, nothing fails for want of memory and nobody is killed (admin-guide/cgroup-v2.rst).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import charged, pressure
+from harness.checks.claim import Claim
+from harness.checks.driver import expected
+from harness.checks.mglru import CGROUP, memcg_of, zram_swap
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.overlap import AGE, FAULT, UNMAP
+from harness.checks.pages import populated, shorten
+from harness.checks.racing import VCPUS, kept, show
+from harness.contract import Contract, Expectation
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Counts, Event, Wanted, pages_by_hva
+from harness.observe.tracefs import tracing
+from harness.observe.unproven import Unproven
+
+# Of the kernel whose counters were read to agree (test_pressure).
+KERNEL = "6.12"
+PAGES = 192
+# How many pages less than it uses the guest may have: more than CPUs have charged in advance. Going
+# round, vCPUs miss nearly each page.
+LESS = PAGES // 2
+# How long all vCPUs race, and what a command may take: each page that goes costs a busy emulated
+# host a tenth of a second.
+ROUNDS, SECONDS = 4, 120.0
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("limit", ["high", "max"])
+def test_pressure_own(
+    limit: Literal["high", "max"],
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """No content is lost, each vCPU gets on, what goes was asked about, and the counters agree."""
+    summed = contract.kernel == KERNEL
+    claim.expect(
+        f"a guest of {PAGES} pages with a memory.{limit} {LESS} pages below what it uses: its "
+        "vCPUs reclaim its pages while they read and write them, and find what they wrote; each of "
+        "them gets on, also while a thread ages the pages; KVM is asked about each page before it "
+        "goes; no splat; nothing is charged in the end"
+        + ("; the sums of all counters agree" if summed else "")
+        + f" (seed {cell.seed})"
+    )
+    everything = frozenset(range(PAGES))
+    seed = rng.randrange(1 << 31)
+    eviction = expected(contract, "eviction", cell)
+    before = splats(shell)
+    with zram_swap(shell), tracing(shell, Wanted((AGE, UNMAP, FAULT))) as session:
+        vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
+        with memcg_of(vm, shell):
+            populated(vm)
+            used = pressure.read(shell, vm.greeting.pid).current
+            # Or it would be who writes the limit that reclaims.
+            vm.advise("dontneed", everything)
+            shell.write(f"{CGROUP}/memory.{limit}", f"{(used - LESS) * PAGE_SIZE}\n")
+            start = pressure.read(shell, vm.greeting.pid)
+            session.start()
+            vm.populate()
+            vm.touch(everything, write=False)
+            vm.touch(everything, write=True)
+            counts = session.stop()
+            claim.save("trace.txt", counts.raw)
+            after = pressure.read(shell, vm.greeting.pid)
+            claim.save("counters-start.txt", start.raw)
+            claim.save("counters-pressed.txt", after.raw)
+            if summed:
+                check_sums(claim, start, after)
+            check_asked(eviction, vm, counts)
+            vm.verify(everything)
+            # Its words are judged one by one, and so is that each vCPU gets on in each round.
+            result, raced = kept(
+                session,
+                claim,
+                "trace-race.txt",
+                lambda: vm.race(seed, rounds=ROUNDS, agers=1, opponent="guest"),
+            )
+            claim.observe(show(result))
+            shell.write(f"{CGROUP}/memory.{limit}", "max\n")
+            vm.populate()
+            vm.verify(everything)
+            # Ends before its swap does.
+            vm.close()
+            charged.assert_nothing_left(shell, claim, cell.slowdown)
+    assert_none_new(shell, claim, before)
+    own = [len(by_faulting(one.events(UNMAP), one.events(FAULT))) for one in (counts, raced)]
+    claim.observe(f"vCPUs reclaimed {own[0]} pages of their VM, and {own[1]} in the race")
+    if not all(own):
+        raise Unproven("no vCPU reclaimed a page of its own VM, alone or in the race")
+
+
+def check_sums(claim: Claim, before: pressure.Reading, after: pressure.Reading) -> None:
+    """Assert that the counters agree with one another and with the page tables."""
+    if reclaim := pressure.disturbed(before, after):
+        raise Unproven(f"somebody else reclaimed pages: {reclaim}")
+    found = pressure.sums(before, after, mglru=True)
+    wrong = [str(one) for one in found if one.values[0] != one.values[1]]
+    assert not wrong, "; ".join(wrong)
+    claim.observe(f"{len(found)} sums agree, with {after.swapped} pages in swap")
+
+
+def check_asked(eviction: Expectation, vm: Guest, counts: Counts) -> None:
+    """Assert that no page went more often than KVM was asked about it, where eviction asks."""
+    if not eviction.reaches_kvm or eviction.event != AGE:
+        return
+    start = vm.greeting.slot_hva
+    gone, asked = (pages_by_hva(counts.events(name), start, PAGES) for name in (UNMAP, AGE))
+    unasked = frozenset(page for page in range(PAGES) if asked[page] < gone[page])
+    assert not unasked, (
+        f"{len(unasked)} pages went more often than KVM was asked about them: {shorten(unasked)}"
+    )
+
+
+def by_faulting(unmaps: Iterable[Event], faults: Iterable[Event]) -> list[Event]:
+    """The unmaps by threads that are vCPUs: those that took a fault of a guest."""
+    vcpus = {fault.pid for fault in faults}
+    return [unmap for unmap in unmaps if unmap.pid in vcpus]
