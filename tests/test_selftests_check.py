@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from harness.observe.unproven import Unproven
 from harness.selftests import test_selftests as module
 from harness.selftests.build import Selftests
 from harness.selftests.execute import ModeMissing, Stuck
+from harness.selftests.faults import Faults
 from harness.selftests.judge import Ended
 from harness.selftests.table import SELFTESTS
 
@@ -75,6 +78,21 @@ def test_what_the_emulator_makes_fail_is_not_expected(run: Any) -> None:
     assert "62 parts passed, not ro_memslot_no_syndrome_guest_cas" in claim.observed
     whole = run({"Linux 6.12": Ended("Done.\n", 0, 6.0)}, built(test.name), test=test)
     assert "but for" not in whole.expected
+
+
+def test_its_access_faults_are_judged_when_it_has_passed(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def counted(shell: object, test: object, claim: object, seen: list[Faults]) -> Iterator[None]:
+        yield
+        seen.append(Faults(5, 10))
+
+    monkeypatch.setattr(module, "counted", counted)
+    with pytest.raises(AssertionError, match="hardware must set AF, but its guest took 5 access"):
+        run({"Linux 6.12": WORKED}, built("dirty_log_test"))
+    with pytest.raises(AssertionError, match="exit status 1"):
+        run({"Linux 6.12": FAILED}, built("dirty_log_test"))
 
 
 def test_threads_of_what_cannot_be_killed_are_evidence(run: Any, tmp_path: Path) -> None:

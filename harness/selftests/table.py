@@ -75,8 +75,8 @@ class Selftest:
     huge_pages: int = 0
     """Pages of 2 MiB that hugetlb may take from the free memory for it."""
     kvm: Shown | None = None
-    ages: bool = False
-    """Whether it makes pages old through page_idle, and its one vCPU then accesses all of them."""
+    old_accesses: int = 0
+    """Accesses that its guests make to pages that it made old before, 0 where that is not known."""
 
     def on(self, *, emulated: bool) -> Selftest:
         """The test as it is run on a host with such a CPU."""
@@ -117,7 +117,8 @@ SELFTESTS = (
         # Fewer than 100 pages are too few for its own arithmetic: it fails with 0 of 64 lost.
         ("-b", "4M", "-v", "1"),
         mode=MODE_4K,
-        ages=True,
+        # 1,024 pages are marked idle and written, then marked idle and read.
+        old_accesses=2048,
     ),
     Selftest(
         "page_fault_test",

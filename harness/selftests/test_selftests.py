@@ -18,7 +18,8 @@ from harness.selftests import judge, ktap
 from harness.selftests.build import Selftests
 from harness.selftests.entered import entered
 from harness.selftests.execute import ModeMissing, Stuck, execute, lacks
-from harness.selftests.faults import counted
+from harness.selftests.faults import Faults, counted
+from harness.selftests.faults import judge as judge_faults
 from harness.selftests.table import SELFTESTS, Selftest
 
 
@@ -30,8 +31,10 @@ def test_selftest(test: Selftest, shell: Shell, claim: Claim, cell: CellSpec) ->
     claim.expect(f"{test.name} {' '.join(test.arguments)} passes: {test.claim}")
     if not cell.selftests:
         raise Unproven("no selftests were built for this cell")
+    seen: list[Faults] = []
     points = [
-        _run(test, built, number, shell, claim, cell) for number, built in enumerate(cell.selftests)
+        _run(test, built, number, shell, claim, cell, seen)
+        for number, built in enumerate(cell.selftests)
     ]
     if test.emulated and any(point.directive == "XFAIL" for point in points):
         claim.expect(f"{test.name} passes but for {test.emulated.parts}: {test.claim}")
@@ -47,10 +50,18 @@ def test_selftest(test: Selftest, shell: Shell, claim: Claim, cell: CellSpec) ->
     if outcome == "hung":
         raise Hung(f"it did not end in time: {why}.")
     assert outcome == "pass", why
+    for faults in seen:
+        judge_faults(faults, claim, cell)
 
 
 def _run(
-    test: Selftest, built: Selftests, number: int, shell: Shell, claim: Claim, cell: CellSpec
+    test: Selftest,
+    built: Selftests,
+    number: int,
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    seen: list[Faults],
 ) -> ktap.Point:
     """The test point of one tree's build of a selftest; 0 is the base tree's."""
     name = f"{test.name} of the series" if number else test.name
@@ -64,7 +75,7 @@ def _run(
     if lacking := lacks(shell, test):
         return judge.skipped(name, lacking)
     try:
-        with counted(shell, test, claim, cell), entered(shell, test.kvm, claim):
+        with counted(shell, test, claim, seen), entered(shell, test.kvm, claim):
             ended, threads = execute(shell, test, built.programs[own], cell.slowdown)
     except ModeMissing as exc:
         return judge.skipped(name, str(exc))
