@@ -155,7 +155,7 @@ class LockRule(_Where):
 
 
 class MmuLock(_Model):
-    """How each access fault, and each call of a notifier that ages, takes the MMU lock.
+    """How each access fault, and each call of a notifier of aging, takes the MMU lock.
 
     What is left out is the base's, and if that says nothing, nothing is asked.
     """

@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
-from harness.checks.overlap import AGE
+from harness.checks.overlap import AGE, UNMAP
 from harness.contract import BASE, Lock, LockRule, Situation, load_step
 from harness.observe import lockdep
 from harness.observe.trace import ACCESS_FAULT, Counts, Event
@@ -108,6 +108,18 @@ def test_what_others_take_is_not_theirs() -> None:
     assert judge(counts(*faults(3, "read "), *others), "read")
     first = [event(FAULT), event(ACCESS_FAULT), event(FAULT, 8), lock(pid=8), lock("read ")]
     assert judge(counts(*first), "read", least=1).endswith("0 write locks, 1 read locks")
+
+
+def test_who_asks_only_is_judged_as_who_ages() -> None:
+    found = counts(event(AGE), event(check.ASK), lock(), event(check.ASK))
+    assert judge(found, "none", AGE, 1)
+    with pytest.raises(AssertionError, match="1 times for writing, where 0 times are the most"):
+        judge(found, "none", check.ASK, 2)
+
+
+def test_what_an_eviction_takes_to_unmap_it_does_not_take_to_age() -> None:
+    found = counts(event(AGE), event(UNMAP), lock(), lock(), event(AGE))
+    assert judge(found, "none", AGE, 2)
 
 
 def test_what_was_not_recorded_is_not_kept() -> None:

@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How access faults and aging take the MMU lock: as the contract has it, once or once at most.
 
+Aging comes by three notifiers, each of which may go another way: one makes old, one makes old and
+flushes the TLB (eviction of huge pages), one asks only (khugepaged, and DAMON when it looks).
+
 A lock that nobody else wants costs next to nothing, so no count of instructions and no time of an
 idle machine tells a write lock from a read lock. The tracepoint of lockdep does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks import damon, khugepaged
 from harness.checks.claim import Claim
 from harness.checks.driver import situation
-from harness.checks.mglru import memcg_of
-from harness.checks.overlap import AGE
-from harness.checks.pages import mark_idle, pick, populated
-from harness.contract import Contract, LockRule
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.overlap import AGE, UNMAP
+from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
+from harness.contract import Contract, Locker, LockRule
+from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lockdep
@@ -28,10 +34,19 @@ from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = 512
+# The one without which khugepaged makes no huge page of the others.
+ABSENT = PAGES - 1
+SAMPLES = 64
+BLOCKS = 4
+# Whether a page is young, which is left as it is.
+ASK = "kvm:kvm_test_age_hva"
 # A fault of any kind, before KVM looks at which it is.
 FAULT = "kvm:kvm_guest_fault"
-EVENTS = (AGE, FAULT, ACCESS_FAULT, lockdep.ACQUIRE)
-WANTED = Wanted(EVENTS, filters={lockdep.ACQUIRE: lockdep.MMU_LOCK})
+EVENTS = (AGE, ASK, UNMAP, FAULT, ACCESS_FAULT, lockdep.ACQUIRE)
+WANTED = Wanted(EVENTS, buffer_kib=8192, filters={lockdep.ACQUIRE: lockdep.MMU_LOCK})
+
+# Records what an act does, under a name.
+Record = Callable[[str, Callable[[], object]], Counts]
 
 
 def taken(counts: Counts, cause: str) -> Taken:
@@ -44,9 +59,9 @@ def check_taken(
 ) -> None:
     """Assert that the lock was taken once at most for each of `least` causes or more, no stronger.
 
-    And no less than once where that is promised, if all are for memory that a `slot` has: for
-    other memory, KVM has nothing to lock. Unproven if there were fewer causes, so that something
-    was not recorded.
+    And no less than once where that is promised, if all are for memory that a `slot` has and were
+    recorded to their end: for other memory, KVM has nothing to lock. Unproven if there were fewer
+    causes, so that something was not recorded.
     """
     claim.observe(f"{found.causes} {what}: {found.write} write locks, {found.read} read locks")
     if found.causes < least:
@@ -75,19 +90,17 @@ def test_mmu_lock(
     contract: Contract,
 ) -> None:
     """Access faults and aging take the MMU lock as the contract has it, no more than once each."""
-    if not cell.debug:
-        pytest.skip("only lockdep tells who takes a lock: debug kernels alone have it (--debug)")
     here = situation(cell)
-    promised = contract.expect_mmu_lock(here)
-    if not promised:
-        pytest.skip("the contract says nothing of the MMU lock")
+    promised = promises(contract, cell)
     words = ", ".join(
         f"{who} {rule.takes}{' (always)' if rule.always else ''}" for who, rule in promised.items()
     )
     claim.expect(f"the MMU lock is taken once at most, and no stronger than: {words}")
     vm = guest(pages=PAGES)
     touched = pick(rng, PAGES)
-    with memcg_of(vm, shell) as memcg, tracing(shell, WANTED) as session:
+    with contextlib.ExitStack() as stack:
+        memcg = stack.enter_context(memcg_of(vm, shell))
+        session = stack.enter_context(tracing(shell, WANTED))
 
         def recorded(name: str, act: Callable[[], object]) -> Counts:
             session.start()
@@ -117,3 +130,70 @@ def test_mmu_lock(
             # It goes over all of the process, also what no slot has.
             what, promise = "calls by MGLRU's walk", promised["aging"]
             check_taken(claim, what, walked, promise, PAGES, slot=False)
+        if "aging" in promised:
+            sampled, looked = by_damon(vm, shell, rng, cell, recorded)
+            check_taken(claim, "calls by DAMON to age", sampled, promised["aging"], SAMPLES)
+            check_taken(claim, "calls by DAMON to ask", looked, promised["aging"], SAMPLES)
+            asked = by_khugepaged(vm, shell, cell, recorded)
+            # It goes on when the recording ends, maybe between a call and its lock.
+            what, promise = "calls by khugepaged", promised["aging"]
+            check_taken(claim, what, asked, promise, ABSENT, slot=False)
+    if "aging" in promised:
+        evicted = by_eviction(guest, shell, claim)
+        # Small pages beside them may be of memory that no slot has.
+        what, promise = "calls by eviction of huge pages", promised["aging"]
+        check_taken(claim, what, evicted, promise, BLOCKS, slot=False)
+
+
+def by_damon(
+    vm: Guest, shell: Shell, rng: random.Random, cell: CellSpec, recorded: Record
+) -> tuple[Taken, Taken]:
+    """What DAMON takes to age some pages, and to ask whether they were accessed since."""
+    starts = sorted(
+        vm.greeting.slot_hva + page * PAGE_SIZE for page in rng.sample(range(PAGES), SAMPLES)
+    )
+    with contextlib.ExitStack() as stack:
+        sampling = damon.sampling(shell, vm.greeting.pid, starts, PAGE_SIZE, cell.slowdown)
+        finish: list[Callable[[], None]] = []
+        aged = recorded("damon", lambda: finish.append(stack.enter_context(sampling)))
+        looked = recorded("damon-looks", finish[0])
+    return taken(aged, AGE), taken(looked, ASK)
+
+
+def by_khugepaged(vm: Guest, shell: Shell, cell: CellSpec, recorded: Record) -> Taken:
+    """What khugepaged takes to ask about each page of a range that it makes no huge page of."""
+    vm.advise("dontneed", {ABSENT})
+    # Of what is young to the host it does not ask.
+    forget_references(vm, shell)
+    with khugepaged.busy(shell):
+        vm.advise("hugepage", range(PAGES))
+        asked = recorded("khugepaged", lambda: khugepaged.wait_full_scans(shell, 1, cell.slowdown))
+    return taken(asked, ASK)
+
+
+def by_eviction(guest: Callable[..., Guest], shell: Shell, claim: Claim) -> Taken:
+    """What the eviction of huge pages takes that were all touched, so that none goes."""
+    vm = guest(backing="thp", pages=BLOCKS * PAGES)
+    with (
+        zram_swap(shell),
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, WANTED) as session,
+    ):
+        populated(vm)
+        require_huge(vm)
+        memcg.leave_behind()
+        session.start()
+        memcg.evict(vm.slot.pages)
+        counts = session.stop()
+    claim.save("trace-eviction.txt", counts.raw)
+    return taken(counts, AGE)
+
+
+def promises(contract: Contract, cell: CellSpec) -> Mapping[Locker, LockRule]:
+    """What the contract promises of the MMU lock; skips the check if nobody could tell."""
+    if not cell.debug:
+        pytest.skip("only lockdep tells who takes a lock: debug kernels alone have it (--debug)")
+    promised = contract.expect_mmu_lock(situation(cell))
+    if not promised:
+        pytest.skip("the contract says nothing of the MMU lock")
+    return promised
