@@ -41,7 +41,8 @@ PLAIN = Flavor("plain", _PLAIN)
 DEBUG = Flavor(
     "debug",
     (*_PLAIN, *sorted((CONFIGS / "debug").glob("*.config"))),
-    cmdline=("page_poison=1",),
+    # KASAN is silent after its first report otherwise, which may be one that the base has as well.
+    cmdline=("page_poison=1", "kasan_multi_shot"),
     # An N1 in VHE mode: 92 seconds of QEMU's CPU time for a cell, 9.5 with the plain kernel.
     slowdown=10.0,
     tickless=False,
