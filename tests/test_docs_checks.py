@@ -108,6 +108,21 @@ def test_mutants_of_a_row_are_those_that_name_the_check(name: str) -> None:
     assert len(must) == len(shown & must) + (_number(more[1]) if more else 0)
 
 
+def test_row_of_races_says_for_each_opponent_what_proves_it() -> None:
+    """Opponents by page_idle have their own name there, those by others that of the variant."""
+    named: dict[str, set[str]] = {}
+    for key, one in load(TABLE).mutants.items():
+        if found := re.fullmatch(r"test_race\[(?:page-idle-)?([\w-]+)\]", one.check or ""):
+            named.setdefault(found[1], set()).add(key)
+    cells = rows()["test_race"]
+    told = re.findall(r"([\w-]+): (`[\w-]+`(?:, `[\w-]+`)*)", cells[7])
+    assert {name: set(re.findall(r"[\w-]+", text)) for name, text in told} == named
+    none = re.search(r"none of their own: ([a-z, -]+?)(?:, and|$)", cells[7])
+    assert none
+    opponents = set(re.findall(r"`([\w-]+)`", cells[0].split(" against ")[1]))
+    assert set(none[1].split(", ")) == opponents - set(named)
+
+
 def test_every_check_with_a_linux_guest_has_a_row_with_its_variants() -> None:
     """These run where they are asked for, so no mutant names one: each row says what was seen."""
     assert set(rows(LINUX_GUEST)) == set(checks("linux_guest"))
