@@ -71,10 +71,10 @@ def whole_blocks(pages: frozenset[int], size: int) -> frozenset[int]:
     )
 
 
-def mark_idle(vm: Guest) -> None:
-    """Age every tested page by page_idle; Unproven if it passed some over."""
+def mark_idle(vm: Guest, absent: int = 0) -> None:
+    """Age every tested page by page_idle; Unproven if it passed some over but so many absent."""
     mark = vm.idle_mark()
-    if mark.marked != vm.slot.pages:
+    if mark.marked + absent != vm.slot.pages:
         raise Unproven(
             f"page_idle marked {mark.marked} of {vm.slot.pages} pages; {mark.absent} are absent, "
             f"{len(mark.unmarked)} on no LRU list"
@@ -125,6 +125,19 @@ def dumped(vm: Guest, shell: Shell) -> Dump:
     """
     refuse_no_dump(shell, vm.vm_dir)
     return dump_by(vm.vm_dir, vm.stage2())
+
+
+def shows_stage2(vm: Guest, shell: Shell, claim: Claim, otherwise: str) -> bool:
+    """Whether this kernel shows a guest's stage 2; if not, say what tells `otherwise`.
+
+    A check that goes on without it must not expect what it alone shows.
+    """
+    try:
+        refuse_no_dump(shell, vm.vm_dir)
+    except NoDump as exc:
+        claim.observe(f"by {otherwise} alone, since {exc.reason}")
+        return False
+    return True
 
 
 def leaves(vm: Guest, shell: Shell, claim: Claim, name: str) -> tuple[stage2.Range, ...]:

@@ -17,12 +17,11 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
-from harness.checks.pages import populated, shorten
+from harness.checks.pages import populated, shorten, shows_stage2
 from harness.guest_replies import SpinReply
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.collect import NoDump, refuse_no_dump
 from harness.observe.unproven import Unproven
 
 PAGES = 64
@@ -48,15 +47,6 @@ class Watched:
     def exits(self) -> int:
         """Exits of the vCPU meanwhile; each may have cost it its TLB."""
         return self.between.exits.exits - self.before.exits.exits
-
-
-def _shows_stage2(vm: Guest, shell: Shell, claim: Claim) -> bool:
-    try:
-        refuse_no_dump(shell, vm.vm_dir)
-    except NoDump as exc:
-        claim.observe(f"by page_idle alone, since {exc.reason}")
-        return False
-    return True
 
 
 def _watch(vm: Guest, claim: Claim, *, dump: bool) -> Watched:
@@ -89,7 +79,7 @@ def test_hot_page(
     )
     vm = populated(guest(pages=PAGES))
     # Asked before the spin: nothing else is to run on the host then.
-    dump = _shows_stage2(vm, shell, claim)
+    dump = shows_stage2(vm, shell, claim, "page_idle")
     vm.pin(0, cpu, fifo=True)
     vm.spin({hot}, write=False)
     for _ in range(LOOKS):

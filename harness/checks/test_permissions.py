@@ -11,11 +11,25 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
-from harness.checks.pages import leaves, old_pages, pick, populated, require_blocks, shorten
+from harness.checks.overlap import FAULT
+from harness.checks.pages import (
+    leaves,
+    old_pages,
+    pick,
+    populated,
+    require_blocks,
+    require_huge,
+    shorten,
+    show_set,
+    shows_stage2,
+    whole_blocks,
+)
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
+from harness.observe.trace import Event, Wanted, pages_by_ipa
+from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 PAGES = {"anon": 1024, "thp": 4096}
@@ -59,7 +73,11 @@ def _check(
     pages, ipa = vm.slot.pages, vm.slot.ipa
     # The invalidation takes write permission from all leaves, a write gives it to one.
     vm.flush()
-    vm.touch(pick(rng, pages, block), write=True)
+    written = pick(rng, pages, block)
+    vm.touch(written, write=True)
+    if not shows_stage2(vm, shell, claim, "the faults of the guest"):
+        _by_faults(vm, shell, claim, whole_blocks(written, block), block, driver, age)
+        return
     before = leaves(vm, shell, claim, "before")
     writable = stage2.writable(before, ipa, pages)
     claim.expect(
@@ -95,3 +113,44 @@ def _same(
     changed = stage2.differing(before, after, vm.slot.ipa, vm.slot.pages, af=False)
     claim.observe(f"after {what} {len(changed)} leaves differ in more than AF")
     assert not changed, f"{what} changed more than AF of {len(changed)} pages: {shorten(changed)}"
+
+
+def _by_faults(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    writable: frozenset[int],
+    block: int,
+    driver: Ager,
+    age: Callable[[], None],
+) -> None:
+    """The same where stage 2 is not shown: who may not do what faults, and for nothing else.
+
+    X and the level of a leaf are not told by that, nor what an access fault itself changes.
+    """
+    everything = frozenset(range(vm.slot.pages))
+    if block > 1:
+        require_huge(vm)
+    claim.expect(
+        f"after aging by {driver} the guest reads all of {len(everything)} pages and faults for "
+        f"none of them but for AF, then writes all: it faults for each that it could not write "
+        f"before aging, by leaf, and for none of the {len(writable)} that it could"
+    )
+    age()
+    with tracing(shell, Wanted(events=(FAULT,))) as session:
+        for what, expected in (("read", frozenset[int]()), ("write", everything - writable)):
+            session.start()
+            vm.touch(everything, write=what == "write")
+            counts = session.stop()
+            claim.save(f"trace-{what}.txt", counts.raw)
+            faults = [event for event in counts.events(FAULT) if not _for_af(event)]
+            seen = whole_blocks(pages_by_ipa(faults, vm.slot.ipa, vm.slot.pages), block)
+            words = show_set(expected, seen).replace("young", "faulted")
+            claim.observe(f"{what}: {words}")
+            assert seen == expected, f"{what} after aging: {words}"
+    vm.verify(everything)
+
+
+def _for_af(event: Event) -> bool:
+    """Whether a fault of the guest is an access flag fault, by its ESR (DDI 0487, ISS.DFSC)."""
+    return event.fields["esr"] & 0x3C == 0x08

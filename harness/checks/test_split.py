@@ -29,6 +29,7 @@ from harness.checks.pages import (
     require_huge,
     require_no_blocks,
     show_set,
+    shows_stage2,
 )
 from harness.checks.pages import shorten as short
 from harness.checks.test_backing import prepared
@@ -71,28 +72,32 @@ def test_range(
             vm.dirty_log(True)
         populated(vm)
         require_huge(vm)
-        require_no_blocks(vm, leaves(vm, shell, claim, "populated"))
+        # Only what page_idle has aged can it tell of.
+        dump = driver != "page_idle" or shows_stage2(vm, shell, claim, "page_idle")
+        if dump:
+            require_no_blocks(vm, leaves(vm, shell, claim, "populated"))
         # One of the huge pages stays as it is.
         heads = [(page + skew) // BLOCK for page in range(PAGES)]
         spared = rng.choice(heads)
         touched = frozenset(page for page in pick(rng, PAGES) if heads[page] != spared)
+        told = {
+            f"then exactly {len(touched)} touched ones young, then all old again": dump,
+            "only the untouched huge page is idle": driver == "page_idle",
+            "one that is aged alone is all that is old": driver == "page_idle" and dump,
+        }
         claim.expect(
             f"{PAGES} pages mapped one by one (by {cause}{f' of {skew} pages' if skew else ''}) "
-            f"all old after {driver} aged them by huge page, then exactly {len(touched)} touched "
-            "ones young, then all old again"
-            + (
-                "; only the untouched huge page is idle; one that is aged alone is all that is old"
-                if driver == "page_idle"
-                else ""
-            )
+            f"all old after {driver} aged them by huge page"
+            + "".join(f"; {words}" for words, seen in told.items() if seen)
         )
         age()
         old_pages(vm, shell, claim)
         _invalidate(vm, rng, touched, logging=not skew)
         vm.touch(touched, write=False)
-        young = stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES)
-        claim.observe(f"stage 2: {show_set(touched, young)}")
-        assert young == touched, f"stage 2: {show_set(touched, young)}"
+        if dump:
+            young = stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES)
+            claim.observe(f"stage 2: {show_set(touched, young)}")
+            assert young == touched, f"stage 2: {show_set(touched, young)}"
         if driver == "page_idle":
             asked = frozenset(heads[page] for page in touched)
             idle = vm.idle_read()
@@ -101,12 +106,14 @@ def test_range(
             assert idle == expected, f"page_idle says {short(idle)} idle, not {short(expected)}"
         else:
             age()
-        old_pages(vm, shell, claim)
+        if dump:
+            old_pages(vm, shell, claim)
         if driver == "page_idle":
             one = rng.choice(heads)
             part = frozenset(page for page in range(PAGES) if heads[page] == one)
             _one_young(vm, claim, rng, part, logging=not skew)
-            _one_alone(vm, shell, claim, rng, part, skew)
+            if dump:
+                _one_alone(vm, shell, claim, rng, part, skew)
 
 
 def _one_young(
