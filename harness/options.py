@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import prepare
+from harness.contract import Contract
 from harness.cost.options import CostOptions
 from harness.inventory import KvmMode
 from harness.timing import CHECKS as TIMING_CHECKS
 from harness.timing.options import TimingOptions
 
+PLAIN_NOTE = (
+    "not looked at on the fast path: use after free, order of locks, RCU sections, sleeps; plain "
+    "kernels survive them in silence (--debug)"
+)
+STRESS_NOTE = "not run: races in which MGLRU's walk or eviction ages (-m stress)"
 _MODES: Mapping[KvmMode, str] = {"vhe": "VHE", "nvhe": "nVHE", "protected": "protected mode"}
 
 
@@ -97,3 +103,13 @@ class Options:
         notes = [f"only some {name}: {text}" for name, text in parts.items() if text]
         notes += ["only costs: no check ran"] if self.costs_only else []
         return [*notes, *(["only times: no other check ran"] if self.timing else [])]
+
+    def not_looked_at(self, contract: Contract) -> list[str]:
+        """What even a whole run says nothing of, where a series has a fast path, and what would.
+
+        Nothing for a run without a series, whose contract has none, or without checks of its own.
+        """
+        if contract.fast_path is None or self.costs_only or self.timing is not None:
+            return []
+        debug = [] if self.debug else [PLAIN_NOTE]
+        return debug if self.narrowed else [*debug, STRESS_NOTE]

@@ -244,6 +244,7 @@ class Run:
         self._record.notes += not_used(stock, options.hosts)
         self._record.notes += [DEBUG_NOTE] if options.debug else []
         self._record.notes += options.narrowing(missing)
+        self._record.notes += options.not_looked_at(contract)
         self._names = () if options.costs_only else _check_selection(options)
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
