@@ -141,11 +141,14 @@ class AccessFaults(_Model):
 class LockRule(_Where):
     """How the MMU lock is taken where the conditions hold: once at most, and no stronger.
 
-    `always`: once each time, so that who takes no lock at all is wrong.
+    `always`: once each time, so that who takes no lock at all is wrong. `visits` is how many
+    entries of stage 2 may be visited while it is held once: by default those of a huge page that is
+    mapped by pages.
     """
 
     takes: Lock
     always: bool = False
+    visits: Annotated[int, Field(gt=0)] = 512
 
     @model_validator(mode="after")
     def _something(self) -> LockRule:

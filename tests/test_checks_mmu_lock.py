@@ -10,10 +10,10 @@ import pytest
 
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
-from harness.checks.overlap import AGE, UNMAP
+from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP
 from harness.contract import BASE, Lock, LockRule, Situation, load_step
 from harness.observe import lockdep
-from harness.observe.trace import ACCESS_FAULT, Counts, Event
+from harness.observe.trace import ACCESS_FAULT, Counts, Event, returned
 from harness.observe.unproven import Unproven
 from harness.paths import PROJECT
 
@@ -138,3 +138,51 @@ def test_events_come_in_their_order_whatever_their_names() -> None:
     ]
     with pytest.raises(KeyError):
         found.in_order(AGE, "kvm:kvm_exit")
+
+
+VISIT = returned(AGE_CALLBACK)
+
+
+def visits(number: int, pid: int = 7) -> Iterator[Event]:
+    for _ in range(number):
+        yield event(VISIT, pid)
+
+
+def hold(*inside: Event, pid: int = 7) -> tuple[Event, ...]:
+    return event(AGE, pid), lock(pid=pid), *inside, event(lockdep.RELEASE, pid)
+
+
+def judge_hold(*recorded: Event, calls: int, least: int, most: int = 3) -> str:
+    claim = Claim(Path("unused"), "")
+    rule = LockRule(takes="write", visits=most)
+    found = Counts(check.HOLDS, {}, 0, {}, recorded, "")
+    check.check_hold(claim, "pages", found, rule, calls, least)
+    return claim.observed
+
+
+def test_each_hold_of_the_lock_counts_for_itself() -> None:
+    words = judge_hold(*hold(*visits(3)), *hold(*visits(2)), calls=2, least=5)
+    assert words == "pages: 5 entries visited, 3 at most with the MMU lock held once"
+
+
+def test_a_hold_that_visits_too_many_entries() -> None:
+    with pytest.raises(AssertionError, match="4 entries were visited while the MMU lock was held"):
+        judge_hold(*hold(*visits(4)), calls=1, least=4)
+
+
+def test_a_call_may_let_go_of_the_lock_in_between() -> None:
+    again = (event(lockdep.RELEASE), lock())
+    assert judge_hold(*hold(*visits(3), *again, *visits(3)), calls=1, least=6)
+
+
+def test_visits_without_the_lock_or_by_others_are_in_no_hold() -> None:
+    others = (*visits(3, pid=8), *hold(*visits(1)), *visits(5))
+    assert judge_hold(*others, calls=1, least=9).startswith("pages: 9 entries visited, 1 at most")
+    assert judge_hold(*hold(*visits(2), *visits(3, pid=8), *visits(1)), calls=1, least=6)
+
+
+def test_what_one_call_does_is_seen_or_unproven() -> None:
+    with pytest.raises(Unproven, match="2 calls and 2 visits"):
+        judge_hold(*hold(*visits(1)), *hold(*visits(1)), calls=1, least=2)
+    with pytest.raises(Unproven, match="1 calls and 1 visits"):
+        judge_hold(*hold(*visits(1)), calls=1, least=2)

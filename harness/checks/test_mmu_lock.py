@@ -20,16 +20,18 @@ from harness.cell import CellSpec
 from harness.checks import damon, khugepaged
 from harness.checks.claim import Claim
 from harness.checks.driver import situation
+from harness.checks.idle_ager import agers
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.overlap import AGE, UNMAP
+from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP
 from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
+from harness.checks.racing import kept
 from harness.contract import Contract, Locker, LockRule
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lockdep
 from harness.observe.lockdep import Taken
-from harness.observe.trace import ACCESS_FAULT, Counts, Wanted
+from harness.observe.trace import ACCESS_FAULT, Counts, Wanted, returned
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -44,6 +46,15 @@ ASK = "kvm:kvm_test_age_hva"
 FAULT = "kvm:kvm_guest_fault"
 EVENTS = (AGE, ASK, UNMAP, FAULT, ACCESS_FAULT, lockdep.ACQUIRE)
 WANTED = Wanted(EVENTS, buffer_kib=8192, filters={lockdep.ACQUIRE: lockdep.MMU_LOCK})
+# Of a huge page of the host.
+HUGE = 512
+# Aged one by one in a guest that has many more.
+ALONE = range(4)
+HOLDS = Wanted(
+    (AGE, lockdep.ACQUIRE, lockdep.RELEASE),
+    filters=dict.fromkeys((lockdep.ACQUIRE, lockdep.RELEASE), lockdep.MMU_LOCK),
+    returns={AGE_CALLBACK: ""},
+)
 
 # Records what an act does, under a name.
 Record = Callable[[str, Callable[[], object]], Counts]
@@ -78,6 +89,58 @@ def check_taken(
     if promise.always and slot:
         words = f"{found.causes} {what} took the MMU lock {both} times, where each must take it"
         assert both == found.causes, words
+
+
+def check_hold(
+    claim: Claim, what: str, counts: Counts, promise: LockRule, calls: int, least: int
+) -> None:
+    """Assert that no hold of the lock to age visited more entries than the contract lets it.
+
+    Unproven if there were more calls, each for less, or fewer than `least` visits at all: then it
+    is not seen what one call does.
+    """
+    visit = returned(AGE_CALLBACK)
+    number = len(counts.events(visit))
+    events = counts.in_order(AGE, lockdep.ACQUIRE, lockdep.RELEASE, visit)
+    most = lockdep.longest_hold(AGE, visit, events)
+    claim.observe(f"{what}: {number} entries visited, {most} at most with the MMU lock held once")
+    assert most <= promise.visits, (
+        f"{what}: {most} entries were visited while the MMU lock was held once, where "
+        f"{promise.visits} are the most"
+    )
+    called = len(counts.events(AGE))
+    if called != calls or number < least:
+        raise Unproven(
+            f"{what}: {called} calls and {number} visits of entries were recorded, where there are "
+            f"{calls} calls and {least} visits or more"
+        )
+
+
+@pytest.mark.deep
+def test_lock_hold(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: CellSpec, contract: Contract
+) -> None:
+    """Who ages visits no more entries in one hold of the MMU lock than the contract lets it."""
+    if not cell.debug:
+        pytest.skip("only lockdep tells who takes a lock: debug kernels alone have it (--debug)")
+    promise = contract.expect_mmu_lock(situation(cell)).get("aging")
+    if promise is None or promise.takes == "none":
+        pytest.skip("by the contract, aging takes no MMU lock here, or nothing is said of it")
+    claim.expect(
+        f"while page_idle ages {len(ALONE)} of {2 * HUGE} pages, and a huge page that stage 2 has "
+        f"by pages, {promise.visits} entries at most are visited while the MMU lock is held once"
+    )
+    with tracing(shell, HOLDS) as session:
+        with populated(guest(pages=2 * HUGE)) as vm:
+            pfns = vm.pfns()
+            with agers(vm, shell, [[pfns[page] for page in ALONE]]) as age:
+                _, counts = kept(session, claim, "trace-pages.txt", age)
+            check_hold(claim, "pages", counts, promise, len(ALONE), len(ALONE))
+        with populated(guest(backing="thp", pages=HUGE)) as vm:
+            vm.dirty_log(True)
+            vm.touch(range(HUGE), write=True)
+            _, counts = kept(session, claim, "trace-huge.txt", vm.idle_mark)
+            check_hold(claim, "huge page", counts, promise, 1, HUGE)
 
 
 @pytest.mark.deep

@@ -20,6 +20,8 @@ _DEBUG_LOCKS = re.compile(r"^ debug_locks: +(?P<value>[01])$", re.MULTILINE)
 
 # Each acquisition of a lock, with its name (include/trace/events/lock.h); needs lockdep.
 ACQUIRE = "lock:lock_acquire"
+# Each release, with the name.
+RELEASE = "lock:lock_release"
 # The name that KVM gives its MMU lock (virt/kvm/kvm_main.c: KVM_MMU_LOCK_INIT).
 MMU_LOCK = 'name ~ "*mmu_lock"'
 _ACQUIRED = re.compile(r"(?:0x)?[0-9a-f]{1,16} (?:try )?(?P<read>read )?\S{1,80}")
@@ -61,6 +63,28 @@ def taken_by(cause: str, events: Iterable[Event]) -> Taken:
         elif at.get(event.pid) == cause:
             texts.append(event.text)
     return Taken(causes, *by_access(texts))
+
+
+def longest_hold(cause: str, visit: str, events: Iterable[Event]) -> int:
+    """The most events `visit` of a thread while it holds the lock once that it took for `cause`.
+
+    `events` are in order of time, acquisitions and releases among them, as for taken_by().
+    """
+    at: dict[int, str] = {}
+    held: dict[int, int] = {}
+    most = 0
+    for event in events:
+        if event.name == ACQUIRE:
+            if at.get(event.pid) == cause:
+                held[event.pid] = 0
+        elif event.name == RELEASE:
+            held.pop(event.pid, None)
+        elif event.name != visit:
+            at[event.pid] = event.name
+        elif event.pid in held:
+            held[event.pid] += 1
+            most = max(most, held[event.pid])
+    return most
 
 
 def armed(text: str) -> bool:
