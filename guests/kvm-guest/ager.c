@@ -18,9 +18,6 @@
 #include "reply.h"
 #include "threads.h"
 
-/* Nine tenths of a CPU that another thread wants too: the rest is enough for it to get on. */
-#define NICE		(-10)
-
 #define PM_PRESENT	(1ULL << 63)
 #define PM_PFN		((1ULL << 55) - 1)
 
@@ -201,7 +198,7 @@ static void report(struct ager *ager, uint64_t sent)
 /* A thread without a real-time priority gets more of its CPU than the vCPUs that have it too. */
 static void be_first(struct ager *ager)
 {
-	if (setpriority(PRIO_PROCESS, gettid(), NICE))
+	if (setpriority(PRIO_PROCESS, gettid(), ager->all->nice))
 		fail(ager, "setpriority");
 }
 

@@ -33,6 +33,7 @@ struct ager {
 struct agers {
 	const struct vm *vm;
 	enum ager_kind kind;
+	int nice;		/* of the threads, set before they start */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	uint32_t first;

@@ -72,6 +72,7 @@ static const struct opponent opponents[] = {
 		.act = oppose_by_unmapped_slot,
 		.finish = oppose_by_slot_end,
 		.waits = true,
+		.shares = true,
 		.unruly = true,
 	},
 	{ .name = "vms", .act = oppose_by_vm, .waits = true },

@@ -39,6 +39,8 @@
 /* About what a page takes an ager on an emulated host, in microseconds. */
 #define AGING_TIME 100
 #define AGER_PRIORITY 1
+/* Three quarters of a CPU that a vCPU wants too: the rest is enough for it to get on. */
+#define AGER_NICE (-5)
 #define LEADER_PRIORITY 2
 /* Of the instance that harness/observe/trace.py makes. */
 #define MARKER "/sys/kernel/tracing/instances/kvm-harness/trace_marker"
@@ -397,6 +399,7 @@ static int race_all(struct race *race, enum ager_kind kind, uint32_t rounds, uin
 	cpu_set_t anywhere;
 	int failed;
 
+	race->agers.nice = race->opponent->shares ? 0 : AGER_NICE;
 	if (agers_start(&race->agers, race->vm, kind, agers, race->cpu, race->cpus, priority))
 		return -1;
 	race->vm->unruly = race->opponent->unruly;

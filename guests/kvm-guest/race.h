@@ -25,6 +25,8 @@ struct opponent {
 	 * CPU must not keep from getting out.
 	 */
 	bool waits;
+	/* It waits for many touches while the agers go on, which leave the vCPUs their CPU. */
+	bool shares;
 	/* It needs race.copy. */
 	bool copies;
 	/* The slot's memory may be skewed. */

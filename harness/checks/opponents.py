@@ -208,7 +208,7 @@ OPPOSITIONS: Mapping[Opponent, Opposition] = {
         _releases,
         entries=(RELEASE,),
         returns=(RELEASE, PREPARED, COMMITTED),
-        slowed={FREE_TABLES: 4 * PROBE_FULL},
+        slowed={FREE_TABLES: 8 * PROBE_FULL},
         also=Also(
             _agings_within_insertions,
             "agings began while a VM got a slot",

@@ -46,7 +46,7 @@ HUGE = Size(2 * BLOCK, 6, "thp")
 # What changes a slot, or makes a VM, acts for long. With slot-unmap it waits each time for an unmap
 # that takes long.
 SLOW = Size(64, 12)
-UNMAPPED = Size(64, 4)
+UNMAPPED = Size(64, 3)
 SIZES: dict[Opponent, Size] = {
     "split": HUGE,
     "slot-delete": SLOW,
