@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import pytest
 from fake_shell import UnaskedShell
+from test_keeper import GUEST, FakeProcess, FakeShell
 
 from harness.checks import damon
 from harness.checks.damon import FOLDER, Region
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.guests import Guest
 from harness.hosts.protocols import Result
 from harness.observe.errors import ObserveError
 from harness.observe.trace import Event
@@ -60,6 +62,7 @@ def test_regions_are_neither_merged_nor_split() -> None:
     assert "echo 3 > nr_regions/max; echo 3 > nr_regions/min" in lines
     assert f"echo {0x20000} > 1/start; echo {0x21000} > 1/end" in lines
     assert any(line.endswith("echo 54 > pid_target") for line in lines)
+    assert f"echo {damon.INTERVAL} > intervals/sample_us" in lines
     assert lines.index(f"echo on > {FOLDER}/0/state") == len(lines) - 2
 
 
@@ -75,6 +78,22 @@ def test_it_is_asleep_before_anything_else_happens_and_gone_at_the_end() -> None
         assert host.looks == 0
         finish()
         assert host.commands[-1] == f"echo off > {FOLDER}/0/state"
+    assert host.commands[-1].endswith(f"echo 0 > {FOLDER}/nr_kdamonds")
+
+
+def test_it_asks_about_every_page_all_the_time_on_a_cpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host()
+    monkeypatch.setattr(damon, "leave_last", lambda vm, shell: 7)
+    vm = Guest.start(FakeShell(FakeProcess([GUEST])))
+    with damon.asking(vm, host):
+        setup, pinned = host.commands
+        assert pinned == "taskset -pc 7 61"
+        assert f"echo {damon.BUSY_INTERVAL} > intervals/sample_us" in setup
+        assert "echo 4096 > nr_regions/min" in setup
+        first = 0xFFFFABE00000
+        assert f"echo {first} > 0/start; echo {first + 4096} > 0/end" in setup
     assert host.commands[-1].endswith(f"echo 0 > {FOLDER}/nr_kdamonds")
 
 

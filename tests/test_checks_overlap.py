@@ -3,8 +3,22 @@
 
 from __future__ import annotations
 
-from harness.checks.overlap import AGE, UNMAP, Window, acts, between, meetings, stays, windows
-from harness.observe.trace import MARK, Event
+from harness.checks.overlap import (
+    AGE,
+    TEST,
+    TESTED,
+    UNMAP,
+    Window,
+    acts,
+    askings,
+    between,
+    in_first_vm,
+    meetings,
+    overlapping,
+    stays,
+    windows,
+)
+from harness.observe.trace import MARK, Counts, Event, Wanted, returned
 
 PAGE = 4096
 
@@ -27,6 +41,42 @@ def test_a_window_is_open_from_the_notice_to_the_return_of_its_own_thread() -> N
     unmaps = [event(UNMAP, 10, 1, 0, 8), event(UNMAP, 12, 3, 64)]
     returns = [event("walk()", 15, 3), event("walk()", 20, 1)]
     assert windows(unmaps, returns) == (window(12, 15, 3, 64, 1), window(10, 20))
+
+
+def test_a_question_is_about_one_page_and_lasts_until_all_vms_were_asked() -> None:
+    hva = 7 * PAGE + 5
+    asked = [Event(time, 0, "kdamond.0", 9, TEST, "", {"hva": hva}) for time in (10, 14)]
+    back = Event(20, 0, "kdamond.0", 9, returned(TESTED), "", {"ret": 0})
+    wanted = Wanted((TEST,), returns={TESTED: ""})
+    counts = Counts(wanted, {}, 0, {}, (*asked, back), "")
+    assert askings(counts) == (Window(9, 14, 20, hva, hva + 1),)
+
+
+def test_of_several_vms_the_first_that_is_asked_is_told_apart() -> None:
+    def asks(time: int, page: int, pid: int = 9) -> Event:
+        return Event(time, 0, "kdamond.0", pid, TEST, "", {"hva": page * PAGE})
+
+    def back(time: int, pid: int = 9) -> Event:
+        return Event(time, 0, "kdamond.0", pid, returned(TESTED), "", {"ret": 0})
+
+    asked = (
+        *(asks(10, 1), asks(15, 1), asks(17, 1), asks(18, 4, pid=8), back(20), back(21, pid=8)),
+        # A VM that says that it is young ends it; of what began before the trace nothing is known.
+        *(asks(30, 2), back(35), back(40), asks(50, 3)),
+    )
+    counts = Counts(Wanted((TEST,), returns={TESTED: ""}), {}, 0, {}, asked, "")
+    assert in_first_vm(counts, TEST, TESTED) == (
+        Window(9, 10, 15, PAGE, PAGE + 1),
+        Window(8, 18, 21, 4 * PAGE, 4 * PAGE + 1),
+        Window(9, 30, 35, 2 * PAGE, 2 * PAGE + 1),
+    )
+
+
+def test_spans_overlap_by_their_time_in_another_thread() -> None:
+    asked = (window(10, 20, pid=9), window(30, 40, pid=9))
+    spans = (window(5, 9), window(5, 10), window(15, 16), window(20, 35), window(21, 29))
+    assert overlapping(spans, asked) == 3
+    assert overlapping(spans, (window(0, 99),)) == 0
 
 
 def test_a_notice_without_a_walk_opens_nothing() -> None:

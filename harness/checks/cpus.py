@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from harness.cell import CellSpec
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
 from harness.observe.unproven import Unproven
@@ -28,6 +29,17 @@ def several(shell: Shell, alone: str) -> tuple[int, ...]:
     if len(found) < 2:
         raise Unproven(f"with one CPU, {alone}")
     return found
+
+
+def leave_last(vm: Guest, shell: Shell) -> int:
+    """Move a guest's threads to the other CPUs, where there are any; the last one's number.
+
+    Who races the guest has that for itself: a thread that took it would stop what is to race.
+    """
+    *others, last = cpu_list.usable(shell)
+    if others:
+        shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
+    return last
 
 
 def free_cpu(shell: Shell, cell: CellSpec) -> int:

@@ -13,13 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
+from harness.checks.cpus import leave_last
 from harness.checks.mglru import CGROUP, memcg_of
 from harness.companion import Companion, ask_together
 from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
-from harness.ranges import format_ranges
 
 WORD_BITS = 64
 # Words of the bitmap in a reply.
@@ -148,12 +148,8 @@ def _what(pfns: Iterable[int], by: Outsider) -> str:
 
 
 def _on_last_cpu(vm: Guest, shell: Shell, by: Outsider = "page-idle") -> Companion:
-    *others, last = usable(shell)
-    if others:
-        # A thread that takes its CPU from the ager would stop what it is to race.
-        shell.run(f"taskset -apc {format_ranges(others)} {vm.greeting.pid}")
     joins = _JOINS if by == "walk" else ()
-    return _process(vm, shell, (*joins, "taskset", "-c", str(last)))
+    return _process(vm, shell, (*joins, "taskset", "-c", str(leave_last(vm, shell))))
 
 
 def _process(vm: Guest, shell: Shell, before: Sequence[str] = ()) -> Companion:

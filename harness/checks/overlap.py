@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
-from harness.observe.trace import Counts, Event, returned
+from harness.observe.trace import Counts, Event, address_range, returned
 
 AGE = "kvm:kvm_age_hva"
+TEST = "kvm:kvm_test_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
 # Is back when what was unmapped has left the host's table and may be mapped again.
 UNMAPPED = "kvm_mmu_notifier_invalidate_range_end"
@@ -30,7 +31,10 @@ PREPARED = "kvm_arch_prepare_memory_region"
 COMMITTED = "kvm_arch_commit_memory_region"
 # Is back when all of a process's VMs have aged what page_idle asks for.
 AGED = "__mmu_notifier_clear_young"
-# Entered between the load of a stage-2 entry and the store that makes it old.
+# Is back when the VMs of a process were asked whether a page is young, until one says so.
+TESTED = "__mmu_notifier_test_young"
+# Entered between the load of a stage-2 entry and the store that makes it old; and where it is only
+# to be told whether an entry is young.
 AGE_CALLBACK = "stage2_age_walker"
 # An access fault enters it between its load of an entry and its store, as ATTR of an entry.
 SET_FLAGS = "stage2_attr_walker"
@@ -73,9 +77,9 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
     """From each notice of an unmap until its thread is next back from the walk of stage 2.
 
     `unmaps` are events UNMAP, `returns` the returns of the function that walks, each in order of
-    time; with AGE in their place it is how long an aging takes. A notice for addresses that no
-    memslot has is not followed by a walk: it counts until the same thread's next notice for
-    nothing.
+    time; with AGE or TEST in their place it is how long an aging, or a question, takes. A notice
+    for addresses that no memslot has is not followed by a walk: it counts until the same thread's
+    next notice for nothing.
     """
     waiting: dict[int, Event] = {}
     found: list[Window] = []
@@ -85,7 +89,7 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
         if not is_return:
             waiting[event.pid] = event
         elif notice := waiting.pop(event.pid, None):
-            start, end = notice.fields["start"], notice.fields["end"]
+            start, end = address_range(notice)
             found.append(Window(event.pid, notice.time, time, start, end))
     return tuple(found)
 
@@ -93,6 +97,40 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
 def agings(counts: Counts) -> tuple[Window, ...]:
     """How long each aging by page_idle took, of a trace with AGE and the returns of AGED."""
     return windows(counts.events(AGE), counts.events(returned(AGED)))
+
+
+def askings(counts: Counts) -> tuple[Window, ...]:
+    """How long each question took whether a page is young: of one with TEST, returns of TESTED."""
+    return windows(counts.events(TEST), counts.events(returned(TESTED)))
+
+
+def in_first_vm(counts: Counts, event: str, back: str) -> tuple[Window, ...]:
+    """How long each aging, or question, was in the first VM of the process that it came to.
+
+    `event` and `back` are AGE and AGED, or TEST and TESTED. There is an event for each VM, of which
+    the one that was made last comes first, and a return when all have had their turn.
+    """
+    begun: dict[int, Event | None] = {}
+    found: list[Window] = []
+    for one in counts.in_order(event, returned(back)):
+        if first := begun.get(one.pid):
+            found.append(Window(one.pid, first.time, one.time, *address_range(first)))
+        if one.name != event:
+            begun.pop(one.pid, None)
+        else:
+            begun[one.pid] = None if one.pid in begun else one
+    return tuple(found)
+
+
+def overlapping(spans: Iterable[Window], others: Iterable[Window]) -> int:
+    """How many of the spans overlap one of the others, of another thread, whatever the address."""
+    found = tuple(others)
+    return sum(
+        any(
+            one.pid != span.pid and one.begin <= span.end and span.begin <= one.end for one in found
+        )
+        for span in spans
+    )
 
 
 def acts(marks: Iterable[Event], *, log_reads: bool = False) -> tuple[Window, ...]:

@@ -25,7 +25,7 @@ from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import check_path, functions_only, promised, situation, wanted
 from harness.checks.mglru import memcg_of
-from harness.checks.overlap import AGE
+from harness.checks.overlap import AGE, TEST
 from harness.checks.pages import leaves, populated, shorten, show_set
 from harness.contract import Contract, Expectation
 from harness.guest_replies import PAGE_SIZE
@@ -36,7 +36,6 @@ from harness.observe.trace import Counts, Event, Wanted, asked_pages
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
-TEST = "kvm:kvm_test_age_hva"
 BLOCK = 512
 PAGES = {"anon": 128, "thp": 8 * BLOCK, "hugetlb": 8 * BLOCK}
 
