@@ -11,7 +11,7 @@ from test_mutants_judge import a_break, matrix, ran, sound
 from harness.errors import UsageError
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
-from harness.mutants.results import Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Result
 
 TABLE = [
     Result(name=name, kind="break", breaks="all", claim=1, check="test_a")
@@ -33,6 +33,27 @@ def test_parts_are_one_in_the_order_of_the_table() -> None:
     assert [one.seed for one in joined.results[0].ran] == [1, 2]
     assert (joined.verdict, joined.seconds) == ("pass", 120.0)
     assert "2 of 2 mutants caught" in tally(joined)
+
+
+def test_parts_of_different_harnesses_are_told_in_the_headline() -> None:
+    one, other = matrix(caught("first")), matrix(caught("second"))
+    assert join([one, other], TABLE).harnesses == ()
+    assert "versions of the harness" not in tally(join([one, other], TABLE))
+    mixed = join([one, other.model_copy(update={"harness": "1"})], TABLE)
+    assert mixed.harnesses == ("0", "1")
+    words = "by 2 versions of the harness, whose checks may differ"
+    assert tally(mixed).endswith(words)
+    assert tally(join([mixed, one], TABLE)).endswith(words)
+
+
+def test_that_only_named_checks_ran_is_said_of_all_parts_or_of_some() -> None:
+    whole, named = (matrix(caught(name)) for name in ("first", "second"))
+    named = named.model_copy(update={"notes": (*named.notes, NAMED)})
+    assert NAMED in join([named, named], TABLE).notes
+    some = join([whole, named], TABLE)
+    assert NAMED_IN_PARTS in some.notes and NAMED not in some.notes
+    assert NAMED_IN_PARTS in join([some, whole], TABLE).notes
+    assert not {NAMED, NAMED_IN_PARTS} & set(join([whole, whole], TABLE).notes)
 
 
 def test_what_no_part_ran_is_told() -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from harness.errors import Death
 from harness.mutants import judge
 from harness.mutants.report import cost, mark, markdown, tally, text_report
-from harness.mutants.results import Build, Found, Matrix, Ran, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Found, Matrix, Ran, Result
 from harness.results import Outcome
 from harness.verdict import worst
 
@@ -237,16 +237,27 @@ def test_matrix_as_text() -> None:
     assert "1 of 1 kernels with nothing wrong pass, 0 false alarms" in text
 
 
-def test_cost_counts_fresh_builds_alone() -> None:
+def test_cost_tells_builds_of_this_run_from_those_that_were_in_the_cache() -> None:
     assert BASE.build is None
     cached = Build(build_id="cd", seconds=700.0, cached=True)
     report = matrix(BASE.model_copy(update={"build": cached}), CAUGHT)
-    assert cost(report) == "cost: 60 s for 3 cells of 30 s, 2 at a time, and 1 builds of 20 s"
+    fresh = "cost: 60 s for 3 cells of 30 s, 2 at a time, and 1 builds of 20 s"
+    assert cost(report) == f"{fresh}; 1 more were in the cache, and took 700 s once"
+    assert cost(matrix(BASE, CAUGHT)) == fresh
 
 
 def test_what_ended_early_says_so() -> None:
     report = matrix(CAUGHT).model_copy(update={"reason": "interrupted"})
     assert tally(report) == "interrupted"
+
+
+def test_markdown_says_which_checks_ran() -> None:
+    whole = matrix(BASE, CAUGHT)
+    assert "All checks run on each of them" in markdown(whole, {})
+    for note, words in ((NAMED, "ran **only the check"), (NAMED_IN_PARTS, "In parts of what")):
+        text = markdown(whole.model_copy(update={"notes": (note,)}), {})
+        assert words in text
+        assert "All checks" not in text
 
 
 def test_markdown_lists_all_of_them() -> None:

@@ -23,7 +23,7 @@ from harness.kernel.source import Source
 from harness.mutants import judge, table
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import markdown, text_report
-from harness.mutants.results import Build, Matrix, Ran, Result
+from harness.mutants.results import NAMED, Build, Matrix, Ran, Result
 from harness.mutants.table import Mutant, Place
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
@@ -285,7 +285,7 @@ class Mutants:
             "KVM modes": " ".join(request.kvm_modes),
         }
         notes = [f"only some {name}: {text}" for name, text in parts.items() if text]
-        return [*notes, "only the checks that are named"] if request.named else notes
+        return [*notes, NAMED] if request.named else notes
 
     # ---- kernels ----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.errors import UsageError
 from harness.mutants import judge
-from harness.mutants.results import Matrix, Ran, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Ran, Result
 
 NAME = "mutants.json"
 
@@ -38,7 +38,8 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
     the same seed the last one counts; a note says what those before found. Of what must pass each
     cell of each part counts, so no false alarm is lost. UsageError for parts of different kernels,
-    and for a mutant that the table lacks.
+    and for a mutant that the table lacks. Parts that different harnesses ran may be of different
+    checks: `harnesses` says so.
     """
     first = parts[0]
     seeds = tuple(sorted({seed for part in parts for seed in part.seeds}))
@@ -51,7 +52,8 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
     for result in (one for part in parts for one in part.results):
         if result.kind != "control" and result.ran and result.name not in known:
             raise UsageError(f"{result.name} was run, and is not in the table (any more)")
-    notes = [note for part in parts for note in _notes(part)]
+    notes = [*_named(parts), *(note for part in parts for note in _notes(part))]
+    ran_by = tuple(dict.fromkeys(by for part in parts for by in part.harnesses or (part.harness,)))
     results: dict[str, Result] = {}
     for part in parts:
         for result in part.results:
@@ -69,6 +71,7 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
     found = judge.verdict(joined)
     return first.model_copy(
         update={
+            "harnesses": ran_by if len(ran_by) > 1 else (),
             "verdict": "error" if absent and found == "pass" else found,
             "reason": "",
             "seeds": seeds,
@@ -90,11 +93,22 @@ def _missing(result: Result, seeds: tuple[int, ...]) -> list[str]:
     return [f"{result.name} with seed {', '.join(map(str, left))}"] if left else []
 
 
+def _named(parts: Sequence[Matrix]) -> list[str]:
+    """Whether in all parts, or in some, only the checks ran that mutants name."""
+    if all(NAMED in part.notes for part in parts):
+        return [NAMED]
+    some = any({NAMED, NAMED_IN_PARTS} & set(part.notes) for part in parts)
+    return [NAMED_IN_PARTS] if some else []
+
+
 def _notes(part: Matrix) -> list[str]:
     """What a part says of itself; what it left out is not told, since others may have it."""
-    own = [note for note in part.notes if not note.startswith("only some mutants: ")]
+    told = (NAMED, NAMED_IN_PARTS)
+    notes = [note for note in part.notes if note not in told]
+    own = [note for note in notes if not note.startswith("only some mutants: ")]
     count = sum(one.kind == "break" and bool(one.ran) for one in part.results)
     words = f"a part with {count} mutants, begun at {part.started}, by kvm-harness {part.harness}"
+    words += f", {NAMED}" if NAMED in part.notes else ""
     return [*own, words + (f", ended early: {part.reason}" if part.reason else "")]
 
 

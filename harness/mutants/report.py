@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.mutants.judge import GOOD, failed
-from harness.mutants.results import Matrix, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Result
 from harness.printable import printable
 from harness.report.matrix import short_name
 
@@ -69,10 +69,14 @@ def cost(matrix: Matrix) -> str:
     done = [result for result in matrix.results if result.ran]
     cells = [one.seconds for result in done for one in result.ran]
     builds = [r.build.seconds for r in done if r.build and not r.build.cached]
-    return (
+    words = (
         f"cost: {matrix.seconds:.0f} s for {len(cells)} cells of {sum(cells):.0f} s, "
         f"{matrix.jobs} at a time, and {len(builds)} builds of {sum(builds):.0f} s"
     )
+    cached = [r.build.seconds for r in done if r.build and r.build.cached]
+    if cached:
+        words += f"; {len(cached)} more were in the cache, and took {sum(cached):.0f} s once"
+    return words
 
 
 def tally(matrix: Matrix) -> str:
@@ -90,6 +94,8 @@ def tally(matrix: Matrix) -> str:
     parts.append(f"{_count(sound, 'pass')} of {len(sound)} kernels with nothing wrong pass")
     alarms = _count(sound, "false alarm")
     parts.append(f"{alarms} false alarm{'s' if alarms != 1 else ''}")
+    if matrix.harnesses:
+        parts.append(f"by {len(matrix.harnesses)} versions of the harness, whose checks may differ")
     return ", ".join(parts)
 
 
@@ -160,10 +166,17 @@ _INTRO = """\
 <!-- Made by `kvm-harness mutants --markdown docs/mutants.md`. -->
 # Mutants: does the harness catch a broken series?
 
-A mutant is a kernel that is wrong on purpose, in one small way. All checks run on each of them; one
-is **caught** if the check that its entry names fails in every cell and with every seed. What these
-words mean, how to run them and how to add one: [tests/mutants](../tests/mutants/README.md).
+A mutant is a kernel that is wrong on purpose, in one small way. {ran}
+One is **caught** if the check that its entry names fails in every cell and with every seed. What
+these words mean, how to run them and how to add one: [tests/mutants](../tests/mutants/README.md).
 """
+_ALL_RAN = "All checks run on each of them, with the first seed."
+_NAMED_RAN = """\
+On each of them ran **only the check that must catch it**, so that no other could fail; on what must
+pass, all that are named."""
+_SOME_RAN = """\
+In parts of what is below, on each of them ran **only the check that must catch it**, so that no
+other could fail: the column "also failed" is not whole."""
 
 
 def markdown(matrix: Matrix, claims: Mapping[int, str]) -> str:
@@ -171,7 +184,7 @@ def markdown(matrix: Matrix, claims: Mapping[int, str]) -> str:
     seeds = ", ".join(map(str, matrix.seeds))
     count = len(matrix.seeds)
     lines = [
-        _INTRO,
+        _INTRO.format(ran=_ran(matrix)),
         f"Linux {matrix.version} ({matrix.source}), seed{'s' if count > 1 else ''} {seeds}. "
         f"**{matrix.verdict}**: {tally(matrix)}.",
         f"Seconds are those of one machine, of all seeds together. {cost(matrix)}.",
@@ -184,6 +197,12 @@ def markdown(matrix: Matrix, claims: Mapping[int, str]) -> str:
         *_claims(matrix, claims),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _ran(matrix: Matrix) -> str:
+    """Which checks ran on the mutants, in a sentence."""
+    words = {NAMED: _NAMED_RAN, NAMED_IN_PARTS: _SOME_RAN}
+    return next((words[note] for note in matrix.notes if note in words), _ALL_RAN)
 
 
 _BREAK_HEADS = (

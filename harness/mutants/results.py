@@ -13,6 +13,10 @@ from harness.results import Outcome
 from harness.verdict import Verdict
 
 SCHEMA = 1
+NAMED = "only the checks that are named"
+"""The note of a run that left all other checks out."""
+NAMED_IN_PARTS = "in some parts only the checks that are named"
+"""The note of a matrix of which some parts were such runs."""
 
 Found = Literal["caught", "caught elsewhere", "missed", "pass", "false alarm", "error"]
 """How a mutant or a control ended; "error" says nothing about the checks."""
@@ -77,6 +81,8 @@ class Matrix(_Model):
 
     schema_version: int = Field(default=SCHEMA, alias="schema", serialization_alias="schema")
     harness: str
+    harnesses: tuple[str, ...] = ()
+    """Of a matrix of parts that were not all run by one and the same harness: each that ran any."""
     verdict: Verdict
     reason: str
     """Why it ended early, "" if it did not."""
