@@ -15,7 +15,7 @@ from harness.results import Splat
 MAX_FINDINGS = 32
 MAX_TITLE = 300
 # What the check of the kernel log keeps of dmesg(1), which has what the console does not show.
-_DMESG = "*/dmesg-whole.txt"
+DMESG = "*/dmesg-whole.txt"
 # Of a kernel for arm64 (arch/arm64/kernel/setup.c).
 FIRST_LINE = "Booting Linux on physical CPU"
 # Folders, one for each boot of the cell that was cut off by a kill (harness/resume.py).
@@ -25,7 +25,7 @@ CUT = "cut-*"
 def findings(folder: Path) -> tuple[Finding, ...]:
     """The distinct reports in a cell's consoles and, where a check kept it, its dmesg."""
     consoles = (*earlier_consoles(folder).values(), whole_text(folder / "console.log"))
-    texts = [whole_text(path) for path in sorted(folder.glob(_DMESG))]
+    texts = [whole_text(path) for path in sorted(folder.glob(DMESG))]
     found: tuple[Finding, ...] = ()
     for text in (*map(since_boot, consoles), *texts):
         found = merge(found, distinct(klog.splats(text)))

@@ -20,7 +20,7 @@ from harness.kernel.build import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source
-from harness.mutants import judge, table
+from harness.mutants import judge, known, table
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import markdown, text_report
 from harness.mutants.results import NAMED, Build, Matrix, Ran, Result
@@ -213,6 +213,7 @@ class Mutants:
         self._of_series: dict[str, Ran] = {}
         self._ended: dict[_Key, tuple[Cell, tuple[Check, ...]]] = {}
         self._claims: dict[int, str] = {}
+        self._known: dict[str, table.Known] = {}
         self.verdict: Verdict = "error"
         self._ground: Ground | None = None
         self._jobs = 0
@@ -241,6 +242,7 @@ class Mutants:
         stock = inventory.load(request.inventory)
         whole_table = table.load(request.table)
         self._claims = whole_table.claims
+        self._known = whole_table.known
         chosen = table.select(whole_table, request.expression)
         table.require_checks(chosen, selection.checks(), request.table)
         available = tuple(self._cells(stock, PLAIN))
@@ -404,7 +406,7 @@ class Mutants:
         settled, judged = judge_cells(cells, all_checks)
         own = [check for check in judged if check.cell == cell.id]
         control = self._ended.get(_Key(subject.ground, key.seed, key.place), (None, ()))[1]
-        return Ran(
+        ran = Ran(
             cell=f"{cell.host}-{cell.kvm_mode}",
             seed=key.seed,
             folder=str(Path("runs") / f"{key.subject}-seed{key.seed}" / "cells" / cell.id),
@@ -419,6 +421,20 @@ class Mutants:
             else (),
             seconds=cell.seconds,
         )
+        return ran if subject.mutant else self._explained(ran, subject, key.place)
+
+    def _explained(self, ran: Ran, control: Subject, place: Place) -> Ran:
+        """A cell of a control, with the bugs that its kernel is known for where they explain it."""
+        if ran.outcome != "fail" or self._ground is None:
+            return ran
+        version, debug = self._ground.source.version, control.flavor is DEBUG
+        could = {
+            name: bug
+            for name, bug in self._known.items()
+            if known.applies(bug, version, debug=debug, af=place.af)
+        }
+        reports = known.reports(self.folder / ran.folder)
+        return ran.model_copy(update={"known": known.explained(ran, reports, could)})
 
     def _result(self, subject: Subject) -> Result:
         kernel = self._kernels.get(subject.name)

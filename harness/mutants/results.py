@@ -18,8 +18,11 @@ NAMED = "only the checks that are named"
 NAMED_IN_PARTS = "in some parts only the checks that are named"
 """The note of a matrix of which some parts were such runs."""
 
-Found = Literal["caught", "caught elsewhere", "missed", "pass", "false alarm", "error"]
-"""How a mutant or a control ended; "error" says nothing about the checks."""
+Found = Literal["caught", "caught elsewhere", "missed", "pass", "known bug", "false alarm", "error"]
+"""How a mutant or a control ended; "error" says nothing about the checks.
+
+"known bug" is a control that failed by nothing but bugs that the kernel is known for.
+"""
 
 
 class _Model(BaseModel):
@@ -43,6 +46,9 @@ class Ran(_Model):
     """How the kernel died in a check, by the check."""
     control: tuple[str, ...] = ()
     """The checks that failed on the kernel that the mutant goes on as well, with the same seed."""
+    known: dict[str, int] = {}
+    """Of a control that failed by nothing else: the bugs that its kernel is known for, and how many
+    reports there were of each."""
     seconds: float
 
 

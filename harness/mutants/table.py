@@ -22,6 +22,7 @@ from harness.inventory import AfMode, KvmMode
 from harness.kernel import diff
 from harness.kernel import series as series_module
 from harness.kernel.series import Patch, Series
+from harness.observe.signatures import Kind as SplatKind
 from harness.paths import PROJECT
 from harness.yamlpos import load_yaml_model, problem_at
 
@@ -130,11 +131,30 @@ class Mutant(_Model):
         return place.mode in self.modes and place.af in self.stage2_af
 
 
+class Known(_Model):
+    """A bug of the tested kernel, by which one with nothing else wrong in it may fail."""
+
+    finding: Line
+    """Its heading in docs/findings.md."""
+    versions: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The kernels that have it, "6.12" or "6.12.117"."""
+    stage2_af: Annotated[tuple[AfMode, ...], Field(min_length=1)] = get_args(AfMode)
+    debug: bool = False
+    """Only a debug kernel reports it; otherwise only a plain one is known to."""
+    kind: SplatKind
+    """What kind of report it is."""
+    innermost: Annotated[tuple[Line, ...], Field(min_length=1)]
+    """The innermost functions of the report, without those that print it."""
+    says: Annotated[tuple[str, ...], Field(min_length=1)]
+    """What stands in the report, each of them."""
+
+
 class Table(_Model):
     """The whole file."""
 
     schema_version: Literal[1] = Field(alias="schema")
     claims: dict[int, Line]
+    known: dict[Name, Known] = {}
     mutants: Annotated[dict[Name, Mutant], Field(min_length=1)]
 
 
