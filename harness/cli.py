@@ -300,6 +300,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="the kernel's own KVM selftests as well (only them: with -m selftests)",
     )
     checks.add_argument(
+        "--build-others",
+        action="store_true",
+        help="in a whole run of a series see whether x86-64 with KVM builds, too (the first time a "
+        "whole build of it)",
+    )
+    checks.add_argument(
         "--linux-guest",
         action="store_true",
         help="checks with a Linux guest under QEMU as well (only them: with -m linux_guest)",
@@ -480,12 +486,15 @@ def _options(args: argparse.Namespace) -> Options:
     for path in args.checks:
         if not path.exists():
             raise UsageError(f"--checks {path}: no such file or folder")
+    if args.build_others and (args.base_only or args.each_patch or args.k or args.m or args.checks):
+        raise UsageError("--build-others goes with a whole run of a series")
     return replace(
         _what_and_where(args),
         base_only=args.base_only,
         debug=args.debug,
         selftests=args.selftests,
         linux_guest=args.linux_guest,
+        build_others=args.build_others,
         lines=not args.no_lines,
         checks=tuple(path.resolve() for path in args.checks),
         pytest_args=(

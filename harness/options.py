@@ -38,6 +38,7 @@ class Options:
     allow_other_base: bool = False
     selftests: bool = False
     linux_guest: bool = False
+    build_others: bool = False
     cost: CostOptions | None = None
     """None where nothing is counted."""
     timing: TimingOptions | None = None

@@ -51,10 +51,10 @@ from harness.runinput import RunInput
 from harness.runrecord import RunRecord
 from harness.scheduler import run_cells
 from harness.series_base import contract_notes, series_base
+from harness.series_builds import SERIES_BUILDS, SeriesBuild, build_of_series
 from harness.timing import SELFTEST_CHECKS
 from harness.timing import judge as timing
 from harness.timing.rounds import boots
-from harness.without_kvm import build_without_kvm
 
 # Run-wide checks, beside those of the cells.
 RECORDS = "records.jsonl"
@@ -368,18 +368,24 @@ class Run:
 
     def _check_series(self, source: Source, patched: PatchedTree) -> None:
         """What is asked of the series as such, and of no cell; once for a run."""
-        if self._record.series_checks:
-            return
-        with self._progress.stage("kernel without KVM"):
-            check = build_without_kvm(
+        done = {check.name for check in self._record.series_checks}
+        for which in SERIES_BUILDS:
+            asked = self._options.build_others or not which.on_demand
+            if asked and which.name not in done:
+                self._build_of_series(which, source, patched)
+
+    def _build_of_series(self, which: SeriesBuild, source: Source, patched: PatchedTree) -> None:
+        with self._progress.stage(which.kernel):
+            check = build_of_series(
+                which,
                 source,
                 patched,
                 self.folder,
                 deadline=Deadline(prepare.BUILD_SECONDS),
-                progress=lambda at: self._progress.now(prepare.describe("without KVM", at)),
+                progress=lambda at: self._progress.now(prepare.describe(which.flavor.name, at)),
             )
         append(self.folder / RECORDS, check)
-        self._record.series_checks = (check,)
+        self._record.series_checks = (*self._record.series_checks, check)
         self._progress.say(f"{check.name}: {check.outcome}: {check.observed}")
 
     # ---- the cells --------------------------------------------------------------------------

@@ -34,10 +34,10 @@ from harness.records import append, write_atomically
 from harness.results import SERIES, Cell, Check, Host, Summary
 from harness.run import Run, Step
 from harness.runinput import InputChanged
+from harness.series_builds import NAMES, SeriesBuild
 
 OPTIONS = TypeAdapter(Options)
 BASE, PATCHED = (PlannedCell("n1", label, "vhe", "hardware") for label in ("base", "patched"))
-NAME = "build_without_kvm"
 SERIES_OPTIONS = Options(
     series=(str(PROJECT / "tests/mutants/access-fault-sets-nothing.patch"),),
     hosts=("n1",),
@@ -68,7 +68,7 @@ class Case:
         self.builders: dict[str, object] = {}
         self.booted: dict[str, str] = {}
         """The build id that each cell is given."""
-        self.of_series = 0
+        self.of_series: list[str] = []
         self.spread: dict[str, Any] = {}
         self.emulator: Callable[[], str] = lambda: "8.0"
         source = Source(dir=folder, digest="d", version="6.12.117", description="a tree")
@@ -83,7 +83,7 @@ class Case:
         monkeypatch.setattr(prepare, "patched_tree", lambda *_: patched)
         monkeypatch.setattr(prepare, "kernel", self._kernel)
         monkeypatch.setattr(run_module, "_check_selection", lambda _: ("test_a",))
-        monkeypatch.setattr(run_module, "build_without_kvm", self._without_kvm)
+        monkeypatch.setattr(run_module, "build_of_series", self._build_of_series)
         monkeypatch.setattr(prepare, "cell_spec", self._spec)
         monkeypatch.setattr(run_module, "run_cells", self._run_cells)
 
@@ -100,9 +100,9 @@ class Case:
             seconds=0.0, compiler="gcc 12", config=self.config, builder="",
         )  # fmt: skip
 
-    def _without_kvm(self, *_: Any, **__: Any) -> Check:
-        self.of_series += 1
-        return check(SERIES, NAME)
+    def _build_of_series(self, which: SeriesBuild, *_: Any, **__: Any) -> Check:
+        self.of_series.append(which.name)
+        return check(SERIES, which.name)
 
     def _spec(
         self, cell: PlannedCell, host: Any, kernel: Any, *_: Any, machine: str, **__: Any
@@ -217,15 +217,15 @@ def test_a_run_that_was_cut_off_goes_on(case: Case) -> None:
     assert [cell.id for cell in summary.cells] == [BASE.id, PATCHED.id]
     assert (summary.verdict, summary.reason, len(summary.resumed)) == ("pass", "", 1)
     assert runinput.load(str(case.folder))[1].resumed == summary.resumed
-    assert [one.name for one in summary.checks] == [NAME, "test_a", "test_a"]
-    assert case.of_series == 1
+    assert [one.name for one in summary.checks] == [NAMES[0], "test_a", "test_a"]
+    assert case.of_series == [NAMES[0]]
 
 
 def test_a_check_of_the_series_is_not_made_twice(case: Case) -> None:
-    case.cut_off({})
-    append(case.folder / run_module.RECORDS, check(SERIES, NAME))
-    assert [one.name for one in case.resumed().checks] == [NAME, "test_a", "test_a"]
-    assert case.of_series == 0
+    case.cut_off({}, replace(SERIES_OPTIONS, build_others=True))
+    append(case.folder / run_module.RECORDS, check(SERIES, NAMES[0]))
+    assert [one.name for one in case.resumed().checks] == [*NAMES, "test_a", "test_a"]
+    assert case.of_series == list(NAMES[1:])
 
 
 def test_a_run_that_had_ended_is_shown_and_left_alone(case: Case) -> None:
@@ -236,7 +236,7 @@ def test_a_run_that_had_ended_is_shown_and_left_alone(case: Case) -> None:
     assert (summary.verdict, summary.seconds) == ("fail", 61.5)
     assert "verdict: FAIL" in case.out.getvalue()
     assert files(case.folder) == before
-    assert (case.ran, case.of_series) == ([], 0)
+    assert (case.ran, case.of_series) == ([], [])
 
 
 def test_nothing_is_touched_where_the_emulator_is_another(case: Case) -> None:
@@ -254,7 +254,7 @@ def test_nothing_is_touched_where_a_kernel_is_another(case: Case) -> None:
     with pytest.raises(InputChanged, match=r"patched kernel: xy then, ab-patched now"):
         case.resumed()
     assert files(case.folder) == before
-    assert case.of_series == 0
+    assert case.of_series == []
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, InfraError("QEMU is missing")])

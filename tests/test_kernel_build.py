@@ -46,6 +46,13 @@ def test_two_trees_have_two_names_inside_the_kernel() -> None:
     ]
 
 
+def test_for_another_architecture_the_kernel_is_only_linked() -> None:
+    argv = build.tuxmake_argv("digest", arch=toolchain.X86)
+    assert {"--target-arch=x86_64", "--make-target=vmlinux"} < set(argv)
+    assert "CROSS_COMPILE=x86_64-linux-gnu-" in argv
+    assert not any("arm64" in word or "aarch64" in word for word in argv)
+
+
 @pytest.mark.parametrize("kind", ["missing", "link", "folder-link"])
 def test_only_regular_files_are_taken_from_a_build(tmp_path: Path, kind: str) -> None:
     (tmp_path / "secret").mkdir()

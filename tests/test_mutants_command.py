@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import a_check
 from rich.console import Console
 
 from harness import prepare, selection
@@ -21,10 +22,10 @@ from harness.kernel.build import Kernel
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.mutants import command
-from harness.mutants.command import Mutants, Request
-from harness.mutants.results import Matrix, Result
+from harness.mutants.command import Mutants, Request, ran_on_series
+from harness.mutants.results import Matrix, Ran, Result
 from harness.progress import Progress
-from harness.results import Cell, Check
+from harness.results import Cell, Check, Outcome
 
 TABLE = """\
 schema: 1
@@ -38,6 +39,24 @@ mutants:
   slow: {breaks: time, claim: 1, kind: cost, metric: cost-idle, shown_by: a clock}
 """
 HERE = Path("/nonesuch")
+
+
+def of_series(**outcomes: Outcome) -> Ran:
+    """What checks of the series with these outcomes come to."""
+    checks = [a_check(name, outcome=one, reason=f"{one}!") for name, one in outcomes.items()]
+    return ran_on_series(checks, 1, "series")
+
+
+def test_the_worst_check_of_a_series_counts() -> None:
+    ran = of_series(a="pass", b="fail", c="skip")
+    assert (ran.outcome, ran.reason, ran.why) == ("fail", "fail!", {"b": "fail!"})
+    assert ran.checks == {"a": "pass", "b": "fail", "c": "skip"}
+    assert of_series(a="unproven", b="pass").outcome == "unproven"
+
+
+def test_a_check_of_a_series_that_is_skipped_says_nothing() -> None:
+    assert of_series(a="pass", b="skip").outcome == "pass"
+    assert of_series(a="skip", b="skip").outcome == "skip"
 
 
 def kernel(name: str) -> Kernel:

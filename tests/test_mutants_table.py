@@ -20,6 +20,7 @@ from harness.kernel.flavor import DEBUG
 from harness.mutants import table
 from harness.mutants.command import BASE, subjects
 from harness.mutants.table import Mutant, Place
+from harness.series_builds import NAMES as OF_SERIES
 
 ALL = tuple(Place(mode, af) for mode in get_args(KvmMode) for af in get_args(AfMode))
 REAL = table.load()
@@ -271,14 +272,32 @@ def test_debug_mutants_have_controls_of_their_own() -> None:
     assert run["base-debug"].flavor is run["rcu-left-open"].flavor is DEBUG
 
 
-def test_check_of_the_series_needs_no_cell() -> None:
-    mutant = a_break(cells=[], check="build_without_kvm")
+@pytest.mark.parametrize("check", OF_SERIES)
+def test_check_of_the_series_needs_no_cell(check: str) -> None:
+    mutant = a_break(cells=[], check=check)
     assert table.places_of(mutant, ALL, whole=True) == ()
+    assert not mutant.needs
     with pytest.raises(ValidationError):
-        a_break(check="build_without_kvm")
+        a_break(check=check)
+
+
+def test_mutant_of_the_series_is_checked_without_a_cell() -> None:
     (subject,) = subjects(table.select(REAL, "kvm-needed-by-mm"), table.TABLE, ALL, whole=False)
     assert subject.checks_series
     assert subject.places == ()
+
+
+def test_mutant_of_a_series_comes_with_the_patches_that_it_goes_on() -> None:
+    """A check of the series builds upon the source; a cell's kernel upon that of the series."""
+    name = "lockless-links-on-arm64-alone"
+    under = table.ground("lockless-aging").patches
+    whole = table.series_of(REAL.mutants[name], table.patch_of(name))
+    assert whole.patches[:-1] == under
+    (subject,) = subjects(table.select(REAL, name), table.TABLE, ALL, whole=False)
+    assert (subject.ground, subject.series) == (BASE, whole)
+    in_cells = "lockless-takes-lock"
+    alone = table.series_of(REAL.mutants[in_cells], table.patch_of(in_cells))
+    assert len(alone.patches) == 1
 
 
 def test_checks_of_the_series_run_on_what_must_pass_too() -> None:

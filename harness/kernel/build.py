@@ -38,7 +38,7 @@ NEED = 3 * cache.GIB // 2  # one build folder beside the kernel's files
 NEED_MACHINE = 6 * cache.GIB  # the same with a distribution's drivers
 LOG_LIMIT = 64 << 20  # bytes; a patch decides what its build prints
 FILE_LIMIT = 2 * cache.GIB
-FILES = {"Image": "arch/arm64/boot/Image", "vmlinux": "vmlinux", "System.map": "System.map"}
+FILES = {"Image": toolchain.ARM64.path, "vmlinux": "vmlinux", "System.map": "System.map"}
 
 OnLine = Callable[[bytes], None]
 
@@ -98,14 +98,16 @@ _CCACHE = Path("/ccache")
 _OUTPUT = ".tuxmake"
 MODULES = ".modules"
 LSMOD = "lsmod"
-# What is made of a machine's kernel, in this order; of others the first alone.
-TARGETS = ("Image", "modules", "modules_install")
+# What is made of a machine's kernel, in this order; of others the image alone.
+TARGETS = (toolchain.ARM64.image, "modules", "modules_install")
 # Steps of a build before the cache has seen one of its kind.
 _DEFAULT_STEPS = {
     "full": 1560,
     "incremental": 60,
     "full-machine": 6000,
     "incremental-machine": 500,
+    "full-x86_64": 1000,
+    "incremental-x86_64": 60,
 }
 
 
@@ -174,6 +176,7 @@ class _Job:
     fragments: config.Fragments
     machine: MachineConfig | None
     localversion: str
+    arch: toolchain.Arch
     tools: toolchain.Toolchain
     base_dir: Path | None
     keep: bool
@@ -189,6 +192,8 @@ class _Job:
     @property
     def kind(self) -> str:
         kind = "full" if self.base_dir is None else "incremental"
+        if self.arch is not toolchain.ARM64:
+            return f"{kind}-{self.arch.name}"
         return kind if self.machine is None else f"{kind}-machine"
 
     @property
@@ -216,6 +221,7 @@ def build(
     keep: bool = False,
     machine: MachineConfig | None = None,
     builder: Builder | None = None,
+    arch: toolchain.Arch = toolchain.ARM64,
 ) -> Kernel:
     """The kernel of a tree with these fragments on allnoconfig, built unless the cache has it.
 
@@ -225,15 +231,15 @@ def build(
     `keep` that of a patched tree stays as well, for series on top of it.
     Raises ConfigError if the configuration is not what the fragments ask for, KernelBuildError if
     a series does not compile, BaseBuildError if a source without one does not, InfraError for
-    a full disk, too little memory or no sandbox, DeadlineExceeded when time runs out.
+    a full disk, too little memory, no compiler or no sandbox, DeadlineExceeded when time runs out.
     """
     asked = config.read_fragments(fragments, config.Tree(tree.version, symbols.of(tree)))
-    tools = toolchain.find(deadline) if builder is None else builder.tools(deadline)
+    tools = toolchain.find(deadline, arch) if builder is None else builder.tools(deadline)
     base_dir = _base_folder(tree, base) if builder is None else None
     key = key_of(tree.digest, asked.text, tools, machine)
     localversion = "" if machine is None else f"{modules.LOCALVERSION}{key[:12]}"
     job = _Job(
-        tree, asked, machine, localversion, tools, base_dir, keep, deadline, progress, builder
+        tree, asked, machine, localversion, arch, tools, base_dir, keep, deadline, progress, builder
     )
     key += "-kept" if keep and not job.trusted else ""
     for _ in range(2):
@@ -314,7 +320,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
             wanted = _configure(bench, job, log)
             if (status := bench.compile()) != 0:
                 raise _failure(log, job, f"the build exited {status}")
-    for name, where in FILES.items():
+    for name, where in {**FILES, "Image": job.arch.path}.items():
         _take(work, where, stage / name)
     _require_same_config(work, stage / "vmlinux", wanted)
     release = _read(work, "include/config/kernel.release").strip()
@@ -381,18 +387,19 @@ class _Here:
         return str(sandbox.BUILD)
 
     def make(self, target: str, variables: Mapping[str, str]) -> int:
+        arch = self.job.arch
         argv = [
-            "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", "ARCH=arm64",
-            f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
-            f"CC=ccache {toolchain.PREFIX}gcc", "HOSTCC=ccache gcc", target,
+            "make", f"--directory={sandbox.SOURCE}", f"O={sandbox.BUILD}", f"ARCH={arch.name}",
+            f"CROSS_COMPILE={arch.prefix}", "CROSS_COMPILE_COMPAT=",
+            f"CC=ccache {arch.prefix}gcc", "HOSTCC=ccache gcc", target,
         ]  # fmt: skip
         return self._stream(argv, dict(variables))
 
     def compile(self) -> int:
         job = self.job
-        return self._stream(
-            tuxmake_argv(job.tree.digest, job.localversion, modules=job.machine is not None), {}
-        )
+        modules = job.machine is not None
+        argv = tuxmake_argv(job.tree.digest, job.localversion, modules=modules, arch=job.arch)
+        return self._stream(argv, {})
 
     def put(self, name: str, text: str) -> None:
         """By rename: what a series left there may be a link."""
@@ -457,8 +464,14 @@ def compile_variables(digest: str, localversion: str, modules_to: str | None) ->
     return found
 
 
-def tuxmake_argv(digest: str, localversion: str = "", *, modules: bool = False) -> list[str]:
-    """The tuxmake command that builds the Image from the .config that is in /build.
+def tuxmake_argv(
+    digest: str,
+    localversion: str = "",
+    *,
+    modules: bool = False,
+    arch: toolchain.Arch = toolchain.ARM64,
+) -> list[str]:
+    """The tuxmake command that builds the image from the .config that is in /build.
 
     The target "config" is named since without a target tuxmake builds all of them; with a .config
     in the build folder it makes none itself. With `modules` these are built and put into the build
@@ -466,18 +479,19 @@ def tuxmake_argv(digest: str, localversion: str = "", *, modules: bool = False) 
     """
     modules_to = str(sandbox.BUILD / MODULES) if modules else None
     environment = compile_variables(digest, localversion, modules_to)
-    targets = TARGETS if modules else TARGETS[:1]
+    targets = TARGETS if modules else (arch.image,)
     return [
         sys.executable, "-I", "-u", "-m", "tuxmake",
         f"--directory={sandbox.SOURCE}",
         f"--build-dir={sandbox.BUILD}",
         f"--output-dir={sandbox.BUILD / _OUTPUT}",
         f"--kconfig={sandbox.BUILD}/.config",
-        "--target-arch=arm64", "--toolchain=gcc", "--wrapper=ccache", "--compression-type=none",
+        f"--target-arch={arch.name}",
+        "--toolchain=gcc", "--wrapper=ccache", "--compression-type=none",
         "--fail-fast", "--verbose", f"--jobs={len(os.sched_getaffinity(0))}",
         *(f"--environment={name}={value}" for name, value in environment.items()),
         *(f"--make-target={target}" for target in targets),
-        "config", f"CROSS_COMPILE={toolchain.PREFIX}", "CROSS_COMPILE_COMPAT=",
+        "config", f"CROSS_COMPILE={arch.prefix}", "CROSS_COMPILE_COMPAT=",
     ]  # fmt: skip
 
 

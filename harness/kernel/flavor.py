@@ -69,3 +69,6 @@ WITHOUT_KVM = Flavor(
         *sorted((CONFIGS / "without-kvm").glob("*.config")),
     ),
 )
+
+# Never booted either, and for another architecture, so with none of the other fragments.
+X86_KVM = Flavor("x86-64 with KVM", tuple(sorted((CONFIGS / "x86").glob("*.config"))))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The compilers of this controller: cross on x86-64, native on arm64.
+"""The compilers of this controller, for arm64 and x86-64: native for its own, cross for the other.
 
-Debian's native gcc on arm64 also goes by its triplet, so one prefix serves both (and tuxmake
-looks for no other).
+Debian's native gcc also goes by its triplet, so one prefix serves both (and tuxmake looks for no
+other).
 """
 
 from __future__ import annotations
@@ -22,6 +22,25 @@ from harness.errors import InfraError
 from harness.kernel.sandbox import python_prefixes
 
 PREFIX = "aarch64-linux-gnu-"  # CROSS_COMPILE
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An architecture that kernels are built for.
+
+    `name` is what make and tuxmake call it, `prefix` that of its tools, `image` what is made, and
+    `path` where the build leaves that.
+    """
+
+    name: str
+    prefix: str
+    image: str
+    path: str
+
+
+ARM64 = Arch("arm64", PREFIX, "Image", "arch/arm64/boot/Image")
+# Never booted, so linking is all that is asked for.
+X86 = Arch("x86_64", "x86_64-linux-gnu-", "vmlinux", "vmlinux")
 # Has gcc say which code it generates with the kernel's -O2.
 DEFAULTS = ("-Q", "-O2", "--help=target", "--help=optimizers")
 _HOST_TOOLS = ("make", "flex", "bison", "bc", "perl", "ccache", "bwrap")
@@ -38,11 +57,13 @@ class Toolchain:
     tuxmake: str
     defaults: str = ""
 
+    prefix: str = PREFIX
+
     @property
     def compiler(self) -> str:
-        """The versions of gcc and ld for arm64, in a line."""
+        """The versions of gcc and ld that compile kernels, in a line."""
         found = self._versions
-        return ", ".join([f"{PREFIX}{line}" for line in found[:1]] + found[1:2])
+        return ", ".join([f"{self.prefix}{line}" for line in found[:1]] + found[1:2])
 
     @property
     def target(self) -> tuple[str, ...]:
@@ -64,20 +85,26 @@ class Toolchain:
         return [line.strip() for line in found]
 
 
-def find(deadline: Deadline) -> Toolchain:
-    """The toolchain for arm64 on this machine; InfraError names every tool that is missing."""
-    tools = (f"{PREFIX}gcc", f"{PREFIX}ld", "gcc", *_HOST_TOOLS)
-    if missing := [tool for tool in dict.fromkeys(tools) if shutil.which(tool) is None]:
+def compiles_for(arch: Arch) -> bool:
+    """Whether this machine has a compiler and a linker for it."""
+    return all(shutil.which(f"{arch.prefix}{tool}") is not None for tool in ("gcc", "ld"))
+
+
+def find(deadline: Deadline, arch: Arch = ARM64) -> Toolchain:
+    """The toolchain for `arch` on this machine; InfraError names every tool that is missing."""
+    gcc, ld = f"{arch.prefix}gcc", f"{arch.prefix}ld"
+    if missing := [tool for tool in (gcc, ld, "gcc", *_HOST_TOOLS) if shutil.which(tool) is None]:
         raise InfraError(f"{', '.join(missing)}: not found; run `kvm-harness doctor`")
-    asked = ((f"{PREFIX}gcc", "-v"), (f"{PREFIX}ld", "-v"), ("gcc", "-v"))
+    asked = ((gcc, "-v"), (ld, "-v"), ("gcc", "-v"))
     # In their own words, not in the user's language.
     env = {**os.environ, "LC_ALL": "C"}
     said = [proc.run(argv, deadline=deadline, what=" ".join(argv), env=env) for argv in asked]
-    defaults = (f"{PREFIX}gcc", *DEFAULTS)
+    defaults = (gcc, *DEFAULTS)
     return Toolchain(
         identity="\n".join(done.stdout + done.stderr for done in said),
         tuxmake=_tuxmake(),
         defaults=proc.run(defaults, deadline=deadline, what=" ".join(defaults), env=env).stdout,
+        prefix=arch.prefix,
     )
 
 

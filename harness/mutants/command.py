@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import inventory, prepare, runinput, selection, without_kvm
+from harness import inventory, prepare, runinput, selection
 from harness.cell import CellSpec
 from harness.deadline import Deadline
 from harness.errors import UsageError
@@ -29,10 +29,11 @@ from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
 from harness.progress import Progress
 from harness.records import write_atomically
-from harness.results import SERIES, Cell, Check
+from harness.results import SERIES, Cell, Check, Outcome
 from harness.runfolder import make_run_folder
 from harness.scheduler import run_cells
-from harness.verdict import Verdict
+from harness.series_builds import SERIES_BUILDS, build_of_series
+from harness.verdict import Verdict, worst
 from harness.verdict import judge as judge_cells
 
 UNFINISHED = "the cells have not all run yet"
@@ -75,7 +76,9 @@ class Subject:
     @property
     def ground(self) -> str:
         """The control that its kernel is built upon."""
-        return _control(self.mutant.series if self.mutant else None, self.flavor)
+        if self.mutant is None or self.mutant.of_series:
+            return self.base
+        return _control(self.mutant.series, self.flavor)
 
     @property
     def checks_series(self) -> bool:
@@ -167,6 +170,22 @@ def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ..
     about = [subject] if subject.mutant and subject.mutant.check else alike
     names = {name for one in about if one.mutant for name in one.mutant.needs}
     return ("-k", " or ".join(sorted(names))) if names else ()
+
+
+def ran_on_series(checks: Sequence[Check], seed: int, folder: str) -> Ran:
+    """What checks of the series itself found; the worst of them counts, skips of some do not."""
+    counted = [check.outcome for check in checks if check.outcome != "skip"]
+    outcome: Outcome = worst(counted) if counted else "skip"
+    return Ran(
+        cell=SERIES,
+        seed=seed,
+        folder=folder,
+        outcome=outcome,
+        reason=next((check.reason for check in checks if check.outcome == outcome), ""),
+        checks={check.name: check.outcome for check in checks},
+        why={check.name: check.reason for check in checks if check.outcome == "fail"},
+        seconds=round(sum(check.seconds for check in checks), 3),
+    )
 
 
 def _control(series: str | None, flavor: Flavor) -> str:
@@ -314,22 +333,24 @@ class Mutants:
             self._check_series(subject, tree, ground)
 
     def _check_series(self, subject: Subject, tree: PatchedTree, ground: Ground) -> None:
-        """Run what checks a series without a cell. No random choice is in it: once is enough."""
+        """Run what checks a series without a cell. No random choice is in it: once is enough.
+
+        A break meets the one that it names; who must pass, those that are not dear.
+        """
         seed = self._request.seeds[0]
         folder = self._run_folder(subject.name, seed)
-        with self._progress.stage(f"{subject.name}: {without_kvm.NAME}"):
-            check = without_kvm.build_without_kvm(
-                ground.source, tree, folder, deadline=Deadline(prepare.BUILD_SECONDS)
-            )
-        self._of_series[subject.name] = Ran(
-            cell=SERIES,
-            seed=seed,
-            folder=str((folder / SERIES).relative_to(self.folder)),
-            outcome=check.outcome,
-            reason=check.reason,
-            checks={check.name: check.outcome},
-            seconds=check.seconds,
-        )
+        named = subject.mutant.check if subject.mutant else None
+        checks = []
+        for which in SERIES_BUILDS:
+            if which.name != named if named else which.on_demand:
+                continue
+            with self._progress.stage(f"{subject.name}: {which.name}"):
+                deadline = Deadline(prepare.BUILD_SECONDS)
+                checks.append(
+                    build_of_series(which, ground.source, tree, folder, deadline=deadline)
+                )
+        where = str((folder / SERIES).relative_to(self.folder))
+        self._of_series[subject.name] = ran_on_series(checks, seed, where)
 
     # ---- cells ------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from typing import Annotated, Literal, get_args
 from _pytest.mark.expression import Expression
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness import without_kvm
 from harness.contract import CostMetric
 from harness.errors import Death, UsageError
 from harness.inventory import AfMode, KvmMode
@@ -24,6 +23,7 @@ from harness.kernel import series as series_module
 from harness.kernel.series import Patch, Series
 from harness.observe.signatures import Kind as SplatKind
 from harness.paths import PROJECT
+from harness.series_builds import NAMES as OF_SERIES
 from harness.yamlpos import load_yaml_model, problem_at
 
 TABLE = PROJECT / "tests" / "mutants" / "mutants.yaml"
@@ -113,13 +113,13 @@ class Mutant(_Model):
     @property
     def of_series(self) -> bool:
         """Whether what must catch it is a check of the series, which runs in no cell."""
-        return self.check == without_kvm.NAME
+        return self.check in OF_SERIES
 
     @property
     def needs(self) -> frozenset[str]:
         """The checks of cells that must run for it to be caught."""
         named = (self.check, self.during)
-        return frozenset(name for name in named if name and name != without_kvm.NAME)
+        return frozenset(name for name in named if name and name not in OF_SERIES)
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -183,7 +183,7 @@ def require_checks(
     for name, mutant in mutants.items():
         for key in ("check", "during"):
             check = getattr(mutant, key)
-            if check not in (None, without_kvm.NAME, *names):
+            if check not in (None, *OF_SERIES, *names):
                 raise problem_at(path, ("mutants", name, key), f"there is no check {check!r}")
 
 
@@ -218,9 +218,10 @@ def series_of(mutant: Mutant, patch: Path) -> Series:
     """The mutant as a series: its bare diff, with nothing to go by.
 
     Neither its name nor a subject, author or text comes with it, so no verdict can lean on them.
-    The contract is that of the series that it goes on.
+    The contract is that of the series that it goes on. One that a check of the series must catch
+    comes with that series' patches: such a check builds upon the source without any.
     """
-    contract = ground(mutant.series).contract if mutant.series else None
+    under = ground(mutant.series) if mutant.series else None
     try:
         text = diff.extract(patch.read_bytes())
         files = diff.files(text)
@@ -228,11 +229,14 @@ def series_of(mutant: Mutant, patch: Path) -> Series:
         raise UsageError(f"{patch}: {exc}") from None
     if not files:
         raise UsageError(f"{patch} is no patch: there is no diff in it")
+    patches: tuple[Patch, ...] = (Patch("", "", b"", text, "the mutant", files),)
+    if under is not None and mutant.of_series:
+        patches = (*under.patches, *patches)
     return Series(
         name=NEUTRAL_NAME,
-        patches=(Patch("", "", b"", text, "the mutant", files),),
-        digest=series_module.digest_of([text]),
-        contract=contract,
+        patches=patches,
+        digest=series_module.digest_of([one.diff for one in patches]),
+        contract=under.contract if under else None,
     )
 
 
