@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
-from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP
+from harness.checks.overlap import AGE, AGE_CALLBACK, TEST, UNMAP
 from harness.contract import BASE, Lock, LockRule, Situation, load_step
 from harness.observe import lockdep
 from harness.observe.trace import ACCESS_FAULT, Counts, Event, returned
@@ -111,10 +111,10 @@ def test_what_others_take_is_not_theirs() -> None:
 
 
 def test_who_asks_only_is_judged_as_who_ages() -> None:
-    found = counts(event(AGE), event(check.ASK), lock(), event(check.ASK))
+    found = counts(event(AGE), event(TEST), lock(), event(TEST))
     assert judge(found, "none", AGE, 1)
     with pytest.raises(AssertionError, match="1 times for writing, where 0 times are the most"):
-        judge(found, "none", check.ASK, 2)
+        judge(found, "none", TEST, 2)
 
 
 def test_what_an_eviction_takes_to_unmap_it_does_not_take_to_age() -> None:

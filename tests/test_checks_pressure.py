@@ -17,7 +17,7 @@ from harness.checks.flushes import FLUSHES
 from harness.checks.generations import Generations
 from harness.checks.mglru import Squeezed
 from harness.checks.notices import Notices
-from harness.checks.overlap import AGE
+from harness.checks.overlap import AGE, TEST
 from harness.checks.pressure import Reading, Regions
 from harness.checks.test_pressure import (
     check_locks,
@@ -264,7 +264,7 @@ def asked(name: str, *pages: int) -> tuple[Event, ...]:
     events = []
     for page in pages:
         hva = HVA + page * 4096
-        fields = {"hva": hva} if name == notices.TEST else {"start": hva, "end": hva + 4096}
+        fields = {"hva": hva} if name == TEST else {"start": hva, "end": hva + 4096}
         events.append(Event(0, 0, "sh", 1, name, "", fields))
     return tuple(events)
 
@@ -286,7 +286,7 @@ def test_once_is_neither_twice_nor_never() -> None:
 
 
 def test_a_test_beside_the_clearing_is_a_second_call() -> None:
-    events = (*asked(AGE, 0, 1), *asked(notices.TEST, 1))
+    events = (*asked(AGE, 0, 1), *asked(TEST, 1))
     seen = notices.notices(recording(*events), VM)
     assert "page 1 among them, had 1 kvm_test_age_hva instead of 0" in seen.once(frozenset({0, 1}))
 

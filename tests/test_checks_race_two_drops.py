@@ -6,9 +6,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from harness.checks.overlap import FAULT, UNMAP, UNMAPPED, Window, by_address, meetings
+from harness.checks.overlap import FAULT, UNMAP, UNMAP_BEGUN, UNMAPPED, Window, by_address, meetings
 from harness.checks.test_race_two_drops import (
-    BEGIN,
     SKEW,
     Met,
     after_another,
@@ -48,7 +47,7 @@ def fault(time: int, page: int, pid: int = 3) -> Event:
 def unmap(pid: int, begin: int, end: int, first: int, pages: int = 1) -> list[Event]:
     return [
         notice(begin - 1, pid, first, pages),
-        returns(BEGIN, begin, pid),
+        returns(UNMAP_BEGUN, begin, pid),
         returns(UNMAPPED, end, pid),
     ]
 

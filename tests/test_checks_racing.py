@@ -17,6 +17,7 @@ from harness.checks.racing import (
     DRIVERS,
     Met,
     Shows,
+    Tally,
     drawn,
     entering,
     entries,
@@ -28,6 +29,7 @@ from harness.contract import BASE, Contract, load
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Opponent
 from harness.observe.trace import Counts, Event, Probe, Wanted
+from harness.observe.unproven import Unproven
 from harness.paths import PROJECT
 
 HVA, PAGES = 0x10000, 4
@@ -178,3 +180,30 @@ def test_what_follows_races_is_chosen_whatever_their_number() -> None:
     again, same = drawn(random.Random(7), 3)
     assert seeds == again and len(set(seeds)) == 3
     assert later.random() == same.random()
+
+
+def test_a_tally_is_over_when_enough_met() -> None:
+    tally = Tally(4)
+    assert not tally.over(lambda: 3)
+    assert tally.over(lambda: 2)
+    assert tally.met == 5
+    tally.prove("nothing met")
+
+
+def test_what_a_recording_does_not_tell_ends_a_tally_and_is_told_at_its_end() -> None:
+    tally = Tally(4)
+
+    def lost() -> int:
+        raise Unproven("events were lost")
+
+    assert not tally.over(lambda: 1)
+    assert tally.over(lost)
+    with pytest.raises(Unproven, match="events were lost"):
+        tally.prove("nothing met")
+
+
+def test_a_tally_of_nothing_proves_nothing() -> None:
+    tally = Tally(4)
+    assert not tally.over(lambda: 0)
+    with pytest.raises(Unproven, match="nothing met"):
+        tally.prove("nothing met")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from harness.checks import test_unmap_waits as check
-from harness.checks.overlap import AGE_CALLBACK, UNMAP, Window
-from harness.checks.test_unmap_waits import AGE_WALK, BEGIN, MEETINGS, MOST, Waits
+from harness.checks.overlap import AGE_CALLBACK, AGE_WALK, UNMAP, UNMAP_BEGUN, Window
+from harness.checks.test_unmap_waits import MEETINGS, MOST, Waits
 from harness.observe.trace import Counts, Event, returned
 from harness.observe.unproven import Unproven
 
@@ -65,10 +65,10 @@ def test_what_threads_did_adds_up_from_the_trace() -> None:
         event(returned(AGE_WALK), 1, AGER),
         event(returned(AGE_CALLBACK), 5, AGER),
         event(UNMAP, 6, OWNER, at=START - PAGE),
-        event(returned(BEGIN), 7, OWNER),
+        event(returned(UNMAP_BEGUN), 7, OWNER),
         event(UNMAP, 10, OWNER),
         event(returned(AGE_WALK), 20, AGER),
-        event(returned(BEGIN), 25, OWNER),
+        event(returned(UNMAP_BEGUN), 25, OWNER),
         event(returned(AGE_CALLBACK), 30, AGER),
     )
     counts = Counts(check.WANTED, {}, 0, {}, recorded, "")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from harness.checks.flushes import FLUSHES
-from harness.checks.overlap import AGE, UNMAP
+from harness.checks.overlap import AGE, TEST, UNMAP
 from harness.checks.pressure import Regions
 from harness.guests import Guest
 from harness.observe import lockdep
@@ -21,8 +21,6 @@ from harness.observe.trace import Counts, Wanted, pages_by_hva
 from harness.observe.unproven import Unproven
 
 Told = TypeVar("Told")
-
-TEST = "kvm:kvm_test_age_hva"
 
 
 @dataclass(frozen=True)

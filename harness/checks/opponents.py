@@ -10,6 +10,7 @@ from harness.checks.overlap import (
     AGED,
     COMMITTED,
     FLUSH_SLOT,
+    FREE_TABLES,
     MARK_DIRTY,
     PREPARED,
     RELEASE,
@@ -40,8 +41,6 @@ from harness.observe.trace import (
 )
 
 ENTER, LEAVE = "kvm:kvm_entry", "kvm:kvm_exit"
-# Takes the tables of a VM that ends from those who walk, and frees them.
-FREE_TABLES = "kvm_free_stage2_pgd"
 # How often a probe looks up a symbol where a window is to be wider: 0.1 ms under emulation.
 SLOWLY = 8
 # The same on what is entered for each page of a range while the MMU lock is held.

@@ -14,7 +14,9 @@ from harness.observe.trace import Counts, Event, address_range, returned
 AGE = "kvm:kvm_age_hva"
 TEST = "kvm:kvm_test_age_hva"
 UNMAP = "kvm:kvm_unmap_hva_range"
-# Is back when what was unmapped has left the host's table and may be mapped again.
+# Is back when stage 2 has nothing any more of what such a notice names; and the other when that has
+# left the host's table and may be mapped again.
+UNMAP_BEGUN = "kvm_mmu_notifier_invalidate_range_start"
 UNMAPPED = "kvm_mmu_notifier_invalidate_range_end"
 # The host calls it for each page that it takes out of its table, between the two.
 TAKE = "folio_remove_rmap_ptes"
@@ -26,6 +28,8 @@ FLUSH_SLOT = "kvm_arch_flush_shadow_memslot"
 UNMAP_CALLBACK = "stage2_unmap_walker"
 # Lets go of a VM's stage 2, with the VM or with the memory of its owner.
 RELEASE = "kvm_mmu_notifier_release"
+# Within that: takes the tables from those who walk, and frees them.
+FREE_TABLES = "kvm_free_stage2_pgd"
 # Between the returns of these two a memslot comes, goes or gets other flags.
 PREPARED = "kvm_arch_prepare_memory_region"
 COMMITTED = "kvm_arch_commit_memory_region"
@@ -36,6 +40,9 @@ TESTED = "__mmu_notifier_test_young"
 # Entered between the load of a stage-2 entry and the store that makes it old; and where it is only
 # to be told whether an entry is young.
 AGE_CALLBACK = "stage2_age_walker"
+# Goes over the tables for one request, and returns whether it found a leaf young; its return comes
+# after that of AGE_CALLBACK, and before the MMU lock is given back.
+AGE_WALK = "kvm_pgtable_stage2_test_clear_young"
 # An access fault enters it between its load of an entry and its store, as ATTR of an entry.
 SET_FLAGS = "stage2_attr_walker"
 # How a mark says that what begins is a read of the dirty log (docs/guest-protocol.md).

@@ -43,6 +43,7 @@ from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe.trace import Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
+from harness.observe.unproven import Unproven
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -224,6 +225,31 @@ class Field:
         """What did not happen often enough in races that had this outcome, "" if all did."""
         missing = met.missing(self.ager, self.opponent, self.against, least)
         return missing or never_entered(self.shows.fast, met.fast)
+
+
+class Tally:
+    """How many things were seen to meet, over recordings that go on until `enough` did.
+
+    What a recording does not tell ends them, but must not keep what was done from being looked at.
+    """
+
+    def __init__(self, enough: int) -> None:
+        self._enough = enough
+        self._unseen = ""
+        self.met = 0
+
+    def over(self, number: Callable[[], int]) -> bool:
+        """Add what a recording shows; whether no further one is needed, or worth it."""
+        try:
+            self.met += number()
+        except Unproven as exc:
+            self._unseen = str(exc)
+        return bool(self._unseen) or self.met >= self._enough
+
+    def prove(self, none: str) -> None:
+        """Unproven if a recording did not tell, or `none` of them had anything that met."""
+        if self._unseen or not self.met:
+            raise Unproven(self._unseen or none)
 
 
 def kept(

@@ -16,7 +16,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.idle_ager import beside
-from harness.checks.overlap import AGE, UNMAP, Window, meetings, windows
+from harness.checks.overlap import AGE, UNMAP, UNMAP_WALK, Window, meetings, windows
 from harness.checks.pages import leaves, on_lists, populated, shorten
 from harness.checks.racing import kept
 from harness.guests import Guest
@@ -31,8 +31,6 @@ PAGES = 4096
 HALF = PAGES // 2
 # Passes until so many agings began during an unmap, or all.
 PASSES, MEETINGS = 4, 4
-# Unmaps the pages of a notice.
-WALK = "kvm_unmap_gfn_range"
 
 
 @pytest.mark.deep
@@ -50,7 +48,7 @@ def test_age_beside_unmap(
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()
     met = 0
-    wanted = Wanted((AGE, UNMAP), returns={WALK: ""})
+    wanted = Wanted((AGE, UNMAP), returns={UNMAP_WALK: ""})
     with tracing(shell, wanted) as trace, beside(vm, shell, [pfns[page] for page in aged]) as both:
         for number in range(PASSES):
             # A cached translation would hide the touch from stage 2.
@@ -64,7 +62,7 @@ def test_age_beside_unmap(
                 lambda: both(lambda: vm.advise("dontneed", dropped)),
             )
             found = leaves(vm, shell, claim, str(number))
-            spans = windows(counts.events(UNMAP), counts.events(returned(WALK)))
+            spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
             times = meetings(spans, counts.events(AGE), Window.lasts)
             young = stage2.young(found, vm.slot.ipa, PAGES)
             mapped = stage2.mapped(found, vm.slot.ipa, PAGES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -29,7 +30,7 @@ from harness.checks.overlap import (
     walk_functions,
 )
 from harness.checks.pages import mark_idle, populated, shorten
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Tally, kept, not_widened
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -70,8 +71,7 @@ def test_answers_beside_log(
     )
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()
-    met = 0
-    unseen = ""
+    tally = Tally(ENOUGH)
     with tracing(shell, wanted) as session, reading(vm, shell, pfns.values()) as both:
         for number in range(ROUNDS):
             make_young(vm)
@@ -86,18 +86,19 @@ def test_answers_beside_log(
                 f"round {number}: {len(wrong)} young pages were said to be idle: {shorten(wrong)}"
             )
             vm.dirty_log(False)
-            try:
-                met += meetings(agings(counts), changes(counts, vm))
-            except Unproven as exc:
-                unseen = str(exc)
-            if unseen or met >= ENOUGH:
+            if tally.over(partial(_met, counts, vm)):
                 break
-    claim.observe(f"{met} entries changed while their page was being aged, in {number + 1} rounds")
+    claim.observe(
+        f"{tally.met} entries changed while their page was being aged, in {number + 1} rounds"
+    )
     not_widened(claim, session.absent, *map(slowed_entry, (AGE_CALLBACK, SET_FLAGS)))
     vm.verify(range(PAGES))
     assert_none_new(shell, claim, before)
-    if unseen or not met:
-        raise Unproven(unseen or "no entry changed while its page was being aged")
+    tally.prove("no entry changed while its page was being aged")
+
+
+def _met(counts: Counts, vm: Guest) -> int:
+    return meetings(agings(counts), changes(counts, vm))
 
 
 def make_young(vm: Guest) -> None:

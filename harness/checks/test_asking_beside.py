@@ -9,6 +9,7 @@ first, and asks later; what counts are its questions. test_end_beside_aging has 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import pytest
@@ -21,20 +22,23 @@ from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE_CALLBACK,
+    FLUSH_SLOT,
     TEST,
     TESTED,
+    UNMAP_CALLBACK,
+    UNMAP_WALK,
     Window,
     askings,
     meetings,
     walk_functions,
 )
 from harness.checks.pages import on_lists, populated
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Tally, kept, not_widened
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import PROBE_FULL, Wanted, returned, slowed_entry
+from harness.observe.trace import PROBE_FULL, Counts, Wanted, returned, slowed_entry
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -45,13 +49,8 @@ PAGES = 16
 TIMES, TRACES, ENOUGH = 8, 8, 4
 # For DAMON to come to all pages that are new, in seconds.
 PATIENCE = 5.0
-# Who takes pages out of stage 2 enters it for each, with the MMU lock held for writing.
-TAKES = "stage2_unmap_walker"
 # What is back when stage 2 has none of the pages any more.
-GONE: dict[Opponent, str] = {
-    "slot": "kvm_arch_flush_shadow_memslot",
-    "unmap": "kvm_unmap_gfn_range",
-}
+GONE: dict[Opponent, str] = {"slot": FLUSH_SLOT, "unmap": UNMAP_WALK}
 
 
 @pytest.mark.deep
@@ -77,11 +76,11 @@ def test_asking_beside(
     gone = GONE[opponent]
     wanted = Wanted(
         (TEST,),
-        walk_functions(contract, TAKES),
+        walk_functions(contract, UNMAP_CALLBACK),
         returns={TESTED: "", gone: ""},
-        slowed={AGE_CALLBACK: 8 * PROBE_FULL, TAKES: 2 * PROBE_FULL},
+        slowed={AGE_CALLBACK: 8 * PROBE_FULL, UNMAP_CALLBACK: 2 * PROBE_FULL},
     )
-    met, unseen = 0, ""
+    tally = Tally(ENOUGH)
     with born_in_memcg(guest, shell, pages=PAGES) as vm:
         populated(vm)
         with tracing(shell, wanted) as session, damon.asking(vm, shell):
@@ -89,21 +88,20 @@ def test_asking_beside(
                 _, counts = kept(
                     session, claim, f"trace{number}.txt", lambda: _act(vm, opponent, cell)
                 )
-                try:
-                    met += meetings(askings(counts), counts.events(returned(gone)), Window.lasts)
-                except Unproven as exc:
-                    unseen = str(exc)
-                if unseen or met >= ENOUGH:
+                if tally.over(partial(_met, counts, gone)):
                     break
-        claim.observe(f"{met} of {(number + 1) * TIMES} times pages went while DAMON asked")
-        not_widened(claim, session.absent, *map(slowed_entry, (AGE_CALLBACK, TAKES)))
+        claim.observe(f"{tally.met} of {(number + 1) * TIMES} times pages went while DAMON asked")
+        not_widened(claim, session.absent, *map(slowed_entry, (AGE_CALLBACK, UNMAP_CALLBACK)))
         vm.verify(range(PAGES))
         assert_none_new(shell, claim, before)
         tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
         vm.close()
         charged.assert_nothing_left(shell, claim, cell.slowdown)
-    if unseen or not met:
-        raise Unproven(unseen or "no page left stage 2 while DAMON asked")
+    tally.prove("no page left stage 2 while DAMON asked")
+
+
+def _met(counts: Counts, gone: str) -> int:
+    return meetings(askings(counts), counts.events(returned(gone)), Window.lasts)
 
 
 def _act(vm: Guest, opponent: Opponent, cell: CellSpec) -> None:

@@ -20,7 +20,7 @@ from harness.checks.counted import check_counters, check_rise, counters, tally
 from harness.checks.cpus import several
 from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
-from harness.checks.overlap import AGE, AGE_CALLBACK, slot_range, walk_functions
+from harness.checks.overlap import AGE, AGE_CALLBACK, AGE_WALK, slot_range, walk_functions
 from harness.checks.pages import populated
 from harness.checks.racing import AGERS, SECONDS, VCPUS, kept, not_widened, show
 from harness.contract import Contract
@@ -39,8 +39,6 @@ RACED_PAGES = 64
 ROUNDS = 24
 # Races with other seeds, until so many leaves were lost to somebody else.
 RACES, LOST = 6, 4
-# Goes over the tables for one request, and returns whether it found a leaf young.
-WALK = "kvm_pgtable_stage2_test_clear_young"
 
 
 def promised(contract: Contract, cell: CellSpec) -> dict[str, bool]:
@@ -120,7 +118,7 @@ def test_counters_race(
     wanted = Wanted(
         functions=walk_functions(contract),
         slowed={AGE_CALLBACK: 8},
-        returns={AGE_CALLBACK: "ret != 0", WALK: ""},
+        returns={AGE_CALLBACK: "ret != 0", AGE_WALK: ""},
     )
     lost = 0
     vm = guest(pages=RACED_PAGES, vcpus=VCPUS, timeout=SECONDS)
@@ -151,9 +149,9 @@ def outcomes(counts: Counts) -> tuple[int, int]:
 
     Each request is for one page of 4 KiB, so for one leaf.
     """
-    for name in map(returned, (WALK, AGE_CALLBACK)):
+    for name in map(returned, (AGE_WALK, AGE_CALLBACK)):
         if name in counts.probes and counts.probes[name].missed:
             raise Unproven(f"the probe on {name} missed {counts.probes[name].missed} returns")
     # A bool is the lowest byte of its register (AAPCS64).
-    young = [event for event in counts.events(returned(WALK)) if event.fields["ret"] & 0xFF]
+    young = [event for event in counts.events(returned(AGE_WALK)) if event.fields["ret"] & 0xFF]
     return len(young), len(counts.events(returned(AGE_CALLBACK)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal, get_args
 
 import pytest
@@ -25,6 +26,7 @@ from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
     AGED,
+    FREE_TABLES,
     RELEASE,
     TEST,
     TESTED,
@@ -35,7 +37,7 @@ from harness.checks.overlap import (
     slot_range,
 )
 from harness.checks.pages import populated
-from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
+from harness.checks.racing import Shows, Tally, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -53,7 +55,7 @@ SLOWED: dict[Driver, int] = {"page_idle": PROBE_FULL, "damon": 2 * PROBE_FULL}
 # Called shortly before a VM's stage 2 goes.
 BEFORE = "kvm_arch_pre_destroy_vm"
 # Within that; they are back when stage 2 is freed, but agers still come to the VM.
-FREED = ("kvm_free_stage2_pgd", "kvm_uninit_stage2_mmu", "kvm_arch_flush_shadow_all")
+FREED = (FREE_TABLES, "kvm_uninit_stage2_mmu", "kvm_arch_flush_shadow_all")
 
 
 @pytest.mark.deep
@@ -86,7 +88,7 @@ def test_end_beside_aging(
         returns=(TESTED, BEFORE, RELEASE, *FREED),
         slowed={AGE_CALLBACK: SLOWED[driver], **dict.fromkeys(FREED, PROBE_FULL)},
     )
-    met, entered, unseen = 0, 0, ""
+    tally, entered = Tally(ENOUGH), 0
     # A walk goes over that memcg.
     with born_in_memcg(guest, shell, pages=PAGES) as vm:
         populated(vm)
@@ -97,13 +99,9 @@ def test_end_beside_aging(
                 )
                 assert made == VMS, f"{made} of {VMS} VMs were made"
                 entered += entries(counts, shows.fast)
-                try:
-                    met += _met(driver, counts, shows, vm)
-                except Unproven as exc:
-                    unseen = str(exc)
-                if unseen or met >= ENOUGH:
+                if tally.over(partial(_met, driver, counts, shows, vm)):
                     break
-        claim.observe(f"{met} of {(number + 1) * VMS} VMs ended while {name} {what} a page")
+        claim.observe(f"{tally.met} of {(number + 1) * VMS} VMs ended while {name} {what} a page")
         not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK), *map(slowed_return, FREED))
         vm.verify(range(PAGES))
         assert_none_new(shell, claim, before)
@@ -111,8 +109,7 @@ def test_end_beside_aging(
         vm.close()
         tables.assert_no_vm_of(shell, vm.greeting.pid, cell.slowdown)
         charged.assert_nothing_left(shell, claim, cell.slowdown)
-    if unseen or not met:
-        raise Unproven(unseen or f"no VM ended while {name} {what} a page")
+    tally.prove(f"no VM ended while {name} {what} a page")
     missing = never_entered(shows.fast, entered)
     if driver == "page_idle" and missing:
         raise Unproven(missing)

@@ -22,7 +22,7 @@ from harness.checks.claim import Claim
 from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.overlap import AGE, AGE_CALLBACK, UNMAP
+from harness.checks.overlap import AGE, AGE_CALLBACK, TEST, UNMAP
 from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
 from harness.checks.racing import kept
 from harness.contract import Contract, Locker, LockRule
@@ -40,11 +40,9 @@ PAGES = 512
 ABSENT = PAGES - 1
 SAMPLES = 64
 BLOCKS = 4
-# Whether a page is young, which is left as it is.
-ASK = "kvm:kvm_test_age_hva"
 # A fault of any kind, before KVM looks at which it is.
 FAULT = "kvm:kvm_guest_fault"
-EVENTS = (AGE, ASK, UNMAP, FAULT, ACCESS_FAULT, lockdep.ACQUIRE)
+EVENTS = (AGE, TEST, UNMAP, FAULT, ACCESS_FAULT, lockdep.ACQUIRE)
 WANTED = Wanted(EVENTS, buffer_kib=8192, filters={lockdep.ACQUIRE: lockdep.MMU_LOCK})
 # Of a huge page of the host.
 HUGE = 512
@@ -220,7 +218,7 @@ def by_damon(
         finish: list[Callable[[], None]] = []
         aged = recorded("damon", lambda: finish.append(stack.enter_context(sampling)))
         looked = recorded("damon-looks", finish[0])
-    return taken(aged, AGE), taken(looked, ASK)
+    return taken(aged, AGE), taken(looked, TEST)
 
 
 def by_khugepaged(vm: Guest, shell: Shell, cell: CellSpec, recorded: Record) -> Taken:
@@ -231,7 +229,7 @@ def by_khugepaged(vm: Guest, shell: Shell, cell: CellSpec, recorded: Record) -> 
     with khugepaged.busy(shell):
         vm.advise("hugepage", range(PAGES))
         asked = recorded("khugepaged", lambda: khugepaged.wait_full_scans(shell, 1, cell.slowdown))
-    return taken(asked, ASK)
+    return taken(asked, TEST)
 
 
 def by_eviction(guest: Callable[..., Guest], shell: Shell, claim: Claim) -> Taken:

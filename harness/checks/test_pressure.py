@@ -29,7 +29,7 @@ from harness.checks.counted import check_which, counters
 from harness.checks.driver import check_path, expected, situation, wanted
 from harness.checks.flushes import check_flushes
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
-from harness.checks.overlap import AGE, UNMAP, slot_range
+from harness.checks.overlap import AGE, TEST, UNMAP, slot_range
 from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
 from harness.checks.test_mmu_lock import check_taken
@@ -248,7 +248,7 @@ def check_locks(claim: Claim, promise: LockRule | None, counts: Counts, vm: Gues
         replace(one, name="elsewhere")
         if one.name == AGE and not start <= one.fields["start"] < end
         else one
-        for one in counts.in_order(AGE, notices.TEST, UNMAP, lockdep.ACQUIRE)
+        for one in counts.in_order(AGE, TEST, UNMAP, lockdep.ACQUIRE)
     )
     check_taken(claim, "calls to age tested pages", lockdep.taken_by(AGE, events), promise, 0)
 

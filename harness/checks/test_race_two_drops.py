@@ -23,6 +23,7 @@ from harness.checks.overlap import (
     FAULT,
     TAKE,
     UNMAP,
+    UNMAP_BEGUN,
     UNMAPPED,
     Window,
     by_address,
@@ -53,9 +54,6 @@ MEETINGS = 16
 RACES = 6
 RACES_SECONDS = 30.0
 
-# KVM has unmapped what a notice names when it returns.
-BEGIN = "kvm_mmu_notifier_invalidate_range_start"
-
 
 @pytest.mark.deep
 def test_race_two_drops(
@@ -77,7 +75,7 @@ def test_race_two_drops(
     wanted = Wanted(
         events=(UNMAP, FAULT),
         functions=(TAKE,),
-        returns={BEGIN: "", UNMAPPED: ""},
+        returns={UNMAP_BEGUN: "", UNMAPPED: ""},
         slowed={TAKE: 1},
     )
     with tracing(shell, wanted) as session:
@@ -128,7 +126,7 @@ def _race(vm: Guest, session: Session, claim: Claim, seed: int, number: int) -> 
         f"trace{number}.txt",
         lambda: vm.race(seed, rounds=ROUNDS, agers=0, opponent="two-drops"),
     )
-    events = counts.in_order(UNMAP, returned(BEGIN), returned(UNMAPPED))
+    events = counts.in_order(UNMAP, returned(UNMAP_BEGUN), returned(UNMAPPED))
     met = met_in(events, counts.events(FAULT), vm)
     claim.observe(f"race {seed}: {show(result)}; {met.words()}")
     return met
@@ -148,8 +146,8 @@ def met_in(events: Iterable[Event], faults: Iterable[Event], vm: Guest) -> Met:
 def unmaps(events: Iterable[Event], start: int, end: int) -> tuple[Window, ...]:
     """From when KVM has unmapped pages until they may be mapped again, as they end.
 
-    `events` are UNMAP and the returns of BEGIN and UNMAPPED, in order of time; `start` and `end`
-    are the host addresses of the memslot: KVM takes no part in what is unmapped elsewhere.
+    `events` are UNMAP and the returns of UNMAP_BEGUN and UNMAPPED, in order of time; `start` and
+    `end` are the host addresses of the memslot: KVM takes no part in what is unmapped elsewhere.
     """
     notices: dict[int, Event] = {}
     begun: dict[int, Window] = {}
@@ -159,7 +157,7 @@ def unmaps(events: Iterable[Event], start: int, end: int) -> tuple[Window, ...]:
             notices[event.pid] = event
             # Its end was missed: a thread unmaps one thing after the other.
             begun.pop(event.pid, None)
-        elif event.name == returned(BEGIN):
+        elif event.name == returned(UNMAP_BEGUN):
             if notice := notices.pop(event.pid, None):
                 first, last = notice.fields["start"], notice.fields["end"]
                 if first < end and last > start:

@@ -38,7 +38,7 @@ from harness.checks.pages import (
     populated,
     shorten,
 )
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import Tally, kept, not_widened
 from harness.contract import Contract
 from harness.guests import Backing, Guest
 from harness.hosts.protocols import Shell
@@ -155,7 +155,7 @@ def test_reset_beside_aging(
         returns={AGED: "", UNMAP_ALL: ""},
         slowed={AGE_CALLBACK: SLOWED},
     )
-    met, unseen = 0, ""
+    tally = Tally(ENOUGH)
     vm = populated(guest(pages=RACED))
     with tracing(shell, wanted) as session, beside(vm, shell, vm.pfns().values()) as both:
         for number in range(ROUNDS):
@@ -163,19 +163,16 @@ def test_reset_beside_aging(
             mapped_pages(vm, shell, claim, frozenset(), f"reset{number}")
             # What it reads is held to what must be there.
             vm.touch(everything, write=False)
-            try:
-                met += _met(counts)
-            except Unproven as exc:
-                unseen = str(exc)
-            if unseen or met >= ENOUGH:
+            if tally.over(partial(_met, counts)):
                 break
             vm.touch(everything, write=True)
-    claim.observe(f"{met} of {number + 1} resets had unmapped all while a page was being aged")
+    claim.observe(
+        f"{tally.met} of {number + 1} resets had unmapped all while a page was being aged"
+    )
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     vm.verify(everything)
     assert_none_new(shell, claim, before)
-    if unseen or not met:
-        raise Unproven(unseen or "no reset ended while a page was being aged")
+    tally.prove("no reset ended while a page was being aged")
 
 
 def _met(counts: Counts) -> int:

@@ -21,7 +21,7 @@ from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK, UNMAP, meetings
 from harness.checks.pages import on_lists, populated
 from harness.checks.pages import shorten as short
-from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
+from harness.checks.racing import Shows, Tally, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -64,7 +64,7 @@ def test_unmap_beside_aging(
     several(shell, "nobody unmaps while another ages")
     before = splats(shell)
     wanted = shows.wanted(contract, events=(UNMAP,), slowed={AGE_CALLBACK: SLOWED})
-    met, entered, unseen = 0, 0, ""
+    tally, entered = Tally(ENOUGH), 0
     vm = guest(pages=PAGES)
     with reached(by, vm, shell), tracing(shell, wanted) as session:
         populated(vm)
@@ -83,20 +83,14 @@ def test_unmap_beside_aging(
             absent = frozenset(range(PAGES)) - vm.pfns().keys()
             assert not absent, f"the guest reads pages that the host does not have: {short(absent)}"
             entered += entries(counts, shows.fast)
-            try:
-                met += _met(counts, shows, vm, len(gone))
-            except Unproven as exc:
-                # What KVM complained of meanwhile is to be looked at all the same.
-                unseen = str(exc)
-            if unseen or met >= ENOUGH:
+            if tally.over(partial(_met, counts, shows, vm, len(gone))):
                 break
             vm.touch(range(PAGES), write=True)
             on_lists(vm)
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
-    claim.observe(f"{met} of {number + 1} drops came while one of their pages was being aged")
+    claim.observe(f"{tally.met} of {number + 1} drops came while one of their pages was being aged")
     assert_none_new(shell, claim, before)
-    if unseen or not met:
-        raise Unproven(unseen or "no drop came while a page was being aged")
+    tally.prove("no drop came while a page was being aged")
     if missing := never_entered(shows.fast, entered):
         raise Unproven(missing)
 

@@ -23,7 +23,16 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.driver import situation
 from harness.checks.idle_ager import ager
-from harness.checks.overlap import AGE_CALLBACK, UNMAP, UNMAPPED, Window, slot_range, windows
+from harness.checks.overlap import (
+    AGE_CALLBACK,
+    AGE_WALK,
+    UNMAP,
+    UNMAP_BEGUN,
+    UNMAPPED,
+    Window,
+    slot_range,
+    windows,
+)
 from harness.checks.pages import populated
 from harness.checks.racing import added, kept, not_widened
 from harness.contract import Contract
@@ -46,13 +55,9 @@ ROUNDS = 24
 # its way there, which is no matter of the lock; so not each drop is held to it, but half of them.
 MOST = 2
 
-# Is back when stage 2 does not have the page any more.
-BEGIN = "kvm_mmu_notifier_invalidate_range_start"
-# Leaves the walk of stage 2 to age, after AGE_CALLBACK and before the lock is given back.
-AGE_WALK = "kvm_pgtable_stage2_test_clear_young"
 WANTED = Wanted(
     (UNMAP,),
-    returns={AGE_CALLBACK: "", AGE_WALK: "", BEGIN: "", UNMAPPED: ""},
+    returns={AGE_CALLBACK: "", AGE_WALK: "", UNMAP_BEGUN: "", UNMAPPED: ""},
     # The next drop comes when the next page is being aged.
     slowed={AGE_CALLBACK: PROBE_FULL, UNMAPPED: PROBE_FULL // 2},
 )
@@ -114,7 +119,7 @@ def waits(drops: Sequence[Window], ages: Sequence[Window]) -> Waits:
 def in_trace(counts: Counts, vm: Guest) -> Waits:
     """What a recording shows; Unproven if it cannot show walks or drops."""
     start, end = slot_range(vm)
-    spans = windows(counts.events(UNMAP), counts.events(returned(BEGIN)))
+    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_BEGUN)))
     drops = [one for one in spans if one.start_address < end and one.end_address > start]
     return waits(drops, walks(counts.in_order(returned(AGE_CALLBACK), returned(AGE_WALK))))
 
