@@ -378,7 +378,11 @@ class Contract:
 
     def expect_flushes(self, situation: Situation) -> FlushRule | None:
         """How often aging may invalidate stage 2's TLB, None if nothing is promised."""
-        return next((rule for rule in self.aging_flushes if _holds(rule, situation)), None)
+        own = next((rule for rule in self.aging_flushes if _holds(rule, situation)), None)
+        if self.whole is None or own is None:
+            return own
+        whole = self.whole.expect_flushes(situation)
+        return own if whole is not None and own.flushes == "each" else whole
 
     def expect_access_faults(self, situation: Situation) -> Literal["none", "touched"]:
         """For which pages a guest that touches aged pages takes access faults."""
@@ -433,7 +437,11 @@ def load_step(whole: Path, base: Path) -> Contract:
 def _either(one: LockRule, other: LockRule) -> LockRule:
     """The lock as the one or the other rule has it taken: what the stronger allows."""
     stronger = max(one, other, key=lambda rule: get_args(Lock).index(rule.takes))
-    return LockRule(takes=stronger.takes, always=one.always and other.always)
+    return LockRule(
+        takes=stronger.takes,
+        always=one.always and other.always,
+        visits=max(one.visits, other.visits),
+    )
 
 
 def _merge(own: ContractFile, own_path: Path, ground: ContractFile, base: Path) -> Contract:

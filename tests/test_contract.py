@@ -386,6 +386,22 @@ def test_a_step_may_take_the_mmu_lock_as_either_does() -> None:
     assert load_step(harvest, BASE.with_name("base-6.2.yaml")).expect_mmu_lock(N1) == {}
 
 
+def test_a_step_may_visit_and_flush_as_much_as_either_does(tmp_path: Path) -> None:
+    own = tmp_path / "series.yaml"
+    own.write_text(
+        'kernel: "6.12"\n'
+        "aging_flushes: [{flushes: each}]\n"
+        "mmu_lock:\n  aging: [{takes: write, visits: 1024}]\n"
+        "  access_fault: [{takes: read, visits: 1}]\n"
+    )
+    step, base = load_step(own, BASE), load(None).expect_flushes(N1)
+    assert base == FlushRule(flushes="none")
+    assert step.expect_flushes(N1) == FlushRule(flushes="each")
+    found = step.expect_mmu_lock(N1)
+    assert (found["aging"].visits, found["access_fault"].visits) == (1024, 512)
+    assert load_step(LOCKLESS_AGING, BASE).expect_flushes(N1) == base
+
+
 def test_a_step_keeps_out_of_the_fast_path_as_the_whole_series_does() -> None:
     functions = ("kvm_age_gfn_lockless", "kvm_test_age_gfn_lockless")
     whole, step = load(LOCKLESS_AGING), load_step(LOCKLESS_AGING, BASE)
