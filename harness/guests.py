@@ -87,6 +87,8 @@ class Guest:
         deadline: Deadline | None,
     ) -> None:
         self.slowdown = slowdown
+        self.dump_refusal: str | None = None
+        """Why the dump of its stage 2 is no evidence (stage2.REASONS); None until it is asked."""
         self._pages = pages
         self._line = Line(
             process,

@@ -241,7 +241,11 @@ def cell_spec(
 
 
 def cells_at_once(hosts: Sequence[QemuHost | SshHost]) -> int:
-    """As many cells at once as there are CPUs, and memory for those hosts that are emulated."""
+    """As many cells at once as there are CPUs, and memory for those hosts that are emulated.
+
+    A further one would fill the time in which a cell waits, but races then have less of the CPUs
+    that they keep busy: on two CPUs there was a cell done each 80 s by three, each 82 s by two.
+    """
     memory_mib = max((host.memory_mib for host in hosts if isinstance(host, QemuHost)), default=1)
     available = vmstat.parse_meminfo(Path("/proc/meminfo").read_text())["MemAvailable"] >> 20
     return max(1, min(len(os.sched_getaffinity(0)), available // memory_mib))

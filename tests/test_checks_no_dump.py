@@ -14,7 +14,6 @@ import pytest
 
 from harness.checks import pages, test_dirty_log, test_permissions, test_unmap
 from harness.checks.claim import Claim
-from harness.observe.collect import NoDump
 from harness.observe.trace import Event
 from harness.observe.unproven import Unproven
 
@@ -112,16 +111,14 @@ def test_faults_for_the_access_flag_are_told_from_others(esr: int, is_af: bool) 
 def test_a_check_says_by_what_it_judges_instead(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def refused(shell: Any, vm: str) -> None:
-        raise NoDump("this kernel has no dump of stage 2")
-
-    vm: Any = SimpleNamespace(vm_dir="54-4")
+    vm: Any = SimpleNamespace(vm_dir="54-4", dump_refusal=None)
     shell: Any = None
     claim = Claim(tmp_path, "")
-    monkeypatch.setattr(pages, "refuse_no_dump", refused)
+    monkeypatch.setattr(pages, "refusal", lambda shell, vm: "absent")
     assert not pages.shows_stage2(vm, shell, claim, "the log")
     assert claim.observed == "by the log alone, since this kernel has no dump of stage 2"
-    monkeypatch.setattr(pages, "refuse_no_dump", lambda shell, vm: None)
+    monkeypatch.setattr(pages, "refusal", lambda shell, vm: "")
+    vm.dump_refusal = None
     assert pages.shows_stage2(vm, shell, claim, "the log")
 
 

@@ -18,29 +18,45 @@ SMALL = (Path(__file__).parent / "data" / "observe" / "stage2" / "small.txt").re
 DUMP = SMALL.replace(" ", "_").replace("\n", "|")
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, why: str = "") -> None:
-    """Have the kernel show stage 2, or not for that reason."""
-
-    def refused(shell: Any, vm: str) -> None:
-        assert vm == "54-4"
-        if why:
-            raise NoDump(why)
-
-    monkeypatch.setattr(pages, "refuse_no_dump", refused)
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Of which VMs the host is asked whether it shows stage 2: it does."""
+    return answering(monkeypatch, "")
 
 
-def test_no_process_is_started_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch)
+def answering(monkeypatch: pytest.MonkeyPatch, why: str) -> list[str]:
+    """The same of a host that gives that reason, if it is one, for not doing so."""
+    asked: list[str] = []
+
+    def refusal(shell: Any, vm: str) -> str:
+        asked.append(vm)
+        return why
+
+    monkeypatch.setattr(pages, "refusal", refusal)
+    return asked
+
+
+def test_no_process_is_started_for_it(asked: list[str]) -> None:
     guest, process = start(f"ok dump={DUMP}")
     shell: Any = None
     dump = pages.dumped(guest, shell)
     assert process.sent == ["stage2"]
     assert dump.raw == SMALL
     assert dump.ranges == stage2.parse(SMALL)
+    assert asked == ["54-4"]
 
 
-def test_what_cannot_be_believed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch)
+def test_the_host_is_asked_once_for_a_vm(asked: list[str]) -> None:
+    guest, process = start(*2 * [f"ok dump={DUMP}"])
+    shell: Any = None
+    pages.dumped(guest, shell)
+    pages.dumped(guest, shell)
+    assert process.sent == ["stage2", "stage2"]
+    assert asked == ["54-4"]
+
+
+@pytest.mark.usefixtures("asked")
+def test_what_cannot_be_believed_is_refused() -> None:
     guest, _ = start(f"ok dump={DUMP.replace('Guest', 'guest')}")
     shell: Any = None
     with pytest.raises(ObserveError, match="/sys/kernel/debug/kvm/54-4/stage2_page_tables"):
@@ -48,9 +64,11 @@ def test_what_cannot_be_believed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_is_asked_of_a_kernel_that_shows_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse(monkeypatch, "this kernel has no dump of stage 2")
+    asked = answering(monkeypatch, "absent")
     guest, process = start()
     shell: Any = None
-    with pytest.raises(NoDump, match="has no dump"):
-        pages.dumped(guest, shell)
+    for _ in range(2):
+        with pytest.raises(NoDump, match="has no dump"):
+            pages.dumped(guest, shell)
     assert process.sent == []
+    assert asked == ["54-4"]

@@ -13,11 +13,21 @@
 #include "ranges.h"
 #include "reply.h"
 
+/* Another file for who tests this. */
+#ifndef PAGE_FLAGS
+#define PAGE_FLAGS "/proc/kpageflags"
+#endif
+
 #define PM_PRESENT	(1ULL << 63)
 #define PM_PFN		((1ULL << 55) - 1)
 
-/* Pages of flags that are read at once: as many as a huge page has. */
-#define BLOCK 512
+/*
+ * Flags are read in blocks and kept, so that few are made twice for memory whose PFNs go
+ * to and fro: the kernel takes long for each. A block has its place by its number. All of
+ * them are five pages, since they may be charged to a memcg whose pages are counted.
+ */
+#define BLOCK_PAGES 64
+#define BLOCKS 32
 
 /* Without KPF_KSM, which Linux 6.12 sets for any anonymous page. */
 static const struct {
@@ -45,8 +55,19 @@ static const struct {
 	{ KPF_IDLE, "idle" },
 };
 
-static uint64_t block[BLOCK];
-static uint64_t block_start = PFN_NONE;
+static struct block {
+	uint64_t start;
+	unsigned int read;	/* the refresh after which it was read; 0: never */
+	uint64_t flags[BLOCK_PAGES];
+} blocks[BLOCKS];
+static unsigned int refreshes = 1;
+
+/* The last tail page that page_head() was asked for, and its head. */
+static struct {
+	uint64_t tail;
+	uint64_t head;
+	unsigned int read;
+} last;
 
 uint64_t *pagemap_read(const struct vm *vm)
 {
@@ -81,33 +102,52 @@ uint64_t *pagemap_read(const struct vm *vm)
 
 void page_flags_refresh(void)
 {
-	block_start = PFN_NONE;
+	refreshes++;
 }
 
 uint64_t page_flags(uint64_t pfn)
 {
 	static int fd = -1;
-	uint64_t start = pfn - pfn % BLOCK;
+	uint64_t start = pfn - pfn % BLOCK_PAGES;
+	struct block *block = &blocks[start / BLOCK_PAGES % BLOCKS];
 	ssize_t got;
 
-	if (start == block_start)
-		return block[pfn - start];
+	if (block->start == start && block->read == refreshes)
+		return block->flags[pfn - start];
 	if (fd < 0)
-		fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+		fd = open(PAGE_FLAGS, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		die_errno("/proc/kpageflags");
-	got = pread(fd, block, sizeof(block), start * sizeof(uint64_t));
+		die_errno(PAGE_FLAGS);
+	block->read = 0;
+	got = pread(fd, block->flags, sizeof(block->flags), start * sizeof(uint64_t));
 	if (got < (ssize_t)((pfn - start + 1) * sizeof(uint64_t)))
-		die_errno("pread of /proc/kpageflags");
-	block_start = start;
-	return block[pfn - start];
+		die_errno(PAGE_FLAGS);
+	block->start = start;
+	block->read = refreshes;
+	return block->flags[pfn - start];
 }
 
+static bool is_tail(uint64_t pfn)
+{
+	return page_flags(pfn) & (1ULL << KPF_COMPOUND_TAIL);
+}
+
+/* Asked for the pages of a huge page in their order it goes back to the head but once. */
 uint64_t page_head(uint64_t pfn)
 {
-	while (pfn && page_flags(pfn) & (1ULL << KPF_COMPOUND_TAIL))
-		pfn--;
-	return pfn;
+	uint64_t head = pfn;
+
+	while (head && is_tail(head)) {
+		head--;
+		if (head == last.tail && last.read == refreshes)
+			head = last.head;
+	}
+	if (head != pfn) {
+		last.tail = pfn;
+		last.head = head;
+		last.read = refreshes;
+	}
+	return head;
 }
 
 /* A huge page is on a list as a whole; in older kernels (6.2) its head alone says so. */

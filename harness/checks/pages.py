@@ -9,7 +9,7 @@ from harness.checks.claim import Claim
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.collect import Dump, NoDump, dump_by, refuse_no_dump
+from harness.observe.collect import Dump, NoDump, dump_by, refusal, refuse
 from harness.observe.unproven import Unproven
 from harness.ranges import format_ranges
 
@@ -123,8 +123,18 @@ def dumped(vm: Guest, shell: Shell) -> Dump:
 
     NoDump if this kernel cannot show it.
     """
-    refuse_no_dump(shell, vm.vm_dir)
+    refuse_no_dump(vm, shell)
     return dump_by(vm.vm_dir, vm.stage2())
+
+
+def refuse_no_dump(vm: Guest, shell: Shell) -> None:
+    """NoDump where the dump is absent, or does not show the guest's stage 2.
+
+    The host is asked once for each VM: to start a program takes longer than the dump.
+    """
+    if vm.dump_refusal is None:
+        vm.dump_refusal = refusal(shell, vm.vm_dir)
+    refuse(vm.dump_refusal)
 
 
 def shows_stage2(vm: Guest, shell: Shell, claim: Claim, otherwise: str) -> bool:
@@ -133,7 +143,7 @@ def shows_stage2(vm: Guest, shell: Shell, claim: Claim, otherwise: str) -> bool:
     A check that goes on without it must not expect what it alone shows.
     """
     try:
-        refuse_no_dump(shell, vm.vm_dir)
+        refuse_no_dump(vm, shell)
     except NoDump as exc:
         claim.observe(f"by {otherwise} alone, since {exc.reason}")
         return False

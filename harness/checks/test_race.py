@@ -18,7 +18,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK
-from harness.checks.pages import mark_idle, populated, young_pages
+from harness.checks.pages import mark_idle, populated, refuse_no_dump, young_pages
 from harness.checks.racing import (
     AGERS,
     VCPUS,
@@ -35,7 +35,7 @@ from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guests import Ager, Guest, Opponent
 from harness.hosts.protocols import Shell
-from harness.observe.collect import NoDump, refuse_no_dump
+from harness.observe.collect import NoDump
 from harness.observe.trace import slowed_entry, slowed_return
 from harness.observe.unproven import Unproven
 
@@ -141,7 +141,7 @@ def all_young(vm: Guest, shell: Shell, claim: Claim) -> None:
     """
     everything = frozenset(range(vm.slot.pages))
     try:
-        refuse_no_dump(shell, vm.vm_dir)
+        refuse_no_dump(vm, shell)
     except NoDump:
         populated(vm)
         mark_idle(vm)

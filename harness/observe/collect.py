@@ -35,7 +35,7 @@ def dump_stage2(shell: Shell, vm: str, deadline: Deadline | None = None) -> Dump
     """
     script = f'{_why(vm)}[ "$why" ] || cat {_path(vm)}'
     why, _, raw = run_script(shell, script, deadline).partition("\n")
-    _refuse(why)
+    refuse(why)
     return dump_by(vm, raw)
 
 
@@ -48,11 +48,6 @@ def _path(vm: str) -> str:
     return f"{kvmstats.folder(vm)}/stage2_page_tables"
 
 
-def refuse_no_dump(shell: Shell, vm: str, deadline: Deadline | None = None) -> None:
-    """Raise NoDump where the dump of that VM is absent, or does not show its stage 2."""
-    _refuse(refusal(shell, vm, deadline))
-
-
 def refusal(shell: Shell, vm: str, deadline: Deadline | None = None) -> str:
     """Why the dump of that VM is no evidence, as a key of stage2.REASONS, or nothing."""
     return run_script(shell, _why(vm), deadline).removesuffix("\n")
@@ -63,7 +58,8 @@ def _why(vm: str) -> str:
     return f'set -- {kvmstats.folder(vm)}\n{stage2.REFUSAL}echo "$why"\n'
 
 
-def _refuse(why: str) -> None:
+def refuse(why: str) -> None:
+    """Raise NoDump for what refusal() says, unless that is nothing."""
     if why in stage2.REASONS:
         raise NoDump(stage2.REASONS[why])
     if why:
