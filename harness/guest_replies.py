@@ -194,15 +194,17 @@ class IdleThenFlush:
 class RaceReply:
     """What a race did, in pages and touches, with repetition.
 
-    `least` are the touches of the vCPU that made the fewest; `found` counts words that a vCPU
-    found zero after a drop; `passes` are those of all agers. `acts` counts the opponent's system
-    calls; `acts_us` is what they took together, `slowest_us` the slowest, in microseconds. Pages
-    were dropped, paged out (taken, not only asked for), and named by the dirty log; `emulated`
-    accesses ended KVM_RUN since the slot was not there; `vms` shared the pages and ended; so many
-    huge pages were `split`, and ranges `collapsed` to one again.
+    `cpus` are those that its threads were on; `least` are the touches of the vCPU that made the
+    fewest; `found` counts words that a vCPU found zero after a drop; `passes` are those of all
+    agers. `acts` counts the opponent's system calls; `acts_us` is what they took together,
+    `slowest_us` the slowest, in microseconds. Pages were dropped, paged out (taken, not only asked
+    for), and named by the dirty log; `emulated` accesses ended KVM_RUN since the slot was not
+    there; `vms` shared the pages and ended; so many huge pages were `split`, and ranges `collapsed`
+    to one again.
     """
 
     rounds: int
+    cpus: int
     touches: int
     least: int
     found: int

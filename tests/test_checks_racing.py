@@ -18,6 +18,7 @@ from harness.checks.racing import (
     Met,
     Shows,
     Tally,
+    crowd_on,
     drawn,
     entering,
     entries,
@@ -207,3 +208,13 @@ def test_a_tally_of_nothing_proves_nothing() -> None:
     assert not tally.over(lambda: 0)
     with pytest.raises(Unproven, match="nothing met"):
         tally.prove("nothing met")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "vcpus", "agers"), [(1, 3, 2), (2, 3, 2), (3, 4, 2), (4, 5, 3), (128, 5, 3)]
+)
+def test_a_race_has_as_many_threads_as_its_cpus_have_to_do_with(
+    cpus: int, vcpus: int, agers: int
+) -> None:
+    those = crowd_on(cpus)
+    assert (those.vcpus, those.agers) == (vcpus, agers)

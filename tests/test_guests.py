@@ -636,8 +636,8 @@ def test_leaving_the_context_ends_the_program() -> None:
 
 
 RACED = (
-    "ok rounds=32 touches=900 least=200 found=30 passes=70 acts=33 acts_us=5100 slowest_us=800 "
-    "dropped=290 paged_out=20 logged=0 emulated=0 vms=0 split=4 collapsed=3"
+    "ok rounds=32 cpus=2 touches=900 least=200 found=30 passes=70 acts=33 acts_us=5100 "
+    "slowest_us=800 dropped=290 paged_out=20 logged=0 emulated=0 vms=0 split=4 collapsed=3"
 )
 
 
@@ -645,7 +645,7 @@ def test_a_race_tells_what_it_did() -> None:
     guest, process = start(RACED, RACED)
     race = guest.race(7, rounds=32, agers=2)
     assert process.sent == ["race 7 32 2 page-idle unmap"]
-    assert race == RaceReply(32, 900, 200, 30, 70, 33, 5100, 800, 290, 20, 0, 0, 0, 4, 3)
+    assert race == RaceReply(32, 2, 900, 200, 30, 70, 33, 5100, 800, 290, 20, 0, 0, 0, 4, 3)
     guest.race(8, rounds=32, agers=4, ager="walk", opponent="dirty-log")
     assert process.sent[1:] == ["race 8 32 4 walk dirty-log"]
 

@@ -190,7 +190,7 @@ static void delay(struct race *race, uint32_t count)
 
 /*
  * Lets the opponent act. Either an ager has just begun to make pages old, or all
- * have done so and the vCPU on the other CPU is free to take access faults, which
+ * have done so and vCPUs on other CPUs are free to take access faults, which
  * may queue for the MMU lock behind the opponent and then find their entry gone.
  */
 static int act(struct race *race)
@@ -431,7 +431,8 @@ static void reply_race(const struct race *race, uint32_t rounds, uint64_t touche
 		found += race->vm->vcpus[i].mailbox->dropped;
 		emulated += vcpu_emulated(&race->vm->vcpus[i]);
 	}
-	reply_ok(" rounds=%u touches=%" PRIu64 " least=%" PRIu64, rounds, touches, least);
+	reply_ok(" rounds=%u cpus=%u touches=%" PRIu64 " least=%" PRIu64, rounds, race->cpus,
+		 touches, least);
 	fprintf(reply, " found=%" PRIu64 " passes=%" PRIu64, found, race->passes);
 	fprintf(reply, " acts=%" PRIu64 " acts_us=%.0f slowest_us=%.0f", counts->acts,
 		counts->seconds * 1e6, counts->slowest * 1e6);
@@ -458,6 +459,15 @@ static int run(struct race *race, enum ager_kind kind, uint32_t rounds, uint32_t
 		return -1;
 	reply_race(race, rounds, touches, least);
 	return 0;
+}
+
+static unsigned int most_cpus(const struct vm *vm)
+{
+	unsigned int fewer = vm->vcpu_count - 1;
+
+	if (fewer < FEWEST_RACE_CPUS)
+		return FEWEST_RACE_CPUS;
+	return fewer < MOST_RACE_CPUS ? fewer : MOST_RACE_CPUS;
 }
 
 int command_race(struct vm *vm, char **words)
@@ -487,7 +497,7 @@ int command_race(struct vm *vm, char **words)
 	if (vm->backing != race.opponent->backing)
 		return reply_error("usage", "a race against %s needs memory that is %s",
 				   race.opponent->name, backing_name(race.opponent->backing));
-	race.cpus = cpus_usable(race.cpu, RACE_CPUS);
+	race.cpus = cpus_usable(race.cpu, most_cpus(vm));
 	if (!race.cpus)
 		return reply_errno("sched_setaffinity");
 	race.random = (uint64_t)seed << 1 | 1;

@@ -9,8 +9,12 @@
 #include "ager.h"
 #include "vm.h"
 
-/* Few, so that there are more threads than CPUs, and those meet each other. */
-#define RACE_CPUS 2
+/*
+ * One CPU less than there are vCPUs, so that there are more threads than CPUs, and those
+ * meet each other. On two there is never a vCPU beside an ager and an opponent.
+ */
+#define FEWEST_RACE_CPUS 2U
+#define MOST_RACE_CPUS 4U
 
 struct race;
 
@@ -62,7 +66,7 @@ struct race {
 	struct agers agers;
 	struct race_counts counts;
 	unsigned int cpus;	/* how many it takes, and which */
-	unsigned int cpu[RACE_CPUS];
+	unsigned int cpu[MOST_RACE_CPUS];
 	uint64_t random;
 	double until;		/* of CLOCK_MONOTONIC, in seconds */
 	double patience;	/* seconds without a touch that make a vCPU hung */

@@ -41,6 +41,7 @@ from harness.contract import Contract, Driver
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
 from harness.observe.trace import Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
@@ -51,9 +52,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Numbers = TypeVar("Numbers", bound="DataclassInstance")
 
-# More than the two CPUs that a race uses.
-VCPUS = 3
-AGERS = 2
+# CPUs that a race uses: kvm-guest takes one less than there are vCPUs, within these bounds.
+FEWEST_CPUS, MOST_CPUS = 2, 4
 # Of one race: a guest that hangs must be told from a check that takes too long.
 SECONDS = 60.0
 
@@ -74,6 +74,28 @@ class Size:
     pages: int
     rounds: int
     backing: Backing = "anon"
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """How many vCPUs, and threads that age, are in a race."""
+
+    vcpus: int
+    agers: int
+
+
+def crowd(shell: Shell) -> Crowd:
+    """As many as a race's CPUs have to do with, and one vCPU more, so that some thread waits.
+
+    The first ager goes on while the opponent acts; from three CPUs on, vCPUs run beside both.
+    """
+    return crowd_on(len(cpu_list.usable(shell)))
+
+
+def crowd_on(cpus: int) -> Crowd:
+    """The same by the number of CPUs on which programs can be put."""
+    cpus = min(max(cpus, FEWEST_CPUS), MOST_CPUS)
+    return Crowd(vcpus=cpus + 1, agers=max(cpus - 1, 2))
 
 
 def added(one: Numbers, other: Numbers) -> Numbers:
@@ -339,6 +361,7 @@ def field(
     ager: Ager,
     opponent: Opponent,
     size: Size,
+    vcpus: int,
 ) -> Iterator[Field]:
     """A guest with all that its race needs: a memcg, swap, a trace. It is gone afterwards.
 
@@ -353,7 +376,7 @@ def field(
             stack.enter_context(lru(shell, "no_walk", expectation.lru_gen_bit or 0))
         if ager == "eviction" or opponent == "pageout":
             stack.enter_context(zram_swap(shell))
-        vm = guest(backing=size.backing, pages=size.pages, vcpus=VCPUS, timeout=SECONDS)
+        vm = guest(backing=size.backing, pages=size.pages, vcpus=vcpus, timeout=SECONDS)
         # Ends before its swap does.
         stack.enter_context(vm)
         wanted = recorded(contract, vm, against, shows.aging)
@@ -389,8 +412,9 @@ def show(result: RaceReply) -> str:
     """What a race did, in a sentence: what it took, and what else is not zero."""
     mean = result.acts_us / result.acts if result.acts else 0.0
     text = (
-        f"{result.touches} touches, {result.least} at least by each vCPU; {result.passes} passes "
-        f"of aging; {result.acts} acts took {mean:.0f} us each, the slowest {result.slowest_us} us"
+        f"{result.touches} touches on {result.cpus} CPUs, {result.least} at least by each vCPU; "
+        f"{result.passes} passes of aging; {result.acts} acts took {mean:.0f} us each, the slowest "
+        f"{result.slowest_us} us"
     )
     others = ("found", "dropped", "paged_out", "logged", "emulated", "vms", "split", "collapsed")
     return text + "".join(

@@ -22,7 +22,7 @@ from harness.checks.driver import situation
 from harness.checks.idle_ager import agers
 from harness.checks.overlap import AGE, AGE_CALLBACK, AGE_WALK, slot_range, walk_functions
 from harness.checks.pages import populated
-from harness.checks.racing import AGERS, SECONDS, VCPUS, kept, not_widened, show
+from harness.checks.racing import SECONDS, crowd, kept, not_widened, show
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -107,10 +107,11 @@ def test_counters_race(
 ) -> None:
     """Aging that finds an entry changed by somebody else does not count it."""
     counts_here = promised(contract, cell)
+    those = crowd(shell)
     claim.expect(
-        f"{VCPUS} vCPUs touch {RACED_PAGES} pages, {AGERS} threads age them and they are unmapped "
-        f"(seed {cell.seed}): the counters rise by exactly the requests that found a leaf young, "
-        f"less the leaves that {AGE_CALLBACK} gave up since they had changed"
+        f"{those.vcpus} vCPUs touch {RACED_PAGES} pages, {those.agers} threads age them and they "
+        f"are unmapped (seed {cell.seed}): the counters rise by exactly the requests that found a "
+        f"leaf young, less the leaves that {AGE_CALLBACK} gave up since they had changed"
     )
     # Who has the lock for writing loses nothing to anybody.
     rule = contract.expect_mmu_lock(situation(cell)).get("aging")
@@ -121,13 +122,13 @@ def test_counters_race(
         returns={AGE_CALLBACK: "ret != 0", AGE_WALK: ""},
     )
     lost = 0
-    vm = guest(pages=RACED_PAGES, vcpus=VCPUS, timeout=SECONDS)
+    vm = guest(pages=RACED_PAGES, vcpus=those.vcpus, timeout=SECONDS)
     with tracing(shell, wanted) as session:
         for number in range(RACES):
             seed = rng.randrange(1 << 31)
 
             def race(seed: int = seed) -> None:
-                result = vm.race(seed, rounds=ROUNDS, agers=AGERS, opponent="dontneed")
+                result = vm.race(seed, rounds=ROUNDS, agers=those.agers, opponent="dontneed")
                 claim.observe(f"race {seed}: {show(result)}")
 
             before = counters(vm, shell)

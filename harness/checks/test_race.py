@@ -20,10 +20,9 @@ from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK
 from harness.checks.pages import mark_idle, populated, refuse_no_dump, young_pages
 from harness.checks.racing import (
-    AGERS,
-    VCPUS,
     Met,
     Size,
+    crowd,
     drawn,
     entering,
     exact,
@@ -103,9 +102,11 @@ def test_race(
     seeds, later = drawn(rng, RACES)
     before = splats(shell)
     met = Met()
-    with field(guest, shell, contract, cell, ager, opponent, size) as raced:
+    those = crowd(shell)
+    with field(guest, shell, contract, cell, ager, opponent, size, those.vcpus) as raced:
         claim.expect(
-            f"{VCPUS} vCPUs touch {size.pages} random pages, {AGERS} threads age them by {ager}, "
+            f"{those.vcpus} vCPUs touch {size.pages} random pages, {those.agers} threads age them "
+            f"by {ager}, "
             f"against: {opponent} (seed {cell.seed}). Each vCPU gets on and finds what it wrote; "
             "the dirty log misses no page; a slot that is gone is not reached; pages touched last "
             "are young, and aging is exact afterwards; no splat; agings began during "
@@ -116,7 +117,7 @@ def test_race(
             claim.observe(f"without agers: {show(alone)}")
         limit = Deadline(RACES_SECONDS * cell.slowdown)
         for number, seed in enumerate(seeds):
-            result, more = raced.race(claim, seed, size.rounds, AGERS, str(number))
+            result, more = raced.race(claim, seed, size.rounds, those.agers, str(number))
             claim.observe(f"race {seed}: {show(result)}; {more.words(raced.against)}")
             met += more
             all_young(raced.vm, shell, claim)

@@ -34,11 +34,10 @@ from harness.checks.overlap import (
     windows,
 )
 from harness.checks.racing import (
-    AGERS,
     SECONDS,
-    VCPUS,
     Shows,
     added,
+    crowd,
     drawn,
     entering,
     entries,
@@ -109,11 +108,12 @@ def test_race_unmap(
     ager = entering(contract, cell)
     shows = Shows.of(contract, ager, cell)
     seeds, later = drawn(rng, RACES)
+    those = crowd(shell)
     claim.expect(
-        f"{VCPUS} vCPUs that read and write {PAGES} random pages find what they wrote, or zero "
-        f"after a drop, while {AGERS} threads age the pages by {ager} and ranges of them are "
-        f"dropped and swapped out (seed {cell.seed}); aging is exact afterwards; no page is "
-        "charged to the guest's memcg when it has ended; no splat; aging met unmaps"
+        f"{those.vcpus} vCPUs that read and write {PAGES} random pages find what they wrote, or "
+        f"zero after a drop, while {those.agers} threads age the pages by {ager} and ranges of "
+        f"them are dropped and swapped out (seed {cell.seed}); aging is exact afterwards; no page "
+        "is charged to the guest's memcg when it has ended; no splat; aging met unmaps"
     )
     before = splats(shell)
     met = Met()
@@ -122,11 +122,11 @@ def test_race_unmap(
         zram_swap(shell),
         tracing(shell, recorded(contract, shows.aging, misses=misses)) as session,
     ):
-        vm = guest(pages=PAGES, vcpus=VCPUS, timeout=SECONDS)
+        vm = guest(pages=PAGES, vcpus=those.vcpus, timeout=SECONDS)
         with memcg_of(vm, shell):
             limit = Deadline(RACES_SECONDS * cell.slowdown)
             for number, seed in enumerate(seeds):
-                met += race(vm, session, claim, ager, shows, seed, number)
+                met += race(vm, session, claim, those.agers, ager, shows, seed, number)
                 enough = number + 1 >= LEAST_RACES and met.enough(cell, session.absent)
                 if enough or limit.expired():
                     break
@@ -177,14 +177,21 @@ class Met:
 
 
 def race(
-    vm: Guest, session: Session, claim: Claim, ager: Ager, shows: Shows, seed: int, number: int
+    vm: Guest,
+    session: Session,
+    claim: Claim,
+    agers: int,
+    ager: Ager,
+    shows: Shows,
+    seed: int,
+    number: int,
 ) -> Met:
     """One race, and how often its threads met; GuestDataLost if a vCPU read what it must not."""
     result, counts = kept(
         session,
         claim,
         f"trace{number}.txt",
-        lambda: vm.race(seed, rounds=ROUNDS, agers=AGERS, ager=ager),
+        lambda: vm.race(seed, rounds=ROUNDS, agers=agers, ager=ager),
     )
     claim.observe(
         f"race {seed}: {result.touches} touches, {result.least} at least by each vCPU; "
