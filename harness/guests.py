@@ -40,7 +40,7 @@ from harness.ranges import format_ranges
 
 PROGRAM = f"{PROGRAMS}/kvm-guest"
 
-Backing = Literal["anon", "thp", "hugetlb", "memfd", "memfdthp", "file", "fileprivate"]
+Backing = Literal["anon", "thp", "hugetlb", "gigantic", "memfd", "memfdthp", "file", "fileprivate"]
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
 Advice = Literal[

@@ -124,7 +124,7 @@ def test_series_that_does_not_compile(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_no_kvm_in_the_booted_kernel(tmp_path: Path) -> None:
-    path = inventory(tmp_path, "af: hardware", "af: hardware\n    cmdline: [kvm-arm.mode=none]")
+    path = inventory(tmp_path, "hugepages=1]", "kvm-arm.mode=none]")
     args = ["run", "--base-only", "--host", "n1", "--mode", "vhe", "--inventory", path]
     done = kvm_harness(args, tmp_path)
     assert done.returncode == 3

@@ -93,7 +93,7 @@ def test_livelock_is_the_fault_of_the_series(tmp_path: Path) -> None:
 def test_death_of_both_kernels_is_an_error(tmp_path: Path) -> None:
     text = (PROJECT / "inventory.yaml").read_text()
     path = tmp_path / "inventory.yaml"
-    path.write_text(text.replace("af: hardware", "af: hardware\n    cmdline: [rdinit=/nonesuch]"))
+    path.write_text(text.replace("hugepages=1]", "rdinit=/nonesuch]"))
     args = ["run", "--inventory", str(path), "--host", "n1", "--mode", "vhe", "-k", CHECK]
     done = kvm_harness([*args, "--no-lines"], tmp_path)
     assert done.returncode == 3

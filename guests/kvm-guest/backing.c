@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "array_size.h"
+#include "layout.h"
 #include "reply.h"
 
 #define OVERCOMMIT "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages"
@@ -20,6 +21,7 @@ static const char * const names[] = {
 	[BACKING_ANON] = "anon",
 	[BACKING_THP] = "thp",
 	[BACKING_HUGETLB] = "hugetlb",
+	[BACKING_GIGANTIC] = "gigantic",
 	[BACKING_MEMFD] = "memfd",
 	[BACKING_MEMFDTHP] = "memfdthp",
 	[BACKING_FILE] = "file",
@@ -45,7 +47,14 @@ const char *backing_name(enum backing backing)
 bool backing_is_huge(enum backing backing)
 {
 	return backing == BACKING_THP || backing == BACKING_HUGETLB ||
-	       backing == BACKING_MEMFDTHP;
+	       backing == BACKING_GIGANTIC || backing == BACKING_MEMFDTHP;
+}
+
+size_t backing_page_size(enum backing backing)
+{
+	if (backing == BACKING_GIGANTIC)
+		return GIGANTIC_PAGE_SIZE;
+	return backing_is_huge(backing) ? HUGE_PAGE_SIZE : GUEST_PAGE_SIZE;
 }
 
 bool backing_is_file(enum backing backing)
@@ -58,15 +67,15 @@ bool backing_is_shared(enum backing backing)
 	return backing == BACKING_MEMFD || backing == BACKING_MEMFDTHP || backing == BACKING_FILE;
 }
 
-/* Address space for @size, aligned to 2 MiB, to map over with MAP_FIXED. */
-static void *reserve(size_t size)
+/* Address space for @size, aligned to @alignment, to map over with MAP_FIXED. */
+static void *reserve(size_t size, size_t alignment)
 {
-	char *area = mmap(NULL, size + HUGE_PAGE_SIZE, PROT_NONE,
+	char *area = mmap(NULL, size + alignment, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (area == MAP_FAILED)
 		die_errno("mmap of address space for the tested slot");
-	return (void *)(((uintptr_t)area + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1));
+	return (void *)(((uintptr_t)area + alignment - 1) & ~(alignment - 1));
 }
 
 static void *map_over(void *area, size_t size, int flags, int fd)
@@ -113,6 +122,13 @@ static void write_number(const char *path, unsigned long number)
 	close(fd);
 }
 
+static void *map_hugetlb_of(void *area, size_t size, unsigned int shift)
+{
+	return mmap(area, size, PROT_READ | PROT_WRITE,
+		    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
+		    shift << MAP_HUGE_SHIFT, -1, 0);
+}
+
 /*
  * mmap(2) takes the huge pages of a mapping from the pool or, as far as
  * nr_overcommit_hugepages lets it, from the free memory. Such surplus pages go
@@ -125,12 +141,20 @@ static void *map_hugetlb(void *area, size_t size)
 	void *memory;
 
 	write_number(OVERCOMMIT, before + size / HUGE_PAGE_SIZE);
-	memory = mmap(area, size, PROT_READ | PROT_WRITE,
-		      MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
-		      (21 << MAP_HUGE_SHIFT), -1, 0);
+	memory = map_hugetlb_of(area, size, 21);
 	write_number(OVERCOMMIT, before);
 	if (memory == MAP_FAILED)
 		die_errno("mmap of huge pages for the tested slot");
+	return memory;
+}
+
+/* The free memory hardly ever has one, so they are the pool's, which is made at boot. */
+static void *map_gigantic(void *area, size_t size)
+{
+	void *memory = map_hugetlb_of(area, size, 30);
+
+	if (memory == MAP_FAILED)
+		die_errno("mmap of pages of 1 GiB for the tested slot");
 	return memory;
 }
 
@@ -169,7 +193,8 @@ static void *map_file(void *area, size_t size, int flags, const char *path)
 
 void *backing_map(enum backing backing, size_t size, const char *path)
 {
-	void *memory = reserve(size);
+	size_t page_size = backing_page_size(backing);
+	void *memory = reserve(size, page_size > HUGE_PAGE_SIZE ? page_size : HUGE_PAGE_SIZE);
 
 	switch (backing) {
 	case BACKING_ANON:
@@ -183,6 +208,9 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 		break;
 	case BACKING_HUGETLB:
 		map_hugetlb(memory, size);
+		break;
+	case BACKING_GIGANTIC:
+		map_gigantic(memory, size);
 		break;
 	case BACKING_MEMFD:
 		map_memfd(memory, size);

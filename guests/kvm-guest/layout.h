@@ -14,7 +14,7 @@
 #define REPORT_IPA		0x10000000
 
 /*
- * The tested pages, and nothing else. Aligned for blocks of 2 MiB, unless they are skewed.
+ * The tested pages, and nothing else. Aligned for blocks of 1 GiB, unless they are skewed.
  * With --far they lie half below and half above the middle of all guest addresses (see vm.c).
  */
 #define SLOT_IPA		0x80000000

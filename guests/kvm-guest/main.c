@@ -23,7 +23,7 @@
 #include "serve.h"
 
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|memfd|memfdthp|file|fileprivate] [--file PATH] " \
+	"[--backing anon|thp|hugetlb|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
 	"[--manual-log clear|set] [--second slot|above|vm] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
@@ -170,8 +170,10 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		usage("--low is below the address of reports, and not far");
 	if (vm->second && vm->vcpu_count < 2)
 		usage("--second is what vCPUs but the first have");
-	if (backing_is_huge(vm->backing) && vm->pages % (HUGE_PAGE_SIZE / GUEST_PAGE_SIZE))
-		usage("--pages must be a multiple of 512 for huge pages");
+	if (vm->backing == BACKING_GIGANTIC && vm->skew)
+		usage("--skew would take a further page of 1 GiB");
+	if (vm->pages % (backing_page_size(vm->backing) / GUEST_PAGE_SIZE))
+		usage("--pages must be a multiple of 512 for huge pages, of 262144 for those of 1 GiB");
 }
 
 static void greet(const struct vm *vm)

@@ -284,9 +284,9 @@ static char *map_slot(const struct vm *vm)
 {
 	size_t skew = (size_t)vm->skew << GUEST_PAGE_SHIFT;
 	size_t size = skew + ((size_t)vm->pages << GUEST_PAGE_SHIFT);
+	size_t page_size = backing_page_size(vm->backing);
 
-	if (backing_is_huge(vm->backing))
-		size = (size + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1);
+	size = (size + page_size - 1) & ~(page_size - 1);
 	return (char *)backing_map(vm->backing, size, vm->file) + skew;
 }
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guest memory of a page of 1 GiB, which stage 2 maps by one entry of level 1.
+
+The same code as for blocks of 2 MiB should do for it, one level higher. Only DAMON ages such
+memory (test_damon.py). The kernel makes such pages at boot, where it is told to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks import damon
+from harness.checks.claim import Claim
+from harness.checks.counted import counted
+from harness.checks.driver import check_path, functions_only, promised, situation, wanted
+from harness.checks.logged import assert_logged, assert_writable
+from harness.checks.newsplats import assert_none_new, splats
+from harness.checks.pages import leaves, mapped_pages, shorten
+from harness.checks.skips import guest_or_skip
+from harness.contract import Contract, Expectation
+from harness.guest_replies import PAGE_SIZE
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.tracefs import tracing
+from harness.observe.unproven import Unproven
+
+REFUSAL = "mmap of pages of 1 GiB"
+PAGES = 1 << 18
+LEVEL = 1
+# DAMON wants three regions at least, and each has its sample in the one page.
+REGIONS = 4
+# The ends, and what lies at a boundary of the tables that a split needs.
+ENDS = {0, 511, 512, PAGES - 512, PAGES - 1}
+SOME = 48
+
+
+@pytest.mark.deep
+def test_gib_block(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    contract: Contract,
+    cell: CellSpec,
+) -> None:
+    """A block of 1 GiB is aged, split for a dirty log and unmapped as smaller ones are."""
+    age = promised(contract, "damon", cell, shell, claim)
+    claim.expect(
+        "of a block of 1 GiB: with a dirty log exactly the pages that the guest writes are logged "
+        "and writable, each by a leaf of its own, and with the log off it is a block again; all of "
+        "it old after DAMON aged it, all of it young after a touch of one page; nothing mapped "
+        "once it is dropped; nothing that was written is lost before that; no splat "
+        f"(seed {cell.seed})"
+    )
+    splatted = splats(shell)
+    reason = "no free page of 1 GiB (hugepagesz=1G hugepages=1 at boot)"
+    with guest_or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, reason) as vm:
+        written = _some(rng)
+        vm.touch(written, write=True)
+        if levels := _levels(vm, leaves(vm, shell, claim, "populated")):
+            raise Unproven(f"stage 2 maps a page of 1 GiB {levels}")
+        written |= _log(vm, shell, claim, rng)
+        vm.touch(written, write=False)
+        vm.verify(written)
+        try:
+            _age(vm, shell, claim, contract, cell, age)
+            _touch_one(vm, shell, claim, rng)
+        except Unproven as exc:
+            claim.not_judged(f"aging, since {exc}")
+        vm.verify(written)
+        vm.advise("dontneed", range(PAGES))
+        mapped_pages(vm, shell, claim, frozenset(), "dropped")
+    assert_none_new(shell, claim, splatted)
+
+
+def _some(rng: random.Random) -> frozenset[int]:
+    return frozenset({*ENDS, *rng.sample(range(PAGES), SOME)})
+
+
+def _levels(vm: Guest, ranges: tuple[stage2.Range, ...]) -> str:
+    """By what stage 2 maps the page, in words, unless it is one block."""
+    mapped = [leaf.level for leaf in stage2.slot_leaves(ranges, vm.slot.ipa, PAGES) if leaf.valid]
+    if len(mapped) == PAGES and set(mapped) == {LEVEL}:
+        return ""
+    levels = ", ".join(map(str, sorted(set(mapped))))
+    return f"to {len(mapped)} of {PAGES} pages, by leaves of level {levels or 'none'}"
+
+
+def _log(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset[int]:
+    """Assert that what the guest writes under a dirty log is all that it may write, by pages.
+
+    With the log off one block must map them again. Returns the pages that were written.
+    """
+    everything = frozenset(range(PAGES))
+    assert_writable(vm, claim, leaves(vm, shell, claim, "log-off"), everything, "before the log")
+    vm.dirty_log(True)
+    assert_writable(vm, claim, leaves(vm, shell, claim, "log-on"), frozenset(), "with the log on")
+    some = _some(rng)
+    vm.touch(some, write=True)
+    ranges = leaves(vm, shell, claim, "written")
+    assert_writable(vm, claim, ranges, some, "written")
+    coarse = stage2.blocks(ranges, vm.slot.ipa, PAGES) & some
+    assert not coarse, f"{len(coarse)} pages are written by way of a block, unlogged ones beside"
+    assert_logged(vm, claim, some, "written")
+    vm.dirty_log(False)
+    # One that has no leaf yet, for which the block comes back.
+    last = rng.choice(sorted(everything - some))
+    vm.touch({last}, write=True)
+    levels = _levels(vm, leaves(vm, shell, claim, "joined"))
+    claim.observe(levels or "one block again with the log off")
+    assert not levels, f"with the log off stage 2 maps a page of 1 GiB {levels}"
+    return some | {last}
+
+
+def _age(
+    vm: Guest, shell: Shell, claim: Claim, contract: Contract, cell: CellSpec, age: Expectation
+) -> None:
+    """Assert that all of it is old when DAMON has aged it, by the contract's path."""
+    size = PAGES * PAGE_SIZE // REGIONS
+    starts = [vm.greeting.slot_hva + number * size for number in range(REGIONS)]
+    before = leaves(vm, shell, claim, "before")
+    if len(stage2.young(before, vm.slot.ipa, PAGES)) != PAGES:
+        raise Unproven("the block is not young before any aging")
+    with contextlib.ExitStack() as stack:
+        session = stack.enter_context(tracing(shell, wanted(functions_only(age))))
+        with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
+            session.start()
+            stack.enter_context(damon.sampling(shell, vm.greeting.pid, starts, size, cell.slowdown))
+            counts = session.stop()
+        claim.save("trace-aging.txt", counts.raw)
+        check_path(claim, functions_only(age), session, counts, vm)
+        aged = leaves(vm, shell, claim, "aged")
+    young = stage2.young(aged, vm.slot.ipa, PAGES)
+    claim.observe(f"{len(young)} pages young after DAMON's aging")
+    assert not young, f"{len(young)} pages are young after aging: {shorten(young)}"
+    changed = stage2.differing(before, aged, vm.slot.ipa, PAGES, af=False)
+    assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
+
+
+def _touch_one(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> None:
+    """Assert that a touch of one page makes all of it young."""
+    vm.flush()
+    vm.touch({rng.randrange(PAGES)}, write=False)
+    seen = len(stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES))
+    claim.observe(f"{seen} of {PAGES} pages young after a touch of one")
+    assert seen == PAGES, f"{seen} of {PAGES} pages are young after a touch of one"
