@@ -20,7 +20,7 @@ from harness.checks.counted import counted
 from harness.checks.driver import check_path, functions_only, promised, situation, wanted
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.pages import leaves, mapped_pages, shorten
+from harness.checks.pages import leaves, mapped_pages, old_pages, shorten, young_pages
 from harness.checks.skips import guest_or_skip
 from harness.contract import Contract, Expectation
 from harness.guest_replies import PAGE_SIZE
@@ -31,8 +31,8 @@ from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 REFUSAL = "mmap of pages of 1 GiB"
-PAGES = 1 << 18
 LEVEL = 1
+PAGES = stage2.SIZE_OF_LEVEL[LEVEL] // PAGE_SIZE
 # DAMON wants three regions at least, and each has its sample in the one page.
 REGIONS = 4
 # The ends, and what lies at a boundary of the tables that a split needs.
@@ -135,10 +135,7 @@ def _age(
             counts = session.stop()
         claim.save("trace-aging.txt", counts.raw)
         check_path(claim, functions_only(age), session, counts, vm)
-        aged = leaves(vm, shell, claim, "aged")
-    young = stage2.young(aged, vm.slot.ipa, PAGES)
-    claim.observe(f"{len(young)} pages young after DAMON's aging")
-    assert not young, f"{len(young)} pages are young after aging: {shorten(young)}"
+        aged = old_pages(vm, shell, claim)
     changed = stage2.differing(before, aged, vm.slot.ipa, PAGES, af=False)
     assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
 
@@ -147,6 +144,4 @@ def _touch_one(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> Non
     """Assert that a touch of one page makes all of it young."""
     vm.flush()
     vm.touch({rng.randrange(PAGES)}, write=False)
-    seen = len(stage2.young(leaves(vm, shell, claim, "touched"), vm.slot.ipa, PAGES))
-    claim.observe(f"{seen} of {PAGES} pages young after a touch of one")
-    assert seen == PAGES, f"{seen} of {PAGES} pages are young after a touch of one"
+    young_pages(vm, shell, claim, frozenset(range(PAGES)))
