@@ -224,6 +224,9 @@ class Figure(_Model):
     doubt: str = ""
     """Why its values say nothing, whatever they are held against; "" if they do, and in a record
     from before there was this."""
+    conditions: dict[str, str] = Field(default_factory=dict)
+    """In what conditions a time was measured, by their names in docs/timing.md; "" for one that was
+    not the same all the time. {} for what is counted, and in a record from before this."""
     evidence: tuple[str, ...] = ()
     """Files in the run folder, relative to it."""
 

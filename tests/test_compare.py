@@ -39,6 +39,7 @@ OTHER = (99.7, 100.2, 100.1, 99.5, 100.5, 100.4, 99.8, 100.7, 100.0, 99.4)
 
 Values = tuple[float, ...]
 HUNDRED = (100.0, 100.0, 101.0)
+CONDITIONS = {"governors": "performance (CPU 0-3)", "boost": "0"}
 
 
 def check(outcome: Outcome = "pass", cell: str = PATCHED.id, name: str = "test_a") -> Check:
@@ -52,7 +53,7 @@ def figure(patched: tuple[float, ...] = OTHER, base: tuple[float, ...] = STEADY)
         metric="aging", what="a pass", unit="s", host="n1", kvm_mode="vhe", af_mode="hardware",
         base=base, patched=patched,
     )  # fmt: skip
-    return figures([measured])[0]
+    return figures([measured])[0].model_copy(update={"conditions": CONDITIONS})
 
 
 def count(
@@ -434,6 +435,49 @@ def test_counts_that_their_run_doubts_are_not_compared(doubted: int) -> None:
     both[doubted] = both[doubted].model_copy(update={"doubt": why})
     found, code = counts(*both)
     assert (found.verdict, found.reason, found.doubt, code) == ("inconclusive", why, why, 4)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "field", "values"),
+    [
+        (CONDITIONS | {"boost": "1"}, "boost", "0 / 1"),
+        (CONDITIONS | {"boost": ""}, "boost", "0 / not recorded"),
+        ({"boost": "0"}, "governors", "performance (CPU 0-3) / not recorded"),
+    ],
+)
+def test_times_of_other_conditions_are_unlike(
+    conditions: dict[str, str], field: str, values: str
+) -> None:
+    other = run(figures=(figure().model_copy(update={"conditions": conditions}),))
+    found = [str(one) for one in unlike(run(), other)]
+    assert found == [f"{field} on n1 vhe all the time that was measured: {values}"]
+
+
+def test_times_of_conditions_that_one_run_knows_are_unlike() -> None:
+    other = run(figures=(figure().model_copy(update={"conditions": {}}),))
+    (field,) = unlike(run(), other)
+    assert str(field) == "conditions in which time was measured on n1 vhe: recorded / not recorded"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ({}, "conditions in which time was measured on n1 vhe"),
+        (CONDITIONS | {"boost": ""}, "boost on n1 vhe all the time that was measured"),
+    ],
+)
+def test_what_neither_run_knows_of_its_conditions_is_unlike(
+    conditions: dict[str, str], words: str
+) -> None:
+    update = {"conditions": conditions}
+    both = [run(figures=(figure(values).model_copy(update=update),)) for values in (STEADY, OTHER)]
+    assert [field.field for field in unlike(*both)] == [words]
+
+
+def test_only_times_have_conditions() -> None:
+    assert unlike(run(), run(figures=(count(HUNDRED),))) == ()
+    nothing = figure().model_copy(update={"base": (), "patched": (), "conditions": {}})
+    assert unlike(run(), run(figures=(nothing,))) == (), "no round was whole"
 
 
 def test_counts_of_other_layouts_are_unlike() -> None:

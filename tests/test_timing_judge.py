@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,3 +248,35 @@ def _calls_of_keep() -> Iterator[list[str]]:
             and node.func.id == "keep"
         ):
             yield [one.arg for one in node.keywords if one.arg is not None]
+
+
+def test_figures_say_in_what_conditions_they_were_measured() -> None:
+    cells, found = measured(8)
+    times = judge(cells, found, emulated=False)
+    for one in times.figures:
+        assert one.conditions["governors"] == "performance (CPU 0)"
+        assert (one.conditions["boost"], one.conditions["cpu_boost"]) == ("0", "none")
+        assert one.conditions["isolation"] == "isolcpus=1"
+        assert not {"khz", "loadavg"} & one.conditions.keys()
+
+
+@pytest.mark.parametrize("label", ["base", "patched"])
+def test_a_condition_that_was_not_alike_in_all_boots_is_not_told(label: str) -> None:
+    cells, found = measured(8)
+    last = [cell.id for cell in cells if cell.kernel == label][-1]
+    found[last] = replace(found[last], conditions=(STATE.model_copy(update={"boost": "1"}),))
+    for one in judge(cells, found, emulated=False).figures:
+        assert (one.conditions["boost"], one.conditions["smt"]) == ("", "none")
+
+
+def test_a_condition_that_changed_meanwhile_is_not_told() -> None:
+    cells, found = measured(8)
+    found[cells[0].id] = replace(found[cells[0].id], changed=("max_khz",))
+    for one in judge(cells, found, emulated=False).figures:
+        assert (one.conditions["max_khz"], one.conditions["boost"]) == ("", "0")
+
+
+def test_conditions_of_boots_that_left_none() -> None:
+    cells, found = measured(8)
+    found = {name: replace(boot, conditions=()) for name, boot in found.items()}
+    assert all(not one.conditions for one in judge(cells, found, emulated=False).figures)

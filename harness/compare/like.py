@@ -44,7 +44,7 @@ def unlike(one: Summary, other: Summary) -> tuple[Unlike, ...]:
     """
     if one == other:
         return ()
-    parts = (_of_run, _of_kernels, _of_places, _of_cells, _of_counts)
+    parts = (_of_run, _of_kernels, _of_places, _of_cells, _of_counts, _of_times)
     pairs = (pair for part in parts for pair in part(one, other))
     return tuple(pair for pair in dict.fromkeys(pairs) if pair.one != pair.other or not pair.one)
 
@@ -132,6 +132,26 @@ def _layouts(run: Summary) -> int:
     """0 where nothing was counted. A metric that a boot lacks has fewer values than there were."""
     counted = (figure for figure in run.figures if figure.spread is not None)
     return max((len(values) for one in counted for values in (one.base, one.patched)), default=0)
+
+
+def _of_times(one: Summary, other: Summary) -> Iterator[Unlike]:
+    """Of the places where both measured time: the conditions of that."""
+    left, right = _conditions(one), _conditions(other)
+    for place in sorted(left.keys() & right.keys()):
+        both = left[place], right[place]
+        if not all(both):
+            known = ("recorded" if conditions else None for conditions in both)
+            yield _pair(f"conditions in which time was measured on {place}", *known)
+            continue
+        for name in dict.fromkeys(name for conditions in both for name in conditions):
+            pair = (conditions.get(name) for conditions in both)
+            yield _pair(f"{name} on {place} all the time that was measured", *pair)
+
+
+def _conditions(run: Summary) -> dict[str, dict[str, str]]:
+    """By place. Where no value came of it, nothing is compared."""
+    timed = (figure for figure in run.figures if figure.spread is None and figure.base)
+    return {figure.place: figure.conditions for figure in timed}
 
 
 def _values(things: Sequence[_T | None], value: Callable[[_T], object]) -> str | None:

@@ -16,6 +16,7 @@ from harness.hosts.protocols import Shell
 from harness.observe.errors import ObserveError
 from harness.observe.text import run_script, sections
 from harness.printable import printable
+from harness.ranges import format_ranges
 
 FILE = "conditions.json"
 """What was in force when a check began to measure."""
@@ -47,6 +48,10 @@ for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
 done
 echo "NONCE end"
 """
+
+
+Value = str | tuple[str, ...] | dict[str, str]
+"""Of all CPUs, or by CPU."""
 
 
 class Conditions(BaseModel):
@@ -82,9 +87,22 @@ class Conditions(BaseModel):
     thp: str
     lru_gen: str
 
-    def steady(self) -> Mapping[str, object]:
+    def steady(self) -> Mapping[str, Value]:
         """What must be alike in the boots that are compared: neither load nor clock at a moment."""
         return self.model_dump(exclude={"khz", "loadavg"})
+
+    def words(self) -> dict[str, str]:
+        """The same, each in a line: "performance (CPU 0-3)"; "none" where the kernel says none."""
+        return {name: _words(value) or "none" for name, value in self.steady().items()}
+
+
+def _words(value: Value) -> str:
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else " ".join(value)
+    cpus: dict[str, list[int]] = {}
+    for cpu, what in value.items():
+        cpus.setdefault(what, []).append(int(cpu))
+    return ", ".join(f"{what} (CPU {format_ranges(those)})" for what, those in cpus.items())
 
 
 def parse(text: str, nonce: str) -> Conditions:

@@ -91,7 +91,20 @@ def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: 
     if emulated:
         found = tuple(no_result(one, EMULATED) for one in found)
         notes.append(NOTE)
-    return Times(found, tuple(notes))
+    in_force = {"conditions": _in_force(whole, boots)}
+    return Times(tuple(one.model_copy(update=in_force) for one in found), tuple(notes))
+
+
+def _in_force(whole: Sequence[Round], boots: Mapping[str, Boot]) -> dict[str, str]:
+    """The conditions, each in a line; "" for one that was not the same all the time.
+
+    No other run is like this one in that, of which a note tells.
+    """
+    measured = [boots[cell] for one in whole for cell in one.cells]
+    states = [state for boot in measured for state in boot.conditions]
+    varied = {*differing(states), *(name for boot in measured for name in boot.changed)}
+    words = states[0].words() if states else {}
+    return {name: "" if name in varied else text for name, text in words.items()}
 
 
 def _metrics(all_rounds: Sequence[Round], boots: Mapping[str, Boot]) -> tuple[str, ...]:
