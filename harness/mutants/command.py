@@ -164,12 +164,12 @@ def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ..
     """What makes pytest select the checks that are named, and no others.
 
     A mutant meets those that it needs; what must pass meets all that `subjects` name, of those on a
-    kernel like its own.
+    kernel like its own, and where they name none all but stress checks.
     """
     alike = [one for one in subjects if one.flavor is subject.flavor]
     about = [subject] if subject.mutant and subject.mutant.check else alike
     names = {name for one in about if one.mutant for name in one.mutant.needs}
-    return ("-k", " or ".join(sorted(names))) if names else ()
+    return ("-k", " or ".join(sorted(names))) if names else prepare.EVERYDAY
 
 
 def ran_on_series(checks: Sequence[Check], seed: int, folder: str) -> Ran:
