@@ -191,6 +191,10 @@ class Variant(_Model):
     cmdline: Annotated[tuple[Parameter, ...], Field(min_length=1)]
     stage2_af: AfMode | None = None
 
+    def differs_on(self, af: AfMode) -> bool:
+        """Whether it makes a difference to a host whose access flag is set like that without it."""
+        return self.stage2_af != af
+
 
 class Counter(_Where):
     """A file in a VM's debugfs folder that counts the stage-2 leaves that aging made old.

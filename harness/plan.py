@@ -68,7 +68,8 @@ def plan(
 
     `hosts` and `kvm_modes` narrow it; empty means all emulated hosts, and all modes. UsageError if
     nothing is left, or for one of `hosts` that is neither a host nor a group. `cmdline` are boot
-    arguments of every cell.
+    arguments of every cell. A boot variant that is about who sets the access flag is for hosts on
+    which it makes a difference: not_booted() tells of the others.
     """
     cells: list[PlannedCell] = []
     for name in dict.fromkeys(hosts or _unasked(inventory)):
@@ -91,6 +92,7 @@ def plan(
                     (*asked, *variant.cmdline),
                 )
                 for variant in (contract.variants if contract else ())
+                if variant.differs_on(host.af)
             ]
     if not hosts and not _unasked(inventory):
         raise UsageError(f"no host for a cell: {'; '.join(not_used(inventory, ()))}")
@@ -108,6 +110,20 @@ def not_used(inventory: Inventory, hosts: Sequence[str]) -> tuple[str, ...]:
         f"not used: {name} (kind {inventory.host(name).kind}: a run reboots it, so --host must "
         "name it)"
         for name in (() if hosts else left_out(inventory, ()))
+    )
+
+
+def not_booted(
+    inventory: Inventory, contract: Contract | None, cells: Sequence[PlannedCell]
+) -> tuple[str, ...]:
+    """Notes on boot variants that some hosts of a plan's cells do not need."""
+    names = dict.fromkeys(cell.host for cell in cells if cell.kernel == "patched")
+    hosts = {name: next(iter(inventory.place(name).values())) for name in names}
+    return tuple(
+        f"not booted: {name} +{variant.name}, since {host.af} sets the access flag there anyway"
+        for name, host in hosts.items()
+        for variant in (contract.variants if contract else ())
+        if not variant.differs_on(host.af)
     )
 
 

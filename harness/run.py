@@ -38,7 +38,7 @@ from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.machines import Machines
 from harness.options import Options
-from harness.plan import PlannedCell, left_out, not_used, plan
+from harness.plan import PlannedCell, left_out, not_booted, not_used, plan
 from harness.prepared import Prepared, inputs_of
 from harness.progress import Progress
 from harness.recipes import Recipe, recipes
@@ -226,9 +226,10 @@ class Run:
             # because a contract is named after it.
             self._record.message_id = series.message_id or ""
         self._look_at_machines(stock)
+        of_whole = contract if series and self._whole else None
         cells = plan(
             stock,
-            contract if series and self._whole else None,
+            of_whole,
             hosts=options.hosts,
             kvm_modes=options.kvm_modes,
             base_only=options.base_only,
@@ -242,6 +243,8 @@ class Run:
         emulator = self._look_at_hosts(stock, cells)
         self._agree(inputs.chosen(stock, series, options.checks, emulator))
         self._record.notes += not_used(stock, options.hosts)
+        # Variants are not timed anywhere.
+        self._record.notes += () if options.timing else not_booted(stock, of_whole, cells)
         self._record.notes += [DEBUG_NOTE] if options.debug else []
         self._record.notes += options.narrowing(missing)
         self._record.notes += options.not_looked_at(contract)

@@ -32,7 +32,8 @@ def checks(folder: str = "checks") -> dict[str, set[str]]:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 words = " ".join(ast.unparse(one) for one in node.decorator_list)
-                found[node.name] = set(re.findall(r"pytest\.mark\.(\w+)", words)) & MARKS
+                marks = set(re.findall(r"pytest\.mark\.(\w+)", words)) & MARKS
+                found[node.name] = marks | ({"deep", "stress"} if "grouped(" in words else set())
     return found
 
 
@@ -68,6 +69,11 @@ def test_every_check_has_a_row_and_no_row_is_left_over() -> None:
 def test_every_check_and_variant_is_in_a_group() -> None:
     with pytest.raises(UsageError, match="no check is selected"):
         selection.checks(("-m", "not (quick or deep or stress)"))
+
+
+def test_no_variant_that_a_mutant_needs_is_a_stress_check() -> None:
+    named = {one.check for one in load(TABLE).mutants.values() if "[" in (one.check or "")}
+    assert named <= set(selection.checks(("-m", "quick or deep")))
 
 
 @pytest.mark.parametrize("name", sorted(checks()))

@@ -21,6 +21,7 @@ from harness.checks.claim import Claim
 from harness.checks.disk import file_system
 from harness.checks.driver import check_path, promised, situation, wanted
 from harness.checks.evicting import evict_untouched, what_stays
+from harness.checks.groups import grouped
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
     leaves,
@@ -109,19 +110,19 @@ def _written_back(vm: Guest, shell: Shell, claim: Claim) -> None:
     assert not writable, f"{len(writable)} clean pages are writable: {shorten(writable)}"
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(
     ("backing", "driver"),
-    [
-        ("file", "page_idle"),
-        ("file", "mglru_walk"),
-        ("fileprivate", "page_idle"),
-        ("fileprivate", "mglru_walk"),
-        # By page_idle in test_access_flag.
-        ("memfd", "mglru_walk"),
-        ("memfdthp", "page_idle"),
-        ("memfdthp", "mglru_walk"),
-    ],
+    grouped(
+        deep=[
+            ("file", "page_idle"),
+            ("file", "mglru_walk"),
+            # By page_idle in test_access_flag.
+            ("memfd", "mglru_walk"),
+            ("memfdthp", "page_idle"),
+            ("memfdthp", "mglru_walk"),
+        ],
+        stress=[("fileprivate", "page_idle"), ("fileprivate", "mglru_walk")],
+    ),
 )
 def test_backing(
     backing: Backing,
@@ -187,8 +188,7 @@ def _assert_empty(shell: Shell, path: str | None, claim: Claim) -> None:
     assert number == 0, f"{number} bytes of a private mapping came to its file"
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", ["file", "memfd"])
+@pytest.mark.parametrize("backing", grouped(deep=["file"], stress=["memfd"]))
 def test_eviction_backing(
     backing: Backing,
     guest: Callable[..., Guest],

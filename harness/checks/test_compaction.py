@@ -17,6 +17,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.background import SMALL
 from harness.checks.claim import Claim
+from harness.checks.groups import grouped
 from harness.checks.pages import aging_is_exact, leaves, on_lists, populated, shorten
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
@@ -35,8 +36,7 @@ COMPACT = "/proc/sys/vm/compact_memory"
 KEPT, LITTLE = "/proc/sys/vm/percpu_pagelist_high_fraction", 1_000_000
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", ["anon", "memfd"])
+@pytest.mark.parametrize("backing", grouped(deep=["anon"], stress=["memfd"]))
 def test_compaction(
     backing: Backing,
     guest: Callable[..., Guest],

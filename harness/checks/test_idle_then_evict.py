@@ -17,6 +17,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.groups import grouped
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.pages import (
     forget_references,
@@ -33,8 +34,7 @@ from harness.hosts.protocols import Shell
 SIZES: dict[Backing, tuple[int, int]] = {"anon": (1024, 1), "thp": (8192, 512)}
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", SIZES)
+@pytest.mark.parametrize("backing", grouped(deep=sorted(SIZES.keys() - {"thp"}), stress=["thp"]))
 def test_idle_then_evict(
     backing: Backing,
     guest: Callable[..., Guest],

@@ -18,6 +18,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
+from harness.checks.groups import grouped
 from harness.checks.idle_ager import ager
 from harness.checks.logged import assert_logged
 from harness.checks.test_backing import prepared
@@ -44,10 +45,11 @@ BACKING: dict[str, Backing] = {
     "thp-split": "thp",
     "memfdthp-split": "memfdthp",
 }
+# One of each: memory of others, of fewer rights, and blocks that are taken apart.
+DEEP = ("memfd", "readonly", "thp-split")
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("state", sorted(BACKING))
+@pytest.mark.parametrize("state", grouped(deep=DEEP, stress=sorted(BACKING.keys() - {*DEEP})))
 def test_lifetime_backing(
     state: str,
     guest: Callable[..., Guest],

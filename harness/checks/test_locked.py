@@ -14,6 +14,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.groups import grouped
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
     aging_is_exact,
@@ -32,8 +33,7 @@ PAGES = 512
 EVERYTHING = frozenset(range(PAGES))
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", ["anon", "memfd"])
+@pytest.mark.parametrize("backing", grouped(deep=["anon"], stress=["memfd"]))
 def test_locked(
     backing: Backing,
     guest: Callable[..., Guest],

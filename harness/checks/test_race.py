@@ -16,6 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.groups import grouped
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import AGE_CALLBACK
 from harness.checks.pages import mark_idle, populated, refuse_no_dump, young_pages
@@ -72,18 +73,16 @@ TIMED: Opponent = "dontneed"
 OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "two-drops")]
 
 
-# The walk goes by the notifier that page_idle goes by, but under other locks of the host, and for
-# all pages in a row: it meets these each time, and the others if -m stress asks for it.
-WALKED: tuple[Opponent, ...] = ("dontneed", "dirty-log", "vms")
-DEEP = {("page-idle", one) for one in OPPONENTS} | {("walk", one) for one in WALKED}
+# The walk and eviction go by the notifiers that page_idle goes by, but under other locks of the
+# host; where a series' fast path is of the walk alone, it ages in all (entering()). Of the others
+# test_race_unmap has page-out, and test_end_beside_aging a part of vms, the end of a VM.
+STRESS: frozenset[Opponent] = frozenset(("pageout", "vms"))
+DEEP = {("page-idle", one) for one in OPPONENTS if one not in STRESS}
+VARIANTS = frozenset(itertools.product(get_args(Ager), OPPONENTS))
 
 
 @pytest.mark.parametrize(
-    ("ager", "opponent"),
-    [
-        pytest.param(*one, marks=pytest.mark.deep if one in DEEP else pytest.mark.stress)
-        for one in itertools.product(get_args(Ager), OPPONENTS)
-    ],
+    ("ager", "opponent"), grouped(deep=sorted(DEEP), stress=sorted(VARIANTS - DEEP))
 )
 def test_race(
     guest: Callable[..., Guest],

@@ -104,7 +104,7 @@ def test_race_join(
     _race(start, shell, claim, rng, cell, contract, joined_by="read", slowed=SLOWED)
 
 
-@pytest.mark.deep
+@pytest.mark.stress
 def test_race_eager_split(
     guest: Callable[..., Guest],
     shell: Shell,

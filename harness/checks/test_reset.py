@@ -18,6 +18,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
+from harness.checks.groups import grouped
 from harness.checks.idle_ager import beside
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
@@ -73,8 +74,7 @@ def forces_write_back(log: str) -> bool | None:
     return False if any(line.startswith(_FIRST) for line in lines) else None
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", ["anon", "memfd", "thp"])
+@pytest.mark.parametrize("backing", grouped(deep=["anon", "thp"], stress=["memfd"]))
 def test_reset(
     backing: Backing,
     guest: Callable[..., Guest],

@@ -21,6 +21,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import situation
+from harness.checks.groups import grouped
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
@@ -135,10 +136,12 @@ def test_adjacent(
     vm.verify(everything)
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(
     ("second", "backing"),
-    [("slot", "anon"), ("slot", "memfd"), ("vm", "memfd"), ("slot", "thp"), ("vm", "thp")],
+    grouped(
+        deep=[("slot", "anon"), ("slot", "memfd"), ("vm", "thp")],
+        stress=[("vm", "memfd"), ("slot", "thp")],
+    ),
 )
 def test_second_evicted(
     second: Second,

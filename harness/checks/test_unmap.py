@@ -16,6 +16,7 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
+from harness.checks.groups import grouped
 from harness.checks.pages import (
     leaves,
     mark_idle,
@@ -90,8 +91,9 @@ def _require_blocks(vm: Guest, shell: Shell, claim: Claim) -> None:
         require_huge(vm)
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("backing", sorted(ADVICE))
+@pytest.mark.parametrize(
+    "backing", grouped(deep=sorted(ADVICE.keys() - {"memfd"}), stress=["memfd"])
+)
 def test_unmap_part(
     backing: str,
     guest: Callable[..., Guest],

@@ -44,8 +44,14 @@ SCANS = 2
 WAYS = ("first", "second")
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("second", [None, "slot", "vm"], ids=["one", "slot", "vm"])
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(None, id="one", marks=pytest.mark.deep),
+        pytest.param("slot", marks=pytest.mark.stress),
+        pytest.param("vm", marks=pytest.mark.deep),
+    ],
+)
 def test_young(
     second: Second | None,
     guest: Callable[..., Guest],

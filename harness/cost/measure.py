@@ -173,8 +173,9 @@ def _boots(
     neutral: Sequence[str],
     options: CostOptions,
 ) -> Iterable[Boot]:
-    what = [*((kernel, None) for kernel in kernels), *(("patched", one) for one in variants)]
     for place in places:
+        tuned = (one for one in variants if one.differs_on(place.host.af))
+        what = [*((kernel, None) for kernel in kernels), *(("patched", one) for one in tuned)]
         for layout in LAYOUTS[: options.layouts]:
             for kernel, variant in what:
                 again = options.repeat if layout is LAYOUTS[0] else 1
