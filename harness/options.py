@@ -18,7 +18,7 @@ PLAIN_NOTE = (
     "not looked at on the fast path: use after free, order of locks, RCU sections, sleeps; plain "
     "kernels survive them in silence (--debug)"
 )
-STRESS_NOTE = "not run: further kinds of memory, and races in which others age (-m stress)"
+STRESS_NOTE = "not run: further kinds of memory, and races of other agers and opponents (-m stress)"
 _MODES: Mapping[KvmMode, str] = {"vhe": "VHE", "nvhe": "nVHE", "protected": "protected mode"}
 
 

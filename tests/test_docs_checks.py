@@ -71,9 +71,25 @@ def test_every_check_and_variant_is_in_a_group() -> None:
         selection.checks(("-m", "not (quick or deep or stress)"))
 
 
-def test_no_variant_that_a_mutant_needs_is_a_stress_check() -> None:
-    named = {one.check for one in load(TABLE).mutants.values() if "[" in (one.check or "")}
-    assert named <= set(selection.checks(("-m", "quick or deep")))
+def test_what_a_mutant_needs_is_no_stress_check() -> None:
+    needed = {name for one in load(TABLE).mutants.values() for name in one.needs}
+    # It makes all of a host's memory scarce.
+    assert needed - {"test_kswapd"} <= set(selection.checks(("-m", "quick or deep")))
+
+
+def test_rows_name_the_variants_that_are_stress_checks() -> None:
+    """As "deep; `[memfd]` stress", which stands for all whose name begins so."""
+    groups = {mark: selection.checks(("-m", mark)) for mark in ("quick or deep", "stress")}
+    families = [{name.partition("[")[0] for name in names} for names in groups.values()]
+    # Of all but one the agers, of that one the opponents.
+    for family in set.intersection(*families) - {"test_race"}:
+        mark = rows()[family][1]
+        assert mark.startswith("deep; `["), family
+        words = re.findall(r"`\[([\w-]+)\]`", mark)
+        for group, names in groups.items():
+            for variant in (name[len(family) + 1 : -1] for name in names if f"{family}[" in name):
+                told = any(f"{variant}-".startswith(f"{word}-") for word in words)
+                assert told == (group == "stress"), (family, variant)
 
 
 @pytest.mark.parametrize("name", sorted(checks()))
