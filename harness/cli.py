@@ -9,16 +9,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
-from typing import get_args
 
 from rich.console import Console
 
-from harness import __version__, archive_command, bench, doctor
+from harness import __version__, archive_command, arguments, bench, doctor
 from harness.compare import command as compare_command
 from harness.cost import mutants as cost_mutants
-from harness.cost.layouts import DEFAULT, LAYOUTS
 from harness.cost.mutants import Mutants as CostMutants
 from harness.cost.options import CostOptions
 from harness.each_patch import EXIT_CODES as PATCH_EXIT_CODES
@@ -34,10 +31,8 @@ from harness.errors import (
 )
 from harness.figures import command as figures_command
 from harness.hosts import command as hosts_command
-from harness.inventory import KvmMode
 from harness.mutants.command import Mutants, Request
 from harness.mutants.command import joined as mutants_joined
-from harness.mutants.table import TABLE
 from harness.options import Options
 from harness.printable import printable
 from harness.progress import Progress
@@ -48,12 +43,10 @@ from harness.reproduce import command as reproduce
 from harness.run import Run
 from harness.runinput import InputChanged
 from harness.timing import CHECKS as TIMING_CHECKS
-from harness.timing import options as timing_options
 from harness.timing.options import TimingOptions
 from harness.verdict import EXIT_CODES, bisect_code, of_patched
 
 PLAIN_WIDTH = 120
-_Group = argparse._ArgumentGroup
 
 # Options of `cost` that choose what --mutants chooses, or are for the run that it is not.
 _NOT_OF_MUTANTS = ("series", "mbox", "base_only", "allow_other_base", "host", "mode", "junitxml")
@@ -121,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="build, boot, check, and give a verdict")
-    _add_run_options(run)
+    arguments.add_run(run)
     run.add_argument(
         "--cost",
         action="store_true",
@@ -146,28 +139,28 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     count = commands.add_parser("cost", help="count what aging costs each kernel, in instructions")
-    _add_cost_options(count)
+    arguments.add_cost(count)
     count.set_defaults(command=_cost)
 
     timing = commands.add_parser("time", help="measure what aging takes, on one machine")
-    _add_time_options(timing)
+    arguments.add_time(timing)
     timing.set_defaults(command=_time)
 
     again = commands.add_parser("repeat", help="run a sound kernel's checks many times over")
-    again.add_argument("--count", type=_positive, default=50, help="runs (default: 50)")
-    _add_run_options(again)
-    _add_join(again.add_argument_group("of runs that were made before"))
+    again.add_argument("--count", type=arguments.positive, default=50, help="runs (default: 50)")
+    arguments.add_run(again)
+    arguments.add_join(again.add_argument_group("of runs that were made before"))
     again.set_defaults(command=_repeat)
 
     told = commands.add_parser("report", help="show a run again, in a form for others")
     report_command.add_options(told)
 
     wrong = commands.add_parser("mutants", help="test the checks on kernels wrong on purpose")
-    _add_mutants_options(wrong)
+    arguments.add_mutants(wrong)
     wrong.set_defaults(command=_mutants)
 
     again = commands.add_parser("reproduce", help="show failures of a run without the harness")
-    _add_reproduce_options(again)
+    arguments.add_reproduce(again)
     again.set_defaults(command=_reproduce)
 
     hosts = commands.add_parser("hosts", help="list the hosts of the inventory, pin and check them")
@@ -198,271 +191,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     measure.set_defaults(command=_bench)
     return parser
-
-
-def _add_cost_options(parser: argparse.ArgumentParser) -> None:
-    _add_subject(parser.add_argument_group("what is counted"))
-    _add_where(parser.add_argument_group("where"))
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--layouts",
-        type=int,
-        choices=range(1, len(LAYOUTS) + 1),
-        default=DEFAULT,
-        metavar="N",
-        help=f"boots of each kernel that differ in layout alone (default: {DEFAULT}; "
-        f"{len(LAYOUTS)} at most; with 1 no difference can be judged)",
-    )
-    how.add_argument(
-        "--repeat",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="boot each kernel so often in the same layout: all must be alike to the last byte",
-    )
-    how.add_argument(
-        "--neutral",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="kernels of the neutral mutants tell as well what is no difference (four builds the "
-        "first time, and a boot of each)",
-    )
-    _add_output(parser.add_argument_group("output"))
-    wrong = parser.add_argument_group("instead of a series")
-    wrong.add_argument(
-        "--mutants",
-        action="store_true",
-        help="count the mutants that cost more than they should, each on the first host and mode "
-        "where it can show",
-    )
-    wrong.add_argument(
-        "-k", metavar="EXPRESSION", help="with --mutants: only those whose names match"
-    )
-
-
-def _add_time_options(parser: argparse.ArgumentParser) -> None:
-    _add_subject(parser.add_argument_group("what is timed"), alone=False)
-    where = parser.add_argument_group("where: one host in one mode of KVM")
-    _add_place(where)
-    _add_wait(where)
-    how = parser.add_argument_group("how")
-    default, most = timing_options.DEFAULT, timing_options.MOST
-    how.add_argument(
-        "--rounds",
-        type=int,
-        choices=range(1, most + 1),
-        default=default,
-        metavar="N",
-        help=f"boots of each kernel (default: {default}; {most} at most; fewer than "
-        f"{timing_options.ENOUGH} show nothing)",
-    )
-    how.add_argument(
-        "--no-aa",
-        action="store_true",
-        help="do not boot the base kernel twice in a round, which gives the noise floor",
-    )
-    how.add_argument("-k", metavar="EXPRESSION", help="only measurements whose names match")
-    how.add_argument("--seed", type=int, default=1, help="of the order of boots (default: 1)")
-    _add_output(parser.add_argument_group("output"))
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_argument_group("what is tested")
-    _add_subject(what)
-    what.add_argument(
-        "--debug",
-        action="store_true",
-        help="debug kernels: KASAN, lockdep, page poisoning and their like (slower)",
-    )
-    what.add_argument(
-        "--no-lines",
-        action="store_true",
-        help="do not look up file and line of what a kernel reports (a build step is saved)",
-    )
-    where = parser.add_argument_group("where")
-    _add_where(where)
-    _add_wait(where)
-    checks = parser.add_argument_group("which checks (as in pytest)")
-    checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
-    checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
-    checks.add_argument("-x", action="store_true", help="end a cell at its first failure")
-    checks.add_argument(
-        "--checks",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="PATH",
-        help="check files of your own, instead of those that come with the harness",
-    )
-    checks.add_argument(
-        "--selftests",
-        action="store_true",
-        help="the kernel's own KVM selftests as well (only them: with -m selftests)",
-    )
-    checks.add_argument(
-        "--build-others",
-        action="store_true",
-        help="in a whole run of a series see whether x86-64 with KVM builds, too (the first time a "
-        "whole build of it)",
-    )
-    checks.add_argument(
-        "--linux-guest",
-        action="store_true",
-        help="checks with a Linux guest under QEMU as well (only them: with -m linux_guest)",
-    )
-    checks.add_argument("--seed", type=int, default=1, help="of every random choice (default: 1)")
-    _add_output(parser.add_argument_group("output"))
-
-
-def _add_subject(what: _Group, *, alone: bool = True) -> None:
-    what.add_argument(
-        "--series",
-        action="append",
-        default=[],
-        metavar="SERIES",
-        help="name under series/, folder, mbox, patch files, or git:DIR#A..B",
-    )
-    what.add_argument(
-        "--mbox",
-        type=Path,
-        metavar="FILE",
-        help="the patches of a --series that is a contract without them",
-    )
-    what.add_argument(
-        "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
-    )
-    if alone:
-        words = "test the kernel without a series"
-        what.add_argument("--base-only", action="store_true", help=words)
-    what.add_argument(
-        "--allow-other-base",
-        action="store_true",
-        help="test a series on another commit than its base-commit; the report says so",
-    )
-
-
-def _add_where(where: _Group) -> None:
-    _add_place(where)
-    where.add_argument(
-        "--jobs", type=_positive, default=0, help="emulated hosts at once (default: CPUs)"
-    )
-
-
-def _add_wait(where: _Group) -> None:
-    where.add_argument(
-        "--wait",
-        type=_positive,
-        default=0,
-        metavar="SECONDS",
-        help="for a machine that another has (default: none, the cell is an error)",
-    )
-
-
-def _add_place(where: _Group) -> None:
-    where.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
-    where.add_argument(
-        "--host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this host, or group of machines",
-    )
-    where.add_argument(
-        "--mode",
-        action="append",
-        default=[],
-        choices=get_args(KvmMode),
-        help="only this mode of KVM",
-    )
-
-
-def _add_output(output: _Group) -> None:
-    output.add_argument("--output", type=Path, metavar="DIR", help="where run folders go")
-    output.add_argument("--junitxml", type=Path, metavar="FILE", help="a copy of junit.xml")
-
-
-def _add_join(group: _Group) -> None:
-    group.add_argument(
-        "--join",
-        nargs="+",
-        type=Path,
-        metavar="RECORD",
-        help="run nothing: add up what these have, each a repeat.json, a mutants.json (what is "
-        "sound of it), or the folder of one",
-    )
-    group.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="with --join: write docs/false-alarms.md anew"
-    )
-
-
-def _add_mutants_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table",
-        type=Path,
-        default=TABLE,
-        metavar="FILE",
-        help="of mutants, with their patches beside it (default: tests/mutants/mutants.yaml)",
-    )
-    parser.add_argument("-k", metavar="EXPRESSION", help="only mutants whose names match")
-    parser.add_argument(
-        "--seeds",
-        type=_seeds,
-        default=(1,),
-        metavar="N,N,...",
-        help="of random choices (default: 1)",
-    )
-    parser.add_argument(
-        "--named", action="store_true", help="only the checks that must catch them: no matrix"
-    )
-    parser.add_argument(
-        "--all-cells", action="store_true", help="every cell where a mutant can show at all"
-    )
-    parser.add_argument(
-        "--host", action="append", default=[], metavar="NAME", help="only this host"
-    )
-    parser.add_argument(
-        "--mode", action="append", default=[], choices=get_args(KvmMode), help="only this KVM mode"
-    )
-    parser.add_argument("--jobs", type=_positive, default=0, help="cells at once (default: CPUs)")
-    parser.add_argument("--inventory", type=Path, metavar="FILE", help="default: inventory.yaml")
-    parser.add_argument("--source", metavar="SOURCE", help="as for run")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where the folder goes")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write docs/mutants.md anew")
-    parser.add_argument(
-        "--join",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="run nothing: show what these runs found, each of a part of the table, as one; a run "
-        "is its folder, or its mutants.json alone, under the name of the folder",
-    )
-
-
-def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="its folder or its name (default: newest)"
-    )
-    parser.add_argument(
-        "--check", action="append", default=[], metavar="NAME", help="only this check"
-    )
-    parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell")
-    parser.add_argument(
-        "--tries", type=_positive, default=2, help="boots of each kernel (default: 2)"
-    )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/reproducers")
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"numbers with commas between, not {text!r}") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"a number from 1 on, not {text!r}")
-    return int(text)
 
 
 def _what_and_where(args: argparse.Namespace) -> Options:
