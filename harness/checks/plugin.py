@@ -19,7 +19,7 @@ import random
 import re
 import signal
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness import splatlog
+from harness.checks import callbacks
 from harness.checks.claim import Claim
 from harness.checks.collect import Collector, evidence
 from harness.contract import Contract, load_step
@@ -99,6 +100,8 @@ class CellPlugin:
         self._shown = 0
         """How much of the console was there before the check."""
         self._deadline = Deadline(spec.check_seconds)
+        self._renamed: Mapping[str, str] | None = None
+        """What this kernel calls functions that checks know by another name; None: not asked."""
         self._hung = sum(check.death == "livelock" for check in self.checks)
         self.death: HostDied | None = None
         """How the host died, if it did: no check after that means anything."""
@@ -154,14 +157,21 @@ class CellPlugin:
         """A function that starts a guest (see Guest.start); all of them end with the check."""
         started: list[Guest] = []
 
-        def start(**options: object) -> Guest:
+        def begin(**options: object) -> Guest:
             transcript = claim.path(f"guest{len(started) or ''}.txt")
             given = {"slowdown": self._spec.slowdown, **options}
             guest = Guest.start(self._shell, transcript=transcript, **given)  # type: ignore[arg-type]
             started.append(guest)
             return guest
 
+        def start(**options: object) -> Guest:
+            if self._renamed is None:
+                self._renamed = callbacks.learn(self._shell, begin)
+            return begin(**options)
+
         yield start
+        for asked, found in (self._renamed or {}).items():
+            claim.observe(f"{asked}() is {found}() in this kernel")
         for guest in started:
             guest.close()
 

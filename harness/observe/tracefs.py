@@ -25,6 +25,8 @@ GROUP = "kvm_harness"
 # The kernel takes a third of a second to list its functions under emulation; the list of a
 # running kernel without modules stays the same, and /run does not outlive it.
 FUNCTIONS = "/run/kvm-harness-functions"
+# Lines of a function's name and of what this kernel calls it (harness/observe/callbacks.py).
+ALIASES = "/run/kvm-harness-aliases"
 # Before each part of what is printed stands a line of a file of this name.
 MARKS = "/run/kvm-harness-mark"
 # The event of a probe that takes long must be filtered out, as it then goes to a page of its own
@@ -56,6 +58,20 @@ fi
 """
 
 
+# Makes the list, where there is none yet.
+LIST = f"""[ -s {FUNCTIONS} ] || {{ cat {TRACEFS}/available_filter_functions > {FUNCTIONS}.new
+mv {FUNCTIONS}.new {FUNCTIONS}; }}
+"""
+# Has `r` be what this kernel calls a function.
+_REAL = f"""real() {{
+  r=$1
+  [ ! -e {ALIASES} ] || while read -r asked found; do
+    [ "$asked" != "$1" ] || r=$found
+  done < {ALIASES}
+}}
+"""
+
+
 def setup_script(wanted: Wanted) -> str:
     """The script that makes the instance, with everything enabled and tracing off."""
     lines = [
@@ -74,12 +90,11 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(f"echo 1 > {folder}/enable; echo 'ok {event}'")
         lines.append(f"else echo 'absent {event}: this kernel has no such event'; fi")
     if wanted.functions or wanted.returns:
-        names = dict.fromkeys((*wanted.functions, *wanted.returns))
-        patterns = " ".join(f"-e {shlex.quote(function)}" for function in names)
         lines.append(
-            f"[ -s {FUNCTIONS} ] || {{ cat $T/available_filter_functions > {FUNCTIONS}.new\n"
-            f"mv {FUNCTIONS}.new {FUNCTIONS}; }}\n"
-            f"F=$(grep -Fx {patterns} {FUNCTIONS} || true)"
+            f"{LIST}{_REAL}set --\n"
+            f"for f in {' '.join(dict.fromkeys((*wanted.functions, *wanted.returns)))}; do\n"
+            'real $f; set -- "$@" -e "$r"\ndone\n'
+            f'F=$(grep -Fx "$@" {FUNCTIONS} || true)'
         )
     for function in wanted.functions:
         probe = wanted.probe(function)
@@ -89,7 +104,7 @@ def setup_script(wanted: Wanted) -> str:
         if slowly:
             name = slowed_entry(function)
             more = "".join(
-                f"{_further_probe(function, f'{probe}_slow{index}', fetch)}\n"
+                f"{_further_probe(f'{probe}_slow{index}', fetch)}\n"
                 for index, fetch in enumerate(slowly[1:], 1)
             )
             lines.append(
@@ -122,13 +137,13 @@ def _probe_script(
     """
     event = f"$I/events/{GROUP}/{probe}"
     makes = " || ".join(
-        f"{{ echo '{kind}:{GROUP}/{probe} {function}{fetch}' 2>/dev/null >> $T/kprobe_events &&"
+        f"{{ echo '{kind}:{GROUP}/{probe} '$r'{fetch}' 2>/dev/null >> $T/kprobe_events &&"
         f" made={index}; }}"
         for index, fetch in enumerate(fetches)
     )
     only = f"printf '%s\\n' {shlex.quote(condition)} > {event}/filter\n" if condition else ""
     return (
-        f'made= n=0\nfor f in $F; do [ "$f" != {function} ] || n=$((n + 1)); done\n'
+        f'real {function}; made= n=0\nfor f in $F; do [ "$f" != $r ] || n=$((n + 1)); done\n'
         f"if [ $n -eq 0 ]; then echo 'absent {name}: not in available_filter_functions'\n"
         f"elif [ $n -gt 1 ]; then echo 'absent {name}: names more than one function'\n"
         f"elif {makes}; then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
@@ -136,11 +151,11 @@ def _probe_script(
     )
 
 
-def _further_probe(function: str, probe: str, fetch: str) -> str:
+def _further_probe(probe: str, fetch: str) -> str:
     """The lines that make and enable a probe beside one like it; `made` is "few" if they fail."""
     event = f"$I/events/{GROUP}/{probe}"
     return (
-        f"{{ echo 'p:{GROUP}/{probe} {function}{fetch}' >> $T/kprobe_events &&\n"
+        f"{{ echo 'p:{GROUP}/{probe} '$r'{fetch}' >> $T/kprobe_events &&\n"
         f"printf '%s\\n' {shlex.quote(_NEVER)} > {event}/filter &&\n"
         f"echo 1 > {event}/enable; }} 2>/dev/null || made=few"
     )
