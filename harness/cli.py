@@ -314,7 +314,8 @@ def _execute(one: Run, *, bisect: bool) -> int:
     except HarnessError as exc:
         _say_error(exc)
         # A failure that was proven before the trouble began stays one.
-        return EXIT_CODES["fail"] if one.verdict == "fail" else exc.exit_code
+        found = one.of_patched if bisect else one.verdict
+        return EXIT_CODES["fail"] if found == "fail" else exc.exit_code
     finally:
         print(one.folder, flush=True)
 

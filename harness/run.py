@@ -176,6 +176,11 @@ class Run:
         """What the cells that ran so far amount to."""
         return self._record.verdict
 
+    @property
+    def of_patched(self) -> str:
+        """What they say of the patched kernel alone; of all, in a run without one."""
+        return self._record.of_patched
+
     def execute(self, *, show: bool = True) -> Summary:
         """Do all of it and show the report, unless that is not wanted.
 

@@ -56,6 +56,14 @@ class RunRecord:
         """What the cells that ran so far amount to."""
         return verdict.of_run(self.judged()[0], self.beside)
 
+    @property
+    def of_patched(self) -> Verdict:
+        """What they say of the patched kernel alone; of all, in a run without one."""
+        if self.series is None:
+            return self.verdict
+        cells, checks = self.judged()
+        return verdict.of_patched(cells, (*checks, *self.beside))
+
     def write(self, reason: str, given: RunInput) -> Summary:
         """Write summary.json and junit.xml; `reason` is why the run ended early, if it did.
 

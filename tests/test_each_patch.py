@@ -8,24 +8,28 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from kernel_helpers import as_mail, create
 from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
-from harness import each_patch
+from harness import cli, each_patch
 from harness.cli import main
 from harness.each_patch import EachPatchRun
 from harness.errors import InfraError, UsageError
 from harness.kernel import series
 from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
+from harness.kernel.series import Series
 from harness.options import Options
 from harness.progress import Progress
 from harness.report.evidence import reader
 from harness.results import EachPatch, Outcome, Summary
 from harness.run import Run, Step, load_series
+from harness.runrecord import RunRecord
 from harness.verdict import Verdict, worst
 
 End = Outcome | BaseException
@@ -233,6 +237,42 @@ def test_the_exit_code_of_the_command(
     with pytest.raises(SystemExit) as ended:
         main(["run", "--series", str(tmp_path / "none"), *options])
     assert ended.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("bisect", "of_all", "of_patched", "code"),
+    [
+        (False, "fail", "error", 1),
+        # A base kernel that failed says nothing of the commit.
+        (True, "fail", "error", 3),
+        (True, "fail", "fail", 1),
+        (True, "pass", "pass", 3),
+    ],
+)
+def test_a_run_that_ends_in_an_error_is_bad_by_what_it_has_proven(
+    bisect: bool, of_all: str, of_patched: str, code: int, tmp_path: Path
+) -> None:
+    def execute() -> Summary:
+        raise InfraError("the disk is full")
+
+    one = SimpleNamespace(execute=execute, verdict=of_all, of_patched=of_patched, folder=tmp_path)
+    assert cli._execute(cast(Run, one), bisect=bisect) == code
+
+
+@pytest.mark.parametrize(
+    ("base", "patched", "of_patched"),
+    [("fail", "pass", "error"), ("fail", "fail", "error"), ("pass", "fail", "fail")],
+)
+def test_a_run_s_record_tells_the_patched_kernel_apart(
+    base: Outcome, patched: Outcome, of_patched: Verdict, tmp_path: Path
+) -> None:
+    cells = [a_cell(kernel) for kernel in ("base", "patched")]
+    ends = zip(cells, (base, patched), strict=True)
+    checks = [a_check(cell=cell.id, outcome=outcome, reason="3 young") for cell, outcome in ends]
+    record = RunRecord(tmp_path, 1, False, cells, checks)
+    assert (record.verdict, record.of_patched) == ("fail", "fail"), "no series"
+    record.series = cast(Series, SimpleNamespace(name="x"))
+    assert (record.verdict, record.of_patched) == ("fail", of_patched)
 
 
 def test_the_base_s_evidence_is_in_the_folder_of_each_patch(tmp_path: Path) -> None:

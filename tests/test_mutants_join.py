@@ -11,7 +11,7 @@ from test_mutants_judge import a_break, matrix, ran, sound
 from harness.errors import UsageError
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
-from harness.mutants.results import NAMED, NAMED_IN_PARTS, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Ran, Result
 
 TABLE = [
     Result(name=name, kind="break", breaks="all", claim=1, check="test_a")
@@ -75,6 +75,41 @@ def test_a_false_alarm_of_any_part_stays_one() -> None:
     ]
     joined = join(parts, TABLE)
     assert (joined.verdict, joined.results[0].found) == ("fail", "false alarm")
+
+
+@pytest.mark.parametrize(
+    ("again", "found", "told"),
+    [
+        (ran(a="pass", b="pass"), "pass", True),
+        # Of another seed, without that check, and not proven either.
+        (ran(seed=2, a="pass"), "error", False),
+        (ran(b="pass"), "error", False),
+        (ran(a="skip"), "error", False),
+    ],
+)
+def test_what_was_not_proven_counts_until_it_was(again: Ran, found: str, told: bool) -> None:
+    unproven = ran(a="unproven", b="pass").model_copy(update={"outcome": "unproven"})
+    parts = [
+        matrix(sound(unproven), caught(name="first")),
+        matrix(sound(again), caught(name="second")),
+    ]
+    joined = join(parts, TABLE)
+    assert joined.results[0].found == found
+    note = "base: an earlier part found: error. The later one counts"
+    assert (note in joined.notes) == told
+
+
+def test_words_are_those_that_the_table_has_now() -> None:
+    before = caught(name="first").model_copy(update={"claim": 7, "breaks": "something"})
+    first = join([matrix(before, caught(name="second"))], TABLE).results[0]
+    assert (first.name, first.claim, first.breaks) == ("first", 1, "all")
+    assert first.found == "caught"
+
+
+def test_what_was_run_for_another_check_is_refused() -> None:
+    before = caught(name="first").model_copy(update={"check": "test_b"})
+    with pytest.raises(UsageError, match="first was run for test_b, and the table has test_a"):
+        join([matrix(before)], TABLE)
 
 
 def test_of_a_mutant_that_ran_twice_the_last_counts_and_the_first_is_told() -> None:

@@ -37,9 +37,11 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
 
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
     the same seed the last one counts; a note says what those before found. Of what must pass each
-    cell of each part counts, so no false alarm is lost. UsageError for parts of different kernels,
-    and for a mutant that the table lacks. Parts that different harnesses ran may be of different
-    checks: `harnesses` says so.
+    cell of each part counts, so no false alarm is lost; but what could not be proven in one, and
+    was in a later one with the same seed, is told by a note as well. UsageError for parts of
+    different kernels, for a mutant that the table lacks, and for one that ran for another check
+    than the table has now. Parts that different harnesses ran may be of different checks:
+    `harnesses` says so.
     """
     first = parts[0]
     seeds = tuple(sorted({seed for part in parts for seed in part.seeds}))
@@ -63,7 +65,7 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             results[result.name], note = _newer(before, result)
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
-    table = [results.get(one.name, one) for one in listed]
+    table = [_listed_anew(results[one.name], one) if one.name in results else one for one in listed]
     absent = [word for one in table for word in _missing(one, seeds)]
     if absent:
         notes.append(f"not run in any part: {', '.join(absent)}")
@@ -112,11 +114,31 @@ def _notes(part: Matrix) -> list[str]:
     return [*own, words + (f", ended early: {part.reason}" if part.reason else "")]
 
 
+def _listed_anew(result: Result, listed: Result) -> Result:
+    """What was found, under the words that the table has now."""
+    if result.ran and result.check != listed.check:
+        raise UsageError(
+            f"{result.name} was run for {result.check}, and the table has {listed.check}"
+        )
+    return listed.model_copy(update={"ran": result.ran})
+
+
+def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
+    """Whether the same cell was run again with the same seed, and told all that this one did."""
+    again = [other for other in later if (other.cell, other.seed) == (one.cell, one.seed)]
+    if of_break:
+        return bool(again)
+    unproven = [name for name, outcome in one.checks.items() if outcome == "unproven"]
+    return one.outcome == "unproven" and any(
+        all(other.checks.get(name) == "pass" for name in unproven) for other in again
+    )
+
+
 def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
     if before is None or not before.ran:
         return result, []
-    again = {(one.cell, one.seed) for one in result.ran} if result.kind == "break" else set()
-    kept = tuple(one for one in before.ran if (one.cell, one.seed) not in again)
+    of_break = result.kind == "break"
+    kept = tuple(one for one in before.ran if not _outdone(one, result.ran, of_break=of_break))
     both = result.model_copy(update={"ran": (*kept, *result.ran)})
     if len(kept) == len(before.ran):
         return both, []

@@ -166,7 +166,7 @@ def _cells(result: Result) -> str:
 
 _INTRO = """\
 <!-- SPDX-License-Identifier: GPL-2.0-only -->
-<!-- Made by `kvm-harness mutants --markdown docs/mutants.md`. -->
+<!-- Made by `kvm-harness mutants [--join RUN ...] --markdown docs/mutants.md`. -->
 # Mutants: does the harness catch a broken series?
 
 A mutant is a kernel that is wrong on purpose, in one small way. {ran}
