@@ -21,6 +21,7 @@ from harness import inventory
 from harness.deadline import Deadline
 from harness.kernel import series
 from harness.kernel.source import resolve
+from harness.mutants.table import patch_of
 from harness.paths import PROJECT
 from harness.prepare import SOURCE_SECONDS
 from harness.results import EachPatch
@@ -84,6 +85,17 @@ def test_each_patch_builds_and_boots_and_ages(tmp_path: Path) -> None:
     walk = EachPatch.model_validate(json.loads((done.folder / "each-patch.json").read_text()))
     assert (done.returncode, walk.verdict, walk.reason) == (0, "good", "")
     assert [patch.finding for patch in walk.patches] == ["good"] * len(PATCHES)
+
+
+def test_the_first_bad_patch_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    for number, name in enumerate(("neutral-comment", "young-not-reported"), 1):
+        shutil.copy(patch_of(name), folder / f"000{number}-{name}.patch")
+    done = kvm_harness(["run", "--series", str(folder), "--each-patch", *WHERE], tmp_path)
+    walk = EachPatch.model_validate(json.loads((done.folder / "each-patch.json").read_text()))
+    assert (done.returncode, walk.verdict, walk.first_bad) == (1, "bad", 2)
+    assert [patch.finding for patch in walk.patches] == ["good", "bad"]
 
 
 def test_git_bisect_finds_the_patch(tmp_path: Path) -> None:
