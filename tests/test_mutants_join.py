@@ -11,7 +11,7 @@ from test_mutants_judge import a_break, matrix, ran, sound
 from harness.errors import UsageError
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
-from harness.mutants.results import NAMED, NAMED_IN_PARTS, Ran, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Ran, Result
 
 TABLE = [
     Result(name=name, kind="break", breaks="all", claim=1, check="test_a")
@@ -100,10 +100,12 @@ def test_what_was_not_proven_counts_until_it_was(again: Ran, found: str, told: b
 
 
 def test_words_are_those_that_the_table_has_now() -> None:
-    before = caught(name="first").model_copy(update={"claim": 7, "breaks": "something"})
+    build = Build(build_id="b", seconds=12.0, cached=True)
+    update = {"claim": 7, "breaks": "something", "build": build}
+    before = caught(name="first").model_copy(update=update)
     first = join([matrix(before, caught(name="second"))], TABLE).results[0]
     assert (first.name, first.claim, first.breaks) == ("first", 1, "all")
-    assert first.found == "caught"
+    assert (first.found, first.build) == ("caught", build)
 
 
 def test_what_was_run_for_another_check_is_refused() -> None:

@@ -120,7 +120,8 @@ def _listed_anew(result: Result, listed: Result) -> Result:
         raise UsageError(
             f"{result.name} was run for {result.check}, and the table has {listed.check}"
         )
-    return listed.model_copy(update={"ran": result.ran})
+    words = ("breaks", "claim", "deaths", "says", "shown_by")
+    return result.model_copy(update={name: getattr(listed, name) for name in words})
 
 
 def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
