@@ -325,20 +325,23 @@ class Contract:
         """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
         return version == self.kernel or version.startswith((f"{self.kernel}.", f"{self.kernel}-"))
 
-    def expect(self, driver: Driver, situation: Situation) -> Expectation:
-        """What `driver` must do in `situation`."""
-        own = self._expect(driver, situation)
-        return (
-            own
-            if self.whole is None
-            else replace(own, otherwise=self.whole.expect(driver, situation))
-        )
+    def expect(self, driver: Driver, situation: Situation, *, bit_off: bool = False) -> Expectation:
+        """What `driver` must do in `situation`.
 
-    def _expect(self, driver: Driver, situation: Situation) -> Expectation:
+        With `bit_off` the bit of lru_gen/enabled that switches the fast path, if the series has
+        one, is clear: then all go by the paths, and none enters the fast path.
+        """
+        own = self._expect(driver, situation, bit_off)
+        if self.whole is None:
+            return own
+        return replace(own, otherwise=self.whole.expect(driver, situation, bit_off=bit_off))
+
+    def _expect(self, driver: Driver, situation: Situation, bit_off: bool) -> Expectation:
         fast = self.fast_path
         functions = fast.functions if fast else ()
         rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
-        if fast is not None and driver in fast.drivers and _on_fast_path(fast, situation):
+        off = bit_off and fast is not None and fast.lru_gen_bit is not None
+        if fast and driver in fast.drivers and _on_fast_path(fast, situation) and not off:
             steps = tuple((name,) for name in functions)
             bit, spares = fast.lru_gen_bit, rule.spares
             return Expectation(True, steps, (), None, bit, spares, fast_path=functions)

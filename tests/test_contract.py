@@ -184,6 +184,7 @@ def test_fast_path_is_taken_where_it_says_and_never_elsewhere(tmp_path: Path) ->
     assert taken.lru_gen_bit == 0x8
     assert taken.fast_path == ("kvm_arch_test_clear_young",)
     assert "kvm_arch_test_clear_young" not in taken.never
+    assert "kvm_arch_test_clear_young" in contract.expect("mglru_walk", N1, bit_off=True).never
     elsewhere_cells: list[tuple[Driver, Situation]] = [
         ("mglru_walk", PROTECTED),
         ("mglru_walk", N1_SOFTWARE),
@@ -665,6 +666,14 @@ def test_lockless_harvest_v1() -> None:
         walk = contract.expect("mglru_walk", situation)
         assert not walk.reaches_kvm and "kvm_arch_test_clear_young" in walk.never
     assert contract.expect("eviction", N1).enters == (("kvm_arch_test_clear_young",),)
+    # As the reviewers asked: with that bit clear KVM is asked page by page, in the base's way.
+    off = contract.expect("eviction", N1, bit_off=True)
+    assert ("kvm_age_gfn",) in off.enters
+    assert (off.event, off.lru_gen_bit) == ("kvm:kvm_age_hva", None)
+    assert "kvm_arch_test_clear_young" in off.never
+    lockless = load(PROJECT / "series" / "lockless-aging" / "series.yaml")
+    same = lockless.expect("eviction", N1, bit_off=True)
+    assert same == lockless.expect("eviction", N1), "no bit switches that one"
     others = [contract.expect("eviction", where) for where in (N1_SOFTWARE, A57, PROTECTED)]
     for expectation in (*others, contract.expect("page_idle", N1)):
         assert expectation.reaches_kvm and "kvm_arch_test_clear_young" in expectation.never
