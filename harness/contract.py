@@ -225,6 +225,13 @@ class FastPath(_Model):
     stage2_af: tuple[AfMode, ...] = get_args(AfMode)
     lru_gen_bit: Annotated[int, Field(gt=0, le=0x8000)] | None = None
 
+    @model_validator(mode="after")
+    def _bit_is_of_drivers(self) -> FastPath:
+        # A path says who enters what whatever the bit is.
+        if self.lru_gen_bit is not None and not self.drivers:
+            raise ValueError("lru_gen_bit goes with drivers")
+        return self
+
 
 class ContractFile(_Model):
     """A series.yaml as it is written; what it leaves out is the base's."""
@@ -321,6 +328,11 @@ class Contract:
     cost: tuple[CostPromise, ...]
     whole: Contract | None = None
 
+    @property
+    def lru_gen_bit(self) -> int | None:
+        """The bit of lru_gen/enabled that switches the fast path, if there is one."""
+        return self.fast_path.lru_gen_bit if self.fast_path else None
+
     def applies_to(self, version: str) -> bool:
         """Whether it was written for this kernel version: "6.12" serves 6.12 and 6.12.117."""
         return version == self.kernel or version.startswith((f"{self.kernel}.", f"{self.kernel}-"))
@@ -340,7 +352,7 @@ class Contract:
         fast = self.fast_path
         functions = fast.functions if fast else ()
         rule = next(rule for rule in self.rules[driver] if _holds(rule, situation))
-        off = bit_off and fast is not None and fast.lru_gen_bit is not None
+        off = bit_off and self.lru_gen_bit is not None
         if fast and driver in fast.drivers and _on_fast_path(fast, situation) and not off:
             steps = tuple((name,) for name in functions)
             bit, spares = fast.lru_gen_bit, rule.spares

@@ -7,7 +7,7 @@ import dataclasses
 import random
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import cast, get_args
 
 import pytest
 
@@ -349,3 +349,16 @@ def test_each_call_for_a_tested_page_takes_the_lock_once(claim: Claim) -> None:
         locks(claim, rule, *one, lock(), lock())
     with pytest.raises(AssertionError, match="1 times for reading, where 0 times are the most"):
         locks(claim, LockRule(takes="none"), *one, lock("read "))
+
+
+@pytest.mark.parametrize(
+    ("bit", "off"),
+    [
+        (None, ()),
+        (0x2, ("no_walk", "classic")),
+        (0x8, ("no_walk", "classic")),
+        (0x10, ("classic",)),
+    ],
+)
+def test_which_lru_has_a_bit_clear(bit: int | None, off: tuple[str, ...]) -> None:
+    assert tuple(one for one in get_args(pressure.Lru) if pressure.clears(one, bit)) == off

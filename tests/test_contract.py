@@ -679,6 +679,13 @@ def test_lockless_harvest_v1() -> None:
         assert expectation.reaches_kvm and "kvm_arch_test_clear_young" in expectation.never
 
 
+def test_a_bit_switches_what_drivers_enter(tmp_path: Path) -> None:
+    """A path says who enters what, and knows of no bit."""
+    text = FAST.replace("  drivers: [mglru_walk]\n", "")
+    assert text != FAST
+    assert "lru_gen_bit goes with drivers" in refusal(tmp_path, text)
+
+
 def test_a_message_id_has_no_brackets(tmp_path: Path) -> None:
     text = 'kernel: "6.2"\nmessage_id: <1@example.org>\n'
     assert "series.yaml:2: message_id" in refusal(tmp_path, text)

@@ -77,26 +77,35 @@ def test_a_false_alarm_of_any_part_stays_one() -> None:
     assert (joined.verdict, joined.results[0].found) == ("fail", "false alarm")
 
 
+def doubtful(**update: object) -> Ran:
+    unproven = ran(a="unproven", b="pass").model_copy(update={"outcome": "unproven"})
+    return unproven.model_copy(update=update)
+
+
 @pytest.mark.parametrize(
-    ("again", "found", "told"),
+    ("before", "again", "found"),
     [
-        (ran(a="pass", b="pass"), "pass", True),
+        (doubtful(), ran(a="pass"), "pass"),
         # Of another seed, without that check, and not proven either.
-        (ran(seed=2, a="pass"), "error", False),
-        (ran(b="pass"), "error", False),
-        (ran(a="skip"), "error", False),
+        (doubtful(), ran(seed=2, a="pass"), "error"),
+        (doubtful(), ran(b="pass"), "error"),
+        (doubtful(), ran(a="skip"), "error"),
+        # What did not run there at all is not told by this either.
+        (doubtful(reason="test_c did not run here"), ran(a="pass"), "error"),
+        (doubtful(checks={"b": "pass"}), ran(a="pass"), "error"),
     ],
 )
-def test_what_was_not_proven_counts_until_it_was(again: Ran, found: str, told: bool) -> None:
-    unproven = ran(a="unproven", b="pass").model_copy(update={"outcome": "unproven"})
+def test_what_was_not_proven_counts_until_it_was(before: Ran, again: Ran, found: str) -> None:
+    """And what was found in between, with another seed, is not what the note tells of."""
     parts = [
-        matrix(sound(unproven), caught(name="first")),
+        matrix(sound(before), caught(name="first")),
+        matrix(sound(ran(seed=2, a="pass"))),
         matrix(sound(again), caught(name="second")),
     ]
     joined = join(parts, TABLE)
     assert joined.results[0].found == found
     note = "base: an earlier part found: error. The later one counts"
-    assert (note in joined.notes) == told
+    assert (note in joined.notes) == (found == "pass")
 
 
 def test_words_are_those_that_the_table_has_now() -> None:
@@ -108,10 +117,26 @@ def test_words_are_those_that_the_table_has_now() -> None:
     assert (first.found, first.build) == ("caught", build)
 
 
-def test_what_was_run_for_another_check_is_refused() -> None:
-    before = caught(name="first").model_copy(update={"check": "test_b"})
-    with pytest.raises(UsageError, match="first was run for test_b, and the table has test_a"):
+@pytest.mark.parametrize(
+    ("name", "was", "words"),
+    [
+        ("check", "test_b", "check test_b, and the table has test_a"),
+        ("series", "x", "series x, and the table has None"),
+        ("debug", True, "debug True, and the table has False"),
+        ("kind", "neutral", "kind neutral, and the table has break"),
+    ],
+)
+def test_what_was_run_as_something_else_is_refused(name: str, was: object, words: str) -> None:
+    before = caught(name="first").model_copy(update={name: was})
+    with pytest.raises(UsageError, match=f"first was run with {words}"):
         join([matrix(before)], TABLE)
+
+
+def test_what_was_only_listed_as_something_else_was_not_run() -> None:
+    listed = TABLE[0].model_copy(update={"kind": "equivalent"})
+    joined = join([matrix(listed, caught(name="second"))], TABLE)
+    assert joined.verdict == "error"
+    assert any("not run in any part: first" in note for note in joined.notes)
 
 
 def test_of_a_mutant_that_ran_twice_the_last_counts_and_the_first_is_told() -> None:

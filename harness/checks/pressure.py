@@ -87,6 +87,13 @@ def lru(shell: Shell, wanted: Lru, keep: int = 0) -> Iterator[Enabled]:
         yield after
 
 
+def clears(wanted: Lru, bit: int | None) -> bool:
+    """Whether lru() has a bit of lru_gen/enabled clear, if there is one to tell of."""
+    walks = int(Enabled.MM_WALK | Enabled.SECONDARY_WALK)
+    off: dict[Lru, int] = {"walk": 0, "no_walk": walks, "classic": ~0}
+    return bit is not None and bool(off[wanted] & bit)
+
+
 # ---- what is counted ------------------------------------------------------------------------
 
 

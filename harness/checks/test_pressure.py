@@ -327,9 +327,9 @@ def test_pressure(
     )
     walks = under == "walk"
     aging = expected(contract, "mglru_walk", cell) if walks else by_no_walk(contract)
-    # Without the walk no bit of it is set, nor one that lets a series' fast path be taken.
     driver: Driver = "classic" if under == "classic" else "eviction"
-    eviction = contract.expect(driver, here, bit_off=under == "no_walk")
+    off = pressure.clears(under, contract.lru_gen_bit)
+    eviction = contract.expect(driver, here, bit_off=off)
     counting = contract.expect_counters(here)
     with (
         pressure.lru(shell, under),

@@ -116,12 +116,11 @@ def _notes(part: Matrix) -> list[str]:
 
 def _listed_anew(result: Result, listed: Result) -> Result:
     """What was found, under the words that the table has now."""
-    if result.ran and result.check != listed.check:
-        raise UsageError(
-            f"{result.name} was run for {result.check}, and the table has {listed.check}"
-        )
-    words = ("breaks", "claim", "deaths", "says", "shown_by")
-    return result.model_copy(update={name: getattr(listed, name) for name in words})
+    for name in ("check", "kind", "series", "debug"):
+        was, is_now = getattr(result, name), getattr(listed, name)
+        if result.ran and was != is_now:
+            raise UsageError(f"{result.name} was run with {name} {was}, and the table has {is_now}")
+    return listed.model_copy(update={"ran": result.ran, "build": result.build})
 
 
 def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
@@ -130,20 +129,23 @@ def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
     if of_break:
         return bool(again)
     unproven = [name for name, outcome in one.checks.items() if outcome == "unproven"]
-    return one.outcome == "unproven" and any(
-        all(other.checks.get(name) == "pass" for name in unproven) for other in again
-    )
+    # A reason of the cell itself is that checks are missing, which another run says nothing of.
+    if one.outcome != "unproven" or one.reason or not unproven:
+        return False
+    return any(all(other.checks.get(name) == "pass" for name in unproven) for other in again)
 
 
 def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
     if before is None or not before.ran:
         return result, []
     of_break = result.kind == "break"
-    kept = tuple(one for one in before.ran if not _outdone(one, result.ran, of_break=of_break))
+    outdone = [one for one in before.ran if _outdone(one, result.ran, of_break=of_break)]
+    kept = tuple(one for one in before.ran if one not in outdone)
     both = result.model_copy(update={"ran": (*kept, *result.ran)})
     if len(kept) == len(before.ran):
         return both, []
-    return both, [f"{result.name}: an earlier part found: {before.found}. The later one counts"]
+    found = judge.judge(before.model_copy(update={"ran": tuple(outdone)})).found
+    return both, [f"{result.name}: an earlier part found: {found}. The later one counts"]
 
 
 def _placed(result: Result, run: str) -> Result:

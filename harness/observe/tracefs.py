@@ -25,8 +25,9 @@ GROUP = "kvm_harness"
 # The kernel takes a third of a second to list its functions under emulation; the list of a
 # running kernel without modules stays the same, and /run does not outlive it.
 FUNCTIONS = "/run/kvm-harness-functions"
-# Lines of a function's name and of what this kernel calls it (harness/observe/callbacks.py).
-ALIASES = "/run/kvm-harness-aliases"
+ALIASES: dict[str, str] = {}
+"""Functions that this kernel has under another name, and that name (harness/observe/callbacks.py):
+probes go there. A cell is a process, and boots one kernel."""
 # Before each part of what is printed stands a line of a file of this name.
 MARKS = "/run/kvm-harness-mark"
 # The event of a probe that takes long must be filtered out, as it then goes to a page of its own
@@ -62,14 +63,10 @@ fi
 LIST = f"""[ -s {FUNCTIONS} ] || {{ cat {TRACEFS}/available_filter_functions > {FUNCTIONS}.new
 mv {FUNCTIONS}.new {FUNCTIONS}; }}
 """
-# Has `r` be what this kernel calls a function.
-_REAL = f"""real() {{
-  r=$1
-  [ ! -e {ALIASES} ] || while read -r asked found; do
-    [ "$asked" != "$1" ] || r=$found
-  done < {ALIASES}
-}}
-"""
+
+
+def _real(function: str) -> str:
+    return ALIASES.get(function, function)
 
 
 def setup_script(wanted: Wanted) -> str:
@@ -90,12 +87,9 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(f"echo 1 > {folder}/enable; echo 'ok {event}'")
         lines.append(f"else echo 'absent {event}: this kernel has no such event'; fi")
     if wanted.functions or wanted.returns:
-        lines.append(
-            f"{LIST}{_REAL}set --\n"
-            f"for f in {' '.join(dict.fromkeys((*wanted.functions, *wanted.returns)))}; do\n"
-            'real $f; set -- "$@" -e "$r"\ndone\n'
-            f'F=$(grep -Fx "$@" {FUNCTIONS} || true)'
-        )
+        names = dict.fromkeys((*wanted.functions, *wanted.returns))
+        patterns = " ".join(f"-e {shlex.quote(_real(function))}" for function in names)
+        lines.append(f"{LIST}F=$(grep -Fx {patterns} {FUNCTIONS} || true)")
     for function in wanted.functions:
         probe = wanted.probe(function)
         slowly = wanted.fetches(function)
@@ -104,7 +98,7 @@ def setup_script(wanted: Wanted) -> str:
         if slowly:
             name = slowed_entry(function)
             more = "".join(
-                f"{_further_probe(f'{probe}_slow{index}', fetch)}\n"
+                f"{_further_probe(function, f'{probe}_slow{index}', fetch)}\n"
                 for index, fetch in enumerate(slowly[1:], 1)
             )
             lines.append(
@@ -136,14 +130,15 @@ def _probe_script(
     It has the first of `fetches` that the kernel takes: `made` is its index.
     """
     event = f"$I/events/{GROUP}/{probe}"
+    real = _real(function)
     makes = " || ".join(
-        f"{{ echo '{kind}:{GROUP}/{probe} '$r'{fetch}' 2>/dev/null >> $T/kprobe_events &&"
+        f"{{ echo '{kind}:{GROUP}/{probe} {real}{fetch}' 2>/dev/null >> $T/kprobe_events &&"
         f" made={index}; }}"
         for index, fetch in enumerate(fetches)
     )
     only = f"printf '%s\\n' {shlex.quote(condition)} > {event}/filter\n" if condition else ""
     return (
-        f'real {function}; made= n=0\nfor f in $F; do [ "$f" != $r ] || n=$((n + 1)); done\n'
+        f'made= n=0\nfor f in $F; do [ "$f" != {real} ] || n=$((n + 1)); done\n'
         f"if [ $n -eq 0 ]; then echo 'absent {name}: not in available_filter_functions'\n"
         f"elif [ $n -gt 1 ]; then echo 'absent {name}: names more than one function'\n"
         f"elif {makes}; then\n{only}echo 1 > {event}/enable; echo 'ok {name}'\n"
@@ -151,11 +146,11 @@ def _probe_script(
     )
 
 
-def _further_probe(probe: str, fetch: str) -> str:
+def _further_probe(function: str, probe: str, fetch: str) -> str:
     """The lines that make and enable a probe beside one like it; `made` is "few" if they fail."""
     event = f"$I/events/{GROUP}/{probe}"
     return (
-        f"{{ echo 'p:{GROUP}/{probe} '$r'{fetch}' >> $T/kprobe_events &&\n"
+        f"{{ echo 'p:{GROUP}/{probe} {_real(function)}{fetch}' >> $T/kprobe_events &&\n"
         f"printf '%s\\n' {shlex.quote(_NEVER)} > {event}/filter &&\n"
         f"echo 1 > {event}/enable; }} 2>/dev/null || made=few"
     )
