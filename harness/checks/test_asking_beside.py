@@ -18,6 +18,7 @@ from harness.cell import CellSpec
 from harness.checks import charged, damon, tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
+from harness.checks.groups import grouped
 from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
@@ -53,8 +54,7 @@ PATIENCE = 5.0
 GONE: dict[Opponent, str] = {"slot": FLUSH_SLOT, "unmap": UNMAP_WALK}
 
 
-@pytest.mark.deep
-@pytest.mark.parametrize("opponent", GONE)
+@pytest.mark.parametrize("opponent", grouped(deep=sorted(GONE.keys() - {"slot"}), stress=["slot"]))
 def test_asking_beside(
     opponent: Opponent,
     guest: Callable[..., Guest],

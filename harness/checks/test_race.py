@@ -75,8 +75,10 @@ OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "two-drop
 
 # The walk and eviction go by the notifiers that page_idle goes by, but under other locks of the
 # host; where a series' fast path is of the walk alone, it ages in all (entering()). Of the others
-# test_race_unmap has page-out, and test_end_beside_aging a part of vms, the end of a VM.
-STRESS: frozenset[Opponent] = frozenset(("pageout", "vms"))
+# test_race_unmap has page-out, and test_end_beside_aging a part of vms, the end of a VM. No other
+# check has split and slot-flags: -m deep has no time for all opponents, and those that it has are
+# the ones that broken kernels need.
+STRESS: frozenset[Opponent] = frozenset(("pageout", "vms", "split", "slot-flags"))
 DEEP = {("page-idle", one) for one in OPPONENTS if one not in STRESS}
 VARIANTS = frozenset(itertools.product(get_args(Ager), OPPONENTS))
 
