@@ -75,8 +75,7 @@ def lru(shell: Shell, wanted: Lru, keep: int = 0) -> Iterator[Enabled]:
     that what is turned off is.
     """
     before = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
-    walks = (Enabled.MM_WALK | Enabled.SECONDARY_WALK) & ~Enabled(keep)
-    value = {"walk": before, "no_walk": before & ~walks, "classic": Enabled(0)}[wanted]
+    value = Enabled(int(before) & ~_off(wanted, keep))
     with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(before):#x}\n")):
         shell.write(lru_gen.ENABLED, f"{int(value):#x}\n")
         after = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
@@ -89,9 +88,14 @@ def lru(shell: Shell, wanted: Lru, keep: int = 0) -> Iterator[Enabled]:
 
 def clears(wanted: Lru, bit: int | None) -> bool:
     """Whether lru() has a bit of lru_gen/enabled clear, if there is one to tell of."""
-    walks = int(Enabled.MM_WALK | Enabled.SECONDARY_WALK)
+    return bit is not None and bool(_off(wanted) & bit)
+
+
+def _off(wanted: Lru, keep: int = 0) -> int:
+    """The bits of lru_gen/enabled that are clear then."""
+    walks = int(Enabled.MM_WALK | Enabled.SECONDARY_WALK) & ~keep
     off: dict[Lru, int] = {"walk": 0, "no_walk": walks, "classic": ~0}
-    return bit is not None and bool(off[wanted] & bit)
+    return off[wanted]
 
 
 # ---- what is counted ------------------------------------------------------------------------
