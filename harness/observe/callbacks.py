@@ -15,14 +15,11 @@ from collections.abc import Callable, Iterable
 from harness.hosts.protocols import Shell
 from harness.observe.text import run_script
 from harness.observe.trace_text import parse_trace
-from harness.observe.tracefs import FUNCTIONS, GROUP, INSTANCE, LIST, REMOVE
+from harness.observe.tracefs import FUNCTIONS, GROUP, INSTANCE, LIST, REMOVE, new_instance
 
 WALK = "kvm_pgtable_walk"
 _EVENT = "kvmh_walk"
-_START = f"""{REMOVE}mkdir $I
-echo 0 > $I/tracing_on
-echo mono > $I/trace_clock
-echo 256 > $I/buffer_size_kb
+_START = f"""{new_instance(256)}\
 if echo 'p:{GROUP}/{_EVENT} {WALK} cb=+0(%x3):symbol' 2>/dev/null >> $T/kprobe_events; then
   echo 1 > $I/events/{GROUP}/{_EVENT}/enable
   echo 1 > $I/tracing_on

@@ -59,6 +59,15 @@ fi
 """
 
 
+def new_instance(buffer_kib: int) -> str:
+    """The lines that make the instance anew, with tracing off and so large a buffer per CPU."""
+    return f"""{REMOVE}mkdir $I
+echo 0 > $I/tracing_on
+echo mono > $I/trace_clock
+echo {buffer_kib} > $I/buffer_size_kb
+"""
+
+
 # Makes the list, where there is none yet.
 LIST = f"""[ -s {FUNCTIONS} ] || {{ cat {TRACEFS}/available_filter_functions > {FUNCTIONS}.new
 mv {FUNCTIONS}.new {FUNCTIONS}; }}
@@ -73,11 +82,7 @@ def setup_script(wanted: Wanted) -> str:
     """The script that makes the instance, with everything enabled and tracing off."""
     lines = [
         f"[ -d {TRACEFS}/instances ] || {{ echo '{TRACEFS} is not mounted' >&2; exit 1; }}",
-        REMOVE,
-        "mkdir $I",
-        "echo 0 > $I/tracing_on",
-        "echo mono > $I/trace_clock",
-        f"echo {wanted.buffer_kib} > $I/buffer_size_kb",
+        new_instance(wanted.buffer_kib),
     ]
     for event in wanted.events:
         folder = "$I/events/" + event.replace(":", "/")
