@@ -62,9 +62,7 @@ class RunRecord:
         if self.series is None:
             return self.verdict
         cells, checks = self.judged()
-        based = {(cell.host, cell.kvm_mode) for cell in cells if cell.kernel == "base"}
-        told = [cell for cell in cells if (cell.host, cell.kvm_mode) in based]
-        return verdict.of_patched(told, (*checks, *self.beside))
+        return verdict.of_patched(cells, (*checks, *self.beside))
 
     def write(self, reason: str, given: RunInput) -> Summary:
         """Write summary.json and junit.xml; `reason` is why the run ended early, if it did.

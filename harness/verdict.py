@@ -52,12 +52,15 @@ def of_run(cells: Iterable[Cell], series: Iterable[Check]) -> Verdict:
 
 
 def of_patched(cells: Iterable[Cell], checks: Iterable[Check]) -> Verdict:
-    """What a run says of the patched kernel alone: nothing, where the base did not pass."""
+    """What a run says of the patched kernel alone: nothing, where the base did not pass.
+
+    Nor anything of a place where the base has not run: what fails may fail there as well.
+    """
     cells = tuple(cells)
     if any(cell.outcome not in ("pass", "skip") for cell in cells if cell.kernel == "base"):
         return "error"
     series = (check for check in checks if check.cell == SERIES)
-    return of_run((cell for cell in cells if cell.kernel == "patched"), series)
+    return of_run((cell for cell in cells if _base(cell, cells) is not None), series)
 
 
 def only_base_failed(cells: Iterable[Cell]) -> bool:
