@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pytest
 
 
-def grouped(deep: Iterable[object], stress: Iterable[object]) -> list[object]:
+def grouped(variants: Iterable[object], *, stress: Collection[object]) -> list[object]:
     """Values to parametrize a check by, one or a tuple for each variant, with their marks.
 
     `-m deep` is to end while one waits for it, in all cells of the matrix. So in `stress` stands
     what one of `deep` shows in another way, and no mutant of ours needs.
     """
-    groups = ((pytest.mark.deep, deep), (pytest.mark.stress, stress))
     return [
-        pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=mark)
-        for mark, variants in groups
+        pytest.param(
+            *(one if isinstance(one, tuple) else (one,)),
+            marks=pytest.mark.stress if one in stress else pytest.mark.deep,
+        )
         for one in variants
     ]

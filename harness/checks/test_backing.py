@@ -113,9 +113,11 @@ def _written_back(vm: Guest, shell: Shell, claim: Claim) -> None:
 @pytest.mark.parametrize(
     ("backing", "driver"),
     grouped(
-        deep=[
+        [
             ("file", "page_idle"),
             ("file", "mglru_walk"),
+            ("fileprivate", "page_idle"),
+            ("fileprivate", "mglru_walk"),
             # By page_idle in test_access_flag.
             ("memfd", "mglru_walk"),
             ("memfdthp", "page_idle"),
@@ -188,7 +190,7 @@ def _assert_empty(shell: Shell, path: str | None, claim: Claim) -> None:
     assert number == 0, f"{number} bytes of a private mapping came to its file"
 
 
-@pytest.mark.parametrize("backing", grouped(deep=["file"], stress=["memfd"]))
+@pytest.mark.parametrize("backing", grouped(["file", "memfd"], stress=["memfd"]))
 def test_eviction_backing(
     backing: Backing,
     guest: Callable[..., Guest],

@@ -36,7 +36,7 @@ COMPACT = "/proc/sys/vm/compact_memory"
 KEPT, LITTLE = "/proc/sys/vm/percpu_pagelist_high_fraction", 1_000_000
 
 
-@pytest.mark.parametrize("backing", grouped(deep=["anon"], stress=["memfd"]))
+@pytest.mark.parametrize("backing", grouped(["anon", "memfd"], stress=["memfd"]))
 def test_compaction(
     backing: Backing,
     guest: Callable[..., Guest],

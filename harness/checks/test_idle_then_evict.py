@@ -34,7 +34,7 @@ from harness.hosts.protocols import Shell
 SIZES: dict[Backing, tuple[int, int]] = {"anon": (1024, 1), "thp": (8192, 512)}
 
 
-@pytest.mark.parametrize("backing", grouped(deep=sorted(SIZES.keys() - {"thp"}), stress=["thp"]))
+@pytest.mark.parametrize("backing", grouped(SIZES, stress=["thp"]))
 def test_idle_then_evict(
     backing: Backing,
     guest: Callable[..., Guest],

@@ -33,7 +33,7 @@ PAGES = 512
 EVERYTHING = frozenset(range(PAGES))
 
 
-@pytest.mark.parametrize("backing", grouped(deep=["anon"], stress=["memfd"]))
+@pytest.mark.parametrize("backing", grouped(["anon", "memfd"], stress=["memfd"]))
 def test_locked(
     backing: Backing,
     guest: Callable[..., Guest],

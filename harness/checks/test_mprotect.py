@@ -29,7 +29,7 @@ UNIT = 512
 PAGES = 3 * UNIT
 
 
-@pytest.mark.parametrize("backing", grouped(deep=["anon", "thp"], stress=["memfd"]))
+@pytest.mark.parametrize("backing", grouped(["anon", "memfd", "thp"], stress=["memfd"]))
 def test_mprotect(
     backing: Backing,
     guest: Callable[..., Guest],

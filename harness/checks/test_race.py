@@ -80,12 +80,10 @@ OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "two-drop
 # the ones that broken kernels need.
 STRESS: frozenset[Opponent] = frozenset(("pageout", "vms", "split", "slot-flags"))
 DEEP = {("page-idle", one) for one in OPPONENTS if one not in STRESS}
-VARIANTS = frozenset(itertools.product(get_args(Ager), OPPONENTS))
+VARIANTS = [*itertools.product(get_args(Ager), OPPONENTS)]
 
 
-@pytest.mark.parametrize(
-    ("ager", "opponent"), grouped(deep=sorted(DEEP), stress=sorted(VARIANTS - DEEP))
-)
+@pytest.mark.parametrize(("ager", "opponent"), grouped(VARIANTS, stress={*VARIANTS} - DEEP))
 def test_race(
     guest: Callable[..., Guest],
     shell: Shell,

@@ -74,7 +74,7 @@ def forces_write_back(log: str) -> bool | None:
     return False if any(line.startswith(_FIRST) for line in lines) else None
 
 
-@pytest.mark.parametrize("backing", grouped(deep=["anon", "thp"], stress=["memfd"]))
+@pytest.mark.parametrize("backing", grouped(["anon", "memfd", "thp"], stress=["memfd"]))
 def test_reset(
     backing: Backing,
     guest: Callable[..., Guest],

@@ -139,7 +139,7 @@ def test_adjacent(
 @pytest.mark.parametrize(
     ("second", "backing"),
     grouped(
-        deep=[("slot", "anon"), ("slot", "memfd"), ("vm", "thp")],
+        [("slot", "anon"), ("slot", "memfd"), ("vm", "memfd"), ("slot", "thp"), ("vm", "thp")],
         stress=[("vm", "memfd"), ("slot", "thp")],
     ),
 )

@@ -91,9 +91,7 @@ def _require_blocks(vm: Guest, shell: Shell, claim: Claim) -> None:
         require_huge(vm)
 
 
-@pytest.mark.parametrize(
-    "backing", grouped(deep=sorted(ADVICE.keys() - {"memfd"}), stress=["memfd"])
-)
+@pytest.mark.parametrize("backing", grouped(sorted(ADVICE), stress=["memfd"]))
 def test_unmap_part(
     backing: str,
     guest: Callable[..., Guest],
