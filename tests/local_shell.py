@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from collections.abc import Sequence
 
 from fake_shell import UnaskedShell
 
@@ -14,8 +16,42 @@ from harness.hosts.protocols import Result
 SECONDS = 30.0
 
 
+class LocalProcess:
+    """A program of this machine that is talked to."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.ended = False
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n")
+        except BrokenPipeError as exc:
+            raise InfraError("it is gone") from exc
+
+    def receive(self, deadline: Deadline) -> str:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return line.rstrip("\n")
+        raise EOFError
+
+    def stderr(self) -> str:
+        return ""
+
+    def wait(self, deadline: Deadline) -> int:
+        return self._process.wait(deadline.remaining())
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate(timeout=20)
+        self.ended = True
+
+
 class LocalShell(UnaskedShell):
-    """Runs commands; nothing else is asked of it."""
+    """Runs commands, and programs that stay; nothing else is asked of it."""
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         done = subprocess.run(
@@ -28,3 +64,6 @@ class LocalShell(UnaskedShell):
         if check and done.returncode:
             raise InfraError(f"`{command}` exited {done.returncode}: {done.stderr}")
         return Result(command, done.returncode, done.stdout, done.stderr)
+
+    def start(self, argv: Sequence[str]) -> LocalProcess:
+        return LocalProcess(argv)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import subprocess
@@ -12,46 +11,13 @@ from pathlib import Path
 
 import pytest
 from fake_shell import UnaskedShell
+from local_shell import LocalProcess
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts import watchdog
 from harness.hosts.protocols import Result
 from harness.inventory import SshHost
-
-
-class LocalProcess:
-    """A program of this machine, as far as the watchdog needs one."""
-
-    def __init__(self, argv: Sequence[str]) -> None:
-        self.ended = False
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def send(self, line: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(f"{line}\n")
-        except BrokenPipeError as exc:
-            raise InfraError("it is gone") from exc
-
-    def receive(self, deadline: Deadline) -> str:
-        assert self._process.stdout is not None
-        if line := self._process.stdout.readline():
-            return line.rstrip("\n")
-        raise EOFError
-
-    def stderr(self) -> str:
-        return ""
-
-    def wait(self, deadline: Deadline) -> int:
-        return self._process.wait(deadline.remaining())
-
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(timeout=20)
-        self.ended = True
 
 
 class LocalShell(UnaskedShell):

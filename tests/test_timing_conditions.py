@@ -12,8 +12,9 @@ from harness.checks.claim import Claim
 from harness.deadline import Deadline
 from harness.hosts.protocols import Result
 from harness.observe.errors import ObserveError
-from harness.timing import conditions
+from harness.timing import conditions, placement
 from harness.timing.conditions import fixed, parse
+from harness.timing.placement import Placement
 from harness.timing.test_timing import look_again
 
 CPU = "/sys/devices/system/cpu/cpu"
@@ -48,10 +49,17 @@ N cpuidle/current_governor
 menu
 N /proc/sys/kernel/numa_balancing
 1
+N /sys/devices/virtual/workqueue/cpumask
+f
 N /sys/kernel/mm/transparent_hugepage/enabled
 always [madvise] never
 N /sys/kernel/mm/lru_gen/enabled
 0x0007
+N interrupts
+0
+0-1
+N latency
+  2000000000
 N end
 """
 
@@ -71,6 +79,8 @@ def test_what_a_host_says() -> None:
     assert found.isolation == ("isolcpus=nohz,domain,1", "nohz_full=1")
     assert (found.online, found.smt, found.lru_gen) == ("0-1", "", "0x0007")
     assert (found.idle, found.numa_balancing) == ("menu", "1")
+    assert (found.interrupts, found.workqueues) == (("0", "0-1"), "f")
+    assert found.latency_us == "2000000000"
     assert "loadavg" not in found.steady()
 
 
@@ -84,6 +94,10 @@ def test_what_would_move_a_cursor_is_made_harmless() -> None:
     assert "\x1b" not in parse(TEXT.replace("0x0007", "\x1b[2J"), "N").lru_gen
 
 
+# Nobody is left to take interrupts, so they stay where they are.
+WHERE = Placement(vcpu=12, ager=0, others=())
+
+
 @pytest.fixture
 def governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files of a machine's cpufreq."""
@@ -91,6 +105,10 @@ def governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     balancing = str(tmp_path / "numa_balancing")
     script = conditions._SCRIPT.replace(conditions.CPUFREQ, str(cpus))
     script = script.replace(conditions._BALANCING, balancing)
+    for name in ("IRQS", "WORK", "LATENCY"):
+        there = str(tmp_path / name)
+        script = script.replace(getattr(placement, name), there)
+        monkeypatch.setattr(placement, name, there)
     monkeypatch.setattr(conditions, "_SCRIPT", script)
     monkeypatch.setattr(conditions, "CPUFREQ", str(cpus))
     monkeypatch.setattr(conditions, "_BALANCING", balancing)
@@ -103,7 +121,7 @@ def governors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_the_governor_is_fixed_and_put_back(governors: list[Path]) -> None:
     before = [file.read_text() for file in governors]
-    with fixed(LocalShell()) as found:
+    with fixed(LocalShell(), WHERE) as found:
         assert found.governors == {"0": "performance", "12": "performance"}
         assert {file.read_text() for file in governors} == {"performance\n"}
     assert [file.read_text() for file in governors] == before
@@ -111,7 +129,7 @@ def test_the_governor_is_fixed_and_put_back(governors: list[Path]) -> None:
 
 def test_the_governor_is_put_back_whatever_happens(governors: list[Path]) -> None:
     before = [file.read_text() for file in governors]
-    with pytest.raises(ZeroDivisionError), fixed(LocalShell()):
+    with pytest.raises(ZeroDivisionError), fixed(LocalShell(), WHERE):
         raise ZeroDivisionError
     assert [file.read_text() for file in governors] == before
 
@@ -153,7 +171,7 @@ def test_boost_is_off_meanwhile(governors: list[Path], cpu_boost: str) -> None:
     kernel = Kernel(governors[0].parents[2])
     kernel.say("boost", cpu_boost)
     before = _state(kernel.cpus)
-    with pytest.raises(ZeroDivisionError), fixed(kernel) as found:
+    with pytest.raises(ZeroDivisionError), fixed(kernel, WHERE) as found:
         assert (found.boost, found.cpu_boost) == ("0", {"0": "0"})
         # Somebody's limit is in force, not the most that the CPU can.
         assert (found.max_khz, found.cpuinfo_max_khz) == ({"0": "2800000"}, {"0": "3000000"})
@@ -165,7 +183,7 @@ def test_a_limit_is_left_alone_where_boost_is_off_anyway(governors: list[Path]) 
     """It may be one that the machine's heat made, for a while."""
     kernel = Kernel(governors[0].parents[2])
     kernel.boost.write_text("0\n")
-    with fixed(kernel):
+    with fixed(kernel, WHERE):
         kernel.say("scaling_max_freq", "2500000")
     assert (kernel.own / "scaling_max_freq").read_text() == "2500000\n"
     assert kernel.boost.read_text() == "0\n"
@@ -176,7 +194,7 @@ def test_what_changed_while_it_was_measured_is_kept_and_told(
 ) -> None:
     claim = Claim(tmp_path / "evidence", "")
     shell = LocalShell()
-    with fixed(shell) as before:
+    with fixed(shell, WHERE) as before:
         look_again(shell, claim, before)
         assert claim.observed == ""
         governors[0].write_text("powersave\n")
@@ -191,17 +209,26 @@ def test_what_changed_while_it_was_measured_is_kept_and_told(
 def test_a_machine_without_cpufreq_has_nothing_to_fix(governors: list[Path]) -> None:
     for file in governors:
         file.unlink()
-    with fixed(LocalShell()) as found:
+    with fixed(LocalShell(), WHERE) as found:
         assert found.governors == {}
 
 
 def test_pages_stay_on_their_nodes_meanwhile(governors: list[Path]) -> None:
     balancing = Path(conditions._BALANCING)
-    with fixed(LocalShell()) as found:
+    with fixed(LocalShell(), WHERE) as found:
         # A kernel that cannot move them has no such file, and gets none.
         assert (found.numa_balancing, balancing.exists()) == ("", False)
     balancing.write_text("1\n")
-    with pytest.raises(ZeroDivisionError), fixed(LocalShell()) as found:
+    with pytest.raises(ZeroDivisionError), fixed(LocalShell(), WHERE) as found:
         assert (found.numa_balancing, balancing.read_text()) == ("0", "0\n")
         raise ZeroDivisionError
     assert balancing.read_text() == "1\n"
+
+
+def test_interrupts_are_elsewhere_meanwhile(governors: list[Path]) -> None:
+    interrupt = Path(placement.IRQS) / "7" / "smp_affinity_list"
+    interrupt.parent.mkdir(parents=True)
+    interrupt.write_text("0-3\n")
+    with fixed(LocalShell(), Placement(vcpu=3, ager=2, others=(0, 1))) as found:
+        assert found.interrupts == ("0-1",)
+    assert interrupt.read_text() == "0-3\n"

@@ -17,6 +17,8 @@ from harness.observe.errors import ObserveError
 from harness.observe.text import run_script, sections
 from harness.printable import printable
 from harness.ranges import format_ranges
+from harness.timing import placement
+from harness.timing.placement import Placement
 
 FILE = "conditions.json"
 """What was in force when a check began to measure."""
@@ -41,11 +43,17 @@ for name in scaling_driver scaling_governor scaling_cur_freq scaling_min_freq sc
   done
 done
 for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
-    {CPUFREQ}/online {CPUFREQ}/smt/active {CPUFREQ}/{_IDLE} {_BALANCING} \\
+    {CPUFREQ}/online {CPUFREQ}/smt/active {CPUFREQ}/{_IDLE} {_BALANCING} {placement.WORK} \\
     /sys/kernel/mm/transparent_hugepage/enabled /sys/kernel/mm/lru_gen/enabled; do
   echo "NONCE ${{file##*/cpu/}}"
   [ -r "$file" ] && cat "$file"
 done
+echo "NONCE interrupts"
+for file in {placement.IRQS}/[0-9]*/smp_affinity_list; do
+  {{ read -r value <"$file"; }} 2>/dev/null && echo "$value"
+done | sort -u
+echo "NONCE latency"
+od -An -td4 -N4 {placement.LATENCY} 2>/dev/null || :
 echo "NONCE end"
 """
 
@@ -83,6 +91,12 @@ class Conditions(BaseModel):
     """The governor of cpuidle, "" where the kernel has none."""
     numa_balancing: str = ""
     """"0" if the kernel lets pages be where they are, "" where it can do no other."""
+    interrupts: tuple[str, ...] = ()
+    """Lists of CPUs: each one to which the kernel lets some interrupt come."""
+    workqueues: str = ""
+    """The bitmap of CPUs that do the kernel's unbound work."""
+    latency_us: str = ""
+    """How late a CPU may wake up from sleep, as cpuidle is told; "" where nobody can tell it."""
     loadavg: str
     thp: str
     lru_gen: str
@@ -131,6 +145,9 @@ def parse(text: str, nonce: str) -> Conditions:
             smt=_line(raw["smt/active"]),
             idle=_line(raw[_IDLE]),
             numa_balancing=_line(raw[_BALANCING]),
+            interrupts=tuple(_line(line) for line in raw["interrupts"].splitlines()),
+            workqueues=_line(raw[placement.WORK]),
+            latency_us=_line(raw["latency"]),
             loadavg=_line(raw["/proc/loadavg"]),
             thp=_line(raw["/sys/kernel/mm/transparent_hugepage/enabled"]),
             lru_gen=_line(raw["/sys/kernel/mm/lru_gen/enabled"]),
@@ -161,12 +178,13 @@ def differing(states: Sequence[Conditions]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def fixed(shell: Shell) -> Iterator[Conditions]:
-    """Have the clock of each CPU stand still where it can; put back what was afterwards.
+def fixed(shell: Shell, where: Placement) -> Iterator[Conditions]:
+    """Have CPUs be as even and as undisturbed as they can; put back what was afterwards.
 
     The governor is `performance`, and boost is off: for how long a CPU runs above its nominal
     frequency depends on its heat. The balancing of NUMA nodes is off as well: it takes pages out
-    of stage 2 to see who touches them, when it sees fit. Yields the conditions in force then.
+    of stage 2 to see who touches them, when it sees fit. What else a host does is kept from the
+    CPUs that are timed (placement.quiet()). Yields the conditions in force then.
     """
     before = read(shell)
     boosts, limits = _boosts(before), _limits(before)
@@ -174,7 +192,10 @@ def fixed(shell: Shell) -> Iterator[Conditions]:
     balancing = {_BALANCING: before.numa_balancing} if before.numa_balancing else {}
     off = dict.fromkeys((*boosts, *balancing), "0")
     still = off | limits | dict.fromkeys(governors, WANTED)
-    with undone(lambda: _write(shell, boosts | balancing | limits | governors)):
+    with (
+        undone(lambda: _write(shell, boosts | balancing | limits | governors)),
+        placement.quiet(shell, where),
+    ):
         _write(shell, still)
         yield read(shell)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,9 @@ from harness.observe.unproven import Unproven
 from harness.records import write_atomically
 from harness.selftests import judge
 from harness.selftests.execute import execute, lacks
-from harness.timing import clocked, conditions, tracking
+from harness.timing import clocked, conditions, placement, tracking
 from harness.timing.conditions import Conditions
+from harness.timing.placement import Placement
 from harness.timing.tracking import Way
 from harness.timing.values import FILE, PAGES, PASSES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
@@ -38,7 +40,26 @@ Keep = Callable[..., None]
 
 
 @pytest.fixture
-def keep(shell: Shell, claim: Claim) -> Iterator[Keep]:
+def where(shell: Shell) -> Placement:
+    """The CPUs of what is timed."""
+    return placement.of_host(shell)
+
+
+@pytest.fixture
+def placed(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, where: Placement
+) -> Callable[..., Guest]:
+    """As `guest`, bound to these CPUs."""
+
+    def made(**options: Any) -> Guest:
+        claim.observe(str(where))
+        return placement.put(guest(**options), shell, where)
+
+    return made
+
+
+@pytest.fixture
+def keep(shell: Shell, claim: Claim, where: Placement) -> Iterator[Keep]:
     """A function that keeps nanoseconds of all passes by metric, in conditions that are told."""
 
     def kept(**passes: list[int]) -> None:
@@ -52,7 +73,7 @@ def keep(shell: Shell, claim: Claim) -> Iterator[Keep]:
         claim.observe(", ".join(f"{name} {one:.6g} s" for name, one in values.medians().items()))
         look_again(shell, claim, found)
 
-    with conditions.fixed(shell) as found:
+    with conditions.fixed(shell, where) as found:
         write_atomically(claim.path(conditions.FILE), found)
         yield kept
 
@@ -65,9 +86,9 @@ def look_again(shell: Shell, claim: Claim, before: Conditions) -> None:
         claim.observe(f"{', '.join(names)} changed meanwhile")
 
 
-def test_time_page_idle(guest: Callable[..., Guest], keep: Keep) -> None:
+def test_time_page_idle(placed: Callable[..., Guest], keep: Keep) -> None:
     """page_idle ages young pages; a vCPU then touches what is old."""
-    vm = populated(guest(pages=PAGES))
+    vm = populated(placed(pages=PAGES))
     mark_idle(vm)
     aging, reads, writes = [], [], []
     for _ in range(PASSES + 1):
@@ -83,9 +104,9 @@ def test_time_page_idle(guest: Callable[..., Guest], keep: Keep) -> None:
     keep(time_aging_page_idle=aging, time_read_aged=reads, time_write_aged=writes)
 
 
-def test_time_walk(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
+def test_time_walk(placed: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
     """MGLRU makes generations of a guest's young pages."""
-    vm = guest(pages=PAGES)
+    vm = placed(pages=PAGES)
     with memcg_of(vm, shell):
         populated(vm)
         aging = []
@@ -109,10 +130,10 @@ def test_time_writer(guest: Callable[..., Guest], rng: random.Random, keep: Keep
     keep(time_writer=mean, time_writer_slowest=slowest)
 
 
-def test_time_reclaim(guest: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
+def test_time_reclaim(placed: Callable[..., Guest], shell: Shell, keep: Keep) -> None:
     """Pages of a guest that has just touched them all are reclaimed, to swap on zram."""
     with zram_swap(shell):
-        vm = guest(pages=PAGES)
+        vm = placed(pages=PAGES)
         with memcg_of(vm, shell):
             populated(vm)
             asked: list[int] = []
