@@ -453,6 +453,16 @@ def test_times_of_other_conditions_are_unlike(
     assert found == [f"{field} on n1 vhe all the time that was measured: {values}"]
 
 
+def test_times_of_a_series_that_changes_a_condition_are_alike() -> None:
+    """A series that adds a bit to lru_gen/enabled is what is compared."""
+    own = CONDITIONS | {"lru_gen": "base 0x0007, patched 0x000f"}
+    both = [
+        run(figures=(figure(values).model_copy(update={"conditions": own}),))
+        for values in (OTHER, slower(OTHER))
+    ]
+    assert unlike(*both) == ()
+
+
 def test_times_of_conditions_that_one_run_knows_are_unlike() -> None:
     other = run(figures=(figure().model_copy(update={"conditions": {}}),))
     (field,) = unlike(run(), other)

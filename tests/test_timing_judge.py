@@ -280,3 +280,64 @@ def test_conditions_of_boots_that_left_none() -> None:
     cells, found = measured(8)
     found = {name: replace(boot, conditions=()) for name, boot in found.items()}
     assert all(not one.conditions for one in judge(cells, found, emulated=False).figures)
+
+
+OF_SERIES = STATE.model_copy(update={"lru_gen": "0x000f", "thp": "[always] madvise never"})
+
+
+def with_series(number: int) -> tuple[tuple[PlannedCell, ...], dict[str, Boot]]:
+    """Rounds of a series that adds a bit to lru_gen/enabled, and has another word on THP."""
+    cells, found = measured(number)
+    for cell in cells:
+        if cell.kernel == "patched":
+            found[cell.id] = replace(found[cell.id], conditions=(OF_SERIES,))
+    return cells, found
+
+
+def test_what_a_series_changes_of_conditions_is_told_of_each_kernel() -> None:
+    times = judge(*with_series(8), emulated=False)
+    assert times.notes == ()
+    for one in times.figures:
+        assert one.conditions["lru_gen"] == "base 0x0007, patched 0x000f"
+        assert one.conditions["thp"] == (
+            "base always [madvise] never, patched [always] madvise never"
+        )
+        assert one.conditions["governors"] == "performance (CPU 0)"
+
+
+@pytest.mark.parametrize(
+    ("boot", "notes"),
+    [
+        ("base-r03-again", ("time: the boots of round 3 differ in lru_gen",)),
+        (
+            # A round has but one boot of this kernel.
+            "patched-r03",
+            (
+                "time: rounds 2 and 3 differ in lru_gen",
+                "time: rounds 3 and 4 differ in lru_gen",
+            ),
+        ),
+    ],
+)
+def test_boots_of_one_kernel_that_differ_in_what_depends_on_it(
+    boot: str, notes: tuple[str, ...]
+) -> None:
+    cells, found = with_series(8)
+    name = f"n1-vhe-{boot}"
+    (state,) = found[name].conditions
+    found[name] = replace(found[name], conditions=(state.model_copy(update={"lru_gen": "0x0003"}),))
+    times = judge(cells, found, emulated=False)
+    assert times.notes == notes
+    for one in times.figures:
+        assert (one.conditions["lru_gen"], one.conditions["smt"]) == ("", "none")
+
+
+def test_what_a_series_cannot_change_must_be_alike_on_both_kernels() -> None:
+    cells, found = measured(8)
+    for cell in cells:
+        if cell.kernel == "patched":
+            other = STATE.model_copy(update={"boost": "1"})
+            found[cell.id] = replace(found[cell.id], conditions=(other,))
+    times = judge(cells, found, emulated=False)
+    assert len(times.notes) == 8
+    assert {one.conditions["boost"] for one in times.figures} == {""}

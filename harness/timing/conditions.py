@@ -24,6 +24,8 @@ FILE = "conditions.json"
 """What was in force when a check began to measure."""
 AFTER = "conditions-after.json"
 """The same when it had measured all."""
+OF_KERNEL = frozenset({"thp", "lru_gen"})
+"""What a series may change, so that it must be alike in all boots of a kernel, not of both."""
 WANTED = "performance"
 CPUFREQ = "/sys/devices/system/cpu"
 _BOOST = "cpufreq/boost"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from harness import splatlog
 from harness.errors import InfraError
 from harness.figures.judge import Measured, figures, no_result
 from harness.plan import PlannedCell
-from harness.results import Cell, Check, Figure
+from harness.results import Cell, Check, Figure, KernelLabel
 from harness.timing import conditions
-from harness.timing.conditions import Conditions, differing
+from harness.timing.conditions import OF_KERNEL, Conditions, differing
 from harness.timing.options import ENOUGH
 from harness.timing.rounds import Round, rounds
 from harness.timing.values import FILE, METRICS, UNIT, Values
@@ -95,16 +95,48 @@ def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: 
     return Times(tuple(one.model_copy(update=in_force) for one in found), tuple(notes))
 
 
+_States = Mapping[KernelLabel, tuple[Conditions, ...]]
+"""The conditions that the checks of each kernel's boots found."""
+
+
 def _in_force(whole: Sequence[Round], boots: Mapping[str, Boot]) -> dict[str, str]:
     """The conditions, each in a line; "" for one that was not the same all the time.
 
     No other run is like this one in that, of which a note tells.
     """
-    measured = [boots[cell] for one in whole for cell in one.cells]
-    states = [state for boot in measured for state in boot.conditions]
-    varied = {*differing(states), *(name for boot in measured for name in boot.changed)}
-    words = states[0].words() if states else {}
-    return {name: "" if name in varied else text for name, text in words.items()}
+    states = _states(whole, boots)
+    changed = (name for one in whole for cell in one.cells for name in boots[cell].changed)
+    varied = {*_unlike(states), *changed}
+    words = {label: found[0].words() for label, found in states.items() if found}
+    names = next(iter(words.values()), {})
+    return {
+        name: "" if name in varied else _each({label: said[name] for label, said in words.items()})
+        for name in names
+    }
+
+
+def _each(said: Mapping[KernelLabel, str]) -> str:
+    """What is in force on each kernel: "base 0x0007, patched 0x000f", said once if it is alike."""
+    if len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    return ", ".join(f"{label} {words}" for label, words in said.items())
+
+
+def _states(those: Sequence[Round], boots: Mapping[str, Boot]) -> _States:
+    def of(cells: Iterable[str]) -> tuple[Conditions, ...]:
+        return tuple(state for cell in cells for state in boots[cell].conditions)
+
+    return {
+        "base": of(cell for one in those for cell in (one.base, one.again) if cell),
+        "patched": of(one.patched for one in those),
+    }
+
+
+def _unlike(states: _States) -> tuple[str, ...]:
+    """What must be alike and is not: on all boots, or on those of a kernel if it depends on it."""
+    within = {name for found in states.values() for name in differing(found)}
+    everywhere = differing([state for found in states.values() for state in found])
+    return tuple(name for name in everywhere if name not in OF_KERNEL or name in within)
 
 
 def _metrics(all_rounds: Sequence[Round], boots: Mapping[str, Boot]) -> tuple[str, ...]:
@@ -156,15 +188,19 @@ def _notes(
             f"time: left out of {len(all_rounds)} rounds, since a boot of them ended badly or "
             f"measured less than others: {', '.join(dropped)}"
         )
-    before: tuple[int, Conditions] | None = None
+    before: tuple[int, _States] | None = None
     for one in whole:
-        states = [state for cell in one.cells for state in boots[cell].conditions]
-        if names := differing(states):
+        states = _states((one,), boots)
+        if names := _unlike(states):
             yield f"time: the boots of round {one.number} differ in {', '.join(names)}"
-        elif states:
-            if before and (names := differing((before[1], states[0]))):
+        elif any(states.values()):
+            if before and (names := _unlike(_joined(before[1], states))):
                 yield f"time: rounds {before[0]} and {one.number} differ in {', '.join(names)}"
-            before = one.number, states[0]
+            before = one.number, states
         for cell in one.cells:
             if names := boots[cell].changed:
                 yield f"time: {', '.join(names)} changed while {cell} was measured"
+
+
+def _joined(one: _States, other: _States) -> _States:
+    return {label: found + other[label] for label, found in one.items()}
