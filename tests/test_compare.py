@@ -104,6 +104,14 @@ def test_a_run_is_like_itself() -> None:
         ({"debug": True}, "debug kernels: False / True"),
         ({"emulated": True}, "emulated hosts: False / True"),
         (
+            {"kernels": (KERNEL.model_copy(update={"source": "tree /x at ab"}),)},
+            "source of the base kernel: s / tree /x at ab",
+        ),
+        (
+            {"kernels": (KERNEL.model_copy(update={"version": "6.12.1"}),)},
+            "version of the base kernel: 6.12 / 6.12.1",
+        ),
+        (
             {"kernels": (KERNEL.model_copy(update={"config_sha256": "dd"}),)},
             "configuration of the base kernel: cc / dd",
         ),
@@ -152,6 +160,14 @@ def test_a_run_is_like_itself() -> None:
 )
 def test_unlike_runs_name_the_field_and_both_values(update: dict[str, Any], said: str) -> None:
     assert said in [str(field) for field in unlike(run(), run(**update))]
+
+
+def test_two_series_are_other_sources_of_the_patched_kernel() -> None:
+    both = [
+        KERNEL.model_copy(update={"label": "patched", "source": f"s with {name}", "version": name})
+        for name in ("v1", "v2")
+    ]
+    assert unlike(*(run(kernels=(KERNEL, patched)) for patched in both)) == ()
 
 
 def test_what_neither_run_recorded_is_not_alike() -> None:

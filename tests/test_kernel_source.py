@@ -64,6 +64,8 @@ def test_a_tarball_is_unpacked_once(tmp_path: Path) -> None:
     assert names(first.dir) == names(TOY)
     assert (first.version, first.base_commit) == ("6.12.1-toy", None)
     assert source.resolve(str(path), soon()) == first
+    again = source.resolve(f"tar:{tarball(tmp_path, member('linux-6.12.1/more'))}", soon())
+    assert again.description != first.description
     assert list(cache.folder("staging").iterdir()) == []
 
 
@@ -125,7 +127,9 @@ def test_a_plain_tree_is_known_by_its_content(tmp_path: Path) -> None:
     os.utime(tree / "Kbuild", (1, 1))
     assert source.resolve(str(tree), soon()).digest == first.digest
     (tree / "Kbuild").write_text("# other\n")
-    assert source.resolve(str(tree), soon()).digest != first.digest
+    other = source.resolve(str(tree), soon())
+    assert other.digest != first.digest
+    assert other.description != first.description
     assert (first.dir / "Kbuild").read_text() == (TOY / "Kbuild").read_text()
 
 
@@ -150,6 +154,9 @@ def test_a_work_tree_counts_as_it_stands_and_is_not_written_to(repository: Path)
     assert before == after
     assert dirty.digest != clean.digest
     assert "changed since" in dirty.description
+    (repository / "Kbuild").write_text("# another\n")
+    assert source.resolve(f"tree:{repository}", soon()).description != dirty.description
+    (repository / "Kbuild").write_text("# other\n")
     assert (dirty.dir / "kvm/new.c").exists() and (dirty.dir / "Kbuild").read_text() == "# other\n"
     assert not (dirty.dir / "kvm/mmu.o").exists() and not (dirty.dir / ".git").exists()
 

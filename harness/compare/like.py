@@ -73,10 +73,16 @@ def _of_kernels(one: Summary, other: Summary) -> Iterator[Unlike]:
             continue
         several = any(kernel.hosts for kernel in (*first, *second))
         of = f"of the {label} kernel" + (f" of {place}" if several else "")
-        for field, value in _MADE.items():
+        # Of the patched kernel it is the series that makes these differ.
+        known = _MADE if label == "patched" else {**_FROM, **_MADE}
+        for field, value in known.items():
             yield _pair(field.format(of), _values(first, value), _values(second, value))
 
 
+_FROM: Mapping[str, Callable[[Kernel], object]] = {
+    "source {}": lambda kernel: kernel.source,
+    "version {}": lambda kernel: kernel.version,
+}
 _MADE: Mapping[str, Callable[[Kernel], object]] = {
     "configuration {}": lambda kernel: kernel.config_sha256,
     "toolchain {}": lambda kernel: kernel.compiler,

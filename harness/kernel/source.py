@@ -26,6 +26,7 @@ class Source(BaseModel):
 
     `dir` lies in the cache and is never written to. `digest` is the identity of its content,
     `version` that of its Makefile ("6.12.117"), `base_commit` the commit that it is at, if known.
+    No two contents have one `description`: what may change under its name has a digest there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -141,7 +142,7 @@ def _tar(name: str, deadline: Deadline) -> Source:
     def fill(tree: Path) -> None:
         unpack.untar(path, tree, deadline)
 
-    return _publish(f"tar-{digest}", fill, deadline, f"tarball {path.name}")
+    return _publish(f"tar-{digest}", fill, deadline, f"tarball {path.name} ({digest[:12]})")
 
 
 def _tree(name: str, deadline: Deadline) -> Source:
@@ -161,7 +162,7 @@ def _tree(name: str, deadline: Deadline) -> Source:
         if _digest_of_files(tree, deadline) != digest:
             raise UsageError(f"{path} changed while it was copied; try again")
 
-    return _publish(f"files-{digest}", fill, deadline, f"tree {path}")
+    return _publish(f"files-{digest}", fill, deadline, f"tree {path} ({digest[:12]})")
 
 
 def _work_tree(path: Path, deadline: Deadline) -> Source:
@@ -174,7 +175,8 @@ def _work_tree(path: Path, deadline: Deadline) -> Source:
 
         clean = commit is not None and _tree_of(path, commit, deadline) == tree_id
         state = f"at {commit[:12]}" if commit else "without a commit"
-        description = f"tree {path} {state}{'' if clean else ', changed since'}"
+        changed = "" if clean else f", changed since ({tree_id[:12]})"
+        description = f"tree {path} {state}{changed}"
         return _publish(f"git-{tree_id}", fill, deadline, description, commit)
 
 
