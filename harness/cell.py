@@ -57,6 +57,7 @@ class Booted(BaseModel):
     boot_id: str
     kvm_line: str
     boot_seconds: float
+    cmdline: str = ""
     machine: str = ""
     af_cpus: tuple[CpuAf, ...] = ()
     vmm: str = ""
@@ -195,6 +196,7 @@ def _prove(spec: CellSpec, shell: RecordedShell, boot_seconds: float) -> Booted:
         build_id=shown.build_id,
         boot_id=shown.boot_id,
         kvm_line=shown.kvm_line,
+        cmdline=shown.cmdline,
         boot_seconds=boot_seconds,
         machine=spec.machine,
     )

@@ -118,6 +118,9 @@ class Cell(_Model):
     boot_id: str = ""
     kvm_line: str = ""
     """What KVM said of its mode in the kernel log."""
+    cmdline: str = ""
+    """Its boot arguments as it says them, less what names the boot, or disks and network of the
+    machine (harness/hosts/bootargs.py); "" in a record from before there was this."""
     vmm: str = ""
     """What QEMU the host has for Linux guests, as it says, "" where they were not asked for."""
     splats: tuple[Splat, ...] = ()

@@ -99,6 +99,7 @@ def _cells(chance: random.Random, hostile: str) -> tuple[Cell, ...]:
             reason=hostile or chance.choice(("", "", "the host did not boot")),
             death=chance.choice((None, "panic", "hang")),
             build_id=hostile,
+            cmdline=hostile or "console=ttyAMA0 panic=-1",
             splats=tuple(_splat(chance, hostile) for _ in range(chance.randrange(3))),
             splat_file=hostile or chance.choice(("", "cells/x/splats.txt")),
             seconds=chance.random() * 100,

@@ -14,6 +14,8 @@ from test_observe_af import NONCE, SavedHost
 from harness import cell as cell_module
 from harness.deadline import Deadline
 from harness.errors import InfraError
+from harness.hosts import proof
+from harness.hosts.proof import Proof
 from harness.hosts.recorder import Journal, RecordedShell
 from harness.inventory import AfMode, QemuHost
 from harness.observe.af import Expected
@@ -33,7 +35,9 @@ class N1(SavedHost):
         return "0x0003\n"
 
 
-BOOTED = cell_module.Booted(build_id="ab", boot_id="cd", kvm_line="kvm", boot_seconds=1.0)
+BOOTED = cell_module.Booted(
+    build_id="ab", boot_id="cd", kvm_line="kvm", cmdline="panic=15", boot_seconds=1.0
+)
 
 
 def run(
@@ -81,6 +85,7 @@ def test_what_is_expected_is_recorded_and_told(
     # Before the first check begins, so a kill in the last one loses nothing of it.
     kept = cell_module.Booted.model_validate_json((tmp_path / "booted.json").read_text())
     assert kept.af_cpus == (record,)
+    assert facts["cmdline"] == kept.cmdline == "panic=15"
 
 
 @pytest.mark.parametrize("kernel", ["base", "patched"])
@@ -108,6 +113,20 @@ def test_a_boot_variant_that_leaves_it_as_it_is(
 ) -> None:
     facts, _ = run(monkeypatch, tmp_path, "patched", variant="other")
     assert [kind.expected for kind in facts["af_cpus"]] == ["hardware"]
+
+
+def test_what_was_proven_of_a_boot_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = Proof("ab", "cc", "cd", "6.12", "kvm", "panic=15")
+    monkeypatch.setattr(proof, "prove", lambda *args: shown)
+    kernel = SimpleNamespace(build_id="ab", config_sha256="cc")
+    spec: Any = SimpleNamespace(
+        kernel=kernel, cell=PlannedCell("n1", "base", "vhe", "hardware"), seen_boot_ids=(),
+        machine="",
+    )  # fmt: skip
+    shell: Any = None
+    assert cell_module._prove(spec, shell, 1.0) == BOOTED
 
 
 class Boaster(SavedHost):

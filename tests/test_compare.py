@@ -31,6 +31,7 @@ KERNEL = Kernel(
 CELL = Cell(
     id="n1-vhe-base", host="n1", machine="n1", kernel="base", kvm_mode="vhe", af_mode="hardware",
     af_cpus=(CPU,), outcome="pass", kvm_line="VHE mode initialized successfully",
+    cmdline="panic=15",
 )  # fmt: skip
 PATCHED = CELL.model_copy(update={"id": "n1-vhe-patched", "kernel": "patched"})
 HOST = Host(name="n1", cpu="neoverse-n1", cpus=2, memory_mib=2048)
@@ -155,11 +156,35 @@ def test_a_run_is_like_itself() -> None:
             {"cells": (CELL.model_copy(update={"af_cpus": ()}),)},
             "MIDR in n1-vhe-base: 0x413fd0c1 (CPU 0-1) / not recorded",
         ),
+        (
+            {"cells": (CELL.model_copy(update={"cmdline": "panic=15 mitigations=off"}),)},
+            "boot arguments in n1-vhe-base: panic=15 / panic=15 mitigations=off",
+        ),
+        (
+            {"cells": (CELL.model_copy(update={"cmdline": ""}),)},
+            "boot arguments in n1-vhe-base: panic=15 / not recorded",
+        ),
         ({"cells": (CELL.model_copy(update={"host": "a57"}),)}, "hosts: n1 / a57"),
     ],
 )
 def test_unlike_runs_name_the_field_and_both_values(update: dict[str, Any], said: str) -> None:
     assert said in [str(field) for field in unlike(run(), run(**update))]
+
+
+def test_what_differs_in_all_boots_of_a_measurement_is_said_once() -> None:
+    def timed(cmdline: str) -> Summary:
+        names = [f"{CELL.id}-r{number:02}" for number in range(1, 11)]
+        return run(
+            cells=tuple(CELL.model_copy(update={"id": n, "cmdline": cmdline}) for n in names)
+        )
+
+    (field,) = unlike(timed("panic=15"), timed("panic=15 mitigations=off"))
+    assert field.field == "boot arguments in n1-vhe-base"
+
+
+def test_a_cell_that_never_booted_is_unlike_none() -> None:
+    lost = CELL.model_copy(update={"outcome": "error", "kvm_line": "", "cmdline": ""})
+    assert unlike(run(), run(cells=(lost, PATCHED))) == ()
 
 
 def test_two_series_are_other_sources_of_the_patched_kernel() -> None:

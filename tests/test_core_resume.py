@@ -111,7 +111,7 @@ def test_what_another_kernel_reported_before_the_boot_is_its_own(tmp_path: Path)
 
 def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
-    boot(spec.folder, console=SPLAT)
+    boot(spec.folder, console=SPLAT, cmdline="panic=15")
     kind = CpuAf(cpus="0", midr="", model="", expected="software", why="", observed="software")
     check(spec.folder, NAMES[0], af_observed="software", af_cpus=(kind,))
     check(spec.folder, NAMES[1], outcome="fail")
@@ -120,6 +120,7 @@ def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     assert cell is not None
     assert (cell.outcome, cell.af_observed, cell.death) == ("pass", "software", None)
     assert (cell.build_id, cell.boot_id, cell.kvm_line) == ("ab", f"{UUID}1", "kvm")
+    assert cell.cmdline == "panic=15"
     assert (cell.boot_seconds, cell.seconds) == (2.0, 6.5)
     assert cell.af_cpus == (kind,)
     assert len(cell.splats) == 1

@@ -122,6 +122,21 @@ def test_a_machine_s_own_early_console_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cmdline", "told"),
+    [
+        ("console=ttyAMA0 panic=-1 kvm_harness.host=n1 x", "console=ttyAMA0 panic=-1 x"),
+        (
+            "BOOT_IMAGE=/v root=UUID=ab ro rd.lvm.lv=a/b mitigations=off kvm_harness.cell=c1",
+            "ro mitigations=off",
+        ),
+        ("rootwait ipv6.disable=1 kvm-arm.mode=nvhe", "rootwait ipv6.disable=1 kvm-arm.mode=nvhe"),
+    ],
+)
+def test_what_lasts_of_a_command_line(cmdline: str, told: str) -> None:
+    assert bootargs.lasting(cmdline) == told
+
+
+@pytest.mark.parametrize(
     ("cmdline", "protected"),
     [
         ("root=/dev/sda2", False),

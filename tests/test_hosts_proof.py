@@ -56,6 +56,7 @@ class FakeShell(UnaskedShell):
             "config": lines(gzip.compress(CONFIG)),
             "boot_id": f"{BOOT_ID}\n",
             "release": "6.12.117\n",
+            "cmdline": "root=/dev/sda2 console=ttyAMA0 kvm_harness.cell=c1 panic=15\n",
             "device": "/dev/kvm\n",
             "log": f"[    0.0] kvm [1]: nv: 554 coarse grained\n{LOG['vhe']}\n",
         }
@@ -127,6 +128,7 @@ def test_the_right_kernel() -> None:
         BOOT_ID,
         "6.12.117",
         "kvm [1]: VHE mode initialized successfully",
+        "console=ttyAMA0 panic=15",
     )
 
 
@@ -203,7 +205,7 @@ def test_a_boot_id_that_proves_no_boot(boot_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["", "\n" * 50, "no\n\nsense", "a\n\n" * 5 + "a", "\ufffd\n\n" * 5, "\x1b[2J" * 9]
+    "nonsense", ["", "\n" * 50, "no\n\nsense", "a\n\n" * 6 + "a", "\ufffd\n\n" * 6, "\x1b[2J" * 9]
 )
 def test_nonsense(nonsense: str) -> None:
     shell = FakeShell()
@@ -225,6 +227,13 @@ def test_a_kernel_that_tells_nothing_of_itself() -> None:
 def test_no_base64(part: str, text: str) -> None:
     with pytest.raises(InfraError, match="no base64"):
         prove(FakeShell(**{part: text}), EXPECTED, "vhe", set())
+
+
+@pytest.mark.parametrize("cmdline", ["", "\ufffd", "quiet\x1b[2J", "x" * 5000, "a\nb"])
+def test_no_command_line(cmdline: str) -> None:
+    with pytest.raises(InfraError, match="no command line") as caught:
+        shown(cmdline=f"{cmdline}\n")
+    assert "\x1b" not in str(caught.value)
 
 
 def test_damaged_configuration() -> None:

@@ -100,6 +100,7 @@ def cell(
         reason=reason,
         build_id="45896c99",
         kvm_line="VHE mode initialized successfully",
+        cmdline="panic=15 mitigations=off",
         splats=splats,
         splat_file=splat_file,
         boot_seconds=1.0,
@@ -270,7 +271,13 @@ def test_everything_of_a_run_is_there(report: tuple[Summary, Path, str]) -> None
     words = " ".join(page.text.split())
     for word in (
         *("stage2-sw-af", "Debian", "6.12.117", "45896c99", "83bd", "0.1.0", "seed 7", "634 s"),
-        *("host n1vhe", "They cannot show TLB residency", "VHE mode initialized", "mmu.c:1"),
+        *(
+            "host n1vhe",
+            "They cannot show TLB residency",
+            "VHE mode initialized",
+            "mitigations=off",
+            "mmu.c:1",
+        ),
         *(
             "a line of the log",
             "absent.txt no file of the run folder",

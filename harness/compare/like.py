@@ -123,8 +123,17 @@ def _of_cells(one: Summary, other: Summary) -> Iterator[Unlike]:
     for key in sorted(first.keys() & second.keys()):
         # A cell that never came so far shows no mode; that it did not is what its outcome says.
         if first[key].kvm_line and second[key].kvm_line:
-            yield _pair(f"KVM mode in {key}", _mode(first[key]), _mode(second[key]))
-            yield _pair(f"MIDR in {key}", _midr(first[key]), _midr(second[key]))
+            # What differs in all boots of a measurement is said once.
+            name = key.removesuffix(f"-{first[key].boot}")
+            for field, value in _SHOWN.items():
+                yield _pair(field.format(name), value(first[key]), value(second[key]))
+
+
+_SHOWN: Mapping[str, Callable[[Cell], str]] = {
+    "KVM mode in {}": lambda cell: f"{cell.kvm_mode}, {cell.kvm_line}",
+    "MIDR in {}": lambda cell: ", ".join(f"{one.midr} (CPU {one.cpus})" for one in cell.af_cpus),
+    "boot arguments in {}": lambda cell: cell.cmdline,
+}
 
 
 def _of_counts(one: Summary, other: Summary) -> Iterator[Unlike]:
@@ -204,12 +213,3 @@ def _shared(one: Summary, other: Summary) -> Iterator[tuple[str, set[str], set[s
         for mode in get_args(KvmMode):
             if mode in left[place] and mode in right[place]:
                 yield place, left[place][mode], right[place][mode]
-
-
-def _mode(cell: Cell) -> str:
-    """The mode that was asked for and KVM's own word on it."""
-    return f"{cell.kvm_mode}, {cell.kvm_line}"
-
-
-def _midr(cell: Cell) -> str:
-    return ", ".join(f"{one.midr} (CPU {one.cpus})" for one in cell.af_cpus)

@@ -15,6 +15,12 @@ _NOT_KEPT = (
     *("debugfs", "cgroup_disable", "lockdown"),
     *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
+# What names one boot, or the disks and the network of one machine.
+_NAMES_ONE = ("BOOT_IMAGE", "BOOTIF", "initrd", "root", "nfsroot", "resume", "ip")
+# How the harness's own marks begin, and those by which dracut's initramfs looks for disks.
+_MARKS = ("kvm_harness.", "rd.")
+LONGEST = 4096
+"""Characters of a command line; arm64 has 2048 (COMMAND_LINE_SIZE)."""
 # Seconds after a panic: long enough for the console to carry its trace out.
 PANIC_SECONDS = 15
 # A kernel that panics while it shuts down must not stay there either, whoever's it is. The setting
@@ -36,6 +42,19 @@ def of_machine(own: str, asked: Sequence[str]) -> str:
     kept = [word for word in own.split() if _name(word) not in _NOT_KEPT]
     early = [] if "earlycon" in map(_name, kept) else ["earlycon"]
     return " ".join([*kept, *early, f"panic={PANIC_SECONDS}", *asked])
+
+
+def lasting(cmdline: str) -> str:
+    """What a kernel was told, less what names this boot, or disks and network of this machine.
+
+    These words differ where nothing else does: from boot to boot, and between machines that are
+    alike.
+    """
+    return " ".join(
+        word
+        for word in cmdline.split()
+        if _name(word) not in _NAMES_ONE and not word.startswith(_MARKS)
+    )
 
 
 def protected(cmdline: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.hosts import ssh
+from harness.hosts import bootargs, ssh
 from harness.hosts.pins import pin_name
 from harness.hosts.protocols import Shell
 from harness.hosts.route import Alive, open_shell, way_to
@@ -28,7 +28,6 @@ MARK = "kvm_harness.cell="
 # attempt is given up soon; later ones get more, for machines that are slow to let anybody in.
 FIRST_SECONDS, LONGEST_SECONDS = 4.0, 30.0
 PAUSE_SECONDS = 0.3
-MAX_CMDLINE = 4096
 
 _ASK = """\
 cat /proc/sys/kernel/random/boot_id
@@ -37,7 +36,7 @@ sha256sum < /sys/kernel/notes
 cat /proc/cmdline"""
 _ANSWER = re.compile(
     r"(?P<boot_id>[0-9a-f-]{36})\n(?P<release>[ -~]{1,400})\n(?P<notes>[0-9a-f]{64}) [^\n]*\n"
-    rf"(?P<cmdline>[ -~]{{0,{MAX_CMDLINE}}})\n",
+    rf"(?P<cmdline>[ -~]{{0,{bootargs.LONGEST}}})\n",
     re.ASCII,
 )
 

@@ -3,7 +3,8 @@
 
 Three things must agree: the GNU build id in /sys/kernel/notes with that of vmlinux, the
 configuration in /proc/config.gz with the one built from, and a boot_id that was never seen before.
-Then KVM must be there, in the mode that the cell is about.
+Then KVM must be there, in the mode that the cell is about. Beside it stands what the kernel was
+told at boot.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zlib
 from dataclasses import dataclass
 
 from harness.errors import HostDied, InfraError
+from harness.hosts import bootargs
 from harness.hosts.protocols import Shell
 from harness.inventory import KvmMode
 
@@ -52,6 +54,8 @@ class Proof:
     boot_id: str
     release: str
     kvm_line: str
+    cmdline: str
+    """Its boot arguments, less what names the boot (bootargs.lasting())."""
 
 
 def gnu_build_id(notes: bytes) -> str | None:
@@ -80,24 +84,26 @@ def prove(shell: Shell, expected: Expected, mode: KvmMode, seen_boot_ids: set[st
     """
     result = shell.run(
         "base64 /sys/kernel/notes; echo; base64 /proc/config.gz; echo; "
-        "cat /proc/sys/kernel/random/boot_id; echo; uname -r; echo; "
+        "cat /proc/sys/kernel/random/boot_id; echo; uname -r; echo; cat /proc/cmdline; echo; "
         "ls /dev/kvm 2>&1; echo; dmesg | grep -F 'kvm [' || true"
     )
     parts = result.stdout.split("\n\n")
-    if len(parts) != 6:
+    if len(parts) != 7:
         raise InfraError(
             "the host answered nonsense when asked for its kernel: "
             f"{result.stdout[:200]!r}, {result.stderr[:200]!r}"
         )
     notes, config = _decode(parts[0], MAX_NOTES), _decode(parts[1], MAX_CONFIG)
-    boot_id, release, device, log = (part.strip() for part in parts[2:])
+    boot_id, release, cmdline, device, log = (part.strip() for part in parts[2:])
     agree(notes, config, release, expected)
     if not re.fullmatch(r"[0-9a-f-]{36}", boot_id) or boot_id in seen_boot_ids:
         raise WrongKernel(f"the host was not booted anew: boot_id {boot_id!r}")
+    if not re.fullmatch(f"[ -~]{{1,{bootargs.LONGEST}}}", cmdline, re.ASCII):
+        raise InfraError(f"the host sent no command line: {cmdline[:80]!r}")
     if device != "/dev/kvm":
         raise HostDied("no-kvm", f"the booted kernel has no KVM: {device}; its log: {log or '-'}")
-    line = kvm_line(log, mode)
-    return Proof(expected.build_id, expected.config_sha256, boot_id, release, line)
+    line, told = kvm_line(log, mode), bootargs.lasting(cmdline)
+    return Proof(expected.build_id, expected.config_sha256, boot_id, release, line, told)
 
 
 def agree(notes: bytes, config: bytes, release: str, expected: Expected) -> None:
