@@ -58,7 +58,10 @@ def add_cost(parser: argparse.ArgumentParser) -> None:
 
 def add_time(parser: argparse.ArgumentParser) -> None:
     """Of `time`."""
-    _add_subject(parser.add_argument_group("what is timed"), alone=False)
+    _add_subject(
+        parser.add_argument_group("what is timed"),
+        base_only="time the kernel without a series against itself: the noise floor alone",
+    )
     where = parser.add_argument_group("where: one host in one mode of KVM")
     _add_place(where)
     _add_wait(where)
@@ -132,7 +135,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     _add_output(parser.add_argument_group("output"))
 
 
-def _add_subject(what: _Group, *, alone: bool = True) -> None:
+def _add_subject(what: _Group, *, base_only: str = "test the kernel without a series") -> None:
+    """`base_only` is what that option does."""
     what.add_argument(
         "--series",
         action="append",
@@ -149,9 +153,7 @@ def _add_subject(what: _Group, *, alone: bool = True) -> None:
     what.add_argument(
         "--source", metavar="SOURCE", help="debian:PACKAGE, tar:FILE, tree:DIR or git:URL#REF"
     )
-    if alone:
-        words = "test the kernel without a series"
-        what.add_argument("--base-only", action="store_true", help=words)
+    what.add_argument("--base-only", action="store_true", help=base_only)
     what.add_argument(
         "--allow-other-base",
         action="store_true",

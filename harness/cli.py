@@ -275,8 +275,13 @@ def _cost(args: argparse.Namespace, console: Console) -> int:
 
 
 def _time(args: argparse.Namespace, console: Console) -> int:
+    if args.base_only and args.no_aa:
+        raise UsageError(
+            "--base-only times the base kernel against itself, which --no-aa leaves out"
+        )
     options = replace(
         _what_and_where(args),
+        base_only=args.base_only,
         timing=TimingOptions(args.rounds, not args.no_aa),
         checks=(TIMING_CHECKS,),
         pytest_args=("-k", args.k) if args.k else (),

@@ -18,7 +18,7 @@ from harness.compare.changes import compare, turn
 from harness.compare.like import unlike
 from harness.compare.report import text_report
 from harness.errors import UsageError
-from harness.figures.judge import Measured, figures, no_result
+from harness.figures.judge import ALONE, Measured, figures, floors, no_result
 from harness.records import write_atomically
 from harness.results import Cell, Check, CpuAf, Figure, Host, Kernel, Outcome, Summary
 from harness.timing.judge import EMULATED
@@ -432,6 +432,33 @@ def test_what_a_run_calls_no_result_is_none_beside_another(doubted: int) -> None
     assert (one.figure.verdict, one.figure.effect) == ("inconclusive", None)
     assert one.figure.reason.startswith("5 whole rounds")
     assert found.exit_code == 4
+
+
+def alone() -> Figure:
+    """Of a run that has the base kernel alone, twice in each round."""
+    given = Measured(
+        metric="aging", what="a pass", unit="s", host="n1", kvm_mode="vhe", af_mode="hardware",
+        base=STEADY, patched=(), noise=(STEADY, OTHER),
+    )  # fmt: skip
+    return floors([given])[0].model_copy(update={"conditions": CONDITIONS})
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_noise_floor_alone_is_no_comparison(both: bool) -> None:
+    one = run(figures=(alone(),), seed=2)
+    other = run(figures=(alone() if both else figure(slower(OTHER)),))
+    for pair in ((one, other), (other, one)):
+        found = compare(*pair, ("A", "B"))
+        (compared,) = found.figures
+        for each in (compared.figure, compared.control):
+            assert (each.verdict, each.reason, each.effect) == ("inconclusive", ALONE, None)
+        assert found.exit_code == 4
+
+
+def test_a_noise_floor_alone_lacks_the_conditions_of_a_patched_kernel() -> None:
+    own = CONDITIONS | {"lru_gen": "base 0x0007, patched 0x000f"}
+    series = run(figures=(figure().model_copy(update={"conditions": own}),))
+    assert unlike(run(figures=(alone(),)), series) == ()
 
 
 # ---- counts -------------------------------------------------------------------------------------

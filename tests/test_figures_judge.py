@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.figures.judge import LEVEL, Measured, figures, holm, rounds_needed
+from harness.figures.judge import ALONE, LEVEL, Measured, figures, floors, holm, rounds_needed
 from harness.results import Figure
 
 # Twelve rounds with noise of about 0.4 %, and a permutation of it.
@@ -196,3 +196,43 @@ def test_controls_are_from_the_same_rounds() -> None:
 def test_values_that_are_no_numbers_make_no_figure() -> None:
     with pytest.raises(ValueError, match="finite"):
         one(replace(measured(), base=(float("nan"),) * 12))
+
+
+# ---- the base kernel alone ------------------------------------------------------------------
+
+
+def alone(again: tuple[float, ...] = OTHER_BASE) -> Measured:
+    return replace(measured(), patched=(), noise=(BASE, again))
+
+
+def test_the_floor_alone_is_that_of_a_comparison_and_no_verdict() -> None:
+    (found,) = floors([alone(tuple(1.05 * value for value in OTHER_BASE))])
+    beside = one(replace(alone(tuple(1.05 * value for value in OTHER_BASE)), patched=BASE))
+    assert found.floor == beside.floor == pytest.approx(0.05, abs=0.005)
+    assert (found.verdict, found.effect, found.patched) == ("inconclusive", None, ())
+    assert found.doubt == ALONE
+    assert found.reason.startswith(f"{ALONE}, 5.")
+
+
+def test_the_smallest_effect_is_about_that_of_a_comparison_with_the_same_noise() -> None:
+    (found,) = floors([alone()])
+    beside = one(replace(measured(), noise=(BASE, OTHER_BASE)))
+    assert found.smallest is not None and beside.smallest is not None
+    assert beside.smallest / 2 < found.smallest < 2 * beside.smallest
+
+
+def test_more_figures_take_a_larger_effect_to_show_one() -> None:
+    (few, *_), (many, *_) = floors([alone()]), floors([alone()] * 20)
+    assert few.smallest is not None and many.smallest is not None
+    assert few.smallest < many.smallest
+
+
+def test_what_no_test_can_take_has_no_floor_and_says_why() -> None:
+    for given, why in (
+        (alone((0.0, *OTHER_BASE[1:])), "no ratio can be told"),
+        (alone(OTHER_BASE[1:]), "the rounds are not whole"),
+        (replace(alone(), noise=None), "nothing was measured"),
+    ):
+        (found,) = floors([given])
+        assert found.reason.startswith(why)
+        assert (found.floor, found.smallest, found.doubt) == (None, None, ALONE)

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from made_up import a_summary
 
+from harness.figures.judge import Measured, floors
+from harness.report.command import FORMATS, Request
 from harness.report.figures import change, foremost
 from harness.report.mail import mail
 from harness.report.mailbody import MAX_FIGURES
@@ -81,3 +84,20 @@ def test_of_very_many_that_are_worse_markdown_has_those_that_fit() -> None:
     assert "`worse-999`" not in text
     assert "1000 figures: 1000 worse" in text.split("###")[0]
     assert re.search(r"and \d+ more parts of this report", text)
+
+
+BASE = (1.01, 0.99, 1.0, 1.02, 0.98, 1.005, 0.995, 1.015)
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS.keys() - {"github", "kcidb"}))
+def test_the_noise_floor_of_the_base_kernel_alone_is_shown(form: str, tmp_path: Path) -> None:
+    """GitHub's annotations have no figures, and KCIDB has them where it has a kernel's build."""
+    measured = Measured(
+        metric="time-aging-walk", what="", unit="s", host="n1", kvm_mode="vhe", af_mode="hardware",
+        base=BASE, patched=(), noise=(BASE, tuple(1.05 * value for value in BASE)),
+    )  # fmt: skip
+    run = a_summary(series="", figures=floors([measured]))
+    told = FORMATS[form](Request(run, tmp_path, "someone", None)).replace("|", "")
+    text = " ".join(told.split())
+    assert "5.00% is what the base kernel shows against itself" in text
+    assert "base against patched" not in text

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import InfraError
+from harness.figures.judge import ALONE
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Outcome
 from harness.timing import CHECKS
@@ -48,10 +49,14 @@ STATE = Conditions(
 
 
 def measured(
-    number: int, slower: float = 1.5, *, aa: bool = True
+    number: int,
+    slower: float = 1.5,
+    *,
+    aa: bool = True,
+    kernels: Sequence[PlannedCell] = PAIR,
 ) -> tuple[tuple[PlannedCell, ...], dict[str, Boot]]:
     """So many rounds in which the patched kernel's walk takes `slower` times as long."""
-    cells = boots(PAIR, 1, TimingOptions(number, aa))
+    cells = boots(kernels, 1, TimingOptions(number, aa))
     rng = random.Random(1)
     found = {}
     for cell in cells:
@@ -83,6 +88,34 @@ def test_a_slower_kernel_is_worse_and_the_floor_is_told() -> None:
 def test_without_a_second_base_there_is_no_floor() -> None:
     cells, found = measured(10, aa=False)
     assert judge(cells, found, emulated=False).figures[0].floor is None
+
+
+def test_the_base_kernel_alone_has_a_floor_and_the_smallest_effect() -> None:
+    cells, found = measured(10, kernels=PAIR[:1])
+    times = judge(cells, found, emulated=False)
+    assert [one.metric for one in times.figures] == [WALK, WRITER]
+    for one in times.figures:
+        assert (len(one.base), one.patched, len(one.evidence)) == (10, (), 20)
+        assert one.floor is not None and one.smallest is not None
+        assert 0 <= one.floor < 0.01 < one.smallest < 0.05
+        assert (one.verdict, one.effect, one.low, one.high) == ("inconclusive", None, None, None)
+        assert one.reason.startswith(f"{ALONE}, {one.floor:.2%} is what the base kernel shows")
+        assert one.conditions["lru_gen"] == "0x0007"
+    assert times.notes == ()
+
+
+def test_rounds_of_the_base_kernel_alone_must_be_whole_and_enough() -> None:
+    cells, found = measured(7, kernels=PAIR[:1])
+    for gone in ("r02", "r05-again"):
+        found[f"n1-vhe-base-{gone}"] = without(found[f"n1-vhe-base-{gone}"], whole=False)
+    times = judge(cells, found, emulated=False)
+    assert {(one.reason, one.floor) for one in times.figures} == {
+        ("5 whole rounds, and fewer than 6 show nothing", None)
+    }
+    assert times.notes[0].endswith("measured less than others: 2, 5")
+    assert judge(cells, {}, emulated=False).notes[-1] == "no time was measured"
+    emulated = judge(cells, found, emulated=True).figures
+    assert {(one.reason, one.floor) for one in emulated} == {(EMULATED, None)}
 
 
 def test_no_time_on_an_emulated_host_is_a_result() -> None:

@@ -69,13 +69,20 @@ def test_one_host_in_one_mode(other: dict[str, str]) -> None:
         boots((*PAIR, replace(BASE, **other)), 1, TimingOptions())  # type: ignore[arg-type]
 
 
-def test_no_series() -> None:
-    with pytest.raises(UsageError, match="no series"):
-        boots((BASE,), 1, TimingOptions())
+def test_the_base_kernel_alone_is_booted_twice_in_a_round() -> None:
+    cells = boots((BASE,), 1, TimingOptions(rounds=12))
+    assert {cell.kernel for cell in cells} == {"base"}
+    for number, one in enumerate(rounds(cells)):
+        assert one.number == number + 1
+        assert (one.patched, one.again) == ("", f"{one.base}-again")
+        assert one.of("patched") == ()
+        assert set(one.cells) == {cell.id for cell in cells[2 * number : 2 * number + 2]}
+    first = [boots((BASE,), seed, TimingOptions(rounds=1))[0].boot for seed in range(100)]
+    assert 30 < first.count("r01-again") < 70
 
 
 @pytest.mark.parametrize(
-    "args", [["--rounds", "0"], ["--rounds", "101"], ["--jobs", "2"], ["--base-only"]]
+    "args", [["--rounds", "0"], ["--rounds", "101"], ["--jobs", "2"], ["--base-only", "--no-aa"]]
 )
 def test_options_that_make_no_measurement(
     args: list[str], capsys: pytest.CaptureFixture[str]
@@ -84,6 +91,21 @@ def test_options_that_make_no_measurement(
         cli.main(["time", *args])
     assert ended.value.code == 2
     assert args[0] in capsys.readouterr().err
+
+
+def test_the_base_kernel_alone_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Options] = []
+
+    def run(options: Options, progress: object) -> None:
+        asked.append(options)
+        raise UsageError("not here")
+
+    monkeypatch.setattr(cli, "Run", run)
+    for given in ([], ["--base-only"]):
+        with pytest.raises(SystemExit):
+            cli.main(["time", *given])
+    assert [one.base_only for one in asked] == [False, True]
+    assert [one.timing for one in asked] == [TimingOptions()] * 2
 
 
 def test_options_survive_in_run_json() -> None:

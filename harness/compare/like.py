@@ -164,8 +164,8 @@ def _of_times(one: Summary, other: Summary) -> Iterator[Unlike]:
 
 
 def _conditions(run: Summary) -> dict[str, dict[str, str]]:
-    """By place. Where no value came of it, nothing is compared."""
-    timed = (figure for figure in run.figures if figure.spread is None and figure.base)
+    """By place. Where no value came of it, or of one kernel alone, nothing is compared."""
+    timed = (one for one in run.figures if one.spread is None and one.base and one.patched)
     return {figure.place: figure.conditions for figure in timed}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -27,6 +27,8 @@ POWER = 0.8
 """With which the smallest effect would have been shown."""
 MAX_RATIO = 50.0
 """Of the largest value to the smallest, as a logarithm: more was not measured by anybody."""
+
+ALONE = "no patched kernel: the noise floor alone"
 
 Samples = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -98,6 +100,25 @@ def figures(measured: Sequence[Measured], *, margin: float = MARGIN) -> tuple[Fi
         else test
         for one, test in zip(measured, found, strict=True)
     )
+
+
+def floors(measured: Sequence[Measured]) -> tuple[Figure, ...]:
+    """The figures of a run that has the base kernel against itself alone, as the `noise` of each.
+
+    Nothing is better or worse. How small an effect could have been shown is told as if the patched
+    kernel had strayed as the base kernel's second boots did, for which these stand in.
+    """
+    stand_in = [replace(one, patched=one.noise[1] if one.noise else ()) for one in measured]
+    return tuple(_floor(one) for one in figures(stand_in))
+
+
+def _floor(judged: Figure) -> Figure:
+    nothing = dict.fromkeys(("effect", "low", "high"))
+    said: dict[str, object] = {"patched": (), "verdict": "inconclusive", "doubt": ALONE}
+    # What no test could take has no floor, and a reason of its own.
+    if judged.floor is not None:
+        said["reason"] = f"{ALONE}, {judged.floor:.2%} is what the base kernel shows against itself"
+    return judged.model_copy(update={**nothing, **said})
 
 
 def no_result(figure: Figure, why: str) -> Figure:

@@ -22,6 +22,12 @@ def foremost(every: Sequence[Figure], limit: int) -> Sequence[Figure]:
     return in_order[: max(limit, sum(one.verdict == "worse" for one in every))]
 
 
+def head(every: Sequence[Figure]) -> str:
+    """What stands above them."""
+    both = any(one.patched for one in every)
+    return "Figures, base against patched" if both else "Figures of the base kernel alone"
+
+
 def typical(values: Sequence[float]) -> str:
     """The median of the repetitions to four digits, and how many they are."""
     return f"{median(values):.4g} (n={len(values)})" if values else "-"

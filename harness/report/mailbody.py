@@ -200,7 +200,7 @@ def _excerpt(found: evidence.Excerpt) -> Iterator[str]:
 def _figures(run: Summary) -> Iterator[str]:
     if not run.figures:
         return
-    yield from _head("Figures, base against patched (medians)")
+    yield from _head(f"{figures.head(run.figures)} (medians)")
     yield from _own(f"{count(run).of_figures}.")
     shown = figures.foremost(run.figures, MAX_FIGURES)
     for one in shown:

@@ -241,7 +241,7 @@ def _excerpt(found: evidence.Excerpt) -> Iterator[str]:
 def _figures(run: Summary) -> Iterator[str]:
     if not run.figures:
         return
-    yield "### Figures, base against patched"
+    yield f"### {figures.head(run.figures)}"
     heads = ["figure", "where", "base", "patched", "unit", "change", "verdict", "reason"]
     rows = []
     shown = figures.foremost(run.figures, MAX_FIGURES)

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pydantic import ValidationError
 
 from harness import splatlog
 from harness.errors import InfraError
-from harness.figures.judge import Measured, figures, no_result
+from harness.figures.judge import Measured, figures, floors, no_result
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Figure, KernelLabel
 from harness.timing import conditions
@@ -73,18 +74,21 @@ def collect(cell: Cell, checks: Sequence[Check], run_folder: Path) -> Boot:
 
 
 def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: bool) -> Times:
-    """Figures of what was measured on both kernels, from the rounds that are whole.
+    """Figures of what was measured on each kernel that was booted, from the rounds that are whole.
 
     A round is whole if each of its boots ended well and has a value of every metric. A round is
     left out for all metrics, so that all rest on the same boots.
     """
     all_rounds = rounds(cells)
+    alone = not all_rounds[0].patched
     metrics = _metrics(all_rounds, boots)
     whole = tuple(one for one in all_rounds if _is_whole(one, boots, metrics))
     notes = list(_notes(all_rounds, whole, boots))
     if not metrics:
-        return Times((), (*notes, "no time was measured on both kernels"))
-    found = figures([_measured(name, cells[0], whole, boots) for name in metrics])
+        nowhere = "no time was measured" if alone else "no time was measured on both kernels"
+        return Times((), (*notes, nowhere))
+    measured = [_measured(name, cells[0], whole, boots) for name in metrics]
+    found = floors(measured) if alone else figures(measured)
     if len(whole) < ENOUGH:
         why = f"{len(whole)} whole rounds, and fewer than {ENOUGH} show nothing"
         found = tuple(no_result(one, why) for one in found)
@@ -123,12 +127,11 @@ def _each(said: Mapping[KernelLabel, str]) -> str:
 
 
 def _states(those: Sequence[Round], boots: Mapping[str, Boot]) -> _States:
-    def of(cells: Iterable[str]) -> tuple[Conditions, ...]:
-        return tuple(state for cell in cells for state in boots[cell].conditions)
-
     return {
-        "base": of(cell for one in those for cell in (one.base, one.again) if cell),
-        "patched": of(one.patched for one in those),
+        label: tuple(
+            state for one in those for cell in one.of(label) for state in boots[cell].conditions
+        )
+        for label in get_args(KernelLabel)
     }
 
 
@@ -140,10 +143,10 @@ def _unlike(states: _States) -> tuple[str, ...]:
 
 
 def _metrics(all_rounds: Sequence[Round], boots: Mapping[str, Boot]) -> tuple[str, ...]:
-    """Those that both kernels have somewhere: what no boot of one can do drops no round."""
-    base = {name for one in all_rounds for name in _values(boots, one.base)}
-    patched = {name for one in all_rounds for name in _values(boots, one.patched)}
-    return tuple(name for name in METRICS if name in base & patched)
+    """Those that each kernel has somewhere: what no boot of one can do drops no round."""
+    cells = [[cell for one in all_rounds for cell in one.of(of)] for of in get_args(KernelLabel)]
+    found = [{name for cell in those for name in _values(boots, cell)} for those in cells if those]
+    return tuple(name for name in METRICS if all(name in names for names in found))
 
 
 def _values(boots: Mapping[str, Boot], cell: str) -> Mapping[str, float]:
@@ -173,7 +176,7 @@ def _measured(
         kvm_mode=cell.kvm_mode,
         af_mode=cell.af_mode,
         base=base,
-        patched=of(one.patched for one in whole),
+        patched=of(one.patched for one in whole if one.patched),
         noise=(base, again) if again else None,
         evidence=tuple(boots[id_].evidence[metric] for one in whole for id_ in one.cells),
     )

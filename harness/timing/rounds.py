@@ -9,12 +9,16 @@ from dataclasses import dataclass, replace
 
 from harness.errors import UsageError
 from harness.plan import PlannedCell
+from harness.results import KernelLabel
 from harness.timing.options import TimingOptions
+
+# What the base kernel's second boot has behind the name of its round.
+AGAIN = "-again"
 
 
 @dataclass(frozen=True)
 class Round:
-    """The ids of a round's cells; `again` is the base kernel's second, "" without one."""
+    """The ids of a round's cells; `again` is the base kernel's second. "" for one that is not."""
 
     number: int
     base: str
@@ -26,9 +30,14 @@ class Round:
         """All of them."""
         return tuple(filter(None, (self.base, self.patched, self.again)))
 
+    def of(self, kernel: KernelLabel) -> tuple[str, ...]:
+        """Those of one kernel."""
+        boots = (self.base, self.again) if kernel == "base" else (self.patched,)
+        return tuple(filter(None, boots))
 
-def only_pair(planned: Sequence[PlannedCell]) -> tuple[PlannedCell, PlannedCell]:
-    """The base and the patched cell of one host in one mode; UsageError if there are others.
+
+def one_of_each(planned: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
+    """The cell of each kernel on one host in one mode, base first; UsageError for several places.
 
     A series' boot variants are other configurations of the patched kernel, which are not timed.
     """
@@ -38,23 +47,20 @@ def only_pair(planned: Sequence[PlannedCell]) -> tuple[PlannedCell, PlannedCell]
             "time is measured on one host in one mode of KVM: choose by --host and --mode among "
             f"{', '.join(where)}"
         )
-    plain = {cell.kernel: cell for cell in planned if not cell.variant}
-    if set(plain) != {"base", "patched"}:
-        raise UsageError("time compares a series with its base: there is no series")
-    return plain["base"], plain["patched"]
+    return tuple(cell for cell in planned if not cell.variant)
 
 
 def boots(
     planned: Sequence[PlannedCell], seed: int, options: TimingOptions
 ) -> tuple[PlannedCell, ...]:
     """All cells in their order. Within a round each order of the boots is equally likely."""
-    base, patched = only_pair(planned)
+    kernels = one_of_each(planned)
     rng = random.Random(f"rounds:{seed}")
     found: list[PlannedCell] = []
     for number in range(1, options.rounds + 1):
         name = f"r{number:02}"
-        one = [replace(base, boot=name), replace(patched, boot=name)]
-        one += [replace(base, boot=f"{name}-again")] if options.aa else []
+        one = [replace(kernel, boot=name) for kernel in kernels]
+        one += [replace(kernels[0], boot=f"{name}{AGAIN}")] if options.aa else []
         rng.shuffle(one)
         found += one
     return tuple(found)
@@ -65,14 +71,16 @@ def rounds(cells: Sequence[PlannedCell]) -> tuple[Round, ...]:
     ids = {(cell.kernel, cell.boot): cell.id for cell in cells}
     # Of a hundred rounds the last one's name has a digit more.
     names = {
-        int(cell.boot.removeprefix("r")): cell.boot for cell in cells if cell.kernel == "patched"
+        int(boot.removeprefix("r")): boot
+        for kernel, boot in ids
+        if kernel == "base" and not boot.endswith(AGAIN)
     }
     return tuple(
         Round(
             number,
             base=ids["base", name],
-            patched=ids["patched", name],
-            again=ids.get(("base", f"{name}-again"), ""),
+            patched=ids.get(("patched", name), ""),
+            again=ids.get(("base", f"{name}{AGAIN}"), ""),
         )
         for number, name in sorted(names.items())
     )
