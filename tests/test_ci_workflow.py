@@ -171,9 +171,11 @@ def test_no_emulated_host_stands_for_a_real_machine(tmp_path: Path) -> None:
     for name in ("Run", "Times"):
         options = options_of(steps[name], tmp_path / name, ENVIRONMENTS[1])
         assert (options.inventory, options.host) == (Path("lab.yaml"), ["altra"])
-    # `hosts check` refuses a host of another kind than ssh.
+    # `hosts check` refuses a host of another kind than ssh, and with --hardware one that says that
+    # it is emulated (test_hosts_command.py).
     fit = options_of(steps["Is it fit?"], tmp_path / "fit", ENVIRONMENTS[1])
     assert (fit.command, fit.host, fit.inventory) == (check, "altra", Path("lab.yaml"))
+    assert fit.hardware
     assert run(steps["Is it fit?"], tmp_path / "unfit", ENVIRONMENTS[1], 3).code == 3
 
 

@@ -13,11 +13,17 @@ from typing import Protocol
 import pytest
 from command import Ended
 from hosts_helpers import Server, make_key
+from test_hosts_probe import answer
+from test_hosts_probe import parse as parse_survey
 
 from harness import cli
-from harness.hosts import health_command, kernel_command, machine_config, pins
+from harness.hosts import command as hosts_command
+from harness.hosts import health_command, kernel_command, machine_config, pins, virtual
+from harness.hosts.examine import Examined
+from harness.hosts.fitness import judge
 from harness.hosts.health import Health
 from harness.hosts.protocols import Shell
+from harness.inventory import SshHost
 from harness.kernel import source
 from harness.kernel.build import Kernel
 from harness.kernel.machine import MachineConfig
@@ -123,6 +129,40 @@ def test_what_is_missing_ends_check_and_run(command: Command, stock: Path, serve
     assert run.returncode == 3
     assert "host 'lab' is not fit for test kernels" in run.stderr
     assert "architecture: riscv64" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("firmware", "options", "code", "said"),
+    [
+        (f"{virtual.TREE} linux,dummy-virt \n", (), 0, "note     hardware: emulated by a hyper"),
+        (
+            f"{virtual.TREE} linux,dummy-virt \n",
+            ("--hardware",),
+            3,
+            "missing  hardware: emulated",
+        ),
+        (f"{virtual.TREE} some,board \n", ("--hardware",), 0, "ok       hardware: nothing names"),
+        ("", ("--hardware",), 0, "ok       hardware: nothing names"),
+    ],
+)
+def test_an_emulated_machine_is_missing_where_hardware_is_asked_for(
+    firmware: str,
+    options: tuple[str, ...],
+    code: int,
+    said: str,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job of CI for machines asks for it."""
+
+    def examined(name: str, host: SshHost) -> Examined:
+        seen = parse_survey(answer(firmware=firmware))
+        return Examined(seen, judge(seen, host))
+
+    monkeypatch.setattr(hosts_command, "examine", examined)
+    done = command("hosts", "check", "lab", *options)
+    assert done.returncode == code
+    assert said in done.stdout
 
 
 def test_nonsense_is_named_as_such(command: Command, stock: Path, server: Server) -> None:

@@ -20,8 +20,8 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.hosts import probe
-from harness.hosts.fitness import Finding, judge, lacking
+from harness.hosts import probe, virtual
+from harness.hosts.fitness import HARDWARE, Finding, insisting, judge, lacking
 from harness.hosts.probe import Clock, Survey
 from harness.hosts.protocols import Result
 from harness.inventory import PowerCommands, SshHost
@@ -66,6 +66,7 @@ def answer(**parts: str) -> str:
         "config": "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
         "files": "/sys/kernel/kexec_loaded 0\n/proc/sys/kernel/kexec_load_disabled 0\n"
         "/sys/kernel/security/lockdown [none] integrity confidentiality\n",
+        "firmware": f"{virtual.VENDOR} WIWYNN\n{virtual.PRODUCT} Mt.Jade Server System\n",
         "kexec": "/usr/sbin/kexec\n",
         "consoles": "ttyAMA0              -W- (EC  a)  204:64\ntty0    -WU (E     )    4:1\n",
     }
@@ -101,6 +102,7 @@ def test_a_machine_that_has_all() -> None:
     assert words(findings)["power"] == "switched by pdu; not tried"
     assert words(findings)["disk"] == "40650 MiB free"
     assert words(findings)["cgroup v2"] == "has memory"
+    assert words(findings)["hardware"] == "nothing names a hypervisor"
 
 
 def test_the_debian_that_answered() -> None:
@@ -126,6 +128,7 @@ def test_the_emulated_host() -> None:
     assert set(lacks) == {"distribution", "disk", "kexec program", "clock"}
     assert [str(midr) for midr in seen.cpus.values()] == ["0x414fd0c1"] * 2
     assert seen.memory_mib is None, "it does not say how large its pages are"
+    assert seen.emulator == "a hypervisor (device tree: linux,dummy-virt)"
     assert "1795393470 s behind the controller's" in lacks["clock"]
 
 
@@ -335,6 +338,18 @@ def test_a_reboot_must_go_through_the_firmware(script: str, loads: str, mark: st
         assert all("`systemctl mask kexec.service`" in one.words for one in said)
 
 
+def test_an_emulated_machine_is_noted_and_keeps_nobody_off_who_does_not_insist() -> None:
+    parts = {"firmware": f"{virtual.VENDOR} QEMU \n{virtual.PRODUCT} QEMU Virtual Machine \n"}
+    findings = found(parts)
+    said = words([one for one in findings if one.mark == "note"])[HARDWARE]
+    assert said.startswith("emulated by QEMU (DMI: QEMU QEMU Virtual Machine); times ")
+    assert not lacking(findings)
+    assert words(lacking(insisting(findings, HARDWARE))) == {HARDWARE: said}
+    assert insisting(found(), HARDWARE) == found()
+    silent = found({"firmware": ""})
+    assert insisting(silent, HARDWARE) == silent, "what the inventory says holds then"
+
+
 def test_larger_pages_are_noted() -> None:
     said = words(found({"pagesize": "65536\n"}))["page size"]
     assert said.startswith("its own kernel has 64 KiB, test kernels have 4: ")
@@ -381,6 +396,7 @@ def test_an_answer_that_is_cut_off() -> None:
         with_part(DEBIAN, "disk", "Filesystem\n/dev/sda 1 1 lots 1% /\n"),
         with_part(DEBIAN, "os", "ID=\0debian\n"),
         with_part(DEBIAN, "os", "x" * probe.LIMIT),
+        with_part(DEBIAN, "firmware", f"{virtual.VENDOR} QE\0MU\n"),
         "\0" * 100,
         "\N{REPLACEMENT CHARACTER}" * 100,
     ],
@@ -422,3 +438,20 @@ def test_the_script_runs_here() -> None:
     assert {"cat", "grep", "gcc", "gzip"} <= seen.tools
     assert ("openssl/opensslv.h" in seen.tools) is has_openssl()
     assert abs(seen.clock.off) <= 1
+
+
+def test_the_script_reads_what_firmware_says(tmp_path: Path) -> None:
+    """Strings of the device tree end with a NUL; what is not there or cannot be read is no word."""
+    script = probe.script(NONCE)
+    places = {name: tmp_path / str(number) for number, name in enumerate(virtual.FILES)}
+    for name, path in places.items():
+        assert script.count(f"{name} ") + script.count(f"{name};") == 1
+        script = re.sub(rf"{name}(?=[ ;])", str(path), script)
+    places[virtual.VENDOR].write_text(r"Maker \0101 Ltd" + "\n")
+    places[virtual.TREE].write_bytes(b"some,board\0arm,fvp-base-revc\0")
+    places[virtual.HYPERVISOR].mkdir()
+    text = Local().run(script).stdout
+    for name, path in places.items():
+        text = text.replace(str(path), name)
+    assert f"\n{virtual.VENDOR} Maker \\0101 Ltd \n" in text
+    assert parse(text).emulator == "a model of Arm's (device tree: arm,fvp-base-revc)"

@@ -15,7 +15,7 @@ from harness import inventory
 from harness.errors import EXIT_ERROR, EXIT_PASS, UsageError
 from harness.hosts import aside, health_command, kernel_command, pins
 from harness.hosts.examine import examine
-from harness.hosts.fitness import lacking
+from harness.hosts.fitness import HARDWARE, insisting, lacking
 from harness.hosts.trust import Offer, trust
 from harness.inventory import QemuHost, SshHost
 from harness.printable import printable
@@ -45,6 +45,12 @@ def add_parser(parser: argparse.ArgumentParser) -> None:
                 default=[],
                 metavar="FINGERPRINT",
                 help="pin the key with this fingerprint (SHA256:...), no other, and ask nobody",
+            )
+        if function is check:
+            one.add_argument(
+                "--hardware",
+                action="store_true",
+                help="hardware is missing where the machine says that it is emulated",
             )
         if function is kernel_command.kernel:
             kernel_command.add_options(one)
@@ -85,6 +91,8 @@ def _row(host: QemuHost | SshHost) -> Sequence[str]:
 def check(args: argparse.Namespace, console: Console) -> int:
     """Say what the host lacks."""
     findings = examine(args.host, inventory.load(args.inventory).ssh(args.host)).findings
+    if args.hardware:
+        findings = insisting(findings, HARDWARE)
     for one in findings:
         print(one)
     return EXIT_ERROR if lacking(findings) else EXIT_PASS

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.hosts import cgroups
@@ -27,6 +27,8 @@ PROTECTED = (
     "take kvm-arm.mode=protected off its command line, or say `boot: grub`"
 )
 
+HARDWARE = "hardware"
+
 Mark = Literal["ok", "missing", "note"]
 
 
@@ -47,6 +49,7 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
     """What `seen` means for a host that the inventory describes as `host`."""
     return (
         *_machine(seen),
+        _hardware(seen),
         _root(seen, host),
         _distribution(seen),
         _disk(seen, host),
@@ -65,6 +68,14 @@ def judge(seen: Survey, host: SshHost) -> tuple[Finding, ...]:
 def lacking(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """What of it keeps the harness off the machine."""
     return tuple(one for one in findings if one.mark == "missing")
+
+
+def insisting(findings: tuple[Finding, ...], what: str) -> tuple[Finding, ...]:
+    """The same for whom a note on `what` is not enough."""
+    return tuple(
+        replace(one, mark="missing") if (one.mark, one.what) == ("note", what) else one
+        for one in findings
+    )
 
 
 def _either(fine: bool, what: str, good: str, bad: str) -> Finding:
@@ -90,6 +101,14 @@ def _machine(seen: Survey) -> Iterator[Finding]:
         yield Finding("ok", "EL2", "Linux was started at EL2")
     else:
         yield Finding("missing", "EL2", words[seen.level])
+
+
+def _hardware(seen: Survey) -> Finding:
+    """Checks are the same on both, so it keeps nobody off."""
+    if seen.emulator:
+        words = f"emulated by {seen.emulator}; times that are measured there are no results"
+        return Finding("note", HARDWARE, words)
+    return Finding("ok", HARDWARE, "nothing names a hypervisor")
 
 
 def _root(seen: Survey, host: SshHost) -> Finding:

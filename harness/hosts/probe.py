@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.deadline import Deadline
-from harness.hosts import cgroups
+from harness.hosts import cgroups, virtual
 from harness.hosts.protocols import Shell
 from harness.observe import cpu
 from harness.observe.errors import ObserveError, shown
@@ -70,6 +70,8 @@ for f in /sys/kernel/kexec_loaded /proc/sys/kernel/kexec_load_disabled \
 	/sys/kernel/security/lockdown /sys/fs/selinux/enforce /proc/cmdline
 do $S test -r "$f" && echo "$f $($S cat "$f")"; done
 part secureboot; od -An -tu1 -j4 -N1 SECUREBOOT 2>/dev/null
+part firmware; for f in FIRMWARE; do
+[ -r "$f" ] && printf '%s %s\n' "$f" "$(tr '\000\n' '  ' < "$f")"; done
 part mounts; grep '^[^ ]* [^ ]* cgroup2\{0,1\} ' /proc/mounts
 part controllers; cat /sys/fs/cgroup/cgroup.controllers 2>/dev/null
 part pagesize; getconf PAGE_SIZE 2>/dev/null
@@ -137,6 +139,8 @@ class Survey:
     """The firmware starts signed programs alone."""
     selinux: str
     """What SELinux is, "enforcing" or "permissive"; "" where it is off."""
+    emulator: str
+    """What makes the machine, and the words that say so; "" for hardware, as far as it says."""
     memory: cgroups.Memory
     """Where cgroups have the memory controller."""
     page_kib: int | None
@@ -171,7 +175,7 @@ def survey(shell: Shell, deadline: Deadline | None = None) -> Survey:
 def script(nonce: str) -> str:
     """What is run on the machine, by a POSIX sh."""
     made = _SCRIPT.replace("SECUREBOOT", _SECURE_BOOT)
-    made = made.replace("MIDRS", cpu.SCRIPT)
+    made = made.replace("MIDRS", cpu.SCRIPT).replace("FIRMWARE", " ".join(virtual.FILES))
     return made.replace("NONCE", nonce).replace("TOOLS", " ".join(ALL_TOOLS))
 
 
@@ -204,6 +208,7 @@ def parse(text: str, nonce: str, before: float, after: float) -> Survey:
         lockdown=_lockdown(files.get("/sys/kernel/security/lockdown", "[none]")),
         secure_boot=[line.strip() for line in bodies["secureboot"]] == ["1"],
         selinux=_SELINUX.get(files.get("/sys/fs/selinux/enforce", ""), ""),
+        emulator=virtual.emulator(dict(_split(line) for line in bodies["firmware"])),
         memory=cgroups.memory(bodies["mounts"], bodies["controllers"]),
         page_kib=page_kib,
         cpus=_cpus(bodies["midrs"]),
