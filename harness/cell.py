@@ -122,10 +122,10 @@ class CellSpec(BaseModel):
 
     @property
     def emulated(self) -> bool:
-        """Whether the host's CPU is not a real one: a failure may be the emulator's then.
+        """Whether QEMU on this machine makes the host: a failure may be the emulator's then.
 
         No check of ours asks for it, but those that judge what is not ours: the kernel's selftests,
-        and a guest's kernel.
+        and a guest's kernel. On a machine of the lab, whatever emulates it, none is excused.
         """
         return self.host.kind == "qemu"
 

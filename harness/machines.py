@@ -27,9 +27,10 @@ from harness.plan import PlannedCell
 from harness.printable import printable
 from harness.progress import Progress
 from harness.ranges import format_ranges
+from harness.records import write_text_atomically
 from harness.results import Host
 
-# Of a run's folder: the configurations of machines that kernels start from.
+# Of a run's folder: what machines said that a run goes on with.
 FOLDER = "machines"
 
 
@@ -49,6 +50,14 @@ def _record(name: str, seen: Survey) -> Host | None:
         for midr, numbers in kinds.items()
     )
     return Host(name=name, cpu=", ".join(words), cpus=len(seen.cpus), memory_mib=seen.memory_mib)
+
+
+def _kept_emulator(folder: Path, name: str) -> str:
+    """What Machines.keep() has written there, "" if it has not."""
+    try:
+        return (folder / FOLDER / f"{name}.emulator").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 class Machines:
@@ -78,6 +87,8 @@ class Machines:
         self._seen: dict[str, Host] = {}
         self.own: dict[str, MachineConfig] = {}
         """Of each machine with `config: machine`, what its kernels start from."""
+        self.emulators: dict[str, str] = {}
+        """What emulates a machine of the lab, by the names of those that say so."""
 
     def look(self, folder: Path) -> None:
         """Look at the machines of the lab that were asked for, and read their configurations.
@@ -124,6 +135,9 @@ class Machines:
         """Keep what was read of machines in the run's folder, for the case that it is resumed."""
         for name, found in self.own.items():
             keep(found, folder / FOLDER, name)
+        for name, words in self.emulators.items():
+            (folder / FOLDER).mkdir(exist_ok=True)
+            write_text_atomically(folder / FOLDER / f"{name}.emulator", f"{words}\n")
 
     def builder(self, name: str) -> AbstractContextManager[Builder | None]:
         """The machine of that name, to build on; "" is for this one."""
@@ -132,6 +146,9 @@ class Machines:
         return builder_on(name, self._stock.ssh(name), self._run, self._wait, self._told(name))
 
     def _look_at(self, name: str, host: SshHost, folder: Path) -> None:
+        # It may be lost by now, or be in a test kernel of this run that shows less than its own.
+        if before := _kept_emulator(folder, name):
+            self.emulators[name] = before
         with self._progress.stage(f"looking at {name}"):
             known = pins.load(pins.pins_path())
             revive(Machine(name, host, known, self._told(name)), self._run)
@@ -143,6 +160,8 @@ class Machines:
             raise InfraError(f"host {name!r} is not fit for test kernels:\n{words}")
         if (record := _record(name, found.seen)) is not None:
             self._seen[name] = record
+        if found.seen.emulator:
+            self.emulators.setdefault(name, found.seen.emulator)
         if host.config == "machine":
             self.own[name] = self._configuration(name, host, folder)
 

@@ -57,7 +57,7 @@ class Ground:
     """What all kernels of a run share: their hosts' user space, and the source without a series."""
 
     image: HostImage | None
-    """None if no host is emulated."""
+    """None if no host is emulated on this machine."""
     programs: dict[str, Path]
     source: Source
 
@@ -80,7 +80,8 @@ class Checks:
 def ground(spec: str, progress: Progress, *, vmm: bool = False, emulated: bool = True) -> Ground:
     """The host image, the guest program and the source that `spec` names, made unless cached.
 
-    `vmm` asks for hosts that have one, for Linux guests; `emulated` says whether any is emulated.
+    `vmm` asks for hosts that have one, for Linux guests; `emulated` says whether any is emulated
+    on this machine.
     """
     image = None
     if emulated:

@@ -283,7 +283,7 @@ class Summary(_Model):
     seconds: float
     emulated: bool
     emulator: str = ""
-    """What emulates hosts, with its version."""
+    """What emulates hosts: QEMU with its version, or what a machine of a lab says of itself."""
     debug: bool = False
     """Whether the kernels are debug kernels: KASAN, lockdep and their like."""
     notes: tuple[str, ...] = ()

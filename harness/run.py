@@ -245,8 +245,8 @@ class Run:
         self._record.hosts = self._machines.records(cells)
         # The base's have run already.
         cells = tuple(cell for cell in cells if not (self._step and cell.kernel == "base"))
-        emulator = self._look_at_hosts(stock, cells)
-        self._agree(inputs.chosen(stock, series, options.checks, emulator))
+        version = self._look_at_hosts(cells)
+        self._agree(inputs.chosen(stock, series, options.checks, version))
         self._record.notes += not_used(stock, options.hosts)
         # Variants are not timed anywhere.
         self._record.notes += () if options.timing else not_booted(stock, of_whole, cells)
@@ -256,7 +256,7 @@ class Run:
         self._names = () if options.costs_only else _check_selection(options)
         if options.junitxml is not None and not options.junitxml.resolve().parent.is_dir():
             raise UsageError(f"--junitxml {options.junitxml}: no such folder")
-        prepared = self._prepare(stock, series, contract)
+        prepared = self._prepare(stock, series, contract, here=bool(version))
         self._agree(inputs_of(prepared))
         if self._goes_on:
             self._take_up()
@@ -313,35 +313,41 @@ class Run:
         own = self._machines.own
         self._agree({f"configuration of {name}": one.digest for name, one in own.items()})
 
-    def _look_at_hosts(self, stock: Inventory, cells: Sequence[PlannedCell]) -> str:
+    def _look_at_hosts(self, cells: Sequence[PlannedCell]) -> str:
         """Note what kinds of hosts there are, and what kernels they need.
 
-        Returns the version of QEMU, "" if none is emulated.
+        Returns the version of the QEMU that emulates hosts here, "" if none does.
         """
         hosts = self._machines.of(cells)
-        self._record.emulated = any(isinstance(host, QemuHost) for host in hosts.values())
+        here = any(isinstance(host, QemuHost) for host in hosts.values())
+        elsewhere = self._machines.emulators.values()
+        self._record.emulated = here or bool(elsewhere)
         self._recipes = recipes(hosts, self._flavor, self._machines.own)
         self._record.notes += [
             f"kernels of {' '.join(one.hosts)} start from its own configuration: {one.machine}"
             for one in self._recipes
             if one.machine is not None
         ]
-        emulator = qemu.check_qemu() if self._record.emulated else ""
-        if emulator:
-            self._record.emulator = f"QEMU {emulator}"
+        version = qemu.check_qemu() if here else ""
+        if self._record.emulated:
+            emulators = (*([f"QEMU {version}"] if here else []), *elsewhere)
+            self._record.emulator = "; ".join(dict.fromkeys(emulators))
             self._record.notes.append(f"hosts are emulated by {self._record.emulator}")
         lab = [name for name, host in hosts.items() if isinstance(host, SshHost)]
         if lab:
             self._record.notes.append(f"machines of the lab: {' '.join(lab)}. {UNTRIED}")
-        return emulator
+        return version
 
-    def _prepare(self, stock: Inventory, series: Series | None, contract: Contract) -> Prepared:
+    def _prepare(
+        self, stock: Inventory, series: Series | None, contract: Contract, *, here: bool
+    ) -> Prepared:
+        """Make all that cells need; `here` says whether hosts are emulated on this machine."""
         options = self._options
         ground = prepare.ground(
             options.source or stock.defaults.source,
             self._progress,
             vmm=options.linux_guest,
-            emulated=self._record.emulated,
+            emulated=here,
         )
         source = ground.source
         self._record.notes += contract_notes(source, series, contract)

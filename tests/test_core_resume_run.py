@@ -35,6 +35,9 @@ from harness.results import SERIES, Cell, Check, Host, Summary
 from harness.run import Run, Step
 from harness.runinput import InputChanged
 from harness.series_builds import NAMES, SeriesBuild
+from harness.timing import judge as timing
+from harness.timing.judge import Times
+from harness.timing.options import TimingOptions
 
 OPTIONS = TypeAdapter(Options)
 BASE, PATCHED = (PlannedCell("n1", label, "vhe", "hardware") for label in ("base", "patched"))
@@ -79,13 +82,19 @@ class Case:
         ground = SimpleNamespace(programs={}, image=SimpleNamespace(digest="i"), source=source)
         monkeypatch.setattr(qemu, "check_qemu", lambda: self.emulator())
         self.ground = ground
-        monkeypatch.setattr(prepare, "ground", lambda *_, **__: ground)
+        self.images: list[bool] = []
+        """Whether there was need of a user space for hosts that are emulated here."""
+        monkeypatch.setattr(prepare, "ground", self._ground)
         monkeypatch.setattr(prepare, "patched_tree", lambda *_: patched)
         monkeypatch.setattr(prepare, "kernel", self._kernel)
         monkeypatch.setattr(run_module, "_check_selection", lambda _: ("test_a",))
         monkeypatch.setattr(run_module, "build_of_series", self._build_of_series)
         monkeypatch.setattr(prepare, "cell_spec", self._spec)
         monkeypatch.setattr(run_module, "run_cells", self._run_cells)
+
+    def _ground(self, *_: object, emulated: bool, **__: object) -> SimpleNamespace:
+        self.images.append(emulated)
+        return self.ground
 
     def base_commit(self, commit: str | None) -> None:
         """Which commit the source is at."""
@@ -309,7 +318,11 @@ def test_a_machine_of_the_lab_that_nobody_asked_for_is_no_part_of_a_run(
 
 N1, UNKNOWN = (cpu.parse_midr(f"{midr:#018x}\n") for midr in (0x414FD0C1, 0x511F0011))
 SEEN = SimpleNamespace(
-    seen=SimpleNamespace(cpus={0: N1, 1: N1, 2: UNKNOWN}, memory_mib=65536), findings=()
+    seen=SimpleNamespace(cpus={0: N1, 1: N1, 2: UNKNOWN}, memory_mib=65536, emulator=""),
+    findings=(),
+)
+VIRTUAL = SimpleNamespace(
+    seen=SimpleNamespace(**{**vars(SEEN.seen), "emulator": "QEMU (DMI: QEMU x)"}), findings=()
 )
 OWN = MachineConfig("CONFIG_ARM64=y\nCONFIG_EXT4_FS=m\n", ("ext4",))
 
@@ -397,6 +410,86 @@ def test_a_machine_that_does_not_tell_what_it_is_is_not_told_in_part(
     monkeypatch.setattr(machines, "examine", lambda name, host: told[name])
     case.cut_off({}, own.options)
     assert [one.name for one in case.resumed().hosts] == ["n1", "lab1"]
+
+
+def machine_of_lab(own: Own, monkeypatch: pytest.MonkeyPatch, *hosts: str) -> Options:
+    """A run on these, of which lab2 says that it is emulated."""
+    told = {"lab1": SEEN, "lab2": VIRTUAL}
+    monkeypatch.setattr(machines, "examine", lambda name, host: told[name])
+    return replace(own.options, hosts=hosts)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "emulator", "here"),
+    [
+        (("lab1",), "", False),
+        (("lab2",), "QEMU (DMI: QEMU x)", False),
+        (("lab1", "lab2"), "QEMU (DMI: QEMU x)", False),
+        (("n1", "lab1"), "QEMU 8.0", True),
+        (("n1", "lab2"), "QEMU 8.0; QEMU (DMI: QEMU x)", True),
+    ],
+)
+def test_a_machine_that_says_that_it_is_emulated_is(
+    case: Case,
+    own: Own,
+    monkeypatch: pytest.MonkeyPatch,
+    hosts: tuple[str, ...],
+    emulator: str,
+    here: bool,
+) -> None:
+    """That is told of the run; what is made for its hosts is as before."""
+    case.cut_off({}, machine_of_lab(own, monkeypatch, *hosts))
+    summary = case.resumed()
+    assert (summary.emulated, summary.emulator) == (bool(emulator), emulator)
+    told = [note for note in summary.notes if note.startswith("hosts are emulated by ")]
+    assert told == ([f"hosts are emulated by {emulator}"] if emulator else [])
+    assert case.images == [here]
+    inputs = runinput.load(str(case.folder))[1].inputs
+    assert inputs["QEMU"] == ("8.0" if here else "")
+
+
+def test_a_machine_in_a_test_kernel_that_says_less_is_what_it_was(
+    case: Case, own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed run may have left one there, which has no DMI."""
+    case.cut_off({}, machine_of_lab(own, monkeypatch, "lab2"))
+    assert case.resumed().emulated
+    case.summarize("x")
+    monkeypatch.setattr(machines, "examine", lambda name, host: SEEN)
+    summary = case.resumed()
+    assert (summary.emulated, summary.emulator) == (True, "QEMU (DMI: QEMU x)")
+
+
+def test_cells_of_a_machine_that_is_lost_by_now_were_emulated_all_the_same(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = rack(tmp_path, monkeypatch, "a1")
+    case.cut_off({}, options)
+    (case.folder / machines.FOLDER).mkdir()
+    (case.folder / machines.FOLDER / "a1.emulator").write_text("QEMU (DMI: QEMU x)\n")
+    summary = case.resumed()
+    assert [one.name for one in summary.hosts] == ["a2", "a3"]
+    assert (summary.emulated, summary.emulator) == (True, "QEMU (DMI: QEMU x)")
+
+
+@pytest.mark.parametrize(("host", "emulated"), [("lab1", False), ("lab2", True)])
+def test_no_time_on_an_emulated_machine_of_a_lab_is_a_result(
+    case: Case, own: Own, monkeypatch: pytest.MonkeyPatch, host: str, emulated: bool
+) -> None:
+    (patch,) = SERIES_OPTIONS.series
+    judged: list[bool] = []
+
+    def judge(*_: object, emulated: bool) -> Times:
+        judged.append(emulated)
+        return Times()
+
+    monkeypatch.setattr(timing, "judge", judge)
+    monkeypatch.setattr(timing, "collect", lambda *_: None)
+    options = machine_of_lab(own, monkeypatch, host)
+    options = replace(options, series=(patch,), base_only=False, timing=TimingOptions())
+    case.cut_off({}, options)
+    case.resumed()
+    assert judged == [emulated]
 
 
 def test_a_run_goes_on_with_what_was_read_at_its_start(case: Case, own: Own) -> None:

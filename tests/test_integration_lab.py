@@ -69,7 +69,8 @@ def test_the_machine_is_home_again_after_a_panic(machine: Lab, state: Path, tmp_
     folder = done.folder / "cells/lab-vhe-patched"
     assert "Kernel panic - not syncing: aging on purpose" in (folder / "console.log").read_text()
     assert "reset ordered" in (folder / "machine.txt").read_text()
-    assert done.summary["emulated"] is False
+    assert done.summary["emulated"] is True
+    assert done.summary["emulator"] == "a hypervisor (device tree: linux,dummy-virt)"
     assert any("never run on arm64 hardware" in note for note in done.summary["notes"])
     assert at_home(machine).same_build(before)
 

@@ -21,7 +21,7 @@ from harness.timing.options import ENOUGH
 from harness.timing.rounds import Round, rounds
 from harness.timing.values import FILE, METRICS, UNIT, Values
 
-EMULATED = "emulated: time under QEMU says nothing of hardware"
+EMULATED = "emulated: time there says nothing of hardware"
 NOTE = "times were measured on an emulated host, for the test's sake: none of them is a result"
 
 
