@@ -181,4 +181,5 @@ def _figure(chance: random.Random, words: Callable[[], str]) -> Figure:
         smallest=chance.choice((None, 0.03)),
         verdict=chance.choice(get_args(Effect)),
         reason=words(),
+        conditions={words() or "boost": words()} if told else {},
     )

@@ -101,3 +101,19 @@ def test_the_noise_floor_of_the_base_kernel_alone_is_shown(form: str, tmp_path: 
     text = " ".join(told.split())
     assert "5.00% is what the base kernel shows against itself" in text
     assert "base against patched" not in text
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "mail"])
+def test_conditions_of_times_are_shown(form: str, tmp_path: Path) -> None:
+    found = {"governors": "schedutil (CPU 0-3)", "max_khz": "", "idle": "none", "boost": "1"}
+    figures = tuple(one.model_copy(update={"conditions": found}) for one in of("same", 2))
+    told = FORMATS[form](Request(a_summary(figures=figures), tmp_path, "someone", None))
+    text = " ".join(told.replace("|", "").split())
+    words = "governors schedutil (CPU 0-3), max khz not the same all the time, boost 1"
+    assert text.count(f"times on n1 vhe hardware AF with {words}") == 1
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "mail"])
+def test_counts_have_no_conditions(form: str, tmp_path: Path) -> None:
+    told = FORMATS[form](Request(a_summary(figures=of("same", 2)), tmp_path, "someone", None))
+    assert "times on" not in told

@@ -84,6 +84,33 @@ def test_what_a_host_says() -> None:
     assert "loadavg" not in found.steady()
 
 
+@pytest.mark.parametrize("lie", ["0-99999999999", "all"])
+def test_a_list_that_is_none_is_refused(lie: str) -> None:
+    with pytest.raises(ObserveError, match="smp_affinity_list"):
+        parse(TEXT.replace("interrupts\n0\n", f"interrupts\n{lie}\n"), "N")
+
+
+def test_what_could_not_be_fixed() -> None:
+    found = parse(TEXT, "N")
+    assert found.loose() == (
+        "governor schedutil (CPU 0)",
+        "boost on",
+        "pages moved between nodes",
+        "CPUs that sleep",
+        "no CPU without interrupts",
+    )
+    still = {
+        "governors": {"0": "performance"},
+        "boost": "0",
+        "cpu_boost": {"0": "0"},
+        "numa_balancing": "0",
+        "latency_us": "0",
+        "interrupts": ("0",),
+    }
+    assert found.model_copy(update=still).loose() == ()
+    assert found.model_copy(update={**still, "cpu_boost": {"0": "1"}}).loose() == ("boost on",)
+
+
 @pytest.mark.parametrize("gone", ["N online\n0-1\n", "N end\n", "N scaling_min_freq\n"])
 def test_a_part_is_missing(gone: str) -> None:
     with pytest.raises(ObserveError):

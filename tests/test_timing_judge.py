@@ -175,12 +175,12 @@ def test_nothing_was_measured() -> None:
 
 def test_conditions_that_differ_are_told_and_load_is_none_of_them() -> None:
     cells, found = measured(6)
-    other = STATE.model_copy(update={"governors": {"0": "schedutil"}, "loadavg": "9"})
+    other = STATE.model_copy(update={"smt": "1", "loadavg": "9"})
     found["n1-vhe-base-r02"] = without(found["n1-vhe-base-r02"], conditions=(STATE, other))
     loaded = STATE.model_copy(update={"loadavg": "9", "khz": {"0": "1"}})
     found["n1-vhe-base-r03"] = without(found["n1-vhe-base-r03"], conditions=(loaded,))
     assert judge(cells, found, emulated=False).notes == (
-        "time: the boots of round 2 differ in governors",
+        "time: the boots of round 2 differ in smt",
     )
 
 
@@ -197,6 +197,15 @@ def test_rounds_that_differ_from_those_before_are_told() -> None:
         "time: rounds 4 and 5 differ in max_khz",
         "time: the boots of round 7 differ in max_khz",
     )
+
+
+def test_what_could_not_be_fixed_is_told_once() -> None:
+    cells, found = measured(10)
+    assert judge(cells, found, emulated=False).notes == ()
+    loose = STATE.model_copy(update={"governors": {"0": "schedutil"}, "boost": "1"})
+    found = {name: replace(boot, conditions=(loose, loose)) for name, boot in found.items()}
+    (note,) = judge(cells, found, emulated=False).notes
+    assert note == "time: could not be helped: governor schedutil (CPU 0); boost on"
 
 
 def test_conditions_that_changed_meanwhile_are_told() -> None:
@@ -369,8 +378,8 @@ def test_what_a_series_cannot_change_must_be_alike_on_both_kernels() -> None:
     cells, found = measured(8)
     for cell in cells:
         if cell.kernel == "patched":
-            other = STATE.model_copy(update={"boost": "1"})
+            other = STATE.model_copy(update={"smt": "1"})
             found[cell.id] = replace(found[cell.id], conditions=(other,))
     times = judge(cells, found, emulated=False)
     assert len(times.notes) == 8
-    assert {one.conditions["boost"] for one in times.figures} == {""}
+    assert {one.conditions["smt"] for one in times.figures} == {""}

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 from harness.printable import clip, one_line, plain_name
 from harness.report.counts import EFFECTS
 from harness.results import Figure
+from harness.timing.conditions import NONE
 
 MAX_WORDS = 1000
 
@@ -26,6 +27,17 @@ def head(every: Sequence[Figure]) -> str:
     """What stands above them."""
     both = any(one.patched for one in every)
     return "Figures, base against patched" if both else "Figures of the base kernel alone"
+
+
+def conditions(every: Iterable[Figure]) -> Iterator[str]:
+    """In what conditions times were measured, a line for each place: of what a host has alone."""
+    for where, found in {one.where: one.conditions for one in every if one.conditions}.items():
+        words = (
+            f"{name.replace('_', ' ')} {text or 'not the same all the time'}"
+            for name, text in found.items()
+            if text != NONE
+        )
+        yield clip(one_line(f"times on {where} with {', '.join(words)}"), MAX_WORDS)
 
 
 def typical(values: Sequence[float]) -> str:

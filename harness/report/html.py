@@ -23,7 +23,7 @@ from harness.report.compared import WORST, differences, pairs
 from harness.report.counts import ORDER, by_outcome, conclusion, count
 from harness.report.drawn import MAX_PLOTS, generations_views, metric_views
 from harness.report.excerpts import Evidence, Excerpt
-from harness.report.figures import layouts
+from harness.report.figures import conditions, layouts
 from harness.report.matrix import family, kernel_of, matrix, short_name
 from harness.report.text import EMULATION, MARKS
 from harness.results import Cell, Check, Outcome, Summary
@@ -104,6 +104,7 @@ def html_report(run: Summary, folder: Path) -> str:
             run=run,
             counts=_counts(run),
             figure_counts=count(run).figures,
+            conditions=[*conditions(run.figures)],
             conclusion=conclusion(run),
             notes=facts.notes(run),
             cpus=facts.cpus(run),

@@ -211,6 +211,8 @@ def _figures(run: Summary) -> Iterator[str]:
         if why := figures.because(one):
             yield from _quoted(why)
     yield from _more(len(run.figures) - len(shown), "figures")
+    for line in figures.conditions(run.figures):
+        yield from _quoted(line)
 
 
 # ---- lines ----------------------------------------------------------------------------------

@@ -259,3 +259,4 @@ def _figures(run: Summary) -> Iterator[str]:
         table = [heads, ["---"] * len(heads), *rows[at : at + MAX_FIGURES]]
         yield "\n".join(f"| {' | '.join(row)} |" for row in table)
     yield from _more(len(run.figures) - len(shown), "figures")
+    yield from (code(line, MAX_WORDS) for line in figures.conditions(run.figures))

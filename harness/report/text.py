@@ -87,6 +87,7 @@ def text_report(run: Summary) -> RenderableType:
     for text in _troubles(run):
         parts += [_Hanging(text), ""]
     parts += [_figures(run), *map(_Hanging, _because(run)), ""] if run.figures else []
+    parts += [_Hanging(Text(_words(line))) for line in figures.conditions(run.figures)]
     parts += [_Hanging(Text(f"note: {_words(note)}")) for note in run.notes]
     if run.emulated:
         parts.append(Text(EMULATION, style="dim"))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks.undo import undone
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
 from harness.observe.errors import ObserveError
 from harness.observe.text import run_script, sections
 from harness.printable import printable
@@ -27,8 +28,11 @@ AFTER = "conditions-after.json"
 OF_KERNEL = frozenset({"thp", "lru_gen"})
 """What a series may change, so that it must be alike in all boots of a kernel, not of both."""
 WANTED = "performance"
+NONE = "none"
+"""Of what a host does not have."""
 CPUFREQ = "/sys/devices/system/cpu"
 _BOOST = "cpufreq/boost"
+_AFFINITY = "smp_affinity_list"
 _IDLE = "cpuidle/current_governor"
 _BALANCING = "/proc/sys/kernel/numa_balancing"
 _ISOLATING = ("isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity")
@@ -109,7 +113,25 @@ class Conditions(BaseModel):
 
     def words(self) -> dict[str, str]:
         """The same, each in a line: "performance (CPU 0-3)"; "none" where the kernel says none."""
-        return {name: _words(value) or "none" for name, value in self.steady().items()}
+        return {name: _words(value) or NONE for name, value in self.steady().items()}
+
+    def loose(self) -> tuple[str, ...]:
+        """What fixed() could not fix, in words."""
+        others = {cpu: one for cpu, one in self.governors.items() if one != WANTED}
+        boosts = self.boost == "1" or "1" in self.cpu_boost.values()
+        found = (
+            f"governor {_words(others)}" if others else "",
+            "boost on" if boosts else "",
+            "pages moved between nodes" if self.numa_balancing not in ("", "0") else "",
+            "CPUs that sleep" if self.latency_us not in ("", "0") else "",
+            "no CPU without interrupts" if self._interrupted() else "",
+        )
+        return tuple(filter(None, found))
+
+    def _interrupted(self) -> bool:
+        """Whether each CPU is one to which the kernel lets interrupts come."""
+        may = {cpu for one in self.interrupts for cpu in cpu_list.parse(one, _AFFINITY)}
+        return may.issuperset(cpu_list.parse(self.online, cpu_list.ONLINE))
 
 
 def _words(value: Value) -> str:
@@ -143,11 +165,14 @@ def parse(text: str, nonce: str) -> Conditions:
                 if word.partition("=")[0] in _ISOLATING
             ),
             isolated=_line(raw["isolated"]),
-            online=_line(raw["online"]),
+            online=format_ranges(cpu_list.parse(raw["online"], cpu_list.ONLINE)),
             smt=_line(raw["smt/active"]),
             idle=_line(raw[_IDLE]),
             numa_balancing=_line(raw[_BALANCING]),
-            interrupts=tuple(_line(line) for line in raw["interrupts"].splitlines()),
+            interrupts=tuple(
+                format_ranges(cpu_list.parse(line, _AFFINITY))
+                for line in raw["interrupts"].splitlines()
+            ),
             workqueues=_line(raw[placement.WORK]),
             latency_us=_line(raw["latency"]),
             loadavg=_line(raw["/proc/loadavg"]),

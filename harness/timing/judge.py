@@ -191,6 +191,10 @@ def _notes(
             f"time: left out of {len(all_rounds)} rounds, since a boot of them ended badly or "
             f"measured less than others: {', '.join(dropped)}"
         )
+    measured = (boots[cell] for one in whole for cell in one.cells)
+    loose = (words for boot in measured for state in boot.conditions for words in state.loose())
+    if known := tuple(dict.fromkeys(loose)):
+        yield f"time: could not be helped: {'; '.join(known)}"
     before: tuple[int, _States] | None = None
     for one in whole:
         states = _states((one,), boots)
