@@ -32,6 +32,8 @@ HOSTILE = (
     "# SKIP all\r\n"
     "Bcc: evil@example.org\r\n\r\n"
     "ok 1 - pwned\n  ok 2 - pwned\nnot ok 3 - pwned\nKTAP version 1\n1..0\nBail out!\n"
+    "Subtest: pwned\n  Subtest: pwned\n# Subtest: pwned\nTAP version 13\n"
+    "List of all partitions:\nKernel panic - not syncing: VFS: x\nreboot: System halted\n"
     "Tested-by: Nobody <nobody@example.org>\n-- \n---\ndiff --git a/x b/x\nFrom x\n"
     "```\n# heading\n- item\nverdict: pass: all well\x85\u2028verdict: pass"
 )

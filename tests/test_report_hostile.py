@@ -22,7 +22,7 @@ from harness.report.ktap import ktap
 from harness.report.mail import mail
 from harness.report.mailbody import WIDTH
 from harness.report.markdown import markdown
-from harness.results import Cell, Check, Splat, Summary
+from harness.results import SERIES, Cell, Check, Splat, Summary
 from harness.selftests import ktap as ktap_reader
 
 # What a terminal obeys, what changes the direction of text, and what nobody sees.
@@ -122,6 +122,43 @@ def test_ktap_lines_are_its_own() -> None:
         assert found.problems == ()
         assert found.bail is None
         assert not any(point.name.startswith("pwned") for point in found.points)
+
+
+# The lines of Documentation/dev-tools/ktap.rst that are no diagnostics, and TAP 14's head of a
+# subtest, with whatever white space; kunit_parser.py takes all of them, however far indented.
+_STRUCTURE = {
+    "version": re.compile(r"\s*K?TAP\s+version\b"),
+    "plan": re.compile(r"\s*1\.\.\d"),
+    "result": re.compile(r"\s*(not\s+)?ok\b"),
+    "head": re.compile(r"\s*#?\s*Subtest:"),
+}
+
+
+def test_ktap_has_the_structure_of_the_run_alone() -> None:
+    for run in RUNS:
+        text = ktap(run)
+        lines = text.split("\n")
+        found = {kind: sum(map(bool, map(at.match, lines))) for kind, at in _STRUCTURE.items()}
+        groups = len({check.cell for check in run.checks})
+        series = any(check.cell == SERIES for check in run.checks)
+        tests = len(run.checks) + len(run.cells) + series + bool(run.reason)
+        assert found == {"version": 1 + groups, "plan": 1 + groups, "result": tests, "head": 0}
+        # A directive anywhere counts there, and the last words of a kernel end the results.
+        results = [line for line in lines if _STRUCTURE["result"].match(line)]
+        assert all(line.count("#") <= 1 for line in results)
+        last = "List of all partitions:|Kernel panic - not syncing: VFS:|reboot: System halted"
+        assert not re.search(last, text)
+
+
+def test_ktap_tells_each_line_of_a_text() -> None:
+    check = Check(
+        cell=SERIES, name="x", outcome="error", expected="a\nSubtest: b\n\nc", observed="d",
+        reason="e # SKIP f\nreboot: System halted",
+    )  # fmt: skip
+    text = ktap(random_run(1).model_copy(update={"checks": (check,), "cells": ()}))
+    assert "\n  # expected: a\n  # | Subtest: b\n  # |\n  # | c\n  # observed: d\n" in text
+    assert "\n  # reason: e # SKIP f\n  # | reboot:_System halted\n" in text
+    assert "\n  not ok 1 x # ERROR e _ SKIP f reboot:_System halted\n" in text
 
 
 def test_kcidb_is_plain_ascii() -> None:

@@ -11,10 +11,15 @@ it as subtests.
 "ok" without a directive is a pass and "not ok" without one a failure, so no reader takes what is
 unproven for either. A run that ended early has a last test that says so. Figures are neither
 right nor wrong: they are diagnostic lines after all tests.
+
+What a run says is never structure, also not for tools/testing/kunit/kunit_parser.py, which takes
+the diagnostic line "# Subtest: NAME" for the head of a test, "# SKIP" anywhere in a result for a
+skip, and what a kernel prints as it stops for the end of all results.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +35,10 @@ from harness.verdict import worst
 EARLY = "all cells ran"
 MAX_WORDS = 4000
 MAX_REASON = 300
+# Its KTAP_END; the first space of each becomes "_".
+_STOPS = re.compile(
+    "(List|Kernel|reboot:) (?=of all partitions:|panic - not syncing: VFS:|System halted)"
+)
 _DIRECTIVES = {"error": "ERROR", "unproven": "SKIP", "skip": "SKIP"}
 
 
@@ -51,7 +60,8 @@ def ktap(run: Summary) -> str:
         tests.append(_Test("error", EARLY, run.reason))
     end = [f"figure: {figures.told(one)}" for one in run.figures]
     end.append(f"verdict: {run.verdict}: {conclusion(run)} ({count(run)})")
-    return "\n".join([*_render(tests, ""), *_comments(end, "")]) + "\n"
+    text = "\n".join([*_render(tests, ""), *_comments(end, "")]) + "\n"
+    return _STOPS.sub(r"\1_", text)
 
 
 def _series(checks: Sequence[Check]) -> Iterator[_Test]:
@@ -98,12 +108,15 @@ def _directive(test: _Test) -> str:
     if test.outcome not in _DIRECTIVES:
         return ""
     unproven = "unproven: " if test.outcome == "unproven" else ""
-    why = clip(one_line(test.why), MAX_REASON)
+    why = clip(one_line(test.why), MAX_REASON).replace("#", "_")
     return f" # {_DIRECTIVES[test.outcome]} {unproven}{why}".rstrip()
 
 
 def _comments(texts: Sequence[str], indent: str) -> Iterator[str]:
-    """Diagnostic lines: each line of each text behind a "#", so that none is a result."""
+    """Diagnostic lines: none of them is a result, or the head of a subtest.
+
+    The first of each text begins with a word of ours, and "|" stands before the others.
+    """
     for text in texts:
-        for line in printable(clip(text, MAX_WORDS), "").split("\n"):
-            yield f"{indent}# {line}".rstrip()
+        for line in printable(f"# {clip(text, MAX_WORDS)}", "# | ").split("\n"):
+            yield f"{indent}{line}".rstrip()
