@@ -15,15 +15,24 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Annotated, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from harness import named
 from harness.errors import UsageError
 from harness.paths import state_home
 from harness.report.load import load
+from harness.results import Summary
 from harness.runfolder import imported_home, runs_home
 
 SCHEMA = 1
@@ -52,21 +61,35 @@ class _Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
+def wrong_path(path: str) -> str:
+    """Why a path may not be in an archive, "" if it may."""
+    if path.startswith("/"):
+        return "an absolute path"
+    parts = path.split("/")
+    if ".." in parts:
+        return "a path that leads out of the run"
+    if "" in parts or "." in parts or _CONTROL.search(path) or len(path.encode()) > 255:
+        return "not a plain path"
+    return ""
+
+
+def _within(path: str) -> str:
+    if wrong := wrong_path(path):
+        raise ValueError(f"{path!r}: {wrong}")
+    return path
+
+
+_Path = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_within)]
+
+
 class Entry(BaseModel):
     """One file of the run folder; `path` is relative to it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Annotated[str, Field(min_length=1, max_length=255)]
+    path: _Path
     size: Annotated[int, Field(ge=0, le=MAX_FILE)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-    @field_validator("path")
-    @classmethod
-    def _within(cls, path: str) -> str:
-        if wrong := wrong_path(path):
-            raise ValueError(f"{path!r}: {wrong}")
-        return path
 
 
 class Manifest(BaseModel):
@@ -80,6 +103,8 @@ class Manifest(BaseModel):
     harness: str
     summary_schema: int
     files: Annotated[tuple[Entry, ...], Field(max_length=MAX_FILES)]
+    missing: Annotated[tuple[_Path, ...], Field(max_length=MAX_FILES)] = ()
+    """What summary.json names and the run folder did not have."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -96,18 +121,6 @@ class Manifest(BaseModel):
         return self
 
 
-def wrong_path(path: str) -> str:
-    """Why a path may not be in an archive, "" if it may."""
-    if path.startswith("/"):
-        return "an absolute path"
-    parts = path.split("/")
-    if ".." in parts:
-        return "a path that leads out of the run"
-    if "" in parts or "." in parts or _CONTROL.search(path) or len(path.encode()) > 255:
-        return "not a plain path"
-    return ""
-
-
 def _parents(path: str) -> Iterator[str]:
     parts = path.split("/")
     for count in range(1, len(parts)):
@@ -120,8 +133,9 @@ def _parents(path: str) -> Iterator[str]:
 def export(folder: Path, target: Path) -> Manifest:
     """Write a run folder to an archive, the same bytes for the same files.
 
-    Links and what else is no regular file are left out. UsageError if the run has no summary, or
-    is larger than an import takes.
+    Links and what else is no regular file are left out; of what the summary names then is missing,
+    the manifest has the paths. UsageError if the run has no summary, or is larger than an import
+    takes.
     """
     manifest = manifest_of(folder)
     temporary = target.with_name(f".{target.name}.new")
@@ -142,15 +156,15 @@ def export(folder: Path, target: Path) -> Manifest:
     return manifest
 
 
+def missing(folder: Path) -> Mapping[str, str]:
+    """What the summary of a run folder names and the folder does not have, and what names it."""
+    return named.missing(load(folder), _paths(folder))
+
+
 def manifest_of(folder: Path) -> Manifest:
     """What is in a run folder."""
     run = load(folder)
-    paths = sorted(
-        str((Path(where) / name).relative_to(folder))
-        for where, _, names in os.walk(folder)
-        for name in names
-        if (Path(where) / name).is_file() and not (Path(where) / name).is_symlink()
-    )
+    paths = _paths(folder)
     try:
         return Manifest(
             schema=SCHEMA,
@@ -158,9 +172,20 @@ def manifest_of(folder: Path) -> Manifest:
             harness=run.harness,
             summary_schema=run.schema_version,
             files=tuple(_entry(folder, path) for path in paths),
+            missing=tuple(sorted(named.missing(run, paths))),
         )
     except ValidationError as exc:
         raise UsageError(f"{folder} cannot be exported: {_first(exc)}") from exc
+
+
+def _paths(folder: Path) -> list[str]:
+    """The regular files of a folder, relative to it."""
+    return sorted(
+        str((Path(where) / name).relative_to(folder))
+        for where, _, names in os.walk(folder)
+        for name in names
+        if (Path(where) / name).is_file() and not (Path(where) / name).is_symlink()
+    )
 
 
 def _entry(folder: Path, path: str) -> Entry:
@@ -170,7 +195,9 @@ def _entry(folder: Path, path: str) -> Entry:
 
 
 def _pack(tar: tarfile.TarFile, folder: Path, manifest: Manifest) -> None:
-    text = (manifest.model_dump_json(indent=1, by_alias=True) + "\n").encode()
+    # Without it where it says nothing: a harness from before there was this takes whole runs.
+    without = None if manifest.missing else {"missing"}
+    text = (manifest.model_dump_json(indent=1, by_alias=True, exclude=without) + "\n").encode()
     with tempfile.TemporaryFile() as handle:
         handle.write(text)
         handle.seek(0)
@@ -242,7 +269,25 @@ def _unpack(file: Path, work: Path) -> Manifest:
         raise UsageError(f"{file}: {str(exc).replace(f'{work}/', '')}") from exc
     if (summary.harness, summary.schema_version) != (manifest.harness, manifest.summary_schema):
         raise UsageError(f"{file}: {MANIFEST} and summary.json are not of the same run")
+    _hold_to(file, summary, manifest)
     return manifest
+
+
+def _hold_to(file: Path, summary: Summary, manifest: Manifest) -> None:
+    """What a summary names is in the archive, or its manifest says that it is not; else UsageError.
+
+    Evidence that was lost on the way, or that there never was, is found before anybody trusts it.
+    """
+    for by, path in named.named(summary):
+        if wrong := wrong_path(path):
+            raise UsageError(f"{file}: summary.json: {by} names {path!r}: {wrong}")
+    lacks = named.missing(summary, [entry.path for entry in manifest.files])
+    declared = set(manifest.missing)
+    for path, by in lacks.items():
+        if path not in declared:
+            raise UsageError(f"{file}: {path}: {by} names it, and it is not in the archive")
+    if wrong := ", ".join(sorted(declared - lacks.keys())[:1]):
+        raise UsageError(f"{file}: {MANIFEST}: {wrong}: is said to be missing, and is not")
 
 
 def _members(file: Path, stream: _Stream, work: Path) -> Manifest:

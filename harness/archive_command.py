@@ -8,11 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.archive import SUFFIX, export, import_
+from harness.archive import SUFFIX, export, import_, missing
 from harness.errors import EXIT_PASS
 from harness.printable import printable
 from harness.runfolder import find_run
 from harness.runinput import alone
+
+# Missing files that are told one by one.
+MAX_TOLD = 20
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +41,21 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     with alone(folder):
         manifest = export(folder, target)
     print(printable(f"{target}: {len(manifest.files)} files of {folder}"))
+    _tell_missing(folder)
     return EXIT_PASS
 
 
 def _import(args: argparse.Namespace, console: Console) -> int:
     folder, new = import_(args.file)
     print(printable(f"{folder}" if new else f"{folder}: that run is there already"))
+    _tell_missing(folder)
     return EXIT_PASS
+
+
+def _tell_missing(folder: Path) -> None:
+    """Name what the run's summary names and its folder does not have."""
+    lacks = missing(folder)
+    for path, by in list(lacks.items())[:MAX_TOLD]:
+        print(printable(f"missing: {path}, which {by} names"))
+    if len(lacks) > MAX_TOLD:
+        print(f"missing: {len(lacks) - MAX_TOLD} files more")

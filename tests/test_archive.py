@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import a_summary
+from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
 from harness import archive, archive_command, cli, runinput
@@ -24,7 +24,7 @@ from harness.archive import export, import_
 from harness.errors import UsageError
 from harness.paths import state_home
 from harness.records import write_atomically
-from harness.results import Cell
+from harness.results import Cell, Figure, Summary
 from harness.runfolder import find_run, imported_home, runs_home
 
 NAME = "20260101-000000-abcd"
@@ -151,6 +151,105 @@ def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert said[0] == f"{target}: 3 files of {run}"
     there = imported_home() / NAME
     assert said[1:] == [f"{there}", f"{there}: that run is there already"]
+
+
+# ---- what the summary names -----------------------------------------------------------------
+
+CELL = a_cell(splats=(), splat_file="cells/n1/splats.txt")
+CHECK = a_check("test_x[thp]", evidence=("cells/n1/console.log", "cells/n1", "cells/n1/dmesg.txt"))
+FIGURE = Figure(
+    metric="walk", what="time", unit="ns", host="n1", kvm_mode="vhe", af_mode="hardware",
+    base=(1.0,), patched=(1.0,), verdict="same", evidence=("cells/n1/values.json",),
+)  # fmt: skip
+CUT = SUMMARY.model_copy(update={"cells": (CELL,), "checks": (CHECK,), "figures": (FIGURE,)})
+LACKS = {
+    "cells/n1/dmesg.txt": "check test_x[thp] of cell n1-vhe-patched",
+    "cells/n1/splats.txt": "cell n1-vhe-patched",
+    "cells/n1/values.json": "figure walk on n1 vhe hardware AF",
+}
+
+
+@pytest.fixture
+def cut(run: Path) -> Path:
+    """A run whose evidence is not all there, one of it because it is a link."""
+    write_atomically(run / "summary.json", CUT)
+    (run / "cells/n1/dmesg.txt").symlink_to(run / "empty.txt")
+    return run
+
+
+def test_what_is_missing_is_in_the_manifest(cut: Path, tmp_path: Path) -> None:
+    assert export(cut, tmp_path / "a.tar.gz").missing == tuple(sorted(LACKS))
+    folder, _ = import_(tmp_path / "a.tar.gz")
+    assert archive.missing(folder) == LACKS
+
+
+def test_the_manifest_of_a_whole_run_is_as_it_was(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a.tar.gz")
+    with tarfile.open(tmp_path / "a.tar.gz") as tar:
+        first = json.loads(tar.extractfile(tar.getmembers()[0]).read())  # type: ignore[union-attr]
+    assert "missing" not in first
+
+
+def test_what_is_missing_is_told(
+    cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "a.tar.gz")
+    told = [f"missing: {path}, which {by} names" for path, by in LACKS.items()]
+    for argv in (("export", str(cut), "-o", target), ("import", target)):
+        assert asked(*argv) == 0
+        assert sorted(capsys.readouterr().out.splitlines()[1:]) == told
+    monkeypatch.setattr(archive_command, "MAX_TOLD", 1)
+    assert asked("import", target) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "missing: 2 files more"
+
+
+def of_summary(tmp_path: Path, summary: Summary, **changed: Any) -> Path:
+    """An archive of a summary and a console, whatever else the summary names."""
+    there = {
+        "summary.json": summary.model_dump_json(by_alias=True).encode(),
+        "cells/n1/console.log": b"x",
+    }
+    listed = manifest(files=[entry(path, body) for path, body in there.items()], **changed)
+    first = member(f"{NAME}/manifest.json", listed)
+    return packed(
+        tmp_path, [first, *(member(f"{NAME}/{path}", body) for path, body in there.items())]
+    )
+
+
+@pytest.mark.parametrize("path", LACKS)
+def test_evidence_that_nobody_says_is_missing_is_refused(tmp_path: Path, path: str) -> None:
+    declared = [one for one in LACKS if one != path]
+    refused(of_summary(tmp_path, CUT, missing=declared), f"{path}: {LACKS[path]} names it")
+
+
+@pytest.mark.parametrize("path", ["cells/n1/console.log", "cells/n1", "nobody/names/it"])
+def test_what_is_said_to_be_missing_is(tmp_path: Path, path: str) -> None:
+    refused(of_summary(tmp_path, CUT, missing=[*LACKS, path]), f"{path}: is said to be missing")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/etc/passwd", "an absolute path"),
+        ("../../evil", "leads out of the run"),
+        ("cells/../../evil", "leads out of the run"),
+        ("cells//n1", "not a plain path"),
+        (".", "not a plain path"),
+        ("", "not a plain path"),
+        ("a\nb", "not a plain path"),
+    ],
+)
+def test_no_path_of_the_summary_leads_elsewhere(tmp_path: Path, path: str, said: str) -> None:
+    check = CHECK.model_copy(update={"evidence": (path,)})
+    summary = CUT.model_copy(update={"checks": (check,)})
+    words = f"check test_x[thp] of cell n1-vhe-patched names {path!r}"
+    refused(of_summary(tmp_path, summary), words, said)
+    refused(of_summary(tmp_path, CUT, missing=[*LACKS, path]), "manifest.json: missing.3")
+    run = tmp_path / NAME
+    run.mkdir()
+    write_atomically(run / "summary.json", summary)
+    with pytest.raises(UsageError, match="cannot be exported"):
+        export(run, tmp_path / "b.tar.gz")
 
 
 # ---- hostile archives -----------------------------------------------------------------------
