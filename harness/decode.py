@@ -26,8 +26,9 @@ _VMLINUX = Path("/vmlinux")
 # What stands before each line while the script has it: it may change, join or split lines.
 _NUMBERED = re.compile(r"L(?P<number>[0-9]{1,7}) ?(?P<text>.*)", re.DOTALL)
 _UNKNOWN = "??:"
-# "f (mm/a.c:1 mm/b.h:2)", innermost first; addr2line may add "(discriminator 3)" to each
-_AT = re.compile(r"(?P<name>[A-Za-z_][\w.$]*) \((?P<at>[^()\s]+:[0-9]+)\b")
+# "f (mm/a.c:1 mm/b.h:2)", innermost first; addr2line may add "(discriminator 3)" to each.
+# A kernel may print whatever it likes: it is no longer than readers of a run take (MAX_NAME).
+_AT = re.compile(r"(?P<name>[A-Za-z_][\w.$]{0,200}) \((?P<at>[^()\s]{1,400}:[0-9]{1,9})\b")
 
 VmlinuxOf = Callable[[KernelLabel, Sequence[str]], Path]
 """The vmlinux with line numbers for a kernel's label and these functions; HarnessError if none."""

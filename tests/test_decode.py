@@ -55,6 +55,11 @@ def test_where() -> None:
     assert decode.where(FINDING, SAID) == ("splat_do (arch/arm64/kvm/a.h:7)",)
 
 
+def test_what_a_kernel_prints_makes_no_place_that_readers_refuse() -> None:
+    said = f"splat_do ({'a/' * 600}a.c:1)\nsplat_do (a.c:{'1' * 1200})\nsplat_do (b.c:2)"
+    assert decode.where(FINDING, said) == ("splat_do (b.c:2)",)
+
+
 SCRIPT = r"""
 [[ $1 == /vmlinux && $2 == /src && $CROSS_COMPILE == aarch64-linux-gnu- ]] || exit 7
 touch /src/written /vmlinux 2>/dev/null && exit 8

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up import a_cell, a_check
 from report_runs import random_run
 
 from harness.errors import UsageError
 from harness.report import load as load_module
-from harness.report.load import load
-from harness.results import Summary
+from harness.report.command import FORMATS, Request
+from harness.report.load import MAX_NAME, load
+from harness.results import Splat, Summary
 
 RUN = next(run for seed in range(99) if (run := random_run(seed)).checks and run.figures)
 
@@ -83,6 +85,62 @@ def test_a_broken_summary_is_named_with_the_reason(tmp_path: Path, value: object
     with pytest.raises(UsageError, match=r"summary\.json: ") as found:
         load(written(tmp_path, value))
     assert why in str(found.value)
+
+
+BOUNDED = RUN.model_copy(
+    update={
+        "cells": (a_cell(outcome="fail", splats=(Splat(kind="warn", title="t", key="k"),)),),
+        "checks": (a_check("test_a", outcome="fail"), a_check("test_b", outcome="fail")),
+    }
+)
+LONG: dict[str, Callable[[dict[str, Any], str], object]] = {
+    "the id of a cell": lambda v, name: [
+        v["cells"][0].update(id=name),
+        *(check.update(cell=name) for check in v["checks"]),
+    ],
+    "the host of a cell": lambda v, name: v["cells"][0].update(host=name),
+    "the boot variant of a cell": lambda v, name: v["cells"][0].update(variant=name),
+    "a place in a report of cell": lambda v, name: v["cells"][0]["splats"][0].update(site=name),
+    "the name of a check": lambda v, name: v["checks"][0].update(name=name),
+    "a place in a report of check": lambda v, name: v["checks"][0].update(
+        splats=[{"kind": "warn", "title": "t", "key": "k", "where": [name]}]
+    ),
+    "the metric of a figure": lambda v, name: v["figures"][0].update(metric=name),
+    "the host of a figure": lambda v, name: v["figures"][0].update(host=name),
+    "the boot variant of a figure": lambda v, name: v["figures"][0].update(variant=name),
+    "a path that cell": lambda v, name: v["cells"][0].update(splat_file=name),
+    "a path that check": lambda v, name: v["checks"][0].update(evidence=[name]),
+    "a path that figure": lambda v, name: v["figures"][0].update(evidence=[name]),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_a_name_has_a_bound(tmp_path: Path, what: str) -> None:
+    """What reports take as it is; what they cut may be of any length."""
+    value = as_json(BOUNDED)
+    LONG[what](value, "x" * MAX_NAME)
+    assert load(written(tmp_path, value))
+    LONG[what](value, "x" * (2 << 20))
+    with pytest.raises(UsageError, match=f"{what}.* has 2097152 characters, at most") as found:
+        load(written(tmp_path, value))
+    assert len(str(found.value)) < 1000
+
+
+def test_the_paths_of_a_check_have_a_bound(tmp_path: Path) -> None:
+    value = as_json(BOUNDED)
+    for at, count in enumerate((load_module.MAX_PATHS, load_module.MAX_PATHS + 1)):
+        value["checks"][at]["evidence"] = ["x"] * count
+    with pytest.raises(UsageError, match=r"check test_b of .* names 16385 files, at most 16384"):
+        load(written(tmp_path, value))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_within_the_bound_make_no_large_report(form: str, tmp_path: Path) -> None:
+    value = as_json(BOUNDED)
+    for change in LONG.values():
+        change(value, "x" * MAX_NAME)
+    run = load(written(tmp_path, value))
+    assert len(FORMATS[form](Request(run, tmp_path, "origin", None))) < 100_000
 
 
 def test_a_folder_without_a_summary(tmp_path: Path) -> None:

@@ -9,17 +9,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from harness.errors import UsageError
+from harness.named import named
 from harness.report.evidence import opened
-from harness.results import SCHEMA, SERIES, Summary
+from harness.results import SCHEMA, SERIES, Splat, Summary
 
 NAME = "summary.json"
 MAX_BYTES = 64 << 20
+# Reports cut words, and take names, paths and places as they are. The longest of a run here are
+# paths: a cell, a check and a file, each the name of a file on disk (255 bytes at most).
+MAX_NAME = 1024
+# Of one check or figure: the most that there are comes of `cost --repeat`, three for each boot.
+MAX_PATHS = 1 << 14
 _INTEGER = 1 << 64
 
 
@@ -27,7 +34,8 @@ def load(folder: Path) -> Summary:
     """The summary in a run folder, of a run that has ended or not.
 
     UsageError names the file and why it cannot be used: absent, too large, no JSON, a later schema,
-    a value that is not what docs/summary.md says, a check of a cell that is not in it.
+    a value that is not what docs/summary.md says, a check of a cell that is not in it, a name or a
+    path that is too long.
     """
     path = folder / NAME
     with opened(folder, NAME) as handle:
@@ -66,6 +74,14 @@ def _check_schema(data: bytes) -> None:
 
 def _check(run: Summary) -> None:
     """What the types do not say; ValueError if it does not hold."""
+    for what, name in _names(run):
+        if len(name) > MAX_NAME:
+            raise ValueError(
+                f"{what} has {len(name)} characters, at most {MAX_NAME} are taken: {name[:80]!r}"
+            )
+    for by, count in Counter(by for by, _ in named(run)).items():
+        if count > MAX_PATHS:
+            raise ValueError(f"{by} names {count} files, at most {MAX_PATHS} are taken")
     cells = [cell.id for cell in run.cells]
     if len(set(cells)) < len(cells) or SERIES in cells:
         raise ValueError(f"a cell twice, or one that is called {SERIES!r}")
@@ -80,6 +96,28 @@ def _check(run: Summary) -> None:
     for number in _numbers(run.model_dump()):
         if not math.isfinite(number) or abs(number) > _INTEGER:
             raise ValueError("a number that is none, or is beyond 64 bits")
+
+
+def _names(run: Summary) -> Iterator[tuple[str, str]]:
+    """Names, paths and places in the source, each with what it is."""
+    for cell in run.cells:
+        yield "the id of a cell", cell.id
+        yield "the host of a cell", cell.host
+        yield "the boot variant of a cell", cell.variant
+        yield from _places(cell.splats, f"cell {cell.id}")
+    for check in run.checks:
+        yield "the name of a check", check.name
+        yield from _places(check.splats, f"check {check.name}")
+    for figure in run.figures:
+        yield "the metric of a figure", figure.metric
+        yield "the host of a figure", figure.host
+        yield "the boot variant of a figure", figure.variant
+    yield from ((f"a path that {by} names", path) for by, path in named(run))
+
+
+def _places(splats: Iterable[Splat], by: str) -> Iterator[tuple[str, str]]:
+    for splat in splats:
+        yield from ((f"a place in a report of {by}", one) for one in (splat.site, *splat.where))
 
 
 def _numbers(value: object) -> Iterator[float]:
