@@ -163,7 +163,7 @@ def test_a_check_that_names_a_report_of_its_cell_failed_by_it() -> None:
     assert other.titles == ()
 
 
-LAB = UsageError("altra is a machine of a lab")
+OLD = UsageError("spec.json: not there, or from another version of the harness")
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def making(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
 GONE = InfraError("the kernel is in the cache no more")
 
 
-@pytest.mark.parametrize("end", [LAB, GONE, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("end", [OLD, GONE, OSError(28, "No space left on device")])
 def test_a_failure_without_a_folder_keeps_no_other_from_its_own(
     making: Callable[..., tuple[Path, ...]], end: Exception
 ) -> None:
@@ -201,7 +201,7 @@ def test_a_failure_without_a_folder_keeps_no_other_from_its_own(
 def test_no_folder_at_all_is_no_success(making: Callable[..., tuple[Path, ...]]) -> None:
     said = io.StringIO()
     with pytest.raises(InfraError, match="no more"):
-        making({"a": InfraError("no more"), "d": LAB}, said)
+        making({"a": InfraError("no more"), "d": OLD}, said)
     assert all(f"{name} has no folder" in said.getvalue() for name in ("a", "d"))
     with pytest.raises(InfraError, match="No space left"):
-        making({"a": OSError(28, "No space left on device"), "d": LAB}, said)
+        making({"a": OSError(28, "No space left on device"), "d": OLD}, said)

@@ -2,7 +2,8 @@
 """`kvm-harness reproduce`: a folder for each failed check that shows it without the harness.
 
 Each folder is tried before it is handed out: on the kernel that failed, and on the one without the
-series. By what differs whenever it was tried the failure is known again (sign.py).
+series. By what differs whenever it was tried the failure is known again (sign.py). A failure on a
+machine of a lab is not tried, since only QEMU can be started here.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness import proc, records
+from harness import prepare, proc, records
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_folder
+from harness.deadline import Deadline
 from harness.errors import HarnessError, InfraError, UsageError
 from harness.guests import PROGRAM
-from harness.hosts import cpio, qemu
-from harness.hosts.image import HostImage
+from harness.hosts import bootargs, cpio, qemu
+from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost
 from harness.kernel import cache
+from harness.observe import cpu_list
 from harness.progress import Progress
 from harness.replay import CMDLINE, read_journal
 from harness.report import facts
@@ -182,9 +185,9 @@ def _make(
 ) -> tuple[Path, str]:
     """One folder and its tarball, and how it did when it was tried."""
     spec = _spec(run, failure.cell.id)
-    host, user_space = spec.host, spec.image
-    if not isinstance(host, QemuHost) or user_space is None:
-        raise UsageError(f"{spec.machine} is a machine of a lab: only QEMU can be started here")
+    machine = _emulated(spec)
+    # A run without an emulated host needed no user space for one.
+    user_space = spec.image or host_image(Deadline(prepare.IMAGE_SECONDS))
     base = _base(run, failure.cell)
     name = _check_of(spec, failure)
     before, work, why = _work(spec, failure, name)
@@ -193,14 +196,7 @@ def _make(
     except UsageError as exc:
         before, work, why = [], [], f"its steps cannot be done again: {exc}"
         text = script(before, work)
-    machine = qemu.Machine(
-        spec.cell.host,
-        host.cpu,
-        host.cpus,
-        host.memory_mib,
-        tickless=spec.tickless,
-    )
-    cmdline = [*qemu.first_cmdline(machine), *spec.cell.cmdline, CMDLINE]
+    cmdline = _cmdline(spec, failure.cell, machine)
     limit = int((LIMIT + 3 * failure.seconds) * spec.slowdown)
     with cache.staging("reproduce", "folder") as stage:
         target = stage / files.folder_name(failure.cell.id, failure.name)
@@ -216,14 +212,17 @@ def _make(
 
         titles = [without_numbers(title) for title in failure.titles]
 
-        def boots(image: Path) -> list[Boot]:
+        def boots(machine: qemu.Machine, image: Path) -> list[Boot]:
             argv = qemu.alone(
                 machine, image, target / "initramfs.cpio.gz", cmdline, stage / "console.log"
             )
             return [parse(_console(argv, stage, limit), titles) for _ in range(tries)]
 
-        bad = boots(target / "Image")
-        good = boots(_image(base.kernel)) if base is not None else []
+        if machine is None:
+            bad, good = [], _recorded(base, name)
+        else:
+            bad = boots(machine, target / "Image")
+            good = boots(machine, _image(base.kernel)) if base is not None else []
         sign = signs.choose(
             bad,
             good,
@@ -232,10 +231,11 @@ def _make(
             errors=steps.errors(work),
             recorded=steps.shown(work, plain),
         )
-        told = _tried(sign, bad, good, why)
+        told = _tried(sign, bad, good, why) if machine else _untried(sign, spec.machine, why)
         (target / "observed.txt").write_text("".join(f"{line}\n" for line in sign.seen))
         (target / "expected.txt").write_text("".join(f"{line}\n" for line in sign.absent))
-        (target / "run.sh").write_text(files.run_sh(sign, machine, cmdline, limit))
+        run_sh = files.run_sh(sign, machine, cmdline, limit) if machine else files.lab_sh(sign)
+        (target / "run.sh").write_text(run_sh)
         (target / "run.sh").chmod(0o755)
         words = files.Told(
             failure.name,
@@ -246,9 +246,30 @@ def _make(
             _relative(failure.reason, run),
             spec.seed,
             told,
+            lab="" if machine else spec.machine,
         )
         (target / "README").write_text(files.readme(words, sign))
         return files.publish(target, parent), told
+
+
+def _emulated(spec: CellSpec) -> qemu.Machine | None:
+    """The host as QEMU emulates it; None for a machine of a lab."""
+    host = spec.host
+    if not isinstance(host, QemuHost):
+        return None
+    return qemu.Machine(
+        spec.cell.host, host.cpu, host.cpus, host.memory_mib, tickless=spec.tickless
+    )
+
+
+def _cmdline(spec: CellSpec, cell: Cell, machine: qemu.Machine | None) -> list[str]:
+    """The boot arguments; of a machine of a lab without its own, as console= and root= are."""
+    asked = (*spec.cell.cmdline, CMDLINE)
+    if machine is not None:
+        return [*qemu.first_cmdline(machine), *asked]
+    cpus = [cpu for one in cell.af_cpus for cpu in cpu_list.parse(one.cpus, spec.machine)]
+    isolated = bootargs.tickless(max(cpus)) if cpus and spec.tickless else ()
+    return bootargs.of_machine("", (*isolated, *asked)).split()
 
 
 def _relative(text: str, run: Path) -> str:
@@ -327,6 +348,12 @@ def _alike(base: CellSpec | None, name: str, work: Sequence[Record]) -> int:
     return len(mine) if there is None else steps.common(mine, steps.announced(there[1]))
 
 
+def _recorded(base: CellSpec | None, name: str) -> list[Boot]:
+    """The base kernel's cell in the place of a boot of it: what each step of the check showed."""
+    there = _find(base, name) if base is not None else None
+    return [] if there is None else [Boot(0, True, steps.shown(there[1], plain))]
+
+
 def _image(kernel: KernelFiles) -> Path:
     """The kernel of the run; InfraError if the cache has it no more."""
     if not kernel.image.is_file():
@@ -401,4 +428,12 @@ def _tried(sign: signs.Sign, bad: Sequence[Boot], good: Sequence[Boot], why: str
         words += f" So run.sh boots up to {files.LOOPS} times for it."
     if sign.kind == "none" or not seen:
         words += " It may need more luck (a race), or what went before it in the run."
+    return f"{why} {words}".strip()
+
+
+def _untried(sign: signs.Sign, machine: str, why: str) -> str:
+    """The same of a failure on a machine of a lab, known by what the run saw or by nothing."""
+    words = f"It was not tried when this was made: {machine} is a machine of a lab."
+    if sign.kind != "none":
+        words += " observed.txt is what the run saw."
     return f"{why} {words}".strip()

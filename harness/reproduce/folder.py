@@ -26,8 +26,12 @@ from harness.reproduce.sign import Sign
 from harness.reproduce.steps import PUT
 
 TEMPLATE = Path(__file__).with_name("run.sh")
-COMMON = Path(__file__).with_name("common.sh")
-"""After its SPDX line, of which a script has one."""
+LAB = Path(__file__).with_name("lab.sh")
+PARTS = {
+    "@COMMON@": Path(__file__).with_name("common.sh"),
+    "@JUDGE@": Path(__file__).with_name("judge.sh"),
+}
+"""What scripts share, each after its SPDX line, of which a script has one."""
 # What stands for them in QEMU's arguments, until a shell reads these.
 KERNEL, CMDLINE = "KERNEL", "CMDLINE"
 STDOUT = Path("/dev/stdout")
@@ -52,6 +56,8 @@ class Told:
     seed: int
     tried: str
     """How often the failure was seen when the folder was made, in words."""
+    lab: str = ""
+    """The machine of a lab that it is a failure on, "" for an emulated host."""
 
 
 def initramfs(busybox: bytes, files: Mapping[str, bytes], script: str) -> bytes:
@@ -79,13 +85,21 @@ def run_sh(sign: Sign, machine: qemu.Machine, cmdline: Sequence[str], limit: int
     argv = qemu.alone(machine, Path(KERNEL), Path("initramfs.cpio.gz"), cmdline, STDOUT)
     sandbox, arguments = shell_words(argv)
     loops = LOOPS if sign.rare else 1
-    settings = [
-        f"kind={sign.kind} step={sign.step} loops={loops} limit={limit}",
+    settings = [*_judging(sign), f"loops={loops} limit={limit}", sandbox]
+    return filled(TEMPLATE, settings, arguments)
+
+
+def lab_sh(sign: Sign) -> str:
+    """The script that only judges: QEMU is not the machine that the kernel failed on."""
+    return filled(LAB, _judging(sign))
+
+
+def _judging(sign: Sign) -> list[str]:
+    return [
+        f"kind={sign.kind} step={sign.step}",
         f"seen={shlex.quote('the failure is seen' if sign.sure else UNSURE)}",
         f"unseen='{'the failure' if sign.sure else 'that difference'} is not seen'",
-        sandbox,
     ]
-    return filled(TEMPLATE, settings, arguments)
 
 
 def shell_words(argv: Sequence[str]) -> tuple[str, str]:
@@ -102,10 +116,11 @@ def shell_words(argv: Sequence[str]) -> tuple[str, str]:
     return f"SANDBOX=${{SANDBOX-{sandbox}}}", "\t\t" + " ".join(words)
 
 
-def filled(template: Path, settings: Sequence[str], arguments: str) -> str:
-    """A script that is a template with what all have, its settings and QEMU's arguments."""
-    _, common = COMMON.read_text().rstrip("\n").split("\n", 1)
-    text = template.read_text().replace("@COMMON@", common)
+def filled(template: Path, settings: Sequence[str], arguments: str = "") -> str:
+    """A script that is a template with its parts, its settings and QEMU's arguments."""
+    text = template.read_text()
+    for name, path in PARTS.items():
+        text = text.replace(name, path.read_text().rstrip("\n").split("\n", 1)[1])
     text = text.replace("@SETTINGS@", "\n".join(settings))
     return text.replace("@ARGUMENTS@", arguments)
 
@@ -120,14 +135,20 @@ def readme(told: Told, sign: Sign) -> str:
     }[sign.kind]
     is_told = "the failure" if sign.sure else "a difference that may be another one"
     shown = "the failure is seen" if sign.sure else "that difference is seen"
+    ends = f"ends with 0 if {shown}, 1 if not, 2 if that cannot be told"
+    run = (
+        f"boot Image, initramfs.cpio.gz and cmdline on an arm64 machine like {told.lab} (the head "
+        f"of run.sh says how), keep what its console says; `sh run.sh -l LOG` {ends}."
+        if told.lab
+        else f"`sh run.sh` boots Image in QEMU 7.2 or newer, without a network, and {ends}; "
+        "`sh run.sh KERNEL` tries another Image; its head says how to use an arm64 machine."
+    )
     lines = (
         f"Broken: {told.check} fails in {told.cell} ({told.kernel}; seed {told.seed}): "
         f"{told.reason}",
         f"Expected: {told.expected}",
         f"Observed: {told.observed}",
-        "Run: `sh run.sh` boots Image in QEMU 7.2 or newer, without a network, and ends with 0 if "
-        f"{shown}, 1 if not, 2 if that cannot be told; `sh run.sh KERNEL` tries another "
-        "Image; its head says how to use an arm64 machine.",
+        f"Run: {run}",
         f"Read: steps.sh is what runs inside (kvm-guest is its KVM user); {is_told} is told {by}."
         f" {told.tried}",
     )
