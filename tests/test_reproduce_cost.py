@@ -69,7 +69,10 @@ def machines(folder: Path) -> dict[KernelLabel, Counting]:
 
 def written(folder: Path, one: Broken) -> Path:
     folder.mkdir()
-    (folder / "run.sh").write_text(cost.run_sh(one, machines(folder)))
+    both = machines(folder)
+    (folder / "run.sh").write_text(cost.run_sh(one, both["patched"]))
+    for label, end in cost.SUFFIXES.items():
+        (folder / f"cmdline{end}").write_text(f"{cost.cmdline(both[label])}\n")
     return folder
 
 
@@ -270,10 +273,14 @@ def test_a_folder_for_a_broken_promise(ran: Callable[..., Path]) -> None:
     assert folder.name == "series--cost_n1-vhe-cost-notifier"
     assert folder.with_name(f"{folder.name}.tar.gz").is_file()
     names = {"README", "run.sh", "Image", "Image.base", "config", "config.base", "cost-init"}
-    names |= {"initramfs.cpio", "expected.txt", "observed.txt"}
+    names |= {"initramfs.cpio", "expected.txt", "observed.txt", "cmdline", "cmdline.base"}
     assert {path.name for path in folder.iterdir()} == names
     assert (folder / "Image").read_text() == "patched"
     assert (folder / "Image.base").read_text() == "base"
+    words = "console=ttyAMA0 earlycon panic=-1"
+    # Each was counted in this variant (ran() writes it down of both).
+    assert (folder / "cmdline").read_text() == f"{words} {' '.join(VARIANT)}\n"
+    assert (folder / "cmdline.base").read_text() == f"{words} {' '.join(VARIANT)}\n"
     assert (folder / "observed.txt").read_text() == "base: 629.2079\npatched: 664.2079\n"
     readme = (folder / "README").read_text()
     assert readme.count("\n") == 5

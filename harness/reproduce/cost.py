@@ -109,6 +109,7 @@ def make(run: Path, summary: Summary, of: Broken, parent: Path) -> tuple[Path, s
             config = _config(machines[label], kernels[label])
             shutil.copyfile(machines[label].kernel, target / f"Image{end}")
             shutil.copyfile(config, target / f"config{end}")
+            (target / f"cmdline{end}").write_text(f"{cmdline(machines[label])}\n")
         shutil.copyfile(program, target / "cost-init")
         (target / "cost-init").chmod(0o755)
         (target / INITRAMFS).write_bytes(counting.initramfs(patched))
@@ -116,27 +117,29 @@ def make(run: Path, summary: Summary, of: Broken, parent: Path) -> tuple[Path, s
         (target / "observed.txt").write_text(
             "".join(f"{label}: {value:.4f}\n" for label, value in found.items())
         )
-        (target / "run.sh").write_text(run_sh(of, machines))
+        (target / "run.sh").write_text(run_sh(of, patched))
         (target / "run.sh").chmod(0o755)
         (target / "README").write_text(readme(of, summary, kernels["patched"], told))
         return files.publish(target, parent), told
 
 
-def run_sh(of: Broken, machines: Mapping[KernelLabel, Counting]) -> str:
-    """The script that boots both kernels and judges; they differ in their boot arguments at most,
-    where the patched one was counted in a boot variant."""
-    words = {
-        label: counting.arguments(one, Path(INITRAMFS), files.STDOUT)
-        for label, one in machines.items()
-    }
-    argv = words["patched"]
-    append = argv.index("-append") + 1
-    cmdlines = {label: shlex.quote(each[append]) for label, each in words.items()}
-    argv[argv.index("-kernel") + 1], argv[append] = files.KERNEL, files.CMDLINE
+def cmdline(machine: Counting) -> str:
+    """The boot arguments of a kernel; those of a boot variant are the patched one's alone."""
+    argv = _arguments(machine)
+    return argv[argv.index("-append") + 1]
+
+
+def _arguments(machine: Counting) -> list[str]:
+    return counting.arguments(machine, Path(INITRAMFS), files.STDOUT)
+
+
+def run_sh(of: Broken, machine: Counting) -> str:
+    """The script that boots both kernels, each with its own boot arguments, and judges."""
+    argv = _arguments(machine)
+    for option, stands in (("-kernel", files.KERNEL), ("-append", files.CMDLINE)):
+        argv[argv.index(option) + 1] = stands
     sandbox, arguments = files.shell_words(argv)
     settings = [
-        f"base_cmdline={cmdlines['base']}",
-        f"patched_cmdline={cmdlines['patched']}",
         f"metric={of.figure.metric} unit={shlex.quote(of.figure.unit)}",
         f"least={of.least!r} limit={measure.BOOT_SECONDS:.0f}",
         sandbox,

@@ -93,8 +93,8 @@ measured() {
 }
 
 patched=$image
-without=$(measured Image.base "$base_cmdline" "$work/base.log") || exit 2
-with=$(measured "$patched" "$patched_cmdline" "$work/patched.log") || exit 2
+without=$(measured Image.base "$(cat cmdline.base)" "$work/base.log") || exit 2
+with=$(measured "$patched" "$(cat cmdline)" "$work/patched.log") || exit 2
 echo "$metric: $without without the series, $with with it ($unit)"
 echo "logs: $work"
 if awk -v without="$without" -v with="$with" -v least="$least" 'BEGIN { exit !(with - without > least) }'; then
