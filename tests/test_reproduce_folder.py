@@ -17,7 +17,7 @@ from harness.hosts import cpio, qemu
 from harness.hosts.image import INIT
 from harness.reproduce import folder as files
 from harness.reproduce.folder import Told
-from harness.reproduce.script import parse
+from harness.reproduce.script import parse, without_numbers
 from harness.reproduce.sign import Sign, shows
 
 MACHINE = qemu.Machine("n1", "neoverse-n1")
@@ -33,6 +33,11 @@ CONSOLES = {
     "else": (LINES, f"{STEPS}repro: 2 < 1 idle=0-77\nrepro: 2 .\nrepro: over\n", 1),
     "not so far": (LINES, STEPS, 2),
     "panic": (REPORT, f"{STEPS}{PANIC}", 0),
+    "not ASCII": (
+        Sign("report", seen=(without_numbers("WARNING: caf\xe9 12\xb5s"),)),
+        "[    9.5] WARNING: caf\xe9 13\xb5s\n",
+        0,
+    ),
     "no panic": (REPORT, "repro: over\n", 1),
     "other death": (REPORT, STEPS, 2),
     "stops": (Sign("stop", 2), STEPS, 0),

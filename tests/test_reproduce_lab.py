@@ -153,6 +153,15 @@ def test_a_report_of_the_kernel_is_known_again(tmp_path: Path) -> None:
     assert judged(folder, "repro: over\n").returncode == 1
 
 
+def test_a_report_is_known_again_by_what_of_it_is_ascii(tmp_path: Path) -> None:
+    odd = WARN.model_copy(update={"title": "WARNING: caf\xe9 at mmu.c:12"})
+    nothing = WARN.model_copy(update={"title": "\u0416 \u0416"})
+    folder = made(tmp_path, splats=(nothing, odd))
+    assert (folder / "observed.txt").read_text() == "WARNING: caf at mmu.c:N\n"
+    assert judged(folder, "WARNING: caf\xe9 at mmu.c:12\nrepro: over\n").returncode == 0
+    assert judged(folder, "repro: over\n").returncode == 1
+
+
 def test_qemu_is_not_that_machine(tmp_path: Path) -> None:
     done = judged(made(tmp_path), "", "Image")
     assert done.returncode == 2

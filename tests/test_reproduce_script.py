@@ -138,6 +138,13 @@ def test_reports_are_known_by_their_words(guest: str, tmp_path: Path) -> None:
     assert seen == Boot(0, True, {}, frozenset({title}))
 
 
+def test_reports_are_known_by_what_of_them_is_ascii() -> None:
+    title = "WARNING: caf\xe9 \x1b[1m 12\xb5s at x.c:13"
+    known = without_numbers(title)
+    assert known == "WARNING: caf [Nm Ns at x.c:N"
+    assert parse(f"[ 1.0] {title}\r\n", [known]).titles == {known}
+
+
 def test_a_host_that_stops_shows_where() -> None:
     seen = parse("repro: 1 > a\r\nrepro: 1 < 1 ok\r\nrepro: 1 .\r\nrepro: 2 > b\r\nrep", ())
     assert seen == Boot(2, False, {1: frozenset({"1 ok"})})

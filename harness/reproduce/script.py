@@ -151,7 +151,7 @@ def parse(console: str, titles: Iterable[str]) -> Boot:
             ended.add(step)
         elif match["shown"] is not None:
             found.setdefault(step, set()).add(match["shown"])
-    plain = without_numbers(plain)
+    plain = without_numbers(console)
     return Boot(
         begun,
         over,
@@ -161,5 +161,8 @@ def parse(console: str, titles: Iterable[str]) -> Boot:
 
 
 def without_numbers(text: str) -> str:
-    """The text with N for each number: CPU, PID and offsets differ from boot to boot."""
-    return _NUMBER.sub("N", text)
+    """The text with N for each number: CPU, PID and offsets differ from boot to boot.
+
+    And without what is not ASCII, as run.sh reads a console's log.
+    """
+    return _NUMBER.sub("N", _PLAIN.sub("", text))
