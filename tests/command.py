@@ -15,6 +15,9 @@ from typing import Any
 from harness.paths import PROJECT
 
 RUN_SECONDS = 3600
+# A shell that starts a program in the background has it ignore SIGINT, and all that it starts: what
+# a test interrupts must not depend on how the tests were started.
+INTERRUPTIBLE = ("env", "--default-signal=INT")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Ended:
 
 
 def argv(*args: str) -> list[str]:
-    return [sys.executable, "-m", "harness.cli", *args]
+    return [*INTERRUPTIBLE, sys.executable, "-m", "harness.cli", *args]
 
 
 def environment(state: Path, **extra: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command import INTERRUPTIBLE
 from kernel_helpers import AGE, as_mail, create, edit, soon, toy_source, toy_tree
 
 from harness.deadline import Deadline
@@ -371,7 +372,7 @@ def test_killed_in_mid_build_nothing_is_left(
     line = "\t@echo '  LD      vmlinux'\n"
     stamp = f"sleep 1{os.getpid()}.7"
     (tree / "Makefile").write_text(text.replace(line, f"{line}\t@{stamp}\n"))
-    argv = [sys.executable, "-c", KILLED, f"tree:{tree}", str(fragment)]
+    argv = [*INTERRUPTIBLE, sys.executable, "-c", KILLED, f"tree:{tree}", str(fragment)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("LD vmlinux" in line for line in process.stdout)
