@@ -424,6 +424,26 @@ def test_disk_full_during_a_build(
         subprocess.run(["umount", "--lazy", str(tmp_path / "cache")], check=True)
 
 
+def of_series(tree: Path) -> apply.PatchedTree:
+    """A tree of which a series changed one file and removed one."""
+    return apply.PatchedTree(
+        dir=tree,
+        digest="0" * 64,
+        source_digest="1" * 64,
+        version="6.12",
+        description="a tree",
+        touched=("mmu.c", "removed.c"),
+    )
+
+
+def built_at(folder: Path, seconds: int) -> Path:
+    """The build folder of a base kernel that was complete then."""
+    folder.mkdir()
+    (folder / build.RECORD).touch()
+    os.utime(folder / build.RECORD, (seconds, seconds))
+    return folder / "build"
+
+
 def test_what_a_series_changed_is_new_though_a_further_series_is_on_top(tmp_path: Path) -> None:
     """The tree on top is made of hard links; make would take the base's objects for this one's."""
     tree, on_top = tmp_path / "tree", tmp_path / "on-top"
@@ -432,17 +452,16 @@ def test_what_a_series_changed_is_new_though_a_further_series_is_on_top(tmp_path
     (tree / "mmu.c").write_text("changed by the series\n")
     os.utime(tree / "mmu.c", (1, 1))
     os.link(tree / "mmu.c", on_top / "mmu.c")
-    build.make_newer(
-        apply.PatchedTree(
-            dir=tree,
-            digest="0" * 64,
-            source_digest="1" * 64,
-            version="6.12",
-            description="a tree",
-            touched=("mmu.c", "removed.c"),
-        )
-    )
+    build.make_newer(of_series(tree), built_at(tmp_path / "base", 1))
     assert (tree / "mmu.c").stat().st_mtime > 1
     assert (tree / "mmu.c").read_text() == "changed by the series\n"
     assert (on_top / "mmu.c").stat().st_mtime == 1
     assert [path.name for path in tree.iterdir()] == ["mmu.c"]
+
+
+def test_what_is_newer_than_the_base_keeps_its_date(tmp_path: Path) -> None:
+    """Objects of other kernels of this tree are newer than that, and must stay so."""
+    (tmp_path / "mmu.c").touch()
+    os.utime(tmp_path / "mmu.c", (8, 8))
+    build.make_newer(of_series(tmp_path), built_at(tmp_path / "base", 7))
+    assert (tmp_path / "mmu.c").stat().st_mtime == 8

@@ -38,6 +38,7 @@ NEED = 3 * cache.GIB // 2  # one build folder beside the kernel's files
 NEED_MACHINE = 6 * cache.GIB  # the same with a distribution's drivers
 LOG_LIMIT = 64 << 20  # bytes; a patch decides what its build prints
 FILE_LIMIT = 2 * cache.GIB
+RECORD = "kernel.json"  # of a cache entry, written when all else is there
 FILES = {"Image": toolchain.ARM64.path, "vmlinux": "vmlinux", "System.map": "System.map"}
 
 OnLine = Callable[[bytes], None]
@@ -287,7 +288,7 @@ def key_of(
 def _load(entry: Path) -> Kernel | None:
     """The kernel of a cache entry, None if its files are not those that were put there."""
     try:
-        kernel = Kernel.model_validate_json((entry / "kernel.json").read_text())
+        kernel = Kernel.model_validate_json((entry / RECORD).read_text())
         intact = _sha256(kernel.image) == kernel.image_sha256 and kernel.vmlinux.is_file()
         intact = intact and (kernel.build_dir is None or kernel.build_dir.is_dir())
         if kernel.modules is not None:
@@ -305,7 +306,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     if job.base_dir is not None and isinstance(job.tree, PatchedTree):
         argv = ("cp", "--archive", "--reflink=auto", str(job.base_dir), str(work))
         proc.run(argv, deadline=job.deadline, what="copying the base's build folder")
-        make_newer(job.tree)
+        make_newer(job.tree, job.base_dir)
     else:
         work.mkdir()
     (stage / "fragments.config").write_text(job.fragments.text)
@@ -357,7 +358,7 @@ def _fill(stage: Path, key: str, job: _Job) -> None:
     )
     # Without what only a machine's kernel has, as other versions of this write and read it.
     text = kernel.model_dump_json(indent=2, exclude_defaults=True)
-    (stage / "kernel.json").write_text(text + "\n")
+    (stage / RECORD).write_text(text + "\n")
     (cache.folder("steps") / job.kind).write_text(f"{counter.done}\n")
 
 
@@ -582,17 +583,19 @@ def _expected_steps(kind: str) -> int:
         return _DEFAULT_STEPS[kind]
 
 
-def make_newer(tree: PatchedTree) -> None:
-    """Date the files that the series changed after every object of the base's build folder.
+def make_newer(tree: PatchedTree, start: Path) -> None:
+    """Date the files that the series changed after every object of the build folder `start`.
 
-    The patched tree may have been made before the base was built, and make knows only times. A
-    file may be a hard link of another tree's: of the source's, which has not changed then, or of a
-    tree with a further series on top. Its link gives way to a copy, so that no other tree's file is
-    dated.
+    The patched tree may have been made before the base was built, and make knows only times. What
+    is newer than the base is left alone: a kernel of this tree in another flavor may have been
+    built, whose objects would be older then, and all upon it would be compiled anew. A file may be
+    a hard link of another tree's: of the source's, which has not changed then, or of a tree with a
+    further series on top. Its link gives way to a copy, so that no other tree's file is dated.
     """
+    built = (start.parent / RECORD).stat().st_mtime_ns
     for path in tree.touched:
         file = tree.dir / path
-        if not file.is_file() or file.is_symlink():
+        if not file.is_file() or file.is_symlink() or file.stat().st_mtime_ns > built:
             continue
         if file.stat().st_nlink > 1:
             copy = file.with_name(f".{file.name}.{os.getpid()}")

@@ -142,7 +142,7 @@ def _fill(
     argv = ("cp", "--archive", "--reflink=auto", str(start), str(work))
     proc.run(argv, deadline=deadline, what="copying the build folder")
     if start != kernel.build_dir and isinstance(tree, PatchedTree):
-        build.make_newer(tree)
+        build.make_newer(tree, start)
     shutil.copyfile(kernel.config, work / ".config")
     for one in chosen:
         (work / one).unlink()
