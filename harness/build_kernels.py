@@ -77,6 +77,7 @@ def _record(
     return KernelRecord(
         label=label,
         source=tree.description,
+        source_digest=tree.digest if isinstance(tree, Source) else tree.source_digest,
         version=kernel.release,
         build_id=kernel.build_id,
         config_sha256=kernel.config_sha256,

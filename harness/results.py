@@ -16,6 +16,9 @@ SCHEMA = 1
 SERIES = "series"
 """Stands for a cell where a check is of the series itself; no cell has this id."""
 
+NONE = "none"
+"""The word for a condition of times that a host does not have."""
+
 KernelLabel = Literal["base", "patched"]
 Outcome = Literal["pass", "fail", "error", "skip", "unproven"]
 
@@ -168,6 +171,9 @@ class Kernel(_Model):
     """What compiler and linker say of themselves, "" in a record from before there was this."""
     page_kib: int | None = None
     """The size of its pages, in KiB; None in a record from before there was this."""
+    source_digest: str = ""
+    """Of the content of the base's source, by whatever name it came; "" in a record from before
+    there was this."""
     hosts: tuple[str, ...] = ()
     """Those that run it, where a run has several kernels of one label; else it is for all."""
     builder: str = ""

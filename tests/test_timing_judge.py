@@ -40,6 +40,7 @@ STATE = Conditions(
     cpu_boost={},
     isolation=("isolcpus=1",),
     isolated="1",
+    interrupts="0",
     online="0-1",
     smt="",
     loadavg="0.00 0.01 0.00 1/70 123",

@@ -8,10 +8,10 @@ from statistics import median
 
 from harness.printable import clip, one_line, plain_name
 from harness.report.counts import EFFECTS
-from harness.results import Figure
-from harness.timing.conditions import NONE
+from harness.results import NONE, Figure
 
 MAX_WORDS = 1000
+MAX_PLACES = 8
 
 
 def foremost(every: Sequence[Figure], limit: int) -> Sequence[Figure]:
@@ -30,8 +30,12 @@ def head(every: Sequence[Figure]) -> str:
 
 
 def conditions(every: Iterable[Figure]) -> Iterator[str]:
-    """In what conditions times were measured, a line for each place: of what a host has alone."""
-    for where, found in {one.where: one.conditions for one in every if one.conditions}.items():
+    """In what conditions times were measured, a line for each place: of what a host has alone.
+
+    A run measures times in one place, so that of a few there are lines is enough.
+    """
+    places = {one.where: one.conditions for one in every if one.conditions}
+    for where, found in list(places.items())[:MAX_PLACES]:
         words = (
             f"{name.replace('_', ' ')} {text or 'not the same all the time'}"
             for name, text in found.items()

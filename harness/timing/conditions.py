@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks.undo import undone
 from harness.hosts.protocols import Shell
-from harness.observe import cpu_list
 from harness.observe.errors import ObserveError
 from harness.observe.text import run_script, sections
 from harness.printable import printable
 from harness.ranges import format_ranges
+from harness.results import NONE
 from harness.timing import placement
 from harness.timing.placement import Placement
 
@@ -28,11 +28,8 @@ AFTER = "conditions-after.json"
 OF_KERNEL = frozenset({"thp", "lru_gen"})
 """What a series may change, so that it must be alike in all boots of a kernel, not of both."""
 WANTED = "performance"
-NONE = "none"
-"""Of what a host does not have."""
 CPUFREQ = "/sys/devices/system/cpu"
 _BOOST = "cpufreq/boost"
-_AFFINITY = "smp_affinity_list"
 _IDLE = "cpuidle/current_governor"
 _BALANCING = "/proc/sys/kernel/numa_balancing"
 _ISOLATING = ("isolcpus", "nohz_full", "rcu_nocbs", "irqaffinity")
@@ -54,10 +51,6 @@ for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
   echo "NONCE ${{file##*/cpu/}}"
   [ -r "$file" ] && cat "$file"
 done
-echo "NONCE interrupts"
-for file in {placement.IRQS}/[0-9]*/smp_affinity_list; do
-  {{ read -r value <"$file"; }} 2>/dev/null && echo "$value"
-done | sort -u
 echo "NONCE latency"
 od -An -td4 -N4 {placement.LATENCY} 2>/dev/null || :
 echo "NONCE end"
@@ -97,8 +90,8 @@ class Conditions(BaseModel):
     """The governor of cpuidle, "" where the kernel has none."""
     numa_balancing: str = ""
     """"0" if the kernel lets pages be where they are, "" where it can do no other."""
-    interrupts: tuple[str, ...] = ()
-    """Lists of CPUs: each one to which the kernel lets some interrupt come."""
+    interrupts: str = ""
+    """The CPUs to which all interrupts were moved that can be; "" where none was left for them."""
     workqueues: str = ""
     """The bitmap of CPUs that do the kernel's unbound work."""
     latency_us: str = ""
@@ -124,14 +117,9 @@ class Conditions(BaseModel):
             "boost on" if boosts else "",
             "pages moved between nodes" if self.numa_balancing not in ("", "0") else "",
             "CPUs that sleep" if self.latency_us not in ("", "0") else "",
-            "no CPU without interrupts" if self._interrupted() else "",
+            "" if self.interrupts else "no CPU left for interrupts",
         )
         return tuple(filter(None, found))
-
-    def _interrupted(self) -> bool:
-        """Whether each CPU is one to which the kernel lets interrupts come."""
-        may = {cpu for one in self.interrupts for cpu in cpu_list.parse(one, _AFFINITY)}
-        return may.issuperset(cpu_list.parse(self.online, cpu_list.ONLINE))
 
 
 def _words(value: Value) -> str:
@@ -165,14 +153,10 @@ def parse(text: str, nonce: str) -> Conditions:
                 if word.partition("=")[0] in _ISOLATING
             ),
             isolated=_line(raw["isolated"]),
-            online=format_ranges(cpu_list.parse(raw["online"], cpu_list.ONLINE)),
+            online=_line(raw["online"]),
             smt=_line(raw["smt/active"]),
             idle=_line(raw[_IDLE]),
             numa_balancing=_line(raw[_BALANCING]),
-            interrupts=tuple(
-                format_ranges(cpu_list.parse(line, _AFFINITY))
-                for line in raw["interrupts"].splitlines()
-            ),
             workqueues=_line(raw[placement.WORK]),
             latency_us=_line(raw["latency"]),
             loadavg=_line(raw["/proc/loadavg"]),
@@ -191,10 +175,11 @@ def _line(text: str) -> str:
     return printable(text.strip()[:200])
 
 
-def read(shell: Shell) -> Conditions:
-    """The conditions now."""
+def read(shell: Shell, where: Placement) -> Conditions:
+    """The conditions now; of interrupts, what placement.quiet() has made of them."""
     nonce = secrets.token_hex(16)
-    return parse(run_script(shell, _SCRIPT.replace("NONCE", nonce), None), nonce)
+    found = parse(run_script(shell, _SCRIPT.replace("NONCE", nonce), None), nonce)
+    return found.model_copy(update={"interrupts": where.quiet})
 
 
 def differing(states: Sequence[Conditions]) -> tuple[str, ...]:
@@ -213,7 +198,7 @@ def fixed(shell: Shell, where: Placement) -> Iterator[Conditions]:
     of stage 2 to see who touches them, when it sees fit. What else a host does is kept from the
     CPUs that are timed (placement.quiet()). Yields the conditions in force then.
     """
-    before = read(shell)
+    before = read(shell, where)
     boosts, limits = _boosts(before), _limits(before)
     governors = _files("scaling_governor", before.governors)
     balancing = {_BALANCING: before.numa_balancing} if before.numa_balancing else {}
@@ -224,7 +209,7 @@ def fixed(shell: Shell, where: Placement) -> Iterator[Conditions]:
         placement.quiet(shell, where),
     ):
         _write(shell, still)
-        yield read(shell)
+        yield read(shell, where)
 
 
 def _boosts(found: Conditions) -> dict[str, str]:

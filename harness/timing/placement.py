@@ -26,7 +26,7 @@ WORK = "/sys/devices/virtual/workqueue/cpumask"
 LATENCY = "/dev/cpu_dma_latency"
 _NODE = re.compile(r"/cpu([0-9]{1,5})/node([0-9]{1,5})$", re.ASCII | re.MULTILINE)
 # Files of a machine with thousands of interrupts are written by one shell, without a program each.
-# Those that the kernel binds itself (per CPU, or a queue's) refuse it.
+# Those that the kernel binds itself (a timer's, a queue's) refuse it.
 _KEEP = """
 for file in {irqs}/[0-9]*/smp_affinity_list; do
   {{ read -r now <"$file"; }} 2>/dev/null && echo "$file $now"
@@ -36,8 +36,12 @@ true
 """
 _LINE = re.compile(r"^(/[\w/.-]{1,300}) ([0-9a-f,-]{1,9000})$", re.ASCII | re.MULTILINE)
 # The kernel forgets it when the file is closed, so nothing is left if the host's shell dies.
-_AWAKE = "exec 3>{latency} && printf '\\0\\0\\0\\0' >&3 && echo awake; read -r end"
-_AWAKE_SECONDS = 10.0
+_AWAKE = """\
+{{ printf '\\0\\0\\0\\0' >&3 && echo told && {{ read -r end || :; }}; }} 3>{latency} || echo refused
+"""
+_AWAKE_SECONDS = 60.0
+# It would bring interrupts back.
+_BALANCER = "pkill -{signal} -x irqbalance || :"
 # So that a command stays far below what a kernel takes as one argument (128 KiB).
 _AT_ONCE = 500
 
@@ -51,6 +55,11 @@ class Placement:
     """Who ages, and drops pages. As the vCPU waits meanwhile, it may have the same CPU."""
     others: tuple[int, ...]
     """Where interrupts and the kernel's own work go; empty where they have no CPU left."""
+
+    @property
+    def quiet(self) -> str:
+        """The others as a list, "" where there are none."""
+        return format_ranges(self.others) if self.others else ""
 
     def __str__(self) -> str:
         return f"vCPU on CPU {self.vcpu}, who ages on CPU {self.ager}"
@@ -88,10 +97,11 @@ def quiet(shell: Shell, where: Placement) -> Iterator[None]:
     What the kernel refuses stays as it is; conditions.json tells how all of it is then.
     """
     before = _LINE.findall(shell.run(_KEEP.format(irqs=IRQS, work=WORK)).stdout)
-    there = format_ranges(where.others)
-    moved = [(file, _mask(where.others) if file == WORK else there) for file, _ in before]
+    moved = [(file, _mask(where.others) if file == WORK else where.quiet) for file, _ in before]
     with contextlib.ExitStack() as stack:
         if where.others:
+            stack.enter_context(undone(lambda: shell.run(_BALANCER.format(signal="CONT"))))
+            shell.run(_BALANCER.format(signal="STOP"))
             stack.enter_context(undone(lambda: _write(shell, before)))
             _write(shell, moved)
         if shell.run(f"test -w {LATENCY}", check=False).status == 0:

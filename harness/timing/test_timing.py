@@ -71,16 +71,16 @@ def keep(shell: Shell, claim: Claim, where: Placement) -> Iterator[Keep]:
         values = Values(passes=seconds)
         write_atomically(claim.path(FILE), values)
         claim.observe(", ".join(f"{name} {one:.6g} s" for name, one in values.medians().items()))
-        look_again(shell, claim, found)
+        look_again(shell, claim, found, where)
 
     with conditions.fixed(shell, where) as found:
         write_atomically(claim.path(conditions.FILE), found)
         yield kept
 
 
-def look_again(shell: Shell, claim: Claim, before: Conditions) -> None:
+def look_again(shell: Shell, claim: Claim, before: Conditions, where: Placement) -> None:
     """Keep the conditions once all is measured, and say what is not as it was before."""
-    after = conditions.read(shell)
+    after = conditions.read(shell, where)
     write_atomically(claim.path(conditions.AFTER), after)
     if names := conditions.differing((before, after)):
         claim.observe(f"{', '.join(names)} changed meanwhile")
