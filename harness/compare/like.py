@@ -80,8 +80,7 @@ def _of_kernels(one: Summary, other: Summary) -> Iterator[Unlike]:
 
 
 _FROM: Mapping[str, Callable[[Kernel], object]] = {
-    "source {}": lambda kernel: kernel.source,
-    "version {}": lambda kernel: kernel.version,
+    "source {}": lambda kernel: kernel.source_digest,
 }
 _MADE: Mapping[str, Callable[[Kernel], object]] = {
     "configuration {}": lambda kernel: kernel.config_sha256,

@@ -16,7 +16,11 @@ _NOT_KEPT = (
     *("BOOT_IMAGE", "initrd", "watchdog.stop_on_reboot"),
 )
 # What names one boot, or the disks and the network of one machine.
-_NAMES_ONE = ("BOOT_IMAGE", "BOOTIF", "initrd", "root", "nfsroot", "resume", "ip")
+_NAMES_ONE = (
+    *("BOOT_IMAGE", "BOOTIF", "initrd", "root", "boot", "nfsroot", "resume", "resume_offset"),
+    *("cryptdevice", "zfs", "ostree", "ip", "ifname", "nameserver", "netroot", "ds"),
+    "systemd.machine_id",
+)
 # How the harness's own marks begin, and those by which dracut's initramfs looks for disks.
 _MARKS = ("kvm_harness.", "rd.")
 LONGEST = 4096

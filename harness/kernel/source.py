@@ -26,7 +26,7 @@ class Source(BaseModel):
 
     `dir` lies in the cache and is never written to. `digest` is the identity of its content,
     `version` that of its Makefile ("6.12.117"), `base_commit` the commit that it is at, if known.
-    No two contents have one `description`: what may change under its name has a digest there.
+    What may change under its name has a digest in `description`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
