@@ -116,9 +116,18 @@ class Machines:
 
     def of(self, cells: Iterable[PlannedCell]) -> dict[str, QemuHost | SshHost]:
         """All hosts that these cells may run on, by their names."""
+        return {name: host for name, host in self._places(cells).items() if name not in self._lost}
+
+    def _places(self, cells: Iterable[PlannedCell]) -> dict[str, QemuHost | SshHost]:
+        """These, with those machines that were lost."""
         places = dict.fromkeys(cell.host for cell in cells)
-        found = {name: host for place in places for name, host in self._stock.place(place).items()}
-        return {name: host for name, host in found.items() if name not in self._lost}
+        return {name: host for place in places for name, host in self._stock.place(place).items()}
+
+    def emulators_of(self, cells: Iterable[PlannedCell]) -> tuple[str, ...]:
+        """What emulates machines of the lab on which these cells may run, or have run."""
+        return tuple(
+            words for name in self._places(cells) if (words := self.emulators.get(name, ""))
+        )
 
     def records(self, cells: Iterable[PlannedCell]) -> tuple[Host, ...]:
         """What is known of the hosts that these cells may run on.

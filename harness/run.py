@@ -320,7 +320,7 @@ class Run:
         """
         hosts = self._machines.of(cells)
         here = any(isinstance(host, QemuHost) for host in hosts.values())
-        elsewhere = self._machines.emulators.values()
+        elsewhere = self._machines.emulators_of(cells)
         self._record.emulated = here or bool(elsewhere)
         self._recipes = recipes(hosts, self._flavor, self._machines.own)
         self._record.notes += [

@@ -458,6 +458,12 @@ def test_a_machine_in_a_test_kernel_that_says_less_is_what_it_was(
     monkeypatch.setattr(machines, "examine", lambda name, host: SEEN)
     summary = case.resumed()
     assert (summary.emulated, summary.emulator) == (True, "QEMU (DMI: QEMU x)")
+    case.summarize("x")
+    other = SimpleNamespace(**{**vars(SEEN.seen), "emulator": "a hypervisor"})
+    monkeypatch.setattr(
+        machines, "examine", lambda name, host: SimpleNamespace(seen=other, findings=())
+    )
+    assert case.resumed().emulator == "QEMU (DMI: QEMU x)"
 
 
 def test_cells_of_a_machine_that_is_lost_by_now_were_emulated_all_the_same(

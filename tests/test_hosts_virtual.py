@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.hosts.virtual import HYPERVISOR, MAX_WORDS, PRODUCT, TREE, VENDOR, emulator
+from harness.hosts.virtual import FW_CFG, HYPERVISOR, MAX_WORDS, PRODUCT, TREE, VENDOR, emulator
 
 
 def dmi(vendor: str, product: str) -> str:
@@ -27,6 +27,8 @@ def dmi(vendor: str, product: str) -> str:
         ("Parallels International GmbH.", "Parallels ARM Virtual Machine", "Parallels"),
         ("Apple Inc.", "Apple Virtualization Generic Platform", "Apple's hypervisor"),
         ("Xen", "HVM domU", "Xen"),
+        ("KubeVirt", "None", "KubeVirt"),
+        ("Hetzner", "vServer", "Hetzner"),
     ],
 )
 def test_a_hypervisor_names_itself_by_dmi(vendor: str, product: str, by: str) -> None:
@@ -88,3 +90,8 @@ def test_words_are_bounded_and_cannot_move_a_cursor() -> None:
     said = emulator({VENDOR: "VMware", PRODUCT: "\x1b[2J" + "x" * 10_000})
     assert said.startswith(r"VMware (DMI: VMware \x1b[2Jxxx")
     assert len(said) == len("VMware (DMI: )") + MAX_WORDS
+
+
+def test_qemu_that_calls_itself_something_else_has_its_device() -> None:
+    words = {VENDOR: "Maker", PRODUCT: "Server", FW_CFG: "QEMU0002 "}
+    assert emulator(words) == "QEMU (ACPI: QEMU0002)"

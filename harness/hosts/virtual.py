@@ -18,7 +18,9 @@ VENDOR = "/sys/class/dmi/id/sys_vendor"
 PRODUCT = "/sys/class/dmi/id/product_name"
 TREE = "/proc/device-tree/compatible"
 HYPERVISOR = "/proc/device-tree/hypervisor/compatible"
-FILES = (VENDOR, PRODUCT, TREE, HYPERVISOR)
+# A device that QEMU's machines have whatever they call themselves (docs/specs/fw_cfg.rst there).
+FW_CFG = "/sys/bus/acpi/devices/QEMU0002:00/hid"
+FILES = (VENDOR, PRODUCT, TREE, HYPERVISOR, FW_CFG)
 """Where the words are; strings of the device tree one after another, with a space between."""
 MAX_WORDS = 80
 
@@ -34,11 +36,17 @@ _DMI = (
     (r"Parallels\b.*", r".*", "Parallels"),
     (r"Apple Inc\.", r"Apple Virtualization\b.*", "Apple's hypervisor"),
     (r"Xen", r".*", "Xen"),
+    (r"KubeVirt", r".*", "KubeVirt"),
+    (r"Nutanix", r".*", "Nutanix"),
+    (r"oVirt", r".*", "oVirt"),
+    (r"innotek GmbH", r".*", "VirtualBox"),
+    (r"DigitalOcean", r"Droplet", "DigitalOcean"),
+    (r"Hetzner", r"vServer", "Hetzner"),
 )
 # The machine `virt` of QEMU, and those of kvmtool and other users of KVM; Arm's models of machines.
 _TREE = (
     (r"linux,dummy-virt", "a hypervisor"),
-    (r"arm,(fvp-base|foundation-aarch64).*", "a model of Arm's"),
+    (r"arm,(fvp-base|foundation-aarch64|rtsm_ve).*", "a model of Arm's"),
 )
 
 
@@ -57,6 +65,8 @@ def emulator(words: Mapping[str, str]) -> str:
                 return _by(name, "device tree", word)
     if (node := words.get(HYPERVISOR, "")).strip():
         return _by("a hypervisor", "device tree, hypervisor", node)
+    if (hid := words.get(FW_CFG, "")).strip():
+        return _by("QEMU", "ACPI", hid)
     return ""
 
 
