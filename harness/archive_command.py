@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -40,21 +41,21 @@ def _export(args: argparse.Namespace, console: Console) -> int:
     target = args.output or Path(f"{folder.name}{SUFFIX}")
     with alone(folder):
         manifest = export(folder, target)
+        lacks = missing(folder)
     print(printable(f"{target}: {len(manifest.files)} files of {folder}"))
-    _tell_missing(folder)
+    _tell_missing(lacks)
     return EXIT_PASS
 
 
 def _import(args: argparse.Namespace, console: Console) -> int:
     folder, new = import_(args.file)
     print(printable(f"{folder}" if new else f"{folder}: that run is there already"))
-    _tell_missing(folder)
+    _tell_missing(missing(folder))
     return EXIT_PASS
 
 
-def _tell_missing(folder: Path) -> None:
-    """Name what the run's summary names and its folder does not have."""
-    lacks = missing(folder)
+def _tell_missing(lacks: Mapping[str, str]) -> None:
+    """Name what a run's summary names and its folder does not have, each with what names it."""
     for path, by in list(lacks.items())[:MAX_TOLD]:
         print(printable(f"missing: {path}, which {by} names"))
     if len(lacks) > MAX_TOLD:

@@ -98,6 +98,7 @@ LONG: dict[str, Callable[[dict[str, Any], str], object]] = {
         v["cells"][0].update(id=name),
         *(check.update(cell=name) for check in v["checks"]),
     ],
+    "a host of a kernel": lambda v, name: v["kernels"][0].update(hosts=[name]),
     "the host of a cell": lambda v, name: v["cells"][0].update(host=name),
     "the boot variant of a cell": lambda v, name: v["cells"][0].update(variant=name),
     "a place in a report of cell": lambda v, name: v["cells"][0]["splats"][0].update(site=name),

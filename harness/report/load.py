@@ -100,6 +100,8 @@ def _check(run: Summary) -> None:
 
 def _names(run: Summary) -> Iterator[tuple[str, str]]:
     """Names, paths and places in the source, each with what it is."""
+    for kernel in run.kernels:
+        yield from (("a host of a kernel", name) for name in kernel.hosts)
     for cell in run.cells:
         yield "the id of a cell", cell.id
         yield "the host of a cell", cell.host
