@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from harness.paths import PROJECT
 
 RUN_SECONDS = 3600
@@ -57,6 +59,15 @@ def argv(*args: str) -> list[str]:
 def environment(state: Path, **extra: str) -> dict[str, str]:
     """The user's environment, but with run folders under `state`."""
     return {**os.environ, "XDG_STATE_HOME": str(state), "PYTHONPATH": str(PROJECT), **extra}
+
+
+def more_cpus(folder: Path, count: int) -> Path:
+    """An inventory, in that folder, whose host n1 has so many CPUs."""
+    stock = yaml.safe_load((PROJECT / "inventory.yaml").read_text())
+    stock["hosts"]["n1"]["cpus"] = count
+    path = folder / "inventory.yaml"
+    path.write_text(yaml.safe_dump(stock))
+    return path
 
 
 def kvm_harness(args: Sequence[str], state: Path, quiet: bool = False, **extra: str) -> Ended:

@@ -6,10 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
-from command import kvm_harness
-
-from harness.paths import PROJECT
+from command import kvm_harness, more_cpus
 
 pytestmark = pytest.mark.integration
 
@@ -17,11 +14,8 @@ CHECK = "test_race[page-idle-dontneed]"
 
 
 def test_a_race_has_them_all(tmp_path: Path) -> None:
-    stock = yaml.safe_load((PROJECT / "inventory.yaml").read_text())
-    stock["hosts"]["n1"]["cpus"] = 4
-    inventory = tmp_path / "inventory.yaml"
-    inventory.write_text(yaml.safe_dump(stock))
-    how = ["--base-only", "--inventory", str(inventory), "--host", "n1", "--mode", "vhe"]
+    inventory = str(more_cpus(tmp_path, 4))
+    how = ["--base-only", "--inventory", inventory, "--host", "n1", "--mode", "vhe"]
     what = "(test_race and page-idle-dontneed) or test_cpu_returns"
     done = kvm_harness(["run", *how, "-k", what], tmp_path)
     returns = done.check("n1-vhe-base", "test_cpu_returns")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import run
+from command import more_cpus, run
 
 from harness import selection
 from harness.timing import CHECKS
@@ -24,7 +24,9 @@ FEW_PASSES = Path(__file__).with_name("time_few_passes.py")
 
 
 def test_one_round(tmp_path: Path) -> None:
+    """With four CPUs interrupts have somewhere to go."""
     how = ["--series", str(SERIES), "--host", "n1", "--mode", "vhe", "--rounds", "1"]
+    how += ["--inventory", str(more_cpus(tmp_path, 4))]
     done = run([sys.executable, str(FEW_PASSES), "time", *how], tmp_path)
     summary = done.summary
     cells = ["n1-vhe-base-r01", "n1-vhe-base-r01-again", "n1-vhe-patched-r01"]
@@ -49,4 +51,8 @@ def test_one_round(tmp_path: Path) -> None:
             values = Values.model_validate_json((done.folder / path).read_text())
             # The pass that warms up is not among them.
             assert len(values.passes[name]) == 1
+        assert one["conditions"]["interrupts"] == "0-1"
+        assert one["conditions"]["workqueues"] == "3"
     assert NOTE in summary["notes"]
+    walk = done.check("n1-vhe-patched-r01", "test_time_walk")
+    assert walk["observed"].startswith("vCPU on CPU 3, who ages on CPU 2; ")
