@@ -459,6 +459,18 @@ def test_what_a_series_changed_is_new_though_a_further_series_is_on_top(tmp_path
     assert [path.name for path in tree.iterdir()] == ["mmu.c"]
 
 
+def test_a_clock_that_went_back_is_no_kernel_of_old_objects(tmp_path: Path) -> None:
+    """Objects of the base are of tomorrow then, whatever its record says."""
+    (tmp_path / "mmu.c").touch()
+    start = built_at(tmp_path / "base", 7)
+    start.mkdir()
+    (start / "mmu.o").touch()
+    tomorrow = time.time() + 86400
+    os.utime(start / "mmu.o", (tomorrow, tomorrow))
+    with pytest.raises(InfraError, match=r"clock went back since .*: .*mmu\.c cannot be dated"):
+        build.make_newer(of_series(tmp_path), start)
+
+
 def test_what_is_newer_than_the_base_keeps_its_date(tmp_path: Path) -> None:
     """Objects of other kernels of this tree are newer than that, and must stay so."""
     (tmp_path / "mmu.c").touch()

@@ -592,7 +592,7 @@ def make_newer(tree: PatchedTree, start: Path) -> None:
     a hard link of another tree's: of the source's, which has not changed then, or of a tree with a
     further series on top. Its link gives way to a copy, so that no other tree's file is dated.
     """
-    built = (start.parent / RECORD).stat().st_mtime_ns
+    built = newest(start)
     for path in tree.touched:
         file = tree.dir / path
         if not file.is_file() or file.is_symlink() or file.stat().st_mtime_ns > built:
@@ -602,6 +602,17 @@ def make_newer(tree: PatchedTree, start: Path) -> None:
             shutil.copy2(file, copy)
             copy.replace(file)
         os.utime(file)
+        if file.stat().st_mtime_ns <= built:
+            raise InfraError(
+                f"the clock went back since {start} was built: {file} cannot be dated after it, "
+                "and make would take what the base has for what the series makes of it"
+            )
+
+
+def newest(start: Path) -> int:
+    """The date of the newest file of a build folder, or of its record, in ns."""
+    files = (Path(where) / name for where, _, names in os.walk(start) for name in names)
+    return max(file.lstat().st_mtime_ns for file in (start.parent / RECORD, *files))
 
 
 def genuine(work: Path, where: str) -> Path:
