@@ -31,7 +31,7 @@ PAGES = 256
 ONLINE = "/sys/devices/system/cpu/cpu{cpu}/online"
 
 
-@pytest.mark.deep
+@pytest.mark.stress
 def test_cpu_returns(
     guest: Callable[..., Guest],
     shell: Shell,
@@ -62,7 +62,8 @@ def test_cpu_returns(
         touched = pick(rng, PAGES)
         vm.flush()
         vm.touch(touched, write=False)
-        young_pages(vm, shell, claim, touched)
+        claim.observe(f"CPU {leaving} is off line")
+        young_pages(vm, shell, claim, touched, "away")
     vm.pin(0, leaving)
     with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
         mark_idle(vm)
@@ -82,14 +83,16 @@ def test_cpu_returns(
 def _away(shell: Shell, claim: Claim, cpu: int) -> Iterator[None]:
     """Have a CPU off line meanwhile; assert that it comes back.
 
-    Unproven if the kernel does not let it go, as one that firmware needs.
+    Skips the check if the machine does not let it go, as one that firmware needs.
     """
     file = ONLINE.format(cpu=cpu)
-    gone = shell.run(f"echo 0 > {file}", check=False)
-    if gone.status != 0:
-        raise Unproven(f"CPU {cpu} cannot go off line: {gone.stderr.strip()[:200]}")
     with undone(lambda: shell.run(f"grep -qx 1 {file} || echo 1 > {file}", check=False)):
+        gone = shell.run(f"echo 0 > {file}", check=False)
+        if gone.status != 0:
+            pytest.skip(f"CPU {cpu} cannot go off line: {gone.stderr.strip()[:200]}")
         yield
         back = shell.run(f"echo 1 > {file}", check=False)
     claim.observe(f"CPU {cpu} {'is back' if back.status == 0 else 'stays off line'}")
     assert back.status == 0, f"CPU {cpu} does not come back: {back.stderr.strip()[:200]}"
+    if cpu not in usable(shell):
+        raise Unproven(f"CPU {cpu} is back, but nothing of ours may run there any more")
