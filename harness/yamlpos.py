@@ -73,7 +73,8 @@ def _compose(path: Path) -> yaml.Node | None:
             _refuse_duplicates(path, root, ())
     except yaml.MarkedYAMLError as exc:
         raise _syntax_error(path, exc) from None
-    except yaml.YAMLError as exc:
+    # The loader in Python has this for a character that there cannot be.
+    except (yaml.YAMLError, ValueError) as exc:
         raise UsageError(f"{path}:1: {exc}") from None
     return root
 

@@ -466,6 +466,20 @@ def test_a_machine_in_a_test_kernel_that_says_less_is_what_it_was(
     assert case.resumed().emulator == "QEMU (DMI: QEMU x)"
 
 
+def test_a_machine_without_a_cell_makes_no_run_emulated(
+    case: Case, own: Own, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for, and has not the mode of KVM that was."""
+    options = machine_of_lab(own, monkeypatch, "lab1", "lab2")
+    assert options.inventory is not None
+    head, lab2 = options.inventory.read_text().split("  lab2:")
+    options.inventory.write_text(f"{head}  lab2:{lab2.replace('[vhe]', '[nvhe]')}")
+    case.cut_off({}, options)
+    summary = case.resumed()
+    assert [one.name for one in summary.hosts] == ["lab1"]
+    assert (summary.emulated, summary.emulator) == (False, "")
+
+
 def test_cells_of_a_machine_that_is_lost_by_now_were_emulated_all_the_same(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,9 @@ N /sys/kernel/mm/transparent_hugepage/enabled
 always [madvise] never
 N /sys/kernel/mm/lru_gen/enabled
 0x0007
+N interrupts
+0-1
+0-2
 N latency
   2000000000
 N end
@@ -76,7 +79,9 @@ def test_what_a_host_says() -> None:
     assert found.isolation == ("isolcpus=nohz,domain,1", "nohz_full=1")
     assert (found.online, found.smt, found.lru_gen) == ("0-1", "", "0x0007")
     assert (found.idle, found.numa_balancing) == ("menu", "1")
-    assert found.workqueues == "f"
+    assert (found.workqueues, found.interrupts) == ("f", "")
+    assert parse(TEXT, "N", kept="0-2").interrupts == "0-2"
+    assert parse(TEXT, "N", kept="0").interrupts == ""
     assert found.latency_us == "2000000000"
     assert "loadavg" not in found.steady()
 

@@ -51,6 +51,10 @@ for file in /proc/cmdline /proc/loadavg {CPUFREQ}/{_BOOST} {CPUFREQ}/isolated \\
   echo "NONCE ${{file##*/cpu/}}"
   [ -r "$file" ] && cat "$file"
 done
+echo "NONCE interrupts"
+for file in {placement.IRQS}/[0-9]*/smp_affinity_list; do
+  {{ read -r value <"$file"; }} 2>/dev/null && echo "$value"
+done | sort -u
 echo "NONCE latency"
 od -An -td4 -N4 {placement.LATENCY} 2>/dev/null || :
 echo "NONCE end"
@@ -91,7 +95,7 @@ class Conditions(BaseModel):
     numa_balancing: str = ""
     """"0" if the kernel lets pages be where they are, "" where it can do no other."""
     interrupts: str = ""
-    """The CPUs to which all interrupts were moved that can be; "" where none was left for them."""
+    """The CPUs to which interrupts were moved, those that can be; "" where none is there alone."""
     workqueues: str = ""
     """The bitmap of CPUs that do the kernel's unbound work."""
     latency_us: str = ""
@@ -131,8 +135,11 @@ def _words(value: Value) -> str:
     return ", ".join(f"{what} (CPU {format_ranges(those)})" for what, those in cpus.items())
 
 
-def parse(text: str, nonce: str) -> Conditions:
-    """What the script printed; ObserveError if a part is missing."""
+def parse(text: str, nonce: str, kept: str = "") -> Conditions:
+    """What the script printed; ObserveError if a part is missing.
+
+    `kept` is where interrupts are to be (placement.quiet()), "" where nobody moved any.
+    """
     raw = dict(sections(text, nonce, "conditions"))
     if len(text) > _LIMIT:
         raise ObserveError("conditions", 0, f"longer than {_LIMIT} characters")
@@ -157,6 +164,7 @@ def parse(text: str, nonce: str) -> Conditions:
             smt=_line(raw["smt/active"]),
             idle=_line(raw[_IDLE]),
             numa_balancing=_line(raw[_BALANCING]),
+            interrupts=kept if kept in raw["interrupts"].splitlines() else "",
             workqueues=_line(raw[placement.WORK]),
             latency_us=_line(raw["latency"]),
             loadavg=_line(raw["/proc/loadavg"]),
@@ -172,14 +180,13 @@ def _per_cpu(text: str) -> dict[str, str]:
 
 
 def _line(text: str) -> str:
-    return printable(text.strip()[:200])
+    return printable(text.strip()[:1000])
 
 
 def read(shell: Shell, where: Placement) -> Conditions:
-    """The conditions now; of interrupts, what placement.quiet() has made of them."""
+    """The conditions now."""
     nonce = secrets.token_hex(16)
-    found = parse(run_script(shell, _SCRIPT.replace("NONCE", nonce), None), nonce)
-    return found.model_copy(update={"interrupts": where.quiet})
+    return parse(run_script(shell, _SCRIPT.replace("NONCE", nonce), None), nonce, where.quiet)
 
 
 def differing(states: Sequence[Conditions]) -> tuple[str, ...]:
