@@ -123,7 +123,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 			vm->skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE, "--skew");
 			break;
 		case 'i':
-			vm->ipa_skew = parse_option(optarg, HUGE_PAGE_SIZE / GUEST_PAGE_SIZE,
+			vm->ipa_skew = parse_option(optarg, GIGANTIC_PAGE_SIZE / GUEST_PAGE_SIZE,
 						    "--ipa-skew");
 			break;
 		case 'l':

@@ -61,6 +61,8 @@ class Charged:
     kernel: int
     objects: int
     cpus: int = 1
+    tables: int | None = field(default=None, compare=False)
+    """Pages of stage-2 tables, of those of the kernel; None where memory.stat does not tell."""
     parts: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def beyond(self, other: Charged) -> str:
@@ -95,6 +97,7 @@ def parse(text: str) -> Charged:
         kernel=found["kernel"] // PAGE_SIZE - shared,
         objects=objects,
         cpus=unsigned(cpus, "nproc", 1),
+        tables=found["sec_pagetables"] // PAGE_SIZE if "sec_pagetables" in found else None,
         parts={name: found.get(name, 0) for name in (*_LISTS, *_PARTS)},
     )
 

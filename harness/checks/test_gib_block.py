@@ -33,6 +33,7 @@ from harness.observe.unproven import Unproven
 REFUSAL = "mmap of pages of 1 GiB"
 LEVEL = 1
 PAGES = stage2.SIZE_OF_LEVEL[LEVEL] // PAGE_SIZE
+BLOCK = stage2.SIZE_OF_LEVEL[LEVEL + 1] // PAGE_SIZE
 # DAMON wants three regions at least, and each has its sample in the one page.
 REGIONS = 4
 # The ends, and what lies at a boundary of the tables that a split needs.
@@ -77,6 +78,35 @@ def test_gib_block(
         vm.advise("dontneed", range(PAGES))
         mapped_pages(vm, shell, claim, frozenset(), "dropped")
     assert_none_new(shell, claim, splatted)
+
+
+@pytest.mark.deep
+def test_gib_apart(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
+) -> None:
+    """A page of 1 GiB at a guest address that is 2 MiB off has no block of 1 GiB, but smaller ones.
+
+    A block maps as much memory as it is large, from its own multiples on: one of 1 GiB would give
+    the guest other memory than it has there, and some that is not its own.
+    """
+    claim.expect(
+        "of a page of 1 GiB, 2 MiB off in the guest: what is touched is mapped by blocks of 2 MiB, "
+        f"and the guest has what it wrote there, as the owner has (seed {cell.seed})"
+    )
+    reason = "no free page of 1 GiB (hugepagesz=1G hugepages=1 at boot)"
+    apart = {"backing": "gigantic", "pages": PAGES, "ipa_skew": BLOCK}
+    with guest_or_skip(lambda: guest(**apart), REFUSAL, reason) as vm:
+        written = _some(rng)
+        vm.touch(written, write=True)
+        ranges = leaves(vm, shell, claim, "written")
+        mapped = stage2.slot_leaves(ranges, vm.slot.ipa, PAGES)
+        levels = {leaf.level for leaf in mapped if leaf.valid}
+        claim.observe(f"leaves of levels {sorted(levels)}")
+        assert levels == {LEVEL + 1}, f"mapped by leaves of levels {sorted(levels)}"
+        vm.verify(written)
+        vm.touch(written, write=False)
+        vm.advise("dontneed", range(PAGES))
+        mapped_pages(vm, shell, claim, frozenset(), "dropped")
 
 
 def _some(rng: random.Random) -> frozenset[int]:
