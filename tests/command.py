@@ -17,9 +17,9 @@ import yaml
 from harness.paths import PROJECT
 
 RUN_SECONDS = 3600
-# A shell that starts a program in the background has it ignore SIGINT, and all that it starts: what
-# a test interrupts must not depend on how the tests were started.
-INTERRUPTIBLE = ("env", "--default-signal=INT")
+# A shell that starts a program in the background has it ignore SIGINT, and nohup SIGHUP, with all
+# that it starts: what a test interrupts must not depend on how the tests were started.
+INTERRUPTIBLE = ("env", "--default-signal=INT,HUP")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command import INTERRUPTIBLE
 
 from harness.paths import PROJECT
 
@@ -46,7 +47,7 @@ def start(program: Path) -> Iterator[Start]:
 
     def run(*argv: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [program, *argv],
+            [*INTERRUPTIBLE, program, *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
