@@ -130,7 +130,7 @@ def test_one_that_cannot_be_moved_keeps_no_other_from_it(
         shell,
         "run",
         lambda command, *a, **k: LocalShell.run(
-            shell, command.replace(f">{refuses}", ">/dev/full"), *a, **k
+            shell, command.replace(f"> {refuses} ", "> /dev/full "), *a, **k
         ),
     )
     with quiet(shell, FOUR):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -212,10 +211,10 @@ def fixed(shell: Shell, where: Placement) -> Iterator[Conditions]:
     off = dict.fromkeys((*boosts, *balancing), "0")
     still = off | limits | dict.fromkeys(governors, WANTED)
     with (
-        undone(lambda: _write(shell, boosts | balancing | limits | governors)),
+        undone(lambda: placement.write(shell, boosts | balancing | limits | governors)),
         placement.quiet(shell, where),
     ):
-        _write(shell, still)
+        placement.write(shell, still)
         yield read(shell, where)
 
 
@@ -240,10 +239,3 @@ def _limits(found: Conditions) -> dict[str, str]:
 
 def _files(name: str, values: Mapping[str, str]) -> dict[str, str]:
     return {f"{CPUFREQ}/cpu{cpu}/cpufreq/{name}": value for cpu, value in values.items()}
-
-
-def _write(shell: Shell, files: Mapping[str, str]) -> None:
-    """A value that a kernel does not take is refused by it: then the file stays as it is."""
-    lines = (f"echo {shlex.quote(value)} > {file} 2>/dev/null" for file, value in files.items())
-    if files:
-        shell.run("; ".join((*lines, "true")))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.checks.undo import undone
@@ -96,14 +97,14 @@ def quiet(shell: Shell, where: Placement) -> Iterator[None]:
 
     What the kernel refuses stays as it is; conditions.json tells how all of it is then.
     """
-    before = _LINE.findall(shell.run(_KEEP.format(irqs=IRQS, work=WORK)).stdout)
-    moved = [(file, _mask(where.others) if file == WORK else where.quiet) for file, _ in before]
+    before = dict(_LINE.findall(shell.run(_KEEP.format(irqs=IRQS, work=WORK)).stdout))
+    moved = {file: _mask(where.others) if file == WORK else where.quiet for file in before}
     with contextlib.ExitStack() as stack:
         if where.others:
             stack.enter_context(undone(lambda: shell.run(_BALANCER.format(signal="CONT"))))
             shell.run(_BALANCER.format(signal="STOP"))
-            stack.enter_context(undone(lambda: _write(shell, before)))
-            _write(shell, moved)
+            stack.enter_context(undone(lambda: write(shell, before)))
+            write(shell, moved)
         if shell.run(f"test -w {LATENCY}", check=False).status == 0:
             awake = shell.start(["sh", "-c", _AWAKE.format(latency=LATENCY)])
             stack.callback(awake.close)
@@ -118,7 +119,8 @@ def _mask(cpus: Sequence[int]) -> str:
     return ",".join(reversed([*words]))
 
 
-def _write(shell: Shell, files: Sequence[tuple[str, str]]) -> None:
-    lines = [f"echo {value} >{file}" for file, value in files]
+def write(shell: Shell, files: Mapping[str, str]) -> None:
+    """Write values to files of a kernel. One that it does not take is refused: the file stays."""
+    lines = [f"echo {shlex.quote(value)} > {file} 2>/dev/null" for file, value in files.items()]
     for first in range(0, len(lines), _AT_ONCE):
-        shell.run("{ " + "; ".join((*lines[first : first + _AT_ONCE], "true")) + "; } 2>/dev/null")
+        shell.run("; ".join((*lines[first : first + _AT_ONCE], "true")))
