@@ -286,8 +286,8 @@ def _hold_to(file: Path, summary: Summary, manifest: Manifest) -> None:
     for path, by in lacks.items():
         if path not in declared:
             raise UsageError(f"{file}: {path}: {by} names it, and it is not in the archive")
-    if wrong := ", ".join(sorted(declared - lacks.keys())[:1]):
-        raise UsageError(f"{file}: {MANIFEST}: {wrong}: is said to be missing, and is not")
+    if there := sorted(declared - lacks.keys()):
+        raise UsageError(f"{file}: {MANIFEST}: {there[0]}: is said to be missing, and is not")
 
 
 def _members(file: Path, stream: _Stream, work: Path) -> Manifest:

@@ -31,6 +31,7 @@ from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
 REFUSAL = "mmap of pages of 1 GiB"
+REASON = "no free page of 1 GiB (hugepagesz=1G hugepages=1 at boot)"
 LEVEL = 1
 PAGES = stage2.SIZE_OF_LEVEL[LEVEL] // PAGE_SIZE
 BLOCK = stage2.SIZE_OF_LEVEL[LEVEL + 1] // PAGE_SIZE
@@ -60,8 +61,7 @@ def test_gib_block(
         f"(seed {cell.seed})"
     )
     splatted = splats(shell)
-    reason = "no free page of 1 GiB (hugepagesz=1G hugepages=1 at boot)"
-    with guest_or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, reason) as vm:
+    with guest_or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, REASON) as vm:
         written = _some(rng)
         vm.touch(written, write=True)
         if levels := _levels(vm, leaves(vm, shell, claim, "populated")):
@@ -93,9 +93,8 @@ def test_gib_apart(
         "of a page of 1 GiB, 2 MiB off in the guest: what is touched is mapped by blocks of 2 MiB, "
         f"and the guest has what it wrote there, as the owner has (seed {cell.seed})"
     )
-    reason = "no free page of 1 GiB (hugepagesz=1G hugepages=1 at boot)"
     apart = {"backing": "gigantic", "pages": PAGES, "ipa_skew": BLOCK}
-    with guest_or_skip(lambda: guest(**apart), REFUSAL, reason) as vm:
+    with guest_or_skip(lambda: guest(**apart), REFUSAL, REASON) as vm:
         written = _some(rng)
         vm.touch(written, write=True)
         ranges = leaves(vm, shell, claim, "written")
