@@ -65,6 +65,13 @@ class GuestBroke(InfraError):
     """
 
 
+class IdleBitmapShort(InfraError):
+    """page_idle's bitmap took or gave less than whole words, so other pages than those meant.
+
+    Documentation/admin-guide/mm/idle_page_tracking.rst knows no such answer: the kernel is wrong.
+    """
+
+
 class PagesMoved(InfraError):
     """Tested pages changed their PFN between idle_mark() and idle_read(); `pages` says which."""
 
@@ -349,6 +356,8 @@ def raise_error(reply: Reply) -> NoReturn:
         raise PagesMoved(message, reply.page_set("pages"))
     if kind == "data":
         raise GuestDataLost(message)
+    if kind == "short":
+        raise IdleBitmapShort(message)
     if kind == "slow":
         raise GuestSlow(message)
     if kind == "guest" and f"(errno {errno.ENOMEM})" not in reply.text:

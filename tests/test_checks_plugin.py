@@ -18,7 +18,7 @@ from harness.results import Check, CpuAf, af_seen
 HEAD = """
 import pytest
 from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
-from harness.guest_replies import GuestBroke, GuestDataLost, GuestHung
+from harness.guest_replies import GuestBroke, GuestDataLost, GuestHung, IdleBitmapShort
 from harness.observe.errors import Impossible
 from harness.observe.unproven import Unproven
 """
@@ -186,6 +186,9 @@ def test_broken_check():
 def test_data():
     raise GuestDataLost("page 3 is not what was written")
 
+def test_short():
+    raise IdleBitmapShort("8 of 16 bytes")
+
 def test_broken_table():
     raise Impossible("stage2_page_tables", 3, "a leaf of level 3 with BLK True")
 
@@ -219,6 +222,7 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "test_ours": "error",
         "test_broken_check": "error",
         "test_data": "fail",
+        "test_short": "fail",
         "test_broken_guest": "fail",
         "test_broken_table": "fail",
         "test_livelock": "error",

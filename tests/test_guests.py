@@ -17,6 +17,7 @@ from harness.guest_replies import (
     GuestDataLost,
     GuestHung,
     GuestSlow,
+    IdleBitmapShort,
     PagesMoved,
     RaceReply,
     Slot,
@@ -332,6 +333,12 @@ def test_a_vcpu_that_cannot_go_on_is_the_kernels_affair(text: str, kind: type[In
     with pytest.raises(InfraError, match=re.escape(text)) as caught:
         guest.fetch({3})
     assert type(caught.value) is kind
+
+
+def test_a_short_write_to_page_idle_is_the_kernels_affair() -> None:
+    guest, _ = start("error short /sys/kernel/mm/page_idle/bitmap: 0 of 8 bytes at word 4096")
+    with pytest.raises(IdleBitmapShort, match="0 of 8 bytes"):
+        guest.idle_mark()
 
 
 def test_lost_data_and_moved_pages_have_errors_of_their_own() -> None:

@@ -8,7 +8,6 @@
  * Reading ages the pages that are marked in the same word, those of others too.
  * Of a compound page only the head answers, and it answers for all of its pages.
  */
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/kernel-page-flags.h>
 #include <stdlib.h>
@@ -84,16 +83,22 @@ static void make_run(struct run *run, size_t from)
 	}
 }
 
-static bool transfer(int fd, struct run *run, bool write)
+/*
+ * What was moved, or -1 with errno. The kernel does not count a last word in
+ * which memory ends, though it moves that as well.
+ */
+static ssize_t transfer(int fd, struct run *run, bool write)
 {
-	size_t size = run->words * sizeof(run->bits[0]);
-	off_t offset = run->first_word * sizeof(run->bits[0]);
+	ssize_t word = sizeof(run->bits[0]);
+	ssize_t size = run->words * word;
+	off_t offset = run->first_word * word;
 	ssize_t done = write ? pwrite(fd, run->bits, size, offset) :
 			       pread(fd, run->bits, size, offset);
+	uint64_t beyond;
 
-	if (done >= 0 && done != (ssize_t)size)
-		errno = EIO;
-	return done == (ssize_t)size;
+	if (done == size - word && !pread(fd, &beyond, word, offset + size))
+		return size;
+	return done;
 }
 
 static bool is_set(const struct run *run, uint64_t pfn)
@@ -101,22 +106,40 @@ static bool is_set(const struct run *run, uint64_t pfn)
 	return run->bits[pfn / WORD_BITS - run->first_word] >> pfn % WORD_BITS & 1;
 }
 
-/* Goes through all heads: sets their bits, or reads them into @idle. */
-static bool transfer_all(bool write, bool *idle)
+/* Makes the error of a transfer that was not whole the reply. Always returns -1. */
+static int reply_failed(const struct run *run, ssize_t done)
 {
-	int fd = open(PAGE_IDLE_BITMAP, (write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
-	bool good = fd >= 0;
+	if (done < 0)
+		return reply_errno(PAGE_IDLE_BITMAP);
+	return reply_error("short", "%s: %zd of %zu bytes at word %llu",
+			   PAGE_IDLE_BITMAP, done, run->words * sizeof(run->bits[0]),
+			   (unsigned long long)run->first_word);
+}
+
+/*
+ * Goes through all heads: sets their bits, or reads them into @idle. Returns 0,
+ * or -1 with the error as the reply.
+ */
+static int transfer_all(bool write, bool *idle)
+{
+	int fd = open(PAGE_IDLE_BITMAP, O_RDWR | O_CLOEXEC);
+	int result = 0;
 	struct run run;
 
-	for (size_t i = 0; good && i < head_count; i = run.end_head) {
+	if (fd < 0)
+		return reply_errno(PAGE_IDLE_BITMAP);
+	for (size_t i = 0; !result && i < head_count; i = run.end_head) {
+		ssize_t done;
+
 		make_run(&run, i);
-		good = transfer(fd, &run, write);
-		for (size_t head = i; !write && good && head < run.end_head; head++)
+		done = transfer(fd, &run, write);
+		if (done != (ssize_t)(run.words * sizeof(run.bits[0])))
+			result = reply_failed(&run, done);
+		for (size_t head = i; !write && !result && head < run.end_head; head++)
 			idle[head] = is_set(&run, heads[head]);
 	}
-	if (fd >= 0)
-		close(fd);
-	return good;
+	close(fd);
+	return result;
 }
 
 static bool *new_flags(size_t count)
@@ -153,8 +176,8 @@ int command_idle_mark(struct vm *vm, char **words)
 	marked_pfns = pagemap_read(vm);
 	page_flags_refresh();
 	collect_heads(vm);
-	if (!transfer_all(true, NULL))
-		return reply_errno(PAGE_IDLE_BITMAP);
+	if (transfer_all(true, NULL))
+		return -1;
 
 	/* A page that is on no LRU list is passed over in silence: look which are. */
 	page_flags_refresh();
@@ -177,7 +200,7 @@ int idle_check_marked(void)
 	return marked_pfns ? 0 : reply_error("usage", "needs an idle-mark before it");
 }
 
-bool idle_mark_again(void)
+int idle_mark_again(void)
 {
 	return transfer_all(true, NULL);
 }
@@ -186,10 +209,8 @@ int command_idle_again(struct vm *vm, char **words)
 {
 	(void)vm;
 	(void)words;
-	if (idle_check_marked())
+	if (idle_check_marked() || idle_mark_again())
 		return -1;
-	if (!idle_mark_again())
-		return reply_errno(PAGE_IDLE_BITMAP);
 	reply_ok("%s", "");
 	return 0;
 }
@@ -237,9 +258,7 @@ int command_idle_read(struct vm *vm, char **words)
 		return -1;
 	head_idle = new_flags(head_count);
 	idle = new_flags(vm->pages);
-	if (!transfer_all(false, head_idle)) {
-		reply_errno(PAGE_IDLE_BITMAP);
-	} else if (!check_in_place(vm)) {
+	if (!transfer_all(false, head_idle) && !check_in_place(vm)) {
 		spread(vm, head_idle, idle);
 		reply_ok(" count=%u", count_members(idle, vm->pages));
 		print_pages(vm, "idle", idle);

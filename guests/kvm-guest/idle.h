@@ -3,12 +3,10 @@
 #ifndef IDLE_H
 #define IDLE_H
 
-#include <stdbool.h>
-
 /* 0 if there was an idle-mark, else -1 with an error as the reply. */
 int idle_check_marked(void);
 
-/* Sets again the bits that it set; false with errno. */
-bool idle_mark_again(void);
+/* Sets again the bits that it set; 0, or -1 with the error as the reply. */
+int idle_mark_again(void);
 
 #endif

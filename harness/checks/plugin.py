@@ -42,7 +42,7 @@ from harness.errors import (
     InfraError,
     LinuxGuestDied,
 )
-from harness.guest_replies import GuestBroke, GuestDataLost
+from harness.guest_replies import GuestBroke, GuestDataLost, IdleBitmapShort
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell
@@ -320,7 +320,7 @@ class CellPlugin:
             return "unproven", str(error)
         if isinstance(error, AssertionError | pytest.fail.Exception) and self._phase == "call":
             return "fail", _assertion(error)
-        if isinstance(error, GuestDataLost | GuestBroke | Impossible):
+        if isinstance(error, GuestDataLost | GuestBroke | IdleBitmapShort | Impossible):
             return "fail", str(error)
         self._keep_trace(error)
         if reported := self._reported(error):
