@@ -131,6 +131,14 @@ class TouchReply:
 
 
 @dataclass(frozen=True)
+class Entries:
+    """Pages whose entry of the guest's own translation has AF, and those where it is writable."""
+
+    young: frozenset[int]
+    dirty: frozenset[int]
+
+
+@dataclass(frozen=True)
 class SpinReply:
     """Touches since the spin began, and the vCPU's exits since then."""
 

@@ -23,6 +23,7 @@ from harness.guest_replies import (
     RACE,
     SPIN,
     SPIN_VALUE,
+    Entries,
     IdleMark,
     IdleThenFlush,
     MarkThenFlush,
@@ -256,6 +257,47 @@ class Guest:
         """
         asked = frozenset(pages)
         return self._touches(f"touch walk {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+
+    def hafdbs(self) -> int:
+        """What the guest is told of its CPU by ID_AA64MMFR1_EL1.HAFDBS (Arm ARM, D24.2).
+
+        0: it changes nothing in the guest's tables by itself; from 1 on it sets AF there, from 2 on
+        it makes entries writable as well.
+        """
+        reply = self._line.ask("hafdbs", ("hafdbs",))
+        hafdbs = reply.number("hafdbs")
+        reply.agree(hafdbs < 16, "a field of four bits has more")
+        return hafdbs
+
+    def set_af(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
+        """As walk(), by an entry of each page that is without AF: the vCPU's CPU sets it.
+
+        It needs hafdbs() of 1. plant() takes AF from the entry again.
+        """
+        asked = frozenset(pages)
+        return self._touches(f"touch set-af {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+
+    def set_dirty(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
+        """The same by a store, for which the CPU makes that entry writable as well.
+
+        It needs hafdbs() of 2.
+        """
+        asked = frozenset(pages)
+        return self._touches(f"touch set-dirty {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+
+    def entries(self, pages: Iterable[int]) -> Entries:
+        """What the guest's CPU did to the entries that set_af() and set_dirty() use.
+
+        As kvm-guest reads them in its own mapping of pages that are planted; GuestDataLost if
+        anything else in them has changed.
+        """
+        asked = frozenset(pages)
+        command = f"entries {format_ranges(asked)}"
+        reply = self._line.ask(command, ("pages", "young", "dirty"))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        entries = Entries(reply.page_set("young"), reply.page_set("dirty"))
+        reply.agree(entries.young | entries.dirty <= asked, "pages that were not asked for")
+        return entries
 
     def verify(self, pages: Iterable[int]) -> None:
         """Raise GuestDataLost unless each page holds what the guest last wrote to it.
@@ -548,11 +590,17 @@ class Guest:
         self._line.ask(f"lock {'on' if on else 'off'}", ())
 
     def snapshot(self) -> None:
-        """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2))."""
+        """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2)).
+
+        kvm-guest reads each page before, so they are young to the host's own stage 1.
+        """
         self._line.ask("snapshot take", ())
 
     def look_at_snapshot(self) -> None:
-        """Raise GuestDataLost unless the child still has what each page held then."""
+        """Raise GuestDataLost unless the child still has what each page held then.
+
+        That is what the guest wrote there, and the entry that set_af() and set_dirty() use.
+        """
         reply = self._line.ask("snapshot look", ("pages",))
         reply.agree(reply.number("pages") == self._pages, "another number of pages")
 

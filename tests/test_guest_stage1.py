@@ -14,7 +14,10 @@ from harness.paths import PROJECT
 
 GIB = 1 << 30
 BLOCK = 1
+PAGE = TABLE = 3
+READ_ONLY = 1 << 7
 AF = 1 << 10
+DBM = 1 << 51
 PXN = 1 << 53
 OUTPUT = (1 << 40) - GIB
 
@@ -77,6 +80,28 @@ def test_a_planted_entry_is_a_block_that_nobody_can_execute(library: ctypes.CDLL
     assert entry & ((1 << 48) - (1 << 21)) == 16 * GIB
     assert entry & PXN
     assert entry & AF
+
+
+def test_an_unused_entry_is_a_page_without_af_that_a_store_may_make_writable(
+    library: ctypes.CDLL,
+) -> None:
+    library.stage1_unused_page.restype = ctypes.c_uint64
+    entry = library.stage1_unused_page(ctypes.c_uint64(16 * GIB + 4096))
+    assert entry & 3 == PAGE
+    assert entry & ((1 << 48) - (1 << 12)) == 16 * GIB + 4096
+    assert entry & PXN
+    assert not entry & AF
+    assert entry & READ_ONLY
+    assert entry & DBM
+
+
+def test_a_gib_can_have_a_table(library: ctypes.CDLL) -> None:
+    table = (ctypes.c_uint64 * 512)()
+    address, ipa = ctypes.c_uint64(480 * GIB), ctypes.c_uint64(16 * GIB + 4096)
+    library.stage1_set_table(table, address, ipa)
+    assert {index: entry for index, entry in enumerate(table) if entry} == {
+        480: (16 * GIB + 4096) | TABLE
+    }
 
 
 def test_where_reports_go_is_mapped_to_itself(library: ctypes.CDLL) -> None:

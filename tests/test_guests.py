@@ -13,6 +13,7 @@ from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
 from harness.guest_line import GRACE
 from harness.guest_replies import (
+    Entries,
     GuestBroke,
     GuestDataLost,
     GuestHung,
@@ -248,6 +249,37 @@ def test_pages_are_planted_then_run_or_walked_through() -> None:
     assert process.sent == ["plant 3-5", "touch fetch 1 4-5", "touch walk 0 3"]
     with pytest.raises(InfraError, match="another number of pages"):
         guest.plant({3})
+
+
+def test_a_cpu_sets_flags_in_pages_that_are_tables() -> None:
+    touched = f"ok vcpu=0 pages=2 {EXITS}"
+    guest, process = start(
+        "ok hafdbs=2", touched, touched, "ok pages=3 young=3-5 dirty=4", "ok hafdbs=16"
+    )
+    assert guest.hafdbs() == 2
+    assert guest.set_af({3, 5}).pages == 2
+    assert guest.set_dirty({3, 4}).pages == 2
+    assert guest.entries({5, 4, 3}) == Entries(frozenset({3, 4, 5}), frozenset({4}))
+    assert process.sent == ["hafdbs", "touch set-af 0 3,5", "touch set-dirty 0 3-4", "entries 3-5"]
+    with pytest.raises(InfraError, match="a field of four bits"):
+        guest.hafdbs()
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "match"),
+    [
+        ("ok pages=2 young=3 dirty=-", InfraError, "another number of pages"),
+        ("ok pages=1 young=3-4 dirty=-", InfraError, "not asked for"),
+        ("ok pages=1 young=3 dirty=9", InfraError, "not asked for"),
+        ("error data page=3 has 0x0 for the entry 0x1", GuestDataLost, "page=3 has 0x0"),
+    ],
+)
+def test_entries_are_of_the_pages_that_were_asked_for(
+    reply: str, error: type[Exception], match: str
+) -> None:
+    guest, _ = start(reply)
+    with pytest.raises(error, match=match):
+        guest.entries({3})
 
 
 def test_touch_of_nothing() -> None:

@@ -17,11 +17,14 @@ static const struct command {
 	int (*run)(struct vm *vm, char **words);
 } commands[] = {
 	{ "populate", 0, "populate", command_populate },
-	{ "touch", 3, "touch read|write|fetch|walk VCPU RANGES", command_touch },
+	{ "touch", 3, "touch read|write|fetch|walk|set-af|set-dirty VCPU RANGES",
+	  command_touch },
 	{ "touch-aging", 4, "touch-aging read|write VCPU RANGES MICROSECONDS",
 	  command_touch_aging },
 	{ "touch-both", 5, "touch-both VCPU WRITTEN VCPU READ MICROSECONDS", command_touch_both },
 	{ "plant", 1, "plant RANGES", command_plant },
+	{ "hafdbs", 0, "hafdbs", command_hafdbs },
+	{ "entries", 1, "entries RANGES", command_entries },
 	{ "verify", 1, "verify RANGES", command_verify },
 	{ "pfns", 0, "pfns", command_pfns },
 	{ "flags", 0, "flags", command_flags },

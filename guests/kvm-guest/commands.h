@@ -27,6 +27,10 @@ int command_touch_both(struct vm *vm, char **words);
 /* plant.c */
 int command_plant(struct vm *vm, char **words);
 
+/* entries.c */
+int command_hafdbs(struct vm *vm, char **words);
+int command_entries(struct vm *vm, char **words);
+
 /* spin.c */
 int command_spin(struct vm *vm, char **words);
 int command_spin_stop(struct vm *vm, char **words);

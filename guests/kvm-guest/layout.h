@@ -26,7 +26,7 @@
 #define SECOND_SLOT_IPA		0x300000000
 
 /*
- * Code, stage-1 table, mailboxes and page lists. Above the tested slot, since
+ * Code, stage-1 tables, mailboxes and page lists. Above the tested slot, since
  * a stage-2 dump of Linux 6.12 never prints its last range. The guest's code runs
  * at PAYLOAD_IPA in any case, wherever its memory is.
  */
@@ -35,23 +35,34 @@
 /*
  * Addresses of the guest where it has no memory otherwise: as much higher as this the tested
  * pages stand once more, there with leave to execute; and from WALK_ADDRESS on each vCPU has
- * a GiB of its own whose table is the tested page that it is told to walk through.
+ * a GiB of its own whose table is the tested page that it is told to walk through; and from
+ * UPDATE_ADDRESS on 2 MiB of its own, whose table is likewise.
  */
 #define FETCH_OFFSET		0x4000000000
 #define WALK_ADDRESS		0x7000000000
+#define UPDATE_ADDRESS		0x7800000000
+#define UPDATE_SHIFT		21
 
 /*
- * What "plant" writes into a tested page, at these offsets: an instruction, and the only
- * entry of a table of level 2, which maps the payload.
+ * What "plant" writes into a tested page, at these offsets: an instruction; the entry for a
+ * table of level 2, which maps the payload; and one that nobody has used yet for a table of
+ * level 3, which maps the page of SCRATCH_OFFSET. It is of level 3 since QEMU 7.2, where the
+ * update of an entry faults at stage 2, tells the level of that entry for that of stage 2's.
  */
 #define PLANTED_CODE_OFFSET	0x800
 #define PLANTED_ENTRY_OFFSET	0xc00
 #define PLANTED_GIB_OFFSET	((PLANTED_ENTRY_OFFSET / 8) << 21)
+#define UNUSED_ENTRY_OFFSET	0xc40
+#define UNUSED_PAGE_OFFSET	((UNUSED_ENTRY_OFFSET / 8) << GUEST_PAGE_SHIFT)
 
 /* Offsets in the payload's slot. The parts of each vCPU follow. */
 #define CODE_PAGES		4
 #define STAGE1_OFFSET		(CODE_PAGES * GUEST_PAGE_SIZE)
-#define VCPUS_OFFSET		(STAGE1_OFFSET + GUEST_PAGE_SIZE)
+#define UPDATE_TABLE_OFFSET	(STAGE1_OFFSET + GUEST_PAGE_SIZE)
+#define VCPUS_OFFSET		(UPDATE_TABLE_OFFSET + GUEST_PAGE_SIZE)
+
+/* A word behind the code, for stores that only have to go somewhere. */
+#define SCRATCH_OFFSET		(STAGE1_OFFSET - 8)
 
 /*
  * A vCPU's part: its mailbox, its stack, its list of pages, then its records.
@@ -77,6 +88,8 @@ enum mailbox_command {
 	MAILBOX_WRITE,
 	MAILBOX_FETCH,
 	MAILBOX_WALK,
+	MAILBOX_SET_AF,
+	MAILBOX_SET_DIRTY,
 	MAILBOX_SPIN_READ,
 	MAILBOX_SPIN_WRITE,
 	MAILBOX_RACE,
@@ -123,6 +136,7 @@ struct mailbox {
 	uint64_t slot;		/* address of the tested pages */
 	uint64_t slot_ipa;	/* where that address leads */
 	uint64_t walk;		/* address that this vCPU has for walks */
+	uint64_t update;	/* the same for those in which the CPU changes the table */
 
 	/* Written by the VMM at any time: ends a spin. */
 	uint64_t stop;

@@ -17,10 +17,12 @@ static void plant(const struct vm *vm, uint32_t page)
 	char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
 	char *code = at + PLANTED_CODE_OFFSET;
 	uint64_t entry = stage1_block(vm_payload_ipa(vm));
+	uint64_t unused = vm_unused_entry(vm);
 	uint32_t ret = INSTRUCTION_RET;
 
 	memcpy(code, &ret, sizeof(ret));
 	memcpy(at + PLANTED_ENTRY_OFFSET, &entry, sizeof(entry));
+	memcpy(at + UNUSED_ENTRY_OFFSET, &unused, sizeof(unused));
 	__builtin___clear_cache(code, code + sizeof(ret));
 }
 

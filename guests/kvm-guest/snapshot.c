@@ -13,10 +13,12 @@
 #include <unistd.h>
 
 #include "commands.h"
+#include "entries.h"
 #include "reply.h"
 
 #define ALL_RIGHT UINT32_MAX
 
+static uint64_t *entries;	/* of each page when the child was made */
 static pid_t child;
 static int channel;	/* to it, if there is one */
 
@@ -26,7 +28,8 @@ static uint32_t first_wrong(const struct vm *vm)
 	for (uint32_t page = 0; page < vm->pages; page++) {
 		const char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
 
-		if (__atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE) != vm->expected[page])
+		if (__atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE) != vm->expected[page] ||
+		    entry_of(vm, page) != entries[page])
 			return page;
 	}
 	return ALL_RIGHT;
@@ -59,6 +62,12 @@ static int take(struct vm *vm)
 
 	if (child)
 		return reply_error("usage", "there is a snapshot already");
+	/* The child has to know what it has; it cannot ask for it when that has changed. */
+	entries = realloc(entries, vm->pages * sizeof(*entries));
+	if (!entries)
+		die("out of memory");
+	for (uint32_t page = 0; page < vm->pages; page++)
+		entries[page] = entry_of(vm, page);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
 		return reply_errno("socketpair");
 	child = fork();

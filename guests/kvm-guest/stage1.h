@@ -24,11 +24,29 @@
 /* The bits that are RES1 without later extensions, and M, C, SA and I. */
 #define STAGE1_SCTLR (0x30d00800UL | 1UL << 0 | 1UL << 2 | 1UL << 3 | 1UL << 12)
 
+/* What TCR_EL1 has besides for a CPU that is to set AF, and to make entries writable, itself. */
+#define STAGE1_TCR_HA (1UL << 39)
+#define STAGE1_TCR_HD (1UL << 40)
+
 /* Type of an entry that leads to a table. */
 #define STAGE1_TABLE 3UL
 
+/* Bits of an entry that such a CPU changes: it sets the first, and clears the second. */
+#define STAGE1_AF		(1UL << 10)
+#define STAGE1_READ_ONLY	(1UL << 7)
+
 /* An entry of level 2 that maps 2 MiB at @ipa as Normal memory, for loads and stores. */
 uint64_t stage1_block(uint64_t ipa);
+
+/*
+ * An entry of level 3 that maps a page likewise, but without AF, and for loads alone until the
+ * first store, with which DBM lets a CPU make it writable: one that nobody has used yet, as a
+ * kernel makes it that leaves both to the CPU.
+ */
+uint64_t stage1_unused_page(uint64_t ipa);
+
+/* Has the GiB at @address translated by a table of level 2. */
+void stage1_set_table(uint64_t *table, uint64_t address, uint64_t ipa);
 
 /* Maps REPORT_IPA as Device memory. */
 void stage1_map_report(uint64_t *table);

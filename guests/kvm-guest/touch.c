@@ -100,6 +100,8 @@ static int parse_how(const char *word, enum mailbox_command *how)
 		{ "write", MAILBOX_WRITE },
 		{ "fetch", MAILBOX_FETCH },
 		{ "walk", MAILBOX_WALK },
+		{ "set-af", MAILBOX_SET_AF },
+		{ "set-dirty", MAILBOX_SET_DIRTY },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
@@ -108,7 +110,19 @@ static int parse_how(const char *word, enum mailbox_command *how)
 			return 0;
 		}
 	}
-	return reply_error("usage", "the access must be read, write, fetch or walk");
+	return reply_error("usage",
+			   "the access must be read, write, fetch, walk, set-af or set-dirty");
+}
+
+/* A guest that asks its CPU for what it cannot do takes an exception. */
+static int check_able(const struct vm *vm, enum mailbox_command how)
+{
+	unsigned int needed = how == MAILBOX_SET_DIRTY ? HAFDBS_DIRTY :
+			      how == MAILBOX_SET_AF ? HAFDBS_AF : 0;
+
+	if (needed && vcpu_hafdbs(&vm->vcpus[0]) < needed)
+		return reply_error("usage", "the guest's CPU does not do that (see hafdbs)");
+	return 0;
 }
 
 int command_touch(struct vm *vm, char **words)
@@ -117,7 +131,8 @@ int command_touch(struct vm *vm, char **words)
 	struct vcpu *vcpu;
 	uint32_t count;
 
-	if (parse_how(words[0], &how) || parse_task(vm, words + 1, &vcpu, &count))
+	if (parse_how(words[0], &how) || parse_task(vm, words + 1, &vcpu, &count) ||
+	    check_able(vm, how))
 		return -1;
 	return touch(vm, vcpu, how, count);
 }

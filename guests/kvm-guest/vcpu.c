@@ -232,6 +232,7 @@ static void place(struct vm *vm, struct vcpu *vcpu)
 	vcpu->mailbox = (void *)(vm->payload + offset);
 	vcpu->mailbox->slot = vm_view_address(vm, vcpu->id);
 	vcpu->mailbox->slot_ipa = vm_view_ipa(vm, vcpu->id);
+	vcpu->mailbox->update = UPDATE_ADDRESS + ((uint64_t)vcpu->id << UPDATE_SHIFT);
 	vcpu->mailbox->walk = WALK_ADDRESS + ((uint64_t)vcpu->id << GIB_SHIFT);
 	vcpu->mailbox_ipa = PAYLOAD_IPA + offset;
 	vcpu->list = (void *)(vm->payload + offset + LIST_OFFSET);
@@ -268,6 +269,11 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	place(vm, vcpu);
 	setup_registers(vcpu);
 	vcpu_stats_open(&vcpu->stats, vcpu->fd);
+}
+
+unsigned int vcpu_hafdbs(const struct vcpu *vcpu)
+{
+	return get_register(vcpu, ARM64_SYS_REG(3, 0, 0, 7, 1)) & 0xf;
 }
 
 void vcpu_reset(struct vcpu *vcpu)

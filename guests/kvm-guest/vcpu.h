@@ -61,6 +61,14 @@ struct vcpu {
 /* Makes the vCPU; fatal on failure. */
 void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id);
 
+/*
+ * What it is told that its CPU does to tables of stage 1 by itself, by ID_AA64MMFR1_EL1.HAFDBS:
+ * nothing (0), or this, or more. Not while it runs; fatal on failure.
+ */
+#define HAFDBS_AF	1
+#define HAFDBS_DIRTY	2
+unsigned int vcpu_hafdbs(const struct vcpu *vcpu);
+
 /* Starts its thread, once all vCPUs are made. Its payload parks at once. */
 void vcpu_start(struct vcpu *vcpu);
 

@@ -227,6 +227,11 @@ int vm_clear_dirty_log(const struct vm *vm, uint64_t *bitmap, uint32_t first, ui
 	return ioctl(vm->fd, KVM_CLEAR_DIRTY_LOG, &log);
 }
 
+uint64_t vm_unused_entry(const struct vm *vm)
+{
+	return stage1_unused_page(vm_payload_ipa(vm) + (SCRATCH_OFFSET & -GUEST_PAGE_SIZE));
+}
+
 static size_t whole_pages(size_t size)
 {
 	return (size + GUEST_PAGE_SIZE - 1) & ~(size_t)(GUEST_PAGE_SIZE - 1);
@@ -274,6 +279,7 @@ static void create_payload(struct vm *vm)
 	map_view(vm, stage1, 0);
 	map_view(vm, stage1, 1);
 	stage1_map(stage1, PAYLOAD_IPA, vm_payload_ipa(vm), vm->payload_size, true);
+	stage1_set_table(stage1, UPDATE_ADDRESS, vm_payload_ipa(vm) + UPDATE_TABLE_OFFSET);
 
 	if (set_region(vm, SLOT_PAYLOAD, vm_payload_ipa(vm), vm->payload_size, vm->payload, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the payload's slot");

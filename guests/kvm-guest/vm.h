@@ -76,6 +76,8 @@ uint64_t vm_slot_ipa(const struct vm *vm);
 uint64_t vm_payload_ipa(const struct vm *vm);
 /* The same of the tested pages as the vCPUs see them that have them by another way. */
 uint64_t vm_second_ipa(const struct vm *vm);
+/* What "plant" puts into tested pages for their CPU to change. */
+uint64_t vm_unused_entry(const struct vm *vm);
 /* The guest's address, before its own translation, of the tested pages as this vCPU has them. */
 uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu);
 /* What that translation makes of it. */

@@ -4,7 +4,8 @@
 Both reach memory through stage 2 and make it young like any other (claims 2 and 13), but come
 to KVM by other ways: a fetch as an instruction abort, where KVM's leaf may not be executable yet, a
 walk of the guest's stage 1 as a data abort of the address that was being translated (S1PTW). They
-are no writes. So code and tables may lie in a read-only memslot, and no dirty log names them.
+are no writes. So code and tables may lie in a read-only memslot, and no dirty log names them. Walks
+that write, since the CPU keeps flags in the tables by itself, are up to test_guest_flags.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 /*
  * Runs bare in the guest and does nothing of its own accord: it reports that it
  * is parked, and when the VMM lets it go on it does what its mailbox says. Each
- * touch is one load, one store, one jump into the page or one walk through it; the
- * first two are in assembly so that the compiler can neither add nor drop one.
+ * touch is one load, one store, one jump into the page or one walk through it, in which
+ * the CPU may have to change it; loads and stores are in assembly so that the compiler can
+ * neither add nor drop one.
  */
 #include "judge.h"
 #include "layout.h"
@@ -30,21 +31,59 @@ static inline void fetch(uint64_t address)
 	((void (*)(void))address)();
 }
 
-/*
- * Loads through a table that is the tested page: nobody but the CPU's own walk reads it.
- * Nothing that is cached of it outlasts that. Returns 0 if the load led where it must.
- */
+/* From here on the tested page is a table: nobody but the CPU's own walk reads it. */
+static void lead_through(uint64_t entry, uint64_t table_ipa)
+{
+	store(entry, table_ipa | STAGE1_TABLE);
+	asm volatile("dsb ishst; isb" : : : "memory");
+}
+
+/* And from here on it is none: nothing that is cached of it outlasts that. */
+static void lead_nowhere(uint64_t entry)
+{
+	store(entry, 0);
+	asm volatile("dsb ishst; tlbi vmalle1is; dsb ish; isb" : : : "memory");
+}
+
+/* Loads through a table. Returns 0 if the load led where it must. */
 static uint64_t walk(uint64_t address, uint64_t table_ipa)
 {
-	uint64_t *entry = (uint64_t *)(PAYLOAD_IPA + STAGE1_OFFSET) + (address >> GIB_SHIFT);
+	uint64_t entry = PAYLOAD_IPA + STAGE1_OFFSET + (address >> GIB_SHIFT) * sizeof(uint64_t);
 	uint64_t wrong;
 
-	store((uint64_t)entry, table_ipa | STAGE1_TABLE);
-	asm volatile("dsb ishst; isb" : : : "memory");
+	lead_through(entry, table_ipa);
 	wrong = load(address + PLANTED_GIB_OFFSET) ^ load(PAYLOAD_IPA);
-	store((uint64_t)entry, 0);
-	asm volatile("dsb ishst; tlbi vmalle1is; dsb ish; isb" : : : "memory");
+	lead_nowhere(entry);
 	return wrong;
+}
+
+static void set_tcr(uint64_t tcr)
+{
+	asm volatile("msr tcr_el1, %0; isb" : : "r"(tcr) : "memory");
+}
+
+/*
+ * The same by an entry that nobody has used: the CPU has to set AF in it, by HA in @tcr, and to
+ * make it writable, by HD, if it is a store that leads through it.
+ */
+static uint64_t update(uint64_t address, uint64_t table_ipa, uint64_t tcr, bool write)
+{
+	uint64_t entry = PAYLOAD_IPA + UPDATE_TABLE_OFFSET +
+			 ((address - UPDATE_ADDRESS) >> UPDATE_SHIFT) * sizeof(uint64_t);
+	uint64_t scratch = PAYLOAD_IPA + SCRATCH_OFFSET, value = load(scratch), wrong = 0;
+
+	address += UNUSED_PAGE_OFFSET + SCRATCH_OFFSET % GUEST_PAGE_SIZE;
+	set_tcr(STAGE1_TCR | tcr);
+	lead_through(entry, table_ipa);
+	if (write) {
+		value = ~value;
+		store(address, value);
+	} else {
+		wrong = load(address) ^ value;
+	}
+	lead_nowhere(entry);
+	set_tcr(STAGE1_TCR);
+	return wrong | (load(scratch) ^ value);
 }
 
 static void report_parked(void)
@@ -67,6 +106,12 @@ static void touch(struct mailbox *mailbox, uint32_t page, enum mailbox_command h
 		fetch(address + FETCH_OFFSET + PLANTED_CODE_OFFSET);
 	} else if (how == MAILBOX_WALK) {
 		mailbox->check |= walk(mailbox->walk, mailbox->slot_ipa + offset);
+	} else if (how == MAILBOX_SET_AF) {
+		mailbox->check |= update(mailbox->update, mailbox->slot_ipa + offset,
+					 STAGE1_TCR_HA, false);
+	} else if (how == MAILBOX_SET_DIRTY) {
+		mailbox->check |= update(mailbox->update, mailbox->slot_ipa + offset,
+					 STAGE1_TCR_HA | STAGE1_TCR_HD, true);
 	} else {
 		mailbox->last = load(address);
 		mailbox->check ^= mailbox->last;
@@ -245,6 +290,8 @@ void payload_main(struct mailbox *mailbox)
 		case MAILBOX_WRITE:
 		case MAILBOX_FETCH:
 		case MAILBOX_WALK:
+		case MAILBOX_SET_AF:
+		case MAILBOX_SET_DIRTY:
 			touch_list(mailbox, mailbox->command);
 			break;
 		case MAILBOX_SPIN_READ:
