@@ -643,6 +643,15 @@ class Guest:
         reply.agree(made in allowed, f"{made} of {count} VMs made")
         return made
 
+    def crowd(self, count: int) -> None:
+        """Make so many further VMs that live at the same time, and then end all of them.
+
+        A vCPU of each reads all tested pages. GuestBroke if one does not run.
+        """
+        reply = self._line.ask(f"crowd {count}", ("asked", "made"))
+        made = reply.number("made")
+        reply.agree((reply.number("asked"), made) == (count, count), f"{made} of {count} VMs made")
+
     def makes_protected(self) -> bool:
         """Whether KVM makes a protected VM here: it is ended at once, and never runs."""
         reply = self._line.ask("protected-vm", ("made",))

@@ -730,6 +730,14 @@ def test_churn_counts_its_vms() -> None:
             guest.churn(192)
 
 
+def test_a_crowd_is_of_all_its_vms() -> None:
+    guest, process = start("ok asked=192 made=192", "ok asked=192 made=191")
+    guest.crowd(192)
+    assert process.sent == ["crowd 192"]
+    with pytest.raises(InfraError, match="191 of 192 VMs"):
+        guest.crowd(192)
+
+
 def test_churn_of_vms_that_cannot_be_makes_none_or_all() -> None:
     guest, process = start("ok asked=9 made=0", "ok asked=9 made=9", "ok asked=9 made=5")
     assert [guest.churn(9, "too-large") for _ in range(2)] == [0, 9]

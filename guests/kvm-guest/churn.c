@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Makes and ends VMs, many in a short time: what one of them leaves behind is
- * small, what hundreds leave is not.
+ * small, what hundreds leave is not. One after the other they have the same memory of the
+ * kernel, as a crowd each has its own.
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -15,6 +17,8 @@
 #include "second.h"
 
 #define MAX_CHURN 100000
+/* pKVM's hypervisor knows of 255 VMs at once (KVM_MAX_PVMS). */
+#define MAX_CROWD 240
 
 static int make_idle(struct vm *vm, uint32_t *made)
 {
@@ -70,6 +74,31 @@ static int make_run(struct vm *vm, uint32_t *made)
 	vm_close_vcpus(&second);
 	vm_close(&second);
 	++*made;
+	return result;
+}
+
+int command_crowd(struct vm *vm, char **words)
+{
+	uint32_t count, made = 0;
+	struct vm *crowd;
+	int result = 0;
+
+	if (parse_number(words[0], MAX_CROWD + 1, "COUNT", &count))
+		return -1;
+	crowd = calloc(count, sizeof(*crowd));
+	if (!crowd)
+		die("out of memory");
+	while (!result && made < count) {
+		vm_create_second(&crowd[made], vm);
+		result = second_reads_all(&crowd[made++]);
+	}
+	for (uint32_t i = 0; i < made; i++) {
+		vm_close_vcpus(&crowd[i]);
+		vm_close(&crowd[i]);
+	}
+	free(crowd);
+	if (!result)
+		reply_ok(" asked=%u made=%u", count, made);
 	return result;
 }
 

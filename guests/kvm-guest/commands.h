@@ -52,6 +52,7 @@ int command_race(struct vm *vm, char **words);
 
 /* churn.c */
 int command_churn(struct vm *vm, char **words);
+int command_crowd(struct vm *vm, char **words);
 
 /* protected.c */
 int command_protected_vm(struct vm *vm, char **words);
