@@ -41,11 +41,29 @@ from harness.ranges import format_ranges
 
 PROGRAM = f"{PROGRAMS}/kvm-guest"
 
-Backing = Literal["anon", "thp", "hugetlb", "gigantic", "memfd", "memfdthp", "file", "fileprivate"]
+Backing = Literal[
+    "anon",
+    "thp",
+    "hugetlb",
+    "hugetlbshared",
+    "gigantic",
+    "memfd",
+    "memfdthp",
+    "file",
+    "fileprivate",
+]
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
 Advice = Literal[
-    "dontneed", "free", "cold", "pageout", "remove", "hugepage", "nohugepage", "collapse"
+    "dontneed",
+    "free",
+    "cold",
+    "pageout",
+    "willneed",
+    "remove",
+    "hugepage",
+    "nohugepage",
+    "collapse",
 ]
 Churn = Literal["idle", "run", "too-large"]
 Ager = Literal["page-idle", "walk", "eviction"]
@@ -542,7 +560,8 @@ class Guest:
     def advise(self, advice: Advice, pages: Iterable[int]) -> None:
         """Give madvise(2) advice on pages.
 
-        `dontneed` drops what they hold, but for memfd; `remove` does it for memfd alone. After
+        `dontneed` drops what they hold, but for shared memory; `remove` does it for that alone,
+        by a hole in its file. After
         `free` the kernel may drop what they hold until the guest writes to them, and nothing says
         whether it did: touch() and verify() expect that it did not.
         """
@@ -575,6 +594,26 @@ class Guest:
         asked = frozenset(pages)
         reply = self._line.ask(f"take {format_ranges(asked)}", ("pages",))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def move(self, pages: Iterable[int], *, leave: bool) -> None:
+        """Move pages to other addresses of kvm-guest (mremap(2)), until move_back().
+
+        With `leave` the guest has new memory in their place (MREMAP_DONTUNMAP; anonymous memory
+        alone). Otherwise there is nothing, and it is as after take(); kvm-guest itself may not
+        touch the place either, so no verify().
+        """
+        asked = frozenset(pages)
+        command = f"move {'leave' if leave else 'away'} {format_ranges(asked)}"
+        reply = self._line.ask(command, ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def look_at_moved(self) -> None:
+        """Raise GuestDataLost unless each page that was moved still has what it held then."""
+        self._line.ask("moved look", ("pages",))
+
+    def move_back(self) -> None:
+        """Put the pages back that were moved; what the guest had there meanwhile is dropped."""
+        self._line.ask("moved back", ("pages",))
 
     def reset(self) -> None:
         """Have the guest start anew: KVM_ARM_VCPU_INIT of each vCPU, which has run before.

@@ -129,6 +129,19 @@ def test_memory_is_taken_and_put_back() -> None:
     assert process.sent == ["take 4-6", "replace 4-6", "take 4-6"]
 
 
+def test_memory_is_moved_looked_at_and_moved_back() -> None:
+    guest, process = start("ok pages=3", "ok pages=3", "ok pages=3", "ok pages=2", "error data x y")
+    guest.move([4, 5, 6], leave=True)
+    guest.look_at_moved()
+    guest.move_back()
+    with pytest.raises(InfraError, match="another number"):
+        guest.move([4, 5, 6], leave=False)
+    with pytest.raises(GuestDataLost):
+        guest.look_at_moved()
+    moves = ["move leave 4-6", "moved look", "moved back", "move away 4-6", "moved look"]
+    assert process.sent == moves
+
+
 def test_a_reset_is_one_of_all_vcpus() -> None:
     guest, process = start("ok vcpus=2", "ok vcpus=1")
     guest.reset()

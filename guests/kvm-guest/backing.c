@@ -21,6 +21,7 @@ static const char * const names[] = {
 	[BACKING_ANON] = "anon",
 	[BACKING_THP] = "thp",
 	[BACKING_HUGETLB] = "hugetlb",
+	[BACKING_HUGETLBSHARED] = "hugetlbshared",
 	[BACKING_GIGANTIC] = "gigantic",
 	[BACKING_MEMFD] = "memfd",
 	[BACKING_MEMFDTHP] = "memfdthp",
@@ -47,7 +48,8 @@ const char *backing_name(enum backing backing)
 bool backing_is_huge(enum backing backing)
 {
 	return backing == BACKING_THP || backing == BACKING_HUGETLB ||
-	       backing == BACKING_GIGANTIC || backing == BACKING_MEMFDTHP;
+	       backing == BACKING_HUGETLBSHARED || backing == BACKING_GIGANTIC ||
+	       backing == BACKING_MEMFDTHP;
 }
 
 size_t backing_page_size(enum backing backing)
@@ -64,7 +66,8 @@ bool backing_is_file(enum backing backing)
 
 bool backing_is_shared(enum backing backing)
 {
-	return backing == BACKING_MEMFD || backing == BACKING_MEMFDTHP || backing == BACKING_FILE;
+	return backing == BACKING_MEMFD || backing == BACKING_MEMFDTHP ||
+	       backing == BACKING_HUGETLBSHARED || backing == BACKING_FILE;
 }
 
 /* Address space for @size, aligned to @alignment, to map over with MAP_FIXED. */
@@ -122,10 +125,11 @@ static void write_number(const char *path, unsigned long number)
 	close(fd);
 }
 
-static void *map_hugetlb_of(void *area, size_t size, unsigned int shift)
+/* What is shared is of a file that the kernel makes for it. */
+static void *map_hugetlb_of(void *area, size_t size, unsigned int shift, int sharing)
 {
 	return mmap(area, size, PROT_READ | PROT_WRITE,
-		    MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
+		    MAP_FIXED | sharing | MAP_ANONYMOUS | MAP_HUGETLB |
 		    shift << MAP_HUGE_SHIFT, -1, 0);
 }
 
@@ -135,13 +139,13 @@ static void *map_hugetlb_of(void *area, size_t size, unsigned int shift)
  * back by themselves when the mapping ends, so the limit is put back at once
  * and nothing is left behind even if this program is killed.
  */
-static void *map_hugetlb(void *area, size_t size)
+static void *map_hugetlb(void *area, size_t size, int sharing)
 {
 	unsigned long before = read_number(OVERCOMMIT);
 	void *memory;
 
 	write_number(OVERCOMMIT, before + size / HUGE_PAGE_SIZE);
-	memory = map_hugetlb_of(area, size, 21);
+	memory = map_hugetlb_of(area, size, 21, sharing);
 	write_number(OVERCOMMIT, before);
 	if (memory == MAP_FAILED)
 		die_errno("mmap of huge pages for the tested slot");
@@ -151,7 +155,7 @@ static void *map_hugetlb(void *area, size_t size)
 /* The free memory hardly ever has one, so they are the pool's, which is made at boot. */
 static void *map_gigantic(void *area, size_t size)
 {
-	void *memory = map_hugetlb_of(area, size, 30);
+	void *memory = map_hugetlb_of(area, size, 30, MAP_PRIVATE);
 
 	if (memory == MAP_FAILED)
 		die_errno("mmap of pages of 1 GiB for the tested slot");
@@ -207,7 +211,10 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 		use_huge_pages(memory, size);
 		break;
 	case BACKING_HUGETLB:
-		map_hugetlb(memory, size);
+		map_hugetlb(memory, size, MAP_PRIVATE);
+		break;
+	case BACKING_HUGETLBSHARED:
+		map_hugetlb(memory, size, MAP_SHARED);
 		break;
 	case BACKING_GIGANTIC:
 		map_gigantic(memory, size);

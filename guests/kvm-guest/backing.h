@@ -13,6 +13,7 @@ enum backing {
 	BACKING_ANON,		/* anonymous, pages of 4 KiB */
 	BACKING_THP,		/* anonymous, transparent huge pages of 2 MiB */
 	BACKING_HUGETLB,	/* hugetlbfs pages of 2 MiB */
+	BACKING_HUGETLBSHARED,	/* the same, of a file that is shared */
 	BACKING_GIGANTIC,	/* of 1 GiB, which only come from a pool */
 	BACKING_MEMFD,		/* shared memory of memfd_create(2) */
 	BACKING_MEMFDTHP,	/* the same, transparent huge pages of 2 MiB */

@@ -48,6 +48,8 @@ static const struct command {
 	{ "snapshot", 1, "snapshot take|look|drop", command_snapshot },
 	{ "replace", 1, "replace RANGES", command_replace },
 	{ "take", 1, "take RANGES", command_take },
+	{ "move", 2, "move away|leave RANGES", command_move },
+	{ "moved", 1, "moved look|back", command_moved },
 	{ "lock", 1, "lock on|off", command_lock },
 	{ "reset", 0, "reset", command_reset },
 	{ "spin", 3, "spin read|write VCPU RANGES", command_spin },
@@ -62,7 +64,7 @@ static const struct command {
 	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2,
-	  "advise dontneed|free|cold|pageout|remove|hugepage|nohugepage|collapse RANGES",
+	  "advise dontneed|free|cold|pageout|willneed|remove|hugepage|nohugepage|collapse RANGES",
 	  command_advise },
 };
 

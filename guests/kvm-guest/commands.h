@@ -94,6 +94,10 @@ int command_refused(struct vm *vm, char **words);
 /* mprotect.c */
 int command_mprotect(struct vm *vm, char **words);
 
+/* move.c */
+int command_move(struct vm *vm, char **words);
+int command_moved(struct vm *vm, char **words);
+
 /* reset.c */
 int command_reset(struct vm *vm, char **words);
 

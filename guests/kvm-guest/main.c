@@ -23,7 +23,7 @@
 #include "serve.h"
 
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
+	"[--backing anon|thp|hugetlb|hugetlbshared|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
 	"[--manual-log clear|set] [--second slot|above|vm] [--vcpus N] [--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"

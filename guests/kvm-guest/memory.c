@@ -44,6 +44,7 @@ static int advice_of(const char *word)
 		{ "free", MADV_FREE },
 		{ "cold", MADV_COLD },
 		{ "pageout", MADV_PAGEOUT },
+		{ "willneed", MADV_WILLNEED },
 		{ "remove", MADV_REMOVE },
 		{ "hugepage", MADV_HUGEPAGE },
 		{ "nohugepage", MADV_NOHUGEPAGE },

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Moves tested pages to other addresses of this process, and back (mremap(2)). */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "commands.h"
+#include "ranges.h"
+#include "reply.h"
+
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4	/* since Linux 5.7 */
+#endif
+
+static char *area;		/* address space for them, NULL if none is moved */
+static size_t area_size;
+static char *first_at;		/* where in it page 0 of the slot would be */
+static uint32_t *list;		/* which are there */
+static uint32_t count;
+static uint64_t *held;		/* and what each of them held */
+
+static char *slot_at(const struct vm *vm, uint32_t page)
+{
+	return vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+}
+
+static char *moved_at(uint32_t page)
+{
+	return first_at + ((size_t)page << GUEST_PAGE_SHIFT);
+}
+
+/* As far from a multiple of 2 MiB as the slot, or huge pages and whole tables do not move. */
+static int reserve(const struct vm *vm)
+{
+	uintptr_t skew = (uintptr_t)vm->slot & (HUGE_PAGE_SIZE - 1);
+
+	area_size = ((size_t)vm->pages << GUEST_PAGE_SHIFT) + 2 * HUGE_PAGE_SIZE;
+	area = mmap(NULL, area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	if (area == MAP_FAILED) {
+		area = NULL;
+		return reply_errno("mmap");
+	}
+	first_at = (char *)(((uintptr_t)area + HUGE_PAGE_SIZE - 1) & ~(HUGE_PAGE_SIZE - 1)) +
+		    skew;
+	return 0;
+}
+
+static void forget(void)
+{
+	munmap(area, area_size);
+	area = NULL;
+	free(list);
+	free(held);
+}
+
+/* Nothing else of this process may come to where the pages were. */
+static bool bar(char *at, size_t size)
+{
+	return mmap(at, size, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+}
+
+static int away(struct vm *vm, bool leave)
+{
+	int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (leave ? MREMAP_DONTUNMAP : 0);
+
+	for (uint32_t i = 0, run; i < count; i += run) {
+		char *at = slot_at(vm, list[i]);
+		size_t size;
+
+		run = ranges_run(list + i, count - i);
+		size = (size_t)run << GUEST_PAGE_SHIFT;
+		/* Part of it may have gone: there is no way on from there. */
+		if (mremap(at, size, size, flags, moved_at(list[i])) == MAP_FAILED)
+			die_errno("mremap");
+		if (!leave && !bar(at, size))
+			die_errno("mmap");
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		held[i] = vm->expected[list[i]];
+		if (leave)
+			vm->expected[list[i]] = 0;
+		else
+			vm->unwritable[list[i]] = true;
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+static int move(struct vm *vm, const char *ranges, bool leave)
+{
+	if (leave && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
+		return reply_error("usage", "only anonymous memory leaves zeroes behind");
+	if (vm->second)
+		return reply_error("usage", "the pages are in two slots");
+	if (area)
+		return reply_error("usage", "there are pages that were moved already");
+	if (reserve(vm))
+		return -1;
+	list = malloc(vm->pages * sizeof(*list));
+	held = malloc(vm->pages * sizeof(*held));
+	if (!list || !held)
+		die("out of memory");
+	if (parse_pages(vm, ranges, list, &count)) {
+		forget();
+		return -1;
+	}
+	return away(vm, leave);
+}
+
+static int look(void)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t got = __atomic_load_n((const uint64_t *)moved_at(list[i]),
+					       __ATOMIC_ACQUIRE);
+
+		if (got != held[i])
+			return reply_error("data",
+					   "page=%u moved away expected=0x%" PRIx64 " got=0x%" PRIx64,
+					   list[i], held[i], got);
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
+static int back(struct vm *vm)
+{
+	for (uint32_t i = 0, run; i < count; i += run) {
+		size_t size;
+
+		run = ranges_run(list + i, count - i);
+		size = (size_t)run << GUEST_PAGE_SHIFT;
+		if (mremap(moved_at(list[i]), size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   slot_at(vm, list[i])) == MAP_FAILED)
+			die_errno("mremap");
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		vm->expected[list[i]] = held[i];
+		vm->unwritable[list[i]] = false;
+	}
+	reply_ok(" pages=%u", count);
+	forget();
+	return 0;
+}
+
+int command_move(struct vm *vm, char **words)
+{
+	bool leave = !strcmp(words[0], "leave");
+
+	if (vcpus_check_idle(vm))
+		return -1;
+	if (leave || !strcmp(words[0], "away"))
+		return move(vm, words[1], leave);
+	return reply_error("usage", "expected: move away|leave RANGES");
+}
+
+int command_moved(struct vm *vm, char **words)
+{
+	if (strcmp(words[0], "look") && strcmp(words[0], "back"))
+		return reply_error("usage", "expected: moved look|back");
+	if (!area)
+		return reply_error("usage", "no pages were moved");
+	if (words[0][0] == 'l')
+		return look();
+	return vcpus_check_idle(vm) ? -1 : back(vm);
+}
