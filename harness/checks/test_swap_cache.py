@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A page that came back from swap and is clean, until the guest writes to it (claims 5 and 15).
+
+What is read from swap keeps its place there while it is in the swap cache: as long as nobody has
+written to it, it can be dropped without being written out again. do_swap_page() (mm/memory.c) gives
+it to its owner writable, and clean, also for a read, and KVM then maps it writable at a fault that
+was a read: no further fault tells of the guest's first write. So KVM calls the page dirty when it
+maps it writable (user_mem_abort()), whatever the fault was; otherwise what the guest wrote since is
+dropped, and the guest reads what it had written before.
+
+With zram alone a page passes the swap cache by (SWP_SYNCHRONOUS_IO), and add_to_swap() makes it
+dirty; MADV_WILLNEED reads into the swap cache always. Shared memory cannot show it: it leaves the
+swap cache, and is made dirty, when it is read (shmem_swapin_folio()). Nor can a file: the host
+itself maps its clean pages read-only.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from harness.cell import CellSpec
+from harness.checks.claim import Claim
+from harness.checks.mglru import zram_swap
+from harness.checks.pages import leaves, populated, shows_stage2
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import stage2
+from harness.observe.unproven import Unproven
+
+PAGES = 256
+EVERYTHING = frozenset(range(PAGES))
+# As many that were only read, then written, have to have gone twice.
+ENOUGH = 16
+
+
+@pytest.mark.deep
+def test_swap_cache(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """What the guest wrote last is there, although it had only read the page at first."""
+    claim.expect(
+        f"{PAGES} pages are swapped out and read into the swap cache; the guest reads some, writes "
+        "some, and writes some that it had read; all are swapped out once more, and it reads what "
+        f"it wrote last (seed {cell.seed})"
+    )
+    with zram_swap(shell), guest(pages=PAGES) as vm:
+        dump = shows_stage2(vm, shell, claim, "what the guest reads")
+        populated(vm)
+        first = _swapped_out(vm)
+        vm.advise("willneed", EVERYTHING)
+        only_written = frozenset(page for page in EVERYTHING if rng.random() < 0.25)
+        read = EVERYTHING - only_written
+        written = frozenset(page for page in read if rng.random() < 0.5)
+        vm.touch(read, write=False)
+        subject = written & first & vm.flagged("swapcache")
+        if dump:
+            writable = stage2.writable(leaves(vm, shell, claim, "read"), vm.slot.ipa, PAGES)
+            claim.observe(f"{len(writable & subject)} of {len(subject)} writable once read")
+        vm.touch(written | only_written, write=True)
+        again = subject & _swapped_out(vm)
+        claim.observe(
+            f"{len(subject)} of {PAGES} pages in the swap cache, read and then written; "
+            f"{len(again)} of these swapped out again"
+        )
+        vm.touch(EVERYTHING, write=False)
+        vm.verify(EVERYTHING)
+        if len(again) < ENOUGH:
+            raise Unproven(
+                f"{len(again)} pages were read into the swap cache, written and swapped out again: "
+                f"{ENOUGH} at least are needed"
+            )
+
+
+def _swapped_out(vm: Guest) -> frozenset[int]:
+    """Page out all that can go: those that are their owner's no more."""
+    vm.drain()
+    vm.advise("pageout", EVERYTHING)
+    return EVERYTHING - vm.pfns().keys()
