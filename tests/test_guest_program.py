@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
+import operator
 import os
 import random
 import shutil
@@ -163,6 +165,27 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     u32, u64 = ctypes.c_uint32, ctypes.c_uint64
     function.argtypes = [u64, u32, u32, u32, u32, u64]
     return lambda *arguments: int(function(*arguments))
+
+
+SUM_SHIM = (
+    '#include "judge.h"\n'
+    "uint64_t add(uint64_t sum, uint64_t value) { return check_add(sum, value); }\n"
+)
+
+
+def test_wrong_values_do_not_cancel_each_other_out(tmp_path: Path) -> None:
+    """512 pages that one command wrote are 0 by exclusive or; as 512 dropped pages would be."""
+    add = build(tmp_path, SUM_SHIM).add
+    add.restype = ctypes.c_uint64
+    add.argtypes = [ctypes.c_uint64] * 2
+
+    def added(values: list[int]) -> int:
+        return functools.reduce(lambda have, value: int(add(have, value)), values, 0)
+
+    older, old, new = ([(number << 32) + page for page in range(512)] for number in (1, 2, 3))
+    states = [[0] * 512, older, old, new, [*old[:510], *new[510:]], [*old[2:], *old[:2]]]
+    assert functools.reduce(operator.xor, old) == 0
+    assert len({added(state) for state in states}) == len(states)
 
 
 class RacedPage:

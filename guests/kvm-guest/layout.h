@@ -149,7 +149,7 @@ struct mailbox {
 	/* Written by the payload, read by the VMM at any time. */
 	uint64_t touches;
 	uint64_t page;		/* the page that it is at */
-	uint64_t check;		/* exclusive or of all values read, where the pages hold them */
+	uint64_t check;		/* sum of all values read (judge.h), where the pages hold them */
 	uint64_t last;		/* the value read last */
 
 	/*

@@ -5,6 +5,7 @@
 
 #include "array_size.h"
 #include "commands.h"
+#include "judge.h"
 #include "reply.h"
 #include "touch.h"
 
@@ -37,7 +38,7 @@ static uint64_t expected_check(const struct vm *vm, const struct vcpu *vcpu, uin
 	uint64_t check = 0;
 
 	for (uint32_t i = 0; i < count; i++)
-		check ^= vm->expected[vcpu->list[i]];
+		check = check_add(check, vm->expected[vcpu->list[i]]);
 	return check;
 }
 

@@ -10,7 +10,7 @@ struct touch {
 	enum mailbox_command how;
 	uint32_t count;		/* of its list */
 	uint64_t base;		/* of the values that it writes */
-	uint64_t check;		/* exclusive or of the values that it must read */
+	uint64_t check;		/* sum of the values that it must read: judge.h */
 };
 
 /* Lets the vCPU go, if need be only into the guest; -1 with an error as the reply. */

@@ -114,7 +114,7 @@ static void touch(struct mailbox *mailbox, uint32_t page, enum mailbox_command h
 					 STAGE1_TCR_HA | STAGE1_TCR_HD, true);
 	} else {
 		mailbox->last = load(address);
-		mailbox->check ^= mailbox->last;
+		mailbox->check = check_add(mailbox->check, mailbox->last);
 	}
 	/* Whoever reads the count may rely on that touch. */
 	asm volatile("dmb ish" : : : "memory");
