@@ -160,6 +160,21 @@ class IdleMark:
 
 
 @dataclass(frozen=True)
+class Harvest:
+    """Entries taken from a vCPU's dirty ring, and the tested pages that they name.
+
+    `others` name pages of the payload, `strange` ones a page that no slot has; KVM_RUN ended
+    `full` times because the ring was full.
+    """
+
+    entries: int
+    others: int
+    strange: int
+    full: int
+    dirty: frozenset[int]
+
+
+@dataclass(frozen=True)
 class MarkThenFlush:
     """A spinning vCPU over an idle_mark() and a flush().
 
@@ -237,6 +252,9 @@ class RaceReply:
 
 
 MARK = ("marked", "absent", "unmarked")
+HARVEST = ("vcpu", "entries", "others", "strange", "full", "count", "dirty")
+RING_MAX = 65536
+"""The most entries that a dirty ring can have."""
 SPIN_VALUE = ("vcpu", "value")
 RACE = tuple(field.name for field in fields(RaceReply))
 EXITS = tuple(field.name for field in fields(Exits))

@@ -19,11 +19,14 @@ from harness.guest_line import Line
 from harness.guest_replies import (
     EXITS,
     FLAGS,
+    HARVEST,
     MARK,
     RACE,
+    RING_MAX,
     SPIN,
     SPIN_VALUE,
     Entries,
+    Harvest,
     IdleMark,
     IdleThenFlush,
     MarkThenFlush,
@@ -138,6 +141,7 @@ class Guest:
         wide: bool = False,
         eager_split: bool = False,
         manual_log: ManualLog | None = None,
+        ring: int | None = None,
         second: Second | None = None,
         vcpus: int = 1,
         cgroup: str | None = None,
@@ -157,7 +161,9 @@ class Guest:
         middle of all addresses that the host can give a guest, 48 bits at most. With `eager_split`
         the dirty log splits all blocks when it is switched on (Linux 6.5). With `manual_log`
         clear_log() clears the dirty log, which has no page or all at first, and dirty() only
-        reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `second` vCPU 0 alone
+        reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `ring` each vCPU has a dirty ring of so
+        many entries, a power of two from 256 on, for harvest() and reset_rings(), and dirty_log()
+        switches the log of the payload's memslot too. With `second` vCPU 0 alone
         has the pages by that slot: the others have them by a second memslot, or are of a second VM;
         shared memory is mapped twice then. With `cgroup` the program is in that one from the first,
         so that its memory, and what KVM allocates for it, are charged there. `timeout` is what one
@@ -174,6 +180,7 @@ class Guest:
         argv += ["--wide"] if wide else []
         argv += ["--eager-split"] if eager_split else []
         argv += ["--manual-log", manual_log] if manual_log else []
+        argv += ["--ring", str(ring)] if ring else []
         argv += ["--second", second] if second else []
         argv += ["--vcpus", str(vcpus), "--timeout", f"{timeout * slowdown:g}"]
         if cgroup is not None:
@@ -230,6 +237,11 @@ class Guest:
         asked = frozenset(pages)
         command = f"touch {access(write)} {vcpu} {format_ranges(asked)}"
         return self._touches(command, vcpu, len(asked))
+
+    def touch_in_order(self, pages: Sequence[int], *, write: bool, vcpu: int = 0) -> TouchReply:
+        """As touch(), in the order given; no page may stand there twice."""
+        command = f"touch {access(write)} {vcpu} {','.join(map(str, pages)) or '-'}"
+        return self._touches(command, vcpu, len(pages))
 
     def touch_aging(
         self, pages: Iterable[int], *, write: bool, pause: int, vcpu: int = 0
@@ -420,6 +432,31 @@ class Guest:
         asked = frozenset(pages)
         reply = self._line.ask(f"clear-log {format_ranges(asked)}", ("pages",))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def harvest(self, vcpu: int = 0, entries: int = RING_MAX) -> Harvest:
+        """Harvest so many entries of a vCPU's dirty ring at most, in their order.
+
+        Told are also those that kvm-guest has harvested since the last call because that ring was
+        full, and reset at once.
+        """
+        reply = self._line.ask(f"harvest {vcpu} {entries}", HARVEST)
+        dirty = reply.page_set("dirty")
+        reply.agree(reply.number("count") == len(dirty), "count is not the set's size")
+        taken, others, strange, full = (reply.number(name) for name in HARVEST[1:5])
+        found = Harvest(taken, others, strange, full, dirty)
+        named = found.others + found.strange
+        reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
+        reply.agree(named + len(dirty) <= found.entries, "more pages than entries")
+        reply.agree(bool(found.full) or found.entries <= entries, "more entries than asked for")
+        return found
+
+    def reset_rings(self) -> tuple[int, int]:
+        """Have KVM reset what was harvested: it takes write permission from those pages.
+
+        How many entries were harvested since the start, and how many KVM says that it has reset.
+        """
+        reply = self._line.ask("reset-rings", ("harvested", "reset"))
+        return reply.number("harvested"), reply.number("reset")
 
     def write_then_log(self) -> None:
         """Have vCPU 0 write to every tested page, and switch the dirty log on at once.

@@ -42,6 +42,8 @@ static const struct command {
 	{ "dirty-log", 1, "dirty-log on|off", command_dirty_log },
 	{ "dirty", 0, "dirty", command_dirty },
 	{ "clear-log", 1, "clear-log RANGES", command_clear_log },
+	{ "harvest", 2, "harvest VCPU ENTRIES", command_harvest },
+	{ "reset-rings", 0, "reset-rings", command_reset_rings },
 	{ "readonly", 1, "readonly on|off", command_readonly },
 	{ "refused", 0, "refused", command_refused },
 	{ "mprotect", 2, "mprotect read|write RANGES", command_mprotect },

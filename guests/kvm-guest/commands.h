@@ -86,6 +86,8 @@ int command_flush(struct vm *vm, char **words);
 int command_dirty_log(struct vm *vm, char **words);
 int command_dirty(struct vm *vm, char **words);
 int command_clear_log(struct vm *vm, char **words);
+int command_harvest(struct vm *vm, char **words);
+int command_reset_rings(struct vm *vm, char **words);
 
 /* readonly.c */
 int command_readonly(struct vm *vm, char **words);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The dirty log of the tested slot, and the TLB invalidation that it can force. */
+/* The dirty log of the tested slot, dirty rings, and the TLB invalidation that a log can force. */
+#include <inttypes.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ int command_dirty_log(struct vm *vm, char **words)
 
 	if (!on && strcmp(words[0], "off"))
 		return reply_error("usage", "expected: dirty-log on|off");
-	if (vm_set_slot_flags(vm, on ? KVM_MEM_LOG_DIRTY_PAGES : 0))
+	if (vm_set_dirty_log(vm, on))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	vm->dirty_log = on;
 	reply_ok("%s", "");
@@ -105,4 +106,44 @@ int command_clear_log(struct vm *vm, char **words)
 	free(bitmap);
 	free(list);
 	return result;
+}
+
+int command_harvest(struct vm *vm, char **words)
+{
+	bool *dirty = calloc(vm->pages, sizeof(*dirty));
+	struct ring since;
+	struct vcpu *vcpu;
+	uint32_t most, count = 0;
+	int result = -1;
+
+	if (!dirty)
+		die("out of memory");
+	if (!vm->ring) {
+		reply_error("usage", "there are no dirty rings");
+	} else if (!parse_vcpu(vm, words[0], &vcpu) &&
+		   !parse_number(words[1], RING_MAX + 1, "ENTRIES", &most)) {
+		ring_harvest(vcpu, most);
+		ring_forget(vcpu, &since, dirty);
+		for (uint32_t page = 0; page < vm->pages; page++)
+			count += dirty[page];
+		reply_ok(" vcpu=%u entries=%u others=%u strange=%u full=%u count=%u dirty=",
+			 vcpu->id, since.taken, since.others, since.strange, since.full, count);
+		ranges_print(reply, dirty, vm->pages);
+		result = 0;
+	}
+	free(dirty);
+	return result;
+}
+
+int command_reset_rings(struct vm *vm, char **words)
+{
+	uint64_t harvested, resets;
+
+	(void)words;
+	if (!vm->ring)
+		return reply_error("usage", "there are no dirty rings");
+	if (ring_reset(vm, &harvested, &resets))
+		return reply_errno("KVM_RESET_DIRTY_RINGS");
+	reply_ok(" harvested=%" PRIu64 " reset=%" PRIu64, harvested, resets);
+	return 0;
 }

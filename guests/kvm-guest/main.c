@@ -25,7 +25,8 @@
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|hugetlbshared|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
-	"[--manual-log clear|set] [--second slot|above|vm] [--vcpus N] [--timeout SECONDS]" \
+	"[--manual-log clear|set] [--ring ENTRIES] [--second slot|above|vm] [--vcpus N] " \
+	"[--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
@@ -97,6 +98,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "wide", no_argument, NULL, 'w' },
 		{ "eager-split", no_argument, NULL, 'e' },
 		{ "manual-log", required_argument, NULL, 'm' },
+		{ "ring", required_argument, NULL, 'g' },
 		{ "second", required_argument, NULL, '2' },
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "timeout", required_argument, NULL, 't' },
@@ -142,6 +144,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		case 'm':
 			vm->manual_log = parse_manual_log(optarg);
 			break;
+		case 'g':
+			vm->ring = parse_option(optarg, RING_MAX + 1, "--ring");
+			break;
 		case '2':
 			vm->second = parse_second(optarg);
 			break;
@@ -170,6 +175,10 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		usage("--low is below the address of reports, and not far");
 	if (vm->second && vm->vcpu_count < 2)
 		usage("--second is what vCPUs but the first have");
+	if (vm->ring && (vm->ring < RING_MIN || vm->ring & (vm->ring - 1)))
+		usage("--ring must be a power of two from 256 to 65536");
+	if (vm->ring && (vm->second || vm->manual_log))
+		usage("--ring has neither --second nor --manual-log");
 	if (vm->backing == BACKING_GIGANTIC && vm->skew)
 		usage("--skew would take a further page of 1 GiB");
 	if (vm->pages % (backing_page_size(vm->backing) / GUEST_PAGE_SIZE))

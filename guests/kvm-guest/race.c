@@ -491,8 +491,8 @@ int command_race(struct vm *vm, char **words)
 		return reply_error("usage", "AGER must be page-idle, walk or eviction");
 	if (!race.opponent)
 		return reply_error("usage", "unknown OPPONENT");
-	if (vm->readonly || vm->dirty_log || vm->manual_log || vm->second ||
-	    (vm->skew && !race.opponent->skews))
+	if (vm->readonly || vm->dirty_log || vm->manual_log || vm->ring ||
+	    vm->second || (vm->skew && !race.opponent->skews))
 		return reply_error("usage", "a race needs one slot that is writable, not logged and not skewed");
 	if (vm->backing != race.opponent->backing)
 		return reply_error("usage", "a race against %s needs memory that is %s",

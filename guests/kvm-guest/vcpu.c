@@ -160,6 +160,8 @@ static enum vcpu_state judge_exit(struct vcpu *vcpu)
 
 	if (emulate(vcpu))
 		return VCPU_RUNNING;
+	if (run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring.gfns)
+		return ring_make_room(vcpu) ? VCPU_RUNNING : VCPU_FAILED;
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
 	    run->mmio.len != sizeof(value))
 		return VCPU_FAILED;
@@ -265,6 +267,7 @@ void vcpu_create(struct vm *vm, struct vcpu *vcpu, unsigned int id)
 	vcpu->run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		die_errno("mmap of kvm_run");
+	ring_map(vcpu);
 	init(vcpu);
 	place(vm, vcpu);
 	setup_registers(vcpu);

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "layout.h"
+#include "ring.h"
 #include "row.h"
 #include "vcpu_stats.h"
 
@@ -39,6 +40,7 @@ struct vcpu {
 	uint64_t list_ipa;
 	struct record *records;		/* of each page of the slot */
 	uint64_t records_ipa;
+	struct ring ring;
 	struct vcpu_stats stats;
 	struct vcpu_counts before;	/* counts when it was last let go */
 

@@ -29,12 +29,6 @@
 #define KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES 229
 #endif
 
-enum slot {
-	SLOT_TESTED,
-	SLOT_PAYLOAD,
-	SLOT_SECOND,
-};
-
 static void open_kvm(struct vm *vm)
 {
 	int version;
@@ -188,6 +182,21 @@ int vm_set_slot_flags(const struct vm *vm, uint32_t flags)
 	return set_slot(vm, vm_slot_ipa(vm), slot_size(vm), flags);
 }
 
+static int set_payload_slot(const struct vm *vm, uint32_t flags)
+{
+	return set_region(vm, SLOT_PAYLOAD, vm_payload_ipa(vm), vm->payload_size, vm->payload,
+			  flags);
+}
+
+int vm_set_dirty_log(const struct vm *vm, bool on)
+{
+	uint32_t flags = on ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+
+	if (vm_set_slot_flags(vm, flags))
+		return -1;
+	return vm->ring ? set_payload_slot(vm, flags) : 0;
+}
+
 int vm_log_and_stop(const struct vm *vm)
 {
 	if (vm_set_slot_flags(vm, KVM_MEM_LOG_DIRTY_PAGES) || vm_set_slot_flags(vm, 0))
@@ -281,7 +290,7 @@ static void create_payload(struct vm *vm)
 	stage1_map(stage1, PAYLOAD_IPA, vm_payload_ipa(vm), vm->payload_size, true);
 	stage1_set_table(stage1, UPDATE_ADDRESS, vm_payload_ipa(vm) + UPDATE_TABLE_OFFSET);
 
-	if (set_region(vm, SLOT_PAYLOAD, vm_payload_ipa(vm), vm->payload_size, vm->payload, 0))
+	if (set_payload_slot(vm, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of the payload's slot");
 }
 
@@ -372,6 +381,8 @@ void vm_make(struct vm *vm)
 	create_vm(vm);
 	if (vm->manual_log)
 		clear_log_by_hand(vm);
+	if (vm->ring)
+		ring_enable(vm);
 	vm->slot = map_slot(vm);
 	vm->expected = calloc(vm->pages, sizeof(*vm->expected));
 	vm->write_spins = calloc(vm->pages, sizeof(*vm->write_spins));

@@ -28,6 +28,12 @@ enum manual_log {
 	MANUAL_LOG_SET,		/* "clear-log"; all pages */
 };
 
+enum slot {
+	SLOT_TESTED,
+	SLOT_PAYLOAD,
+	SLOT_SECOND,
+};
+
 struct vm {
 	/* As asked for on the command line. */
 	enum backing backing;
@@ -40,6 +46,7 @@ struct vm {
 	bool wide;		/* as far, of as many bits of address as the host can give it */
 	bool eager_split;	/* the dirty log splits all blocks when it is switched on */
 	enum manual_log manual_log;
+	uint32_t ring;		/* entries of each vCPU's dirty ring; 0: there is none */
 	enum second second;
 	unsigned int vcpu_count;
 	double timeout;		/* seconds that one command may take */
@@ -55,6 +62,8 @@ struct vm {
 	struct vcpu vcpus[MAX_VCPUS];
 
 	bool unruly;		/* the tested slot may be gone or read-only: see vcpu.c */
+	uint64_t ring_harvested;	/* entries of all rings since the VM was made */
+	uint64_t ring_resets;		/* those that KVM has reset, by its own count */
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
 	bool readonly;		/* KVM_MEM_READONLY is */
 	bool *unwritable;	/* pages that this process may not write: see mprotect.c */
@@ -107,6 +116,11 @@ void vm_create(struct vm *vm);
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
 /* The same with the slot at @ipa. */
 int vm_move_slot(const struct vm *vm, uint64_t ipa);
+/*
+ * Switches the dirty log of the tested slot, and of the payload's where there are dirty rings: then
+ * these have pages of two slots; -1 with errno.
+ */
+int vm_set_dirty_log(const struct vm *vm, bool on);
 /* Sets and clears KVM_MEM_LOG_DIRTY_PAGES wherever the tested pages are; -1 with errno. */
 int vm_log_and_stop(const struct vm *vm);
 /* Deletes the tested slot; vm_set_slot_flags() makes it again. -1 with errno. */
