@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
-from harness.checks import test_clear_log, test_large_slot, test_second
+from harness.checks import test_clear_log, test_dirty_ring, test_large_slot, test_second
 
 
 @pytest.mark.parametrize("unit", [1, 512])
@@ -34,3 +35,19 @@ def test_a_word_of_the_log_lies_in_one_block(seed: int) -> None:
     word = test_clear_log.some_word(random.Random(seed))
     assert len(word) == 64 and word[0] % 64 == 0
     assert word[0] // 512 == word[-1] // 512 < test_clear_log.BLOCK_PAGES // 512
+
+
+@pytest.mark.parametrize("order", test_dirty_ring.ORDERS)
+@pytest.mark.parametrize("seed", range(10))
+def test_an_order_has_each_page_once(seed: int, order: test_dirty_ring.Order) -> None:
+    rng = random.Random(seed)
+    pages = frozenset(rng.sample(range(test_dirty_ring.PAGES), 150))
+    for these in (pages, test_dirty_ring.EVERYTHING):
+        assert sorted(order(these, rng)) == sorted(these)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_orders_step_as_far_as_a_word_to_either_side(seed: int) -> None:
+    order = test_dirty_ring.leaping(test_dirty_ring.EVERYTHING, random.Random(seed))
+    steps = {b - a for a, b in itertools.pairwise(order)}
+    assert {63, 64, 65, -63, -64, -65} <= steps
