@@ -177,4 +177,5 @@ def _bare(check: str | None) -> str:
 
 
 def _number(word: str) -> int:
-    return 1 + ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine").index(word)
+    digits = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return 1 + (*digits, "ten", "eleven", "twelve").index(word)

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.mutants.command import BASE
+from harness.mutants.command import BASE, listed
+from harness.mutants.join import join, read
+from harness.mutants.report import markdown
 from harness.mutants.table import load
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -30,6 +32,14 @@ def test_every_mutant_has_a_row_and_no_row_is_left_over() -> None:
     grounds = {BASE, *(mutant.series for mutant in MUTANTS.values() if mutant.series)}
     controls = grounds | {f"{ground}-debug" for ground in grounds}
     assert set(found) - controls == set(MUTANTS)
+
+
+def test_page_says_what_the_records_beside_it_do() -> None:
+    """`mutants --join docs/mutants/*.json --markdown docs/mutants.md` would change nothing."""
+    records = sorted((DOCS / "mutants").glob("*.json"))
+    rest = [listed(name, mutant) for name, mutant in MUTANTS.items()]
+    matrix = join([read(record) for record in records], rest)
+    assert markdown(matrix, load().claims) == (DOCS / "mutants.md").read_text()
 
 
 COSTS = {name: mutant for name, mutant in MUTANTS.items() if mutant.metric}

@@ -35,7 +35,7 @@ GIB = 1 << 30
 KEEP = {
     "sources": 4,
     "trees": 96,
-    "builds": 256,
+    "builds": 320,
     "machines": 8,
     "lines": 16,
     "selftests": 16,
