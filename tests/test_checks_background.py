@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from fake_shell import UnaskedShell
 
 from harness.checks import background
 from harness.deadline import Deadline
+from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Result
 from harness.observe.unproven import Unproven
 
@@ -18,6 +21,7 @@ class Host(UnaskedShell):
     """A host with so much free memory, of which there is more each time that one waits."""
 
     def __init__(self, *, total: int = 500_000, free: int = 400_000, pool: int = 0) -> None:
+        self.most = total
         self.total, self.free, self.stolen = total, free, 0
         self.files = {background.POOL: f"{pool}", background.LEAST: "22528"}
         self.written: list[tuple[str, str]] = []
@@ -33,11 +37,14 @@ class Host(UnaskedShell):
     def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
         self.written.append((path, text.strip()))
         if path == background.POOL:
-            self.free -= (int(text) - int(self.files[path])) * background.HUGE
-            self.files[path] = text.strip()
+            size = min(int(text), self.most)
+            self.free -= (size - int(self.files[path])) * background.HUGE
+            self.files[path] = f"{size}"
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
         self.ran.append(command)
+        if filled := re.fullmatch(r"head -c (\d+) /dev/zero >> \S+", command):
+            self.free -= int(filled[1]) // PAGE_SIZE
         if command.startswith("sleep"):
             self.free += 200
             self.stolen += 200
@@ -62,7 +69,20 @@ def test_memory_is_scarce_and_kswapd_runs_until_it_has_taken_enough() -> None:
     raised = [int(text) for path, text in host.written if path == background.LEAST]
     above = [background.watermark(free + more) for more in range(0, host.stolen, 200)]
     assert raised == [background.LITTLE, *above, background.LITTLE]
-    assert host.ran[-1] == f"echo 0 > {background.POOL}; echo 22528 > {background.LEAST}"
+    assert host.ran[-1].endswith(f"; echo 0 > {background.POOL}; echo 22528 > {background.LEAST}")
+    assert f"umount {background.RAMFS}; rmdir {background.RAMFS}" in host.ran[-1]
+    assert not [command for command in host.ran if command.startswith("head")]
+
+
+def test_memory_in_pieces_is_taken_page_by_page() -> None:
+    host = Host()
+    with background.scarce(host, 100_000, 1.0) as reclaim:
+        host.free = background.FREE + 10 * background.HUGE
+        host.most = int(host.files[background.POOL]) + 2
+        reclaim()
+    (filled,) = [command for command in host.ran if command.startswith("head")]
+    assert filled.split()[2] == str(8 * background.HUGE * PAGE_SIZE)
+    assert host.free - host.stolen == background.FREE
 
 
 @pytest.mark.parametrize(
@@ -85,4 +105,4 @@ def test_fewer_free_than_can_be_mended_proves_nothing() -> None:
         host.free = 100
         host.files[background.POOL] = "0"
         reclaim()
-    assert host.ran[-1].startswith("echo 0 >")
+    assert f"; echo 0 > {background.POOL};" in host.ran[-1]

@@ -4,7 +4,8 @@
 It begins when less is free than the low watermark and ends at the high one, which are 5/4 and 3/2
 of min_free_kbytes (mm/page_alloc.c, __setup_per_zone_wmarks()). What lies between them is a fifth
 of what is free then, so it is few pages only where few are free. The pool of hugetlb takes the
-others, which costs nothing: nobody touches it. So this is for small hosts that nobody else uses.
+others, which costs nothing: nobody touches it. What it cannot have, since memory is in pieces, goes
+to a ramfs, of which kswapd takes nothing. So this is for small hosts that nobody else uses.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from harness.observe.unproven import Unproven
 POOL = "/proc/sys/vm/nr_hugepages"
 LEAST = "/proc/sys/vm/min_free_kbytes"
 HUGE = 512
+RAMFS = "/run/kvm-harness-ramfs"
 # 4 GiB in pages: no host that has more is filled.
 SMALL = 1 << 20
 # Pages that are left free, min_free_kbytes with watermarks below that, and by how many pages the
@@ -68,6 +70,7 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
     def reclaim() -> None:
         # What was on its way to be freed may have come meanwhile.
         _leave(shell, FREE)
+        _fill(shell, FREE)
         first = counters(shell)
         free = first["nr_free_pages"]
         if not FREE // 2 < free < 2 * FREE:
@@ -81,7 +84,13 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
             now = counters(shell)
         shell.write(LEAST, f"{LITTLE}\n")
 
-    with undone(lambda: shell.run(f"echo 0 > {POOL}; echo {before} > {LEAST}")):
+    back = (
+        f"! grep -q ' {RAMFS} ' /proc/mounts || umount {RAMFS}; rmdir {RAMFS}; "
+        f"echo 0 > {POOL}; echo {before} > {LEAST}"
+    )
+    with undone(lambda: shell.run(back)):
+        # A harness that was killed leaves the folder.
+        shell.run(f"mkdir -p {RAMFS} && mount -t ramfs kvm-harness {RAMFS}")
         shell.write(LEAST, f"{LITTLE}\n")
         _leave(shell, pages + FREE)
         yield reclaim
@@ -91,3 +100,10 @@ def _leave(shell: Shell, pages: int) -> None:
     """Let the pool of hugetlb grow or shrink until about so many pages are free."""
     more = (counters(shell)["nr_free_pages"] - pages) // HUGE
     shell.write(POOL, f"{max(0, int(shell.read(POOL)) + more)}\n")
+
+
+def _fill(shell: Shell, pages: int) -> None:
+    """Put into the ramfs what is free beyond so many pages and a huge one."""
+    more = counters(shell)["nr_free_pages"] - pages
+    if more > HUGE:
+        shell.run(f"head -c {more * PAGE_SIZE} /dev/zero >> {RAMFS}/pages")
