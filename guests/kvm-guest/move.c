@@ -89,6 +89,15 @@ static int away(struct vm *vm, bool leave)
 	return 0;
 }
 
+static int check_writable(const struct vm *vm)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		if (vm->unwritable[list[i]])
+			return reply_error("usage", "page %u cannot be written", list[i]);
+	}
+	return 0;
+}
+
 static int move(struct vm *vm, const char *ranges, bool leave)
 {
 	if (leave && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
@@ -103,7 +112,7 @@ static int move(struct vm *vm, const char *ranges, bool leave)
 	held = malloc(vm->pages * sizeof(*held));
 	if (!list || !held)
 		die("out of memory");
-	if (parse_pages(vm, ranges, list, &count)) {
+	if (parse_pages(vm, ranges, list, &count) || check_writable(vm)) {
 		forget();
 		return -1;
 	}
@@ -158,11 +167,13 @@ int command_move(struct vm *vm, char **words)
 
 int command_moved(struct vm *vm, char **words)
 {
-	if (strcmp(words[0], "look") && strcmp(words[0], "back"))
+	bool watch = !strcmp(words[0], "look");
+
+	if (!watch && strcmp(words[0], "back"))
 		return reply_error("usage", "expected: moved look|back");
 	if (!area)
 		return reply_error("usage", "no pages were moved");
-	if (words[0][0] == 'l')
+	if (watch)
 		return look();
 	return vcpus_check_idle(vm) ? -1 : back(vm);
 }

@@ -116,12 +116,12 @@ static int parse_how(const char *word, enum mailbox_command *how)
 }
 
 /* A guest that asks its CPU for what it cannot do takes an exception. */
-static int check_able(const struct vm *vm, enum mailbox_command how)
+static int check_able(const struct vcpu *vcpu, enum mailbox_command how)
 {
 	unsigned int needed = how == MAILBOX_SET_DIRTY ? HAFDBS_DIRTY :
 			      how == MAILBOX_SET_AF ? HAFDBS_AF : 0;
 
-	if (needed && vcpu_hafdbs(&vm->vcpus[0]) < needed)
+	if (needed && vcpu_hafdbs(vcpu) < needed)
 		return reply_error("usage", "the guest's CPU does not do that (see hafdbs)");
 	return 0;
 }
@@ -133,7 +133,7 @@ int command_touch(struct vm *vm, char **words)
 	uint32_t count;
 
 	if (parse_how(words[0], &how) || parse_task(vm, words + 1, &vcpu, &count) ||
-	    check_able(vm, how))
+	    check_able(vcpu, how))
 		return -1;
 	return touch(vm, vcpu, how, count);
 }

@@ -29,17 +29,20 @@ from harness.checks.pages import (
     whole_blocks,
 )
 from harness.checks.shmem import huge_by_advice
+from harness.checks.undo import undone
 from harness.guests import Advice, Backing, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
-from harness.selftests.execute import overcommitted
 
 BLOCK = 512
 BLOCKS = 6
 PAGES = BLOCKS * BLOCK
 EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 2
+POOL = "/proc/sys/vm/nr_hugepages"
+# So that for what a hole gave away there is always another page.
+HUGE_PAGES = 2 * BLOCKS
 
 ADVICE: Mapping[Backing, Advice] = {
     "hugetlbshared": "remove",
@@ -50,13 +53,17 @@ ADVICE: Mapping[Backing, Advice] = {
 
 @contextlib.contextmanager
 def _prepared(backing: Backing, shell: Shell) -> Iterator[None]:
-    """What the host must have: for hugetlb, other pages for those that a hole gave away."""
+    """What the host must have. Unproven if it has no memory for the pages of hugetlb."""
     if backing == "memfdthp":
         with huge_by_advice(shell):
             yield
-    else:
-        with overcommitted(shell, BLOCKS):
-            yield
+        return
+    before = int(shell.read(POOL))
+    with undone(lambda: shell.write(POOL, f"{before}\n")):
+        shell.write(POOL, f"{before + HUGE_PAGES}\n")
+        if (got := int(shell.read(POOL)) - before) < HUGE_PAGES:
+            raise Unproven(f"of {HUGE_PAGES} huge pages the host has memory for {got}")
+        yield
 
 
 @pytest.mark.parametrize("backing", grouped(ADVICE, stress=["hugetlb", "memfdthp"]))

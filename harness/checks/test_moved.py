@@ -162,7 +162,7 @@ def _use(vm: Guest, claim: Claim, rng: random.Random, moved: frozenset[int], how
         vm.touch(moved, write=False)
         vm.verify(EVERYTHING)
         return
-    # Few, as KVM has a line in the kernel's log for each.
+    # Few, as each ends KVM_RUN.
     barred = frozenset(rng.sample(sorted(moved), BARRED))
     vm.touch(barred | pick(rng, PAGES) - moved, write=True)
     refused = vm.refused()

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A page that came back from swap and is clean, until the guest writes to it (claims 5 and 15).
+"""A page that came back from swap and is clean, until the guest writes to it (claims 4 and 15).
 
 What is read from swap keeps its place there while it is in the swap cache: as long as nobody has
 written to it, it can be dropped without being written out again. do_swap_page() (mm/memory.c) gives
 it to its owner writable, and clean, also for a read, and KVM then maps it writable at a fault that
 was a read: no further fault tells of the guest's first write. So KVM calls the page dirty when it
 maps it writable (user_mem_abort()), whatever the fault was; otherwise what the guest wrote since is
-dropped, and the guest reads what it had written before.
+dropped, and the guest reads what it had written before. Older kernels (6.2 is one) gave it to its
+owner read-only, where there is nothing to lose; newer ones without 143937ca51cc ("avoid always
+making PTE dirty in pte_mkwrite()", in 6.12.117) make it dirty at once, on CPUs with hardware dirty
+state.
 
 With zram alone a page passes the swap cache by (SWP_SYNCHRONOUS_IO), and add_to_swap() makes it
 dirty; MADV_WILLNEED reads into the swap cache always. Shared memory cannot show it: it leaves the
@@ -63,18 +66,22 @@ def test_swap_cache(
         if dump:
             writable = stage2.writable(leaves(vm, shell, claim, "read"), vm.slot.ipa, PAGES)
             claim.observe(f"{len(writable & subject)} of {len(subject)} writable once read")
+            if subject and not writable & subject:
+                # Of the first write to each KVM is told by a fault.
+                pytest.skip("this kernel lets a guest write no page that it read from swap")
+            subject &= writable
         vm.touch(written | only_written, write=True)
         again = subject & _swapped_out(vm)
         claim.observe(
-            f"{len(subject)} of {PAGES} pages in the swap cache, read and then written; "
+            f"{len(subject)} of {PAGES} such pages in the swap cache, read and then written; "
             f"{len(again)} of these swapped out again"
         )
         vm.touch(EVERYTHING, write=False)
         vm.verify(EVERYTHING)
         if len(again) < ENOUGH:
             raise Unproven(
-                f"{len(again)} pages were read into the swap cache, written and swapped out again: "
-                f"{ENOUGH} at least are needed"
+                f"{len(again)} pages came back from the swap cache for a read, so that the guest "
+                f"may write them, were written and swapped out again: {ENOUGH} at least are needed"
             )
 
 

@@ -57,9 +57,10 @@ static uint64_t walk(uint64_t address, uint64_t table_ipa)
 	return wrong;
 }
 
+/* A TLB may hold its bits with what is cached of tables. */
 static void set_tcr(uint64_t tcr)
 {
-	asm volatile("msr tcr_el1, %0; isb" : : "r"(tcr) : "memory");
+	asm volatile("msr tcr_el1, %0; isb; tlbi vmalle1; dsb nsh; isb" : : "r"(tcr) : "memory");
 }
 
 /*
