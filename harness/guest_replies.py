@@ -60,8 +60,16 @@ class GuestDataLost(InfraError):
 class GuestBroke(InfraError):
     """A vCPU could not go on: its payload took an exception, or KVM_RUN failed or ended strangely.
 
-    The payload gives no cause for that, so it is KVM that failed it; but for lack of memory, which
-    is an InfraError.
+    The payload gives no cause for that, so it is KVM that failed it; but for lack of memory:
+    GuestNoMemory.
+    """
+
+
+class GuestNoMemory(InfraError):
+    """KVM_RUN of a vCPU ended with ENOMEM: no fault of KVM's, unless the host has plenty of memory.
+
+    pKVM has no other word for memory that cannot be given to the hypervisor (map_donated_memory(),
+    arch/arm64/kvm/hyp/nvhe/pkvm.c).
     """
 
 
@@ -386,8 +394,9 @@ def raise_error(reply: Reply) -> NoReturn:
         raise IdleBitmapShort(message)
     if kind == "slow":
         raise GuestSlow(message)
-    if kind == "guest" and f"(errno {errno.ENOMEM})" not in reply.text:
-        raise GuestBroke(message)
-    if kind in ("usage", "system", "guest", "fatal"):
+    if kind == "guest":
+        no_memory = f"(errno {errno.ENOMEM})" in reply.text
+        raise GuestNoMemory(message) if no_memory else GuestBroke(message)
+    if kind in ("usage", "system", "fatal"):
         raise InfraError(message)
     reply.bad("no known kind of error")

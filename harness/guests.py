@@ -722,7 +722,8 @@ class Guest:
     def crowd(self, count: int) -> None:
         """Make so many further VMs that live at the same time, and then end all of them.
 
-        A vCPU of each reads all tested pages. GuestBroke if one does not run.
+        A vCPU of each reads all tested pages. GuestBroke if one does not run; GuestNoMemory if it
+        does not for ENOMEM.
         """
         reply = self._line.ask(f"crowd {count}", ("asked", "made"))
         made = reply.number("made")

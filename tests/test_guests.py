@@ -17,6 +17,7 @@ from harness.guest_replies import (
     GuestBroke,
     GuestDataLost,
     GuestHung,
+    GuestNoMemory,
     GuestSlow,
     Harvest,
     IdleBitmapShort,
@@ -402,7 +403,17 @@ def test_a_malformed_hung_is_not_a_hang() -> None:
         ("vcpu=0 exception esr=0x86000010 elr=0x400001094 far=0x0 page=3", GuestBroke),
         ("vcpu=0 KVM_RUN: Bad address (errno 14) page=3", GuestBroke),
         ("vcpu=0 KVM_RUN ended with exit_reason=17 page=3", GuestBroke),
-        ("vcpu=0 KVM_RUN: Cannot allocate memory (errno 12) page=3", InfraError),
+        ("vcpu=0 KVM_RUN: Cannot allocate memory (errno 12) page=3", GuestNoMemory),
+        ("the vCPU of a second VM did not start: exit_reason=17", GuestBroke),
+        (
+            "the vCPU of a second VM did not read all pages: esr=0x92000010 elr=0x0 far=0x0",
+            GuestBroke,
+        ),
+        ("the vCPU of a second VM did not start: No such device (errno 6)", GuestBroke),
+        (
+            "the vCPU of a second VM did not start: Cannot allocate memory (errno 12)",
+            GuestNoMemory,
+        ),
     ],
 )
 def test_a_vcpu_that_cannot_go_on_is_the_kernels_affair(text: str, kind: type[InfraError]) -> None:

@@ -295,7 +295,8 @@ void vcpu_reset(struct vcpu *vcpu)
 
 bool vcpu_run_here(struct vcpu *vcpu)
 {
-	return run_until_stopped(vcpu) == VCPU_PARKED;
+	vcpu->state = run_until_stopped(vcpu);
+	return vcpu->state == VCPU_PARKED;
 }
 
 void vcpu_destroy(struct vcpu *vcpu)

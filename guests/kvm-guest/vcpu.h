@@ -79,7 +79,7 @@ int vcpu_check_idle(const struct vcpu *vcpu);
 /* The same of all vCPUs of a VM. */
 int vcpus_check_idle(const struct vm *vm);
 
-/* Runs a vCPU that has no thread in this one until it parks; false if it does not. */
+/* Runs a vCPU that has no thread in this one until it parks; false if it does not, for its state. */
 bool vcpu_run_here(struct vcpu *vcpu);
 
 /*
