@@ -19,7 +19,10 @@
 #endif
 #define RING_PAGE_OFFSET 64	/* KVM_DIRTY_LOG_PAGE_OFFSET of arm64 */
 
-/* A vCPU's thread harvests too, when its ring is full. */
+/*
+ * A vCPU's thread harvests too, when its ring is full. Where KVM never comes back from a reset
+ * the commands wait here without end, as they would in KVM: for no reply the harness waits so long.
+ */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static size_t ring_size(const struct vm *vm)
@@ -134,6 +137,19 @@ int ring_reset(struct vm *vm, uint64_t *harvested, uint64_t *resets)
 	return count < 0 ? -1 : 0;
 }
 
+/* Changes whenever an entry of that ring is harvested, or one of any ring is reset. */
+static uint64_t progress(const struct vcpu *vcpu)
+{
+	return vcpu->ring.next + vcpu->vm->ring_resets;
+}
+
+void ring_enter(struct vcpu *vcpu)
+{
+	pthread_mutex_lock(&lock);
+	vcpu->ring.before = progress(vcpu);
+	pthread_mutex_unlock(&lock);
+}
+
 bool ring_make_room(struct vcpu *vcpu)
 {
 	bool made;
@@ -141,7 +157,8 @@ bool ring_make_room(struct vcpu *vcpu)
 	pthread_mutex_lock(&lock);
 	harvest(vcpu, vcpu->vm->ring);
 	vcpu->ring.full++;
-	made = reset(vcpu->vm) > 0;
+	reset(vcpu->vm);
+	made = progress(vcpu) != vcpu->ring.before;
 	pthread_mutex_unlock(&lock);
 	return made;
 }

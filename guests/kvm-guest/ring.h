@@ -22,6 +22,7 @@ struct vm;
 struct ring {
 	struct kvm_dirty_gfn *gfns;	/* NULL: the VM has no rings */
 	uint32_t next;			/* counts the entries harvested since it was made */
+	uint64_t before;		/* what ring_make_room() has to get on from */
 
 	/* Since ring_forget(). */
 	bool *dirty;			/* the tested pages among those harvested */
@@ -49,7 +50,13 @@ void ring_forget(struct vcpu *vcpu, struct ring *since, bool *dirty);
  */
 int ring_reset(struct vm *vm, uint64_t *harvested, uint64_t *resets);
 
-/* When KVM_RUN has ended since the ring is full: makes room in it. False if none was made. */
+/* To be called before each KVM_RUN of a vCPU that has a ring. */
+void ring_enter(struct vcpu *vcpu);
+
+/*
+ * When KVM_RUN has ended since the ring is full: makes room in it. False if neither this nor
+ * another thread has harvested from it or reset anything since ring_enter().
+ */
 bool ring_make_room(struct vcpu *vcpu);
 
 #endif

@@ -152,6 +152,11 @@ static bool skip_store(struct vcpu *vcpu)
 	return true;
 }
 
+static bool is_kicked(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->kicked, __ATOMIC_ACQUIRE);
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
@@ -160,8 +165,10 @@ static enum vcpu_state judge_exit(struct vcpu *vcpu)
 
 	if (emulate(vcpu))
 		return VCPU_RUNNING;
-	if (run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring.gfns)
-		return ring_make_room(vcpu) ? VCPU_RUNNING : VCPU_FAILED;
+	if (run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring.gfns) {
+		/* Newer kernels end a reset early at a signal. KVM_RUN sees the kick. */
+		return ring_make_room(vcpu) || is_kicked(vcpu) ? VCPU_RUNNING : VCPU_FAILED;
+	}
 	if (run->exit_reason != KVM_EXIT_MMIO || !run->mmio.is_write ||
 	    run->mmio.len != sizeof(value))
 		return VCPU_FAILED;
@@ -175,6 +182,8 @@ static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 {
 	for (;;) {
 		vcpu->error = 0;
+		if (vcpu->ring.gfns)
+			ring_enter(vcpu);
 		if (!ioctl(vcpu->fd, KVM_RUN, NULL)) {
 			enum vcpu_state state = judge_exit(vcpu);
 
@@ -188,7 +197,7 @@ static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 			vcpu->error = errno;
 			return VCPU_FAILED;
 		}
-		if (__atomic_load_n(&vcpu->kicked, __ATOMIC_ACQUIRE)) {
+		if (is_kicked(vcpu)) {
 			vcpu->pc = get_register(vcpu, CORE_REG(regs.pc));
 			return VCPU_HUNG;
 		}
