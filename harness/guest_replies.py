@@ -181,6 +181,11 @@ class Harvest:
     full: int
     dirty: frozenset[int]
 
+    @property
+    def doubled(self) -> int:
+        """The entries for a tested page beyond its first one."""
+        return self.entries - self.others - self.strange - len(self.dirty)
+
 
 @dataclass(frozen=True)
 class MarkThenFlush:
