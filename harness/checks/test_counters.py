@@ -115,8 +115,8 @@ def test_counters_race(
     those = crowd(shell)
     claim.expect(
         f"{those.vcpus} vCPUs touch {RACED_PAGES} pages, {those.agers} threads age them and they "
-        f"are unmapped (seed {cell.seed}): the counters rise by exactly the requests that found a "
-        f"leaf young, less the leaves that {AGE_CALLBACK} gave up since they had changed"
+        f"are unmapped (seed {cell.seed}): the counters rise by no more than the requests that "
+        f"found a leaf young, less the leaves that {AGE_CALLBACK} gave up since they had changed"
     )
     # Who has the lock for writing loses nothing to anybody.
     rule = contract.expect_mmu_lock(situation(cell)).get("aging")
@@ -141,13 +141,16 @@ def test_counters_race(
             after = counters(vm, shell)
             found, given_up = outcomes(counts)
             claim.observe(f"{found} found young, {given_up} of them had changed")
-            check_rise(claim, counts_here, before, after, found - given_up)
-            lost += given_up
+            # An ager that looks once more at what had changed gives nothing up, and may then find
+            # that there is nothing to make old. What is not counted is test_counters' affair.
+            check_rise(claim, counts_here, before, after, found - given_up, or_fewer=True)
+            rises = [after[name] - before[name] for name, counts in counts_here.items() if counts]
+            lost += found - max(rises, default=found)
             if locked or lost >= LOST:
                 break
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     if not lost and not locked:
-        raise Unproven("aging found no entry changed")
+        raise Unproven("aging made all old that it found young")
 
 
 def outcomes(counts: Counts) -> tuple[int, int]:
