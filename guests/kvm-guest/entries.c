@@ -11,7 +11,7 @@
 
 uint64_t entry_of(const struct vm *vm, uint32_t page)
 {
-	const char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT) + UNUSED_ENTRY_OFFSET;
+	const char *at = vm_page(vm, page) + UNUSED_ENTRY_OFFSET;
 
 	return __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
 }

@@ -22,7 +22,7 @@ static int verify(const struct vm *vm, const uint32_t *list, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t page = list[i];
-		const char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+		const char *at = vm_page(vm, page);
 		uint64_t got = __atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE);
 
 		if (got != vm->expected[page])
@@ -69,8 +69,7 @@ static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count
 	}
 	for (uint32_t i = 0, run; i < count; i += run) {
 		run = ranges_run(list + i, count - i);
-		if (madvise(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
-			    (size_t)run << GUEST_PAGE_SHIFT, advice))
+		if (madvise(vm_page(vm, list[i]), (size_t)run << GUEST_PAGE_SHIFT, advice))
 			return reply_errno("madvise");
 		for (uint32_t j = 0; zeroes && j < run; j++)
 			vm->expected[list[i] + j] = 0;
@@ -117,7 +116,7 @@ int command_advise(struct vm *vm, char **words)
 static int replace(struct vm *vm, const uint32_t *list, uint32_t count)
 {
 	for (uint32_t i = 0, run; i < count; i += run) {
-		char *at = vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT);
+		char *at = vm_page(vm, list[i]);
 
 		run = ranges_run(list + i, count - i);
 		if (mmap(at, (size_t)run << GUEST_PAGE_SHIFT, PROT_READ | PROT_WRITE,
@@ -137,8 +136,7 @@ static int take(struct vm *vm, const uint32_t *list, uint32_t count)
 {
 	for (uint32_t i = 0, run; i < count; i += run) {
 		run = ranges_run(list + i, count - i);
-		if (munmap(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
-			   (size_t)run << GUEST_PAGE_SHIFT))
+		if (munmap(vm_page(vm, list[i]), (size_t)run << GUEST_PAGE_SHIFT))
 			return reply_errno("munmap");
 		memset(vm->unwritable + list[i], true, run * sizeof(*vm->unwritable));
 	}

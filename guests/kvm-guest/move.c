@@ -20,11 +20,6 @@ static uint32_t *list;		/* which are there */
 static uint32_t count;
 static uint64_t *held;		/* and what each of them held */
 
-static char *slot_at(const struct vm *vm, uint32_t page)
-{
-	return vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
-}
-
 static char *moved_at(uint32_t page)
 {
 	return first_at + ((size_t)page << GUEST_PAGE_SHIFT);
@@ -67,7 +62,7 @@ static int away(struct vm *vm, bool leave)
 	int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (leave ? MREMAP_DONTUNMAP : 0);
 
 	for (uint32_t i = 0, run; i < count; i += run) {
-		char *at = slot_at(vm, list[i]);
+		char *at = vm_page(vm, list[i]);
 		size_t size;
 
 		run = ranges_run(list + i, count - i);
@@ -142,7 +137,7 @@ static int back(struct vm *vm)
 		run = ranges_run(list + i, count - i);
 		size = (size_t)run << GUEST_PAGE_SHIFT;
 		if (mremap(moved_at(list[i]), size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   slot_at(vm, list[i])) == MAP_FAILED)
+			   vm_page(vm, list[i])) == MAP_FAILED)
 			die_errno("mremap");
 	}
 	for (uint32_t i = 0; i < count; i++) {

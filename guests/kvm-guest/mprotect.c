@@ -14,8 +14,7 @@ static int protect(struct vm *vm, bool writable, const uint32_t *list, uint32_t 
 
 	for (uint32_t i = 0, run; i < count; i += run) {
 		run = ranges_run(list + i, count - i);
-		if (mprotect(vm->slot + ((size_t)list[i] << GUEST_PAGE_SHIFT),
-			     (size_t)run << GUEST_PAGE_SHIFT, flags))
+		if (mprotect(vm_page(vm, list[i]), (size_t)run << GUEST_PAGE_SHIFT, flags))
 			return reply_errno("mprotect");
 		memset(vm->unwritable + list[i], !writable, run * sizeof(*vm->unwritable));
 	}

@@ -47,7 +47,7 @@ static uint32_t count_gone(uint64_t *before, uint64_t *after, uint32_t first, ui
 int oppose_by_pageout(struct race *race, uint32_t first, uint32_t count)
 {
 	uint32_t fewer = count < MOST_PAGED_OUT ? count : MOST_PAGED_OUT;
-	char *start = race->vm->slot + ((size_t)first << GUEST_PAGE_SHIFT);
+	char *start = vm_page(race->vm, first);
 	uint64_t *before = pagemap_read(race->vm);
 	int result;
 

@@ -14,7 +14,7 @@
 
 static void plant(const struct vm *vm, uint32_t page)
 {
-	char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+	char *at = vm_page(vm, page);
 	char *code = at + PLANTED_CODE_OFFSET;
 	uint64_t entry = stage1_block(vm_payload_ipa(vm));
 	uint64_t unused = vm_unused_entry(vm);

@@ -99,7 +99,7 @@ static int check_faults(const struct race *race)
 /* Without a trace that records, nobody wants to know. */
 static void mark(const struct race *race, enum race_mark what, uint32_t first, uint32_t count)
 {
-	uintptr_t start = (uintptr_t)race->vm->slot + ((uintptr_t)first << GUEST_PAGE_SHIFT);
+	uintptr_t start = (uintptr_t)vm_page(race->vm, first);
 	char text[64];
 	int size = snprintf(text, sizeof(text), "kvm-guest: %d 0x%lx 0x%lx\n", what, start,
 			    start + ((uintptr_t)count << GUEST_PAGE_SHIFT));
@@ -130,7 +130,7 @@ void race_end(struct race *race, uint32_t first, uint32_t count)
 /* @before are pages of the same memory that lie before these. */
 static void drop(struct race *race, uint32_t before, uint32_t first, uint32_t count, bool marked)
 {
-	char *end = race->vm->slot + ((size_t)(first + count) << GUEST_PAGE_SHIFT);
+	char *end = vm_page(race->vm, first + count);
 	size_t size = (size_t)(before + count) << GUEST_PAGE_SHIFT;
 
 	for (uint32_t page = first; page < first + count; page++)
@@ -337,7 +337,7 @@ static uint64_t word_at(const char *at)
 static int check_own_view(const struct race *race, const struct vcpu *vcpu)
 {
 	for (uint32_t page = 0; page < race->vm->pages; page++) {
-		const char *at = race->vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+		const char *at = vm_page(race->vm, page);
 		const struct record *record = &vcpu->records[page];
 		uint64_t got = word_at(at + vcpu->mailbox->word);
 

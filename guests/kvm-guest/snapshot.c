@@ -26,7 +26,7 @@ static int channel;	/* to it, if there is one */
 static uint32_t first_wrong(const struct vm *vm)
 {
 	for (uint32_t page = 0; page < vm->pages; page++) {
-		const char *at = vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+		const char *at = vm_page(vm, page);
 
 		if (__atomic_load_n((const uint64_t *)at, __ATOMIC_ACQUIRE) != vm->expected[page] ||
 		    entry_of(vm, page) != entries[page])

@@ -80,6 +80,12 @@ size_t vm_vcpu_part(uint32_t pages);
 size_t vm_records_offset(uint32_t pages);
 size_t vm_drops_offset(const struct vm *vm);
 
+/* Where this process has a tested page, or, beyond the last one, the end of the slot. */
+static inline char *vm_page(const struct vm *vm, uint32_t page)
+{
+	return vm->slot + ((size_t)page << GUEST_PAGE_SHIFT);
+}
+
 /* Where the tested slot begins in the guest, and where the payload's. */
 uint64_t vm_slot_ipa(const struct vm *vm);
 uint64_t vm_payload_ipa(const struct vm *vm);
