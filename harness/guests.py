@@ -234,9 +234,7 @@ class Guest:
 
     def touch(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> TouchReply:
         """Have a vCPU load from or store to each of the pages once, in rising order."""
-        asked = frozenset(pages)
-        command = f"touch {access(write)} {vcpu} {format_ranges(asked)}"
-        return self._touches(command, vcpu, len(asked))
+        return self._touch(access(write), pages, vcpu)
 
     def touch_in_order(self, pages: Sequence[int], *, write: bool, vcpu: int = 0) -> TouchReply:
         """As touch(), in the order given; no page may stand there twice."""
@@ -271,22 +269,18 @@ class Guest:
 
         kvm-guest writes to them itself: young to the host's own stage 1, and no guest's access.
         """
-        asked = frozenset(pages)
-        reply = self._line.ask(f"plant {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act("plant", pages)
 
     def fetch(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
         """Have a vCPU execute one instruction in each of the pages, which plant() put there."""
-        asked = frozenset(pages)
-        return self._touches(f"touch fetch {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+        return self._touch("fetch", pages, vcpu)
 
     def walk(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
         """Have the translation of a vCPU's own addresses read each of the pages, as a table.
 
         plant() has to have made them tables. Nothing else in the guest accesses them.
         """
-        asked = frozenset(pages)
-        return self._touches(f"touch walk {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+        return self._touch("walk", pages, vcpu)
 
     def hafdbs(self) -> int:
         """What the guest is told of its CPU by ID_AA64MMFR1_EL1.HAFDBS (Arm ARM, D24.2).
@@ -304,16 +298,14 @@ class Guest:
 
         It needs hafdbs() of 1. plant() takes AF from the entry again.
         """
-        asked = frozenset(pages)
-        return self._touches(f"touch set-af {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+        return self._touch("set-af", pages, vcpu)
 
     def set_dirty(self, pages: Iterable[int], *, vcpu: int = 0) -> TouchReply:
         """The same by a store, for which the CPU makes that entry writable as well.
 
         It needs hafdbs() of 2.
         """
-        asked = frozenset(pages)
-        return self._touches(f"touch set-dirty {vcpu} {format_ranges(asked)}", vcpu, len(asked))
+        return self._touch("set-dirty", pages, vcpu)
 
     def entries(self, pages: Iterable[int]) -> Entries:
         """What the guest's CPU did to the entries that set_af() and set_dirty() use.
@@ -334,9 +326,7 @@ class Guest:
 
         kvm-guest reads the pages itself, so they are young to the host's own stage 1 after it.
         """
-        asked = frozenset(pages)
-        reply = self._line.ask(f"verify {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act("verify", pages)
 
     def pfns(self) -> dict[int, int]:
         """The PFN of each tested page that is present, by page."""
@@ -429,9 +419,7 @@ class Guest:
         It is one KVM_CLEAR_DIRTY_LOG, of as many words of 64 pages as these are in, and
         invalidates cached translations.
         """
-        asked = frozenset(pages)
-        reply = self._line.ask(f"clear-log {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act("clear-log", pages)
 
     def harvest(self, vcpu: int = 0, entries: int = RING_MAX) -> Harvest:
         """Harvest so many entries of a vCPU's dirty ring at most, in their order.
@@ -601,25 +589,18 @@ class Guest:
         `free` the kernel may drop what they hold until the guest writes to them, and nothing says
         whether it did: touch() and verify() expect that it did not.
         """
-        asked = frozenset(pages)
-        reply = self._line.ask(f"advise {advice} {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act(f"advise {advice}", pages)
 
     def mprotect(self, pages: Iterable[int], *, write: bool) -> None:
         """Let kvm-guest itself read and write pages, or only read them (mprotect(2)).
 
         A guest's store to a page that may only be read reaches no memory: refused() names it.
         """
-        asked = frozenset(pages)
-        command = f"mprotect {access(write)} {format_ranges(asked)}"
-        reply = self._line.ask(command, ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act(f"mprotect {access(write)}", pages)
 
     def replace(self, pages: Iterable[int]) -> None:
         """Put new memory where pages of the backing anon are; the old is unmapped (munmap(2))."""
-        asked = frozenset(pages)
-        reply = self._line.ask(f"replace {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act("replace", pages)
 
     def take(self, pages: Iterable[int]) -> None:
         """Leave nothing where pages of memory of the backing `anon` are (munmap(2)).
@@ -627,9 +608,7 @@ class Guest:
         The memslot stays. A guest's store there reaches no memory: refused() names it. replace()
         puts memory there again.
         """
-        asked = frozenset(pages)
-        reply = self._line.ask(f"take {format_ranges(asked)}", ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act("take", pages)
 
     def move(self, pages: Iterable[int], *, leave: bool) -> None:
         """Move pages to other addresses of kvm-guest (mremap(2)), until move_back().
@@ -638,10 +617,7 @@ class Guest:
         alone). Otherwise there is nothing, and it is as after take(); kvm-guest itself may not
         touch the place either, so no verify().
         """
-        asked = frozenset(pages)
-        command = f"move {'leave' if leave else 'away'} {format_ranges(asked)}"
-        reply = self._line.ask(command, ("pages",))
-        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+        self._act(f"move {'leave' if leave else 'away'}", pages)
 
     def look_at_moved(self) -> None:
         """Raise GuestDataLost unless each page that was moved still has what it held then."""
@@ -766,6 +742,15 @@ class Guest:
         took = last.number("ns") - first.number("ns")
         last.agree(took >= 0, "the clock went back")
         return reply, took
+
+    def _act(self, command: str, pages: Iterable[int]) -> None:
+        asked = frozenset(pages)
+        reply = self._line.ask(f"{command} {format_ranges(asked)}", ("pages",))
+        reply.agree(reply.number("pages") == len(asked), "another number of pages")
+
+    def _touch(self, how: str, pages: Iterable[int], vcpu: int) -> TouchReply:
+        asked = frozenset(pages)
+        return self._touches(f"touch {how} {vcpu} {format_ranges(asked)}", vcpu, len(asked))
 
     def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
         reply = self._line.ask(command, ("vcpu", "pages", *EXITS))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from harness.checks.undo import undone
+from harness.checks.undo import undone, unmount
 from harness.deadline import Deadline
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
@@ -84,10 +84,7 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
             now = counters(shell)
         shell.write(LEAST, f"{LITTLE}\n")
 
-    back = (
-        f"! grep -q ' {RAMFS} ' /proc/mounts || umount {RAMFS}; rmdir {RAMFS}; "
-        f"echo 0 > {POOL}; echo {before} > {LEAST}"
-    )
+    back = f"{unmount(RAMFS)}; echo 0 > {POOL}; echo {before} > {LEAST}"
     with undone(lambda: shell.run(back)):
         # A harness that was killed leaves the folder.
         shell.run(f"mkdir -p {RAMFS} && mount -t ramfs kvm-harness {RAMFS}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from harness.checks.undo import undone
+from harness.checks.undo import undone, unmount
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 
@@ -33,10 +33,7 @@ def file_system(shell: Shell, mib: int) -> Iterator[str]:
     device, sysfs = f"/dev/zram{number}", f"/sys/block/zram{number}"
 
     def remove() -> None:
-        shell.run(
-            f"! grep -q ' {FOLDER} ' /proc/mounts || umount {FOLDER}; rmdir {FOLDER}; "
-            f"echo {number} > {CONTROL}/hot_remove"
-        )
+        shell.run(f"{unmount(FOLDER)}; echo {number} > {CONTROL}/hot_remove")
 
     with undone(remove):
         shell.run(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from harness.checks.claim import Claim
 from harness.guests import Guest
@@ -189,6 +190,12 @@ def mapped_pages(
     left, lost = mapped - expected, expected - mapped
     assert not left, f"{name}: {len(left)} pages are mapped still: {shorten(left)}"
     assert not lost, f"{name}: {len(lost)} pages are not mapped: {shorten(lost)}"
+
+
+def af_alone(vm: Guest, before: Sequence[stage2.Range], aged: Sequence[stage2.Range]) -> None:
+    """Assert that aging changed nothing but AF of the leaves of the tested pages."""
+    changed = stage2.differing(before, aged, vm.slot.ipa, vm.slot.pages, af=False)
+    assert not changed, f"aging changed more than AF of {len(changed)} pages: {shorten(changed)}"
 
 
 def aging_is_exact(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str) -> None:

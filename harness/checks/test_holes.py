@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks.background import POOL
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.pages import (
@@ -40,7 +41,6 @@ BLOCKS = 6
 PAGES = BLOCKS * BLOCK
 EVERYTHING = frozenset(range(PAGES))
 ROUNDS = 2
-POOL = "/proc/sys/vm/nr_hugepages"
 # So that for what a hole gave away there is always another page.
 HUGE_PAGES = 2 * BLOCKS
 

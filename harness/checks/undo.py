@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 from harness.errors import DeadlineExceeded, HostDied, InfraError
 
 
+def unmount(folder: str) -> str:
+    """What has a shell unmount a folder, if anything is mounted there, and remove it."""
+    return f"! grep -q ' {folder} ' /proc/mounts || umount {folder}; rmdir {folder}"
+
+
 @contextlib.contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
     """Undo what the block did. Trouble with that must not hide why the block itself failed."""
