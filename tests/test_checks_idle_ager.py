@@ -111,6 +111,14 @@ def test_a_walk_is_of_the_memcg_that_the_guest_is_in() -> None:
     assert process.sent[2:] == ["mark walk"]
 
 
+def test_the_ager_can_let_another_begin() -> None:
+    process = FakeProcess([READY, "ok words=1"])
+    with beside(a_guest(), Host("0-1", process), [640], after=8) as both:
+        done: list[list[str]] = []
+        both(lambda: done.append(list(process.sent)))
+    assert done == [["mark-after 8 a:1"]]
+
+
 def test_a_guest_that_is_walked_has_a_memcg_of_its_own() -> None:
     host = Host("0-1", FakeProcess([]))
     with reached("page-idle", a_guest(), host):

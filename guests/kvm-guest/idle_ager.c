@@ -27,6 +27,9 @@ struct word {
 /* In the place of words: all pages of the memcg that this process is in, by MGLRU's walk. */
 #define WALK "walk"
 
+/* usleep() need not take a second. */
+#define MOST_WAIT_MS 999
+
 struct idle_ager {
 	int bitmap;
 	bool walks;
@@ -142,7 +145,7 @@ static void reply_failed(const struct idle_ager *ager)
 	reply_errno(ager->walks ? "aging by lru_gen" : "pwrite of " PAGE_IDLE_BITMAP);
 }
 
-static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
+static void run_mark(struct idle_ager *ager, const char *words, unsigned int wait_ms, bool goes_on)
 {
 	if (ager->running) {
 		reply_error("usage", "it ages already");
@@ -150,11 +153,25 @@ static void run_mark(struct idle_ager *ager, const char *words, bool goes_on)
 	}
 	if (parse(ager, words))
 		return;
+	usleep(wait_ms * 1000);
 	errno = mark(ager);
 	if (errno)
 		reply_failed(ager);
 	else if (!goes_on || !start(ager))
 		reply_ok(" words=%zu", ager->count);
+}
+
+/* Reads "MS WORDS"; whoever acts when this is at work already is to have begun by then. */
+static void run_mark_after(struct idle_ager *ager, const char *text)
+{
+	unsigned long wait_ms;
+	char *end;
+
+	wait_ms = strtoul(text, &end, 10);
+	if (end == text || *end != ' ' || wait_ms > MOST_WAIT_MS)
+		reply_error("usage", "not MS WORDS, with up to %d ms", MOST_WAIT_MS);
+	else
+		run_mark(ager, end + 1, wait_ms, false);
 }
 
 static void print_words(const struct idle_ager *ager, const uint64_t *idle)
@@ -217,15 +234,18 @@ static bool run(void *context, char *line)
 	if (words)
 		*words++ = 0;
 	if (words && !strcmp(line, "mark"))
-		run_mark(context, words, false);
+		run_mark(context, words, 0, false);
+	else if (words && !strcmp(line, "mark-after"))
+		run_mark_after(context, words);
 	else if (words && !strcmp(line, "age"))
-		run_mark(context, words, true);
+		run_mark(context, words, 0, true);
 	else if (words && !strcmp(line, "read"))
 		run_read(context, words);
 	else if (!words && !strcmp(line, "stop"))
 		run_stop(context);
 	else
-		reply_error("usage", "expected: mark WORDS, age WORDS, read WORDS or stop");
+		reply_error("usage", "expected: mark WORDS, mark-after MS WORDS, age WORDS, "
+			    "read WORDS or stop");
 	return true;
 }
 

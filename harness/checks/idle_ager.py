@@ -86,13 +86,14 @@ def ager(
 
 @contextlib.contextmanager
 def beside(
-    vm: Guest, shell: Shell, pfns: Iterable[int], by: Outsider = "page-idle"
+    vm: Guest, shell: Shell, pfns: Iterable[int], by: Outsider = "page-idle", after: int = 0
 ) -> Iterator[Callable[[Callable[[], object]], None]]:
     """A process that ages these pages once, on the last CPU, while this one does something else.
 
-    What is yielded is given that, and returns when both are done.
+    What is yielded is given that, and returns when both are done. The process waits for `after`
+    milliseconds first, so that what is done beside it can have begun.
     """
-    command = f"mark {_what(pfns, by)}"
+    command = f"{f'mark-after {after}' if after else 'mark'} {_what(pfns, by)}"
     with _on_last_cpu(vm, shell, by) as process:
 
         def both(act: Callable[[], object]) -> None:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Pages are unmapped while somebody else makes them old: what was taken away stays away.
 
-An ager that stores to an entry which it has loaded before the unmap brings back a page that the
-host has given away, and the guest reads there what is no longer its own (claim 4). A probe keeps
-the ager for milliseconds between the two, page after page, and the unmap comes meanwhile.
+An ager that stores to an entry which it loaded before the unmap brings back a page that the host
+has given away; an unmap that passes over an entry since it is not what it was leaves one there.
+Either way the guest reads what is no longer its own (claim 4). A probe keeps the one or the other
+for milliseconds between its load and its store, page after page, and its opponent comes meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -18,7 +20,14 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.idle_ager import beside, reached
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import AGE_CALLBACK, UNMAP, meetings
+from harness.checks.overlap import (
+    AGE_CALLBACK,
+    UNMAP,
+    UNMAP_CALLBACK,
+    UNMAP_WALK,
+    meetings,
+    windows,
+)
 from harness.checks.pages import on_lists, populated
 from harness.checks.pages import shorten as short
 from harness.checks.racing import Shows, Tally, entering, entries, kept, never_entered, not_widened
@@ -30,18 +39,21 @@ from harness.observe.trace import (
     PROBE_FULL,
     Counts,
     address_range,
+    returned,
     slowed_entry,
 )
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
-# Of what is dropped: the ager is at each for two milliseconds and more under emulation, longer
+# Of what is dropped: who is kept is at each for two milliseconds and more under emulation, longer
 # together than two processes need to get going.
 DROPPED = 16
 # With all of a table the table goes as well, with half of it what is left there is seen.
 PAGES = 2 * DROPPED
 SLOWED = 8 * PROBE_FULL
 ROUNDS, ENOUGH = 16, 4
+# In milliseconds: the ager is to find an unmap under way, whatever either takes to get going.
+AFTER = (8, 2, 32)
 
 
 @pytest.mark.deep
@@ -53,17 +65,84 @@ def test_unmap_beside_aging(
     contract: Contract,
 ) -> None:
     """A page that was dropped while it was being aged is gone, and the guest reads zero there."""
+    _dropped(guest, shell, claim, cell, contract, _AGING)
+
+
+@pytest.mark.deep
+def test_aged_while_unmapped(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """A page that was aged while it was being dropped is gone, and the guest reads zero there."""
+    _dropped(guest, shell, claim, cell, contract, _UNMAP)
+
+
+def _into_aging(counts: Counts, shows: Shows, vm: Guest, gone: range) -> int:
+    """How many unmaps of these pages came while one of them was aged."""
+    start = vm.greeting.slot_hva
+    whole = (start, start + len(gone) * PAGE_SIZE)
+    drops = [one for one in counts.events(UNMAP) if address_range(one) == whole]
+    return meetings(shows.lasting(counts, vm), drops)
+
+
+def _into_unmap(counts: Counts, shows: Shows, vm: Guest, _: range) -> int:
+    """1 if one of the pages, or more, began to be aged while they were unmapped, else 0."""
+    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
+    return min(meetings(spans, shows.agings(counts, vm)), 1)
+
+
+@dataclass(frozen=True)
+class _Slow:
+    """Who takes long and comes first, so that the other comes meanwhile."""
+
+    function: str
+    """It is entered between its load of an entry and its store."""
+    returns: tuple[str, ...]
+    after: tuple[int, ...]
+    """How many milliseconds the ager waits until it begins, by turns."""
+    met: Callable[[Counts, Shows, Guest, range], int]
+    """How many drops met an aging, of a trace of one drop."""
+    words: str
+
+
+_AGING = _Slow(AGE_CALLBACK, (), (0,), _into_aging, "came while one of their pages was being aged")
+_UNMAP = _Slow(
+    UNMAP_CALLBACK,
+    (UNMAP_WALK,),
+    AFTER,
+    _into_unmap,
+    "were under way when one of their pages was aged",
+)
+
+
+def _dropped(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+    slow: _Slow,
+) -> None:
     by = entering(contract, cell)
     shows = Shows.of(contract, by, cell)
     claim.expect(
         f"{DROPPED} or {PAGES} of {PAGES} young pages are aged by {by} and dropped at the "
         f"same time, by turns ({cell.cell.kvm_mode}): the guest reads zero in each of them, of a "
-        "page that the host has, and in the others what it wrote; no splat; drops came while a "
-        "page was being aged"
+        "page that the host has, and in the others what it wrote; no splat; drops "
+        f"{slow.words}"
     )
     several(shell, "nobody unmaps while another ages")
     before = splats(shell)
-    wanted = shows.wanted(contract, events=(UNMAP,), slowed={AGE_CALLBACK: SLOWED})
+    wanted = shows.wanted(
+        contract,
+        slow.function,
+        events=(UNMAP,),
+        returns=slow.returns,
+        slowed={slow.function: SLOWED},
+    )
     tally, entered = Tally(ENOUGH), 0
     vm = guest(pages=PAGES)
     with reached(by, vm, shell), tracing(shell, wanted) as session:
@@ -71,7 +150,9 @@ def test_unmap_beside_aging(
         for number in range(ROUNDS):
             gone = range(PAGES if number % 2 else DROPPED)
             pfns = vm.pfns()
-            with beside(vm, shell, [pfns[page] for page in gone], by) as both:
+            frames = [pfns[page] for page in gone]
+            after = slow.after[number % len(slow.after)]
+            with beside(vm, shell, frames, by, after) as both:
                 _, counts = kept(
                     session,
                     claim,
@@ -83,21 +164,13 @@ def test_unmap_beside_aging(
             absent = frozenset(range(PAGES)) - vm.pfns().keys()
             assert not absent, f"the guest reads pages that the host does not have: {short(absent)}"
             entered += entries(counts, shows.fast)
-            if tally.over(partial(_met, counts, shows, vm, len(gone))):
+            if tally.over(partial(slow.met, counts, shows, vm, gone)):
                 break
             vm.touch(range(PAGES), write=True)
             on_lists(vm)
-    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
-    claim.observe(f"{tally.met} of {number + 1} drops came while one of their pages was being aged")
+    not_widened(claim, session.absent, slowed_entry(slow.function))
+    claim.observe(f"{tally.met} of {number + 1} drops {slow.words}")
     assert_none_new(shell, claim, before)
-    tally.prove("no drop came while a page was being aged")
+    tally.prove(f"none of the drops {slow.words}")
     if missing := never_entered(shows.fast, entered):
         raise Unproven(missing)
-
-
-def _met(counts: Counts, shows: Shows, vm: Guest, pages: int) -> int:
-    """How many unmaps of so many pages at once, from the first on, came while one was aged."""
-    start = vm.greeting.slot_hva
-    whole = (start, start + pages * PAGE_SIZE)
-    drops = [one for one in counts.events(UNMAP) if address_range(one) == whole]
-    return meetings(shows.lasting(counts, vm), drops)
