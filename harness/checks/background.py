@@ -4,8 +4,8 @@
 It begins when less is free than the low watermark and ends at the high one, which are 5/4 and 3/2
 of min_free_kbytes (mm/page_alloc.c, __setup_per_zone_wmarks()). What lies between them is a fifth
 of what is free then, so it is few pages only where few are free. The pool of hugetlb takes the
-others, which costs nothing: nobody touches it. What it cannot have, since memory is in pieces, goes
-to a ramfs, of which kswapd takes nothing. So this is for small hosts that nobody else uses.
+others, which costs nothing: nobody touches it. What is free late, or in pieces, goes to a ramfs, of
+which kswapd takes nothing. So this is for small hosts that nobody else uses.
 """
 
 from __future__ import annotations
@@ -68,9 +68,10 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
     before = shell.read(LEAST).strip()
 
     def reclaim() -> None:
-        # What was on its way to be freed may have come meanwhile.
-        _leave(shell, FREE)
+        # What was on its way to be freed may have come meanwhile. The pool can but shrink now: to
+        # grow it moves pages, and one that was moved is not young at stage 2 any more.
         _fill(shell, FREE)
+        _leave(shell, FREE)
         first = counters(shell)
         free = first["nr_free_pages"]
         if not FREE // 2 < free < 2 * FREE:
@@ -102,5 +103,5 @@ def _leave(shell: Shell, pages: int) -> None:
 def _fill(shell: Shell, pages: int) -> None:
     """Put into the ramfs what is free beyond so many pages and a huge one."""
     more = counters(shell)["nr_free_pages"] - pages
-    if more > HUGE:
+    if more >= HUGE:
         shell.run(f"head -c {more * PAGE_SIZE} /dev/zero >> {RAMFS}/pages")
