@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.mutants.command import BASE, listed
+from harness.inventory import load as load_inventory
+from harness.mutants.command import BASE
 from harness.mutants.join import join, read
 from harness.mutants.report import markdown
-from harness.mutants.table import load
+from harness.mutants.table import Place, load
+from harness.plan import plan
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 MUTANTS = load().mutants
 
 
@@ -37,9 +40,39 @@ def test_every_mutant_has_a_row_and_no_row_is_left_over() -> None:
 def test_page_says_what_the_records_beside_it_do() -> None:
     """`mutants --join docs/mutants/*.json --markdown docs/mutants.md` would change nothing."""
     records = sorted((DOCS / "mutants").glob("*.json"))
-    rest = [listed(name, mutant) for name, mutant in MUTANTS.items()]
-    matrix = join([read(record) for record in records], rest)
+    matrix = join([read(record) for record in records], MUTANTS)
     assert markdown(matrix, load().claims) == (DOCS / "mutants.md").read_text()
+
+
+def cells() -> dict[str, Place]:
+    """The default cells of the base, as records call them."""
+    stock = load_inventory(ROOT / "inventory.yaml")
+    return {
+        f"{one.host}-{one.kvm_mode}": Place(one.kvm_mode, one.af_mode) for one in plan(stock, None)
+    }
+
+
+def test_no_check_is_skipped_where_it_is_to_catch_a_mutant() -> None:
+    """By the records of what must pass: with --all-cells such a mutant would be missed there."""
+    where = cells()
+    runs = [
+        (result, ran)
+        for record in (DOCS / "mutants").glob("*.json")
+        for result in read(record).results
+        if result.kind == "control"
+        for ran in result.ran
+        if ran.cell in where
+    ]
+    skipped = [
+        (name, ran.cell)
+        for name, mutant in MUTANTS.items()
+        for result, ran in runs
+        if (result.series, result.debug) == (mutant.series, mutant.debug)
+        and mutant.shows_in(where[ran.cell])
+        and "skip" in (ran.checks.get(check) for check in mutant.needs)
+    ]
+    assert len(runs) > len(where)
+    assert not skipped
 
 
 COSTS = {name: mutant for name, mutant in MUTANTS.items() if mutant.metric}

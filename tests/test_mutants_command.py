@@ -119,7 +119,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[Behave], list[CellSpec
         monkeypatch.setattr(command, "apply", patched)
         monkeypatch.setattr(command, "run_cells", run_cells)
         monkeypatch.setattr(qemu, "check_qemu", lambda: "7.2")
-        monkeypatch.setattr(selection, "checks", lambda: ("test_a", "test_b", "test_kernel_log"))
+        monkeypatch.setattr(selection, "checks", lambda *_: ("test_a", "test_b", "test_kernel_log"))
         return ran
 
     return install
@@ -311,6 +311,21 @@ def test_further_seeds_run_what_must_catch_it_alone(
         ("lies", 8): ("-k", "test_b or test_kernel_log"),
         ("same", 7): prepare.EVERYDAY,
         ("same", 8): prepare.EVERYDAY,
+    }
+
+
+def test_a_stress_check_runs_where_it_is_needed(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = pretend(livelocked)
+    everyday = {(): ("test_a", "test_b"), prepare.EVERYDAY: ("test_a",)}
+    monkeypatch.setattr(selection, "checks", lambda args=(): everyday[args])
+    execute(table)
+    assert {s.kernel.build_id: s.pytest_args[:-1] for s in ran} == {
+        "base": ("-k", "not stress or test_b"),
+        "dies": prepare.EVERYDAY,
+        "lies": ("-k", "not stress or test_b"),
+        "same": ("-k", "not stress or test_b"),
     }
 
 

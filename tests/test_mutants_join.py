@@ -11,12 +11,11 @@ from test_mutants_judge import a_break, matrix, ran, sound
 from harness.errors import UsageError
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
-from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Ran, Result
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Ran, Result, listed
+from harness.mutants.table import Mutant
 
-TABLE = [
-    Result(name=name, kind="break", breaks="all", claim=1, check="test_a")
-    for name in ("first", "second")
-]
+BREAK = Mutant(breaks="all", claim=1, cells=("vhe hardware",), check="test_a")
+TABLE = {"first": BREAK, "second": BREAK}
 
 
 def caught(name: str = "wrong", seeds: tuple[int, ...] = (1, 2)) -> Result:
@@ -66,6 +65,57 @@ def test_a_seed_that_no_part_ran_is_told() -> None:
     joined = join([matrix(caught("first"), caught("second", seeds=(2,)))], TABLE)
     assert joined.verdict == "error"
     assert "not run in any part: second with seed 1" in joined.notes
+
+
+def absent(table: dict[str, Mutant], *results: Result) -> str:
+    """What is told of what no part ran, in runs with the seeds 1 and 2."""
+    notes = join([matrix(*results)], table).notes
+    prefix = "not run in any part: "
+    return next((note.removeprefix(prefix) for note in notes if note.startswith(prefix)), "")
+
+
+def test_a_cell_that_no_part_ran_is_told() -> None:
+    both = BREAK.model_copy(update={"cells": ("nvhe hardware", "nvhe software", "vhe hardware")})
+    whole = [
+        ran(cell=cell, seed=seed, a="fail")
+        for seed in (1, 2)
+        for cell in ("n1-nvhe", "a57-nvhe", "n1-vhe")
+    ]
+    table = {"first": both}
+    assert not absent(table, a_break(*whole, name="first"))
+    assert absent(table, a_break(*whole[1:], name="first")) == "first in nvhe with seed 1"
+    assert absent(table, a_break(*whole[:-1], name="first")) == "first in vhe with seed 2"
+
+
+def test_of_what_must_pass_cells_and_checks_are_told_that_no_part_ran() -> None:
+    neutral = Mutant(breaks="nothing", kind="neutral", modes=("vhe", "protected"))
+    table = {"first": BREAK, "same": neutral, "debug": BREAK.model_copy(update={"debug": True})}
+    first, debug = caught("first"), caught("debug").model_copy(update={"debug": True})
+    alike = listed("same", neutral)
+
+    def told(base: list[Ran], same: list[Ran]) -> str:
+        of_debug = sound(*(ran(seed=seed, a="pass") for seed in (1, 2)), name="base-debug")
+        return absent(
+            table,
+            sound(*base),
+            of_debug.model_copy(update={"debug": True}),
+            first,
+            debug,
+            alike.model_copy(update={"ran": tuple(same)}),
+        )
+
+    good = [ran(seed=seed, a="pass", b="skip") for seed in (1, 2)]
+    elsewhere = [ran(cell=f"n1-{mode}", seed=2, a="pass") for mode in ("protected", "nvhe")]
+    assert not told(good, good)
+    assert told([*good, *elsewhere], good) == "same in n1-protected with seed 2"
+    assert told(good[1:], good[1:]) == "base with seed 1, same with seed 1"
+    # A part of what runs in a cell is not that cell.
+    assert told(good, [good[0], ran(seed=2, b="pass")]) == "same in n1-vhe (test_a) with seed 2"
+
+
+def test_much_that_no_part_ran_is_counted() -> None:
+    table = {f"m{number:02}": BREAK for number in range(30)}
+    assert absent(table, caught("m07")).startswith("m00, m01, m02, m03, m04, m05, m06, m08, and 21")
 
 
 def test_a_false_alarm_of_any_part_stays_one() -> None:
@@ -133,8 +183,8 @@ def test_what_was_run_as_something_else_is_refused(name: str, was: object, words
 
 
 def test_what_was_only_listed_as_something_else_was_not_run() -> None:
-    listed = TABLE[0].model_copy(update={"kind": "equivalent"})
-    joined = join([matrix(listed, caught(name="second"))], TABLE)
+    before = listed("first", BREAK).model_copy(update={"kind": "equivalent"})
+    joined = join([matrix(before, caught(name="second"))], TABLE)
     assert joined.verdict == "error"
     assert any("not run in any part: first" in note for note in joined.notes)
 
@@ -154,7 +204,7 @@ def test_of_a_mutant_that_ran_twice_the_last_counts_and_the_first_is_told() -> N
 def test_a_later_part_that_only_lists_a_mutant_says_nothing_of_it() -> None:
     parts = [
         matrix(caught(name="first"), caught(name="second")),
-        matrix(TABLE[0]),
+        matrix(listed("first", BREAK)),
     ]
     assert join(parts, TABLE).results[0].found == "caught"
 

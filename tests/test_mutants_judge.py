@@ -233,7 +233,10 @@ def test_matrix_as_text() -> None:
     assert rows["base"] == ["base", "n1-vhe", "ok", "ok", "-", "10", "pass"]
     assert "missed  sly: test_a: pass in n1-vhe (seed 1)" in text
     assert "evidence: runs/x-seed1/cells/n1-vhe-patched" in text
-    assert "verdict: fail: 1 of 2 mutants caught by the check named, 1 missed" in text
+    assert (
+        "verdict: fail: 1 of 2 mutants caught by the check named, 1 of them not tried with each "
+        "seed, 1 missed"
+    ) in text
     assert "1 of 1 kernels with nothing wrong pass, 0 false alarms" in text
 
 

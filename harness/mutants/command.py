@@ -23,7 +23,7 @@ from harness.kernel.source import Source
 from harness.mutants import judge, known, table
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import markdown, text_report
-from harness.mutants.results import NAMED, Build, Matrix, Ran, Result
+from harness.mutants.results import NAMED, Build, Matrix, Ran, Result, listed
 from harness.mutants.table import Mutant, Place
 from harness.plan import PlannedCell, not_used, plan
 from harness.prepare import Checks, Ground
@@ -109,22 +109,6 @@ class _Key:
     place: Place
 
 
-def listed(name: str, mutant: Mutant) -> Result:
-    """What is known of a mutant by its table alone."""
-    return Result(
-        name=name,
-        kind=mutant.kind,
-        breaks=mutant.breaks,
-        claim=mutant.claim,
-        series=mutant.series,
-        check=mutant.check,
-        debug=mutant.debug,
-        shown_by=mutant.shown_by,
-        deaths=mutant.deaths,
-        says=mutant.says,
-    )
-
-
 def subjects(
     chosen: dict[str, Mutant], path: Path, available: Sequence[Place], *, whole: bool
 ) -> tuple[Subject, ...]:
@@ -160,16 +144,27 @@ def subjects(
     return (*controls, *mutants)
 
 
-def selection_of(subject: Subject, subjects: Sequence[Subject]) -> tuple[str, ...]:
-    """What makes pytest select the checks that are named, and no others.
+def needed_by(subject: Subject, subjects: Sequence[Subject]) -> frozenset[str]:
+    """The checks that a subject must meet.
 
     A mutant meets those that it needs; what must pass meets all that `subjects` name, of those on a
-    kernel like its own, and where they name none all but stress checks.
+    kernel like its own.
     """
     alike = [one for one in subjects if one.flavor is subject.flavor]
     about = [subject] if subject.mutant and subject.mutant.check else alike
-    names = {name for one in about if one.mutant for name in one.mutant.needs}
-    return ("-k", " or ".join(sorted(names))) if names else prepare.EVERYDAY
+    return frozenset(name for one in about if one.mutant for name in one.mutant.needs)
+
+
+def selection_of(needed: frozenset[str], stress: frozenset[str], *, alone: bool) -> tuple[str, ...]:
+    """What makes pytest select the checks that are needed, alone or with all but stress checks.
+
+    Of the latter, which are all of `stress`, it takes those that are needed. For -k a marker is a
+    name as well.
+    """
+    if alone and needed:
+        return ("-k", " or ".join(sorted(needed)))
+    rare = sorted(needed & stress)
+    return ("-k", " or ".join(["not stress", *rare])) if rare else prepare.EVERYDAY
 
 
 def ran_on_series(checks: Sequence[Check], seed: int, folder: str) -> Ran:
@@ -210,8 +205,7 @@ def show(
 def joined(request: Request, folders: Sequence[Path], progress: Progress) -> Matrix:
     """Show what several runs found, as if they were one; nothing is run."""
     whole = table.load(request.table)
-    rest = [listed(name, mutant) for name, mutant in whole.mutants.items()]
-    matrix = join([read(folder) for folder in folders], rest)
+    matrix = join([read(folder) for folder in folders], whole.mutants)
     show(matrix, whole.claims, request.markdown, progress)
     return matrix
 
@@ -231,6 +225,7 @@ class Mutants:
         self._kernels: dict[str, Kernel] = {}
         self._of_series: dict[str, Ran] = {}
         self._ended: dict[_Key, tuple[Cell, tuple[Check, ...]]] = {}
+        self._stress: frozenset[str] = frozenset()
         self._claims: dict[int, str] = {}
         self._known: dict[str, table.Known] = {}
         self.verdict: Verdict = "error"
@@ -263,7 +258,9 @@ class Mutants:
         self._claims = whole_table.claims
         self._known = whole_table.known
         chosen = table.select(whole_table, request.expression)
-        table.require_checks(chosen, selection.checks(), request.table)
+        names = selection.checks()
+        table.require_checks(chosen, names, request.table)
+        self._stress = frozenset(names) - frozenset(selection.checks(prepare.EVERYDAY))
         available = tuple(self._cells(stock, PLAIN))
         self._subjects = subjects(chosen, request.table, available, whole=request.all_cells)
         run = {subject.name for subject in self._subjects}
@@ -404,12 +401,12 @@ class Mutants:
                     yield _Key(subject.name, seed, place), spec
 
     def _checks(self, subject: Subject, seed: int) -> Checks:
-        """All but stress checks; of a further seed, or if asked, those alone that are named."""
-        named = self._request.named
+        """Nearly all; of a further seed, or if asked, those alone that are named."""
         further = seed != self._request.seeds[0] and bool(subject.mutant and subject.mutant.check)
-        if named or further:
-            return Checks(seed=seed, pytest_args=selection_of(subject, self._subjects))
-        return Checks(seed=seed, pytest_args=prepare.EVERYDAY)
+        args = selection_of(
+            needed_by(subject, self._subjects), self._stress, alone=self._request.named or further
+        )
+        return Checks(seed=seed, pytest_args=args)
 
     def _run_folder(self, name: str, seed: int) -> Path:
         return self.folder / "runs" / f"{name}-seed{seed}"

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from harness.errors import UsageError
-from harness.mutants import judge
-from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Ran, Result
+from harness.mutants import judge, missing
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Ran, Result, listed
+from harness.mutants.table import Mutant
 
 NAME = "mutants.json"
 
@@ -32,13 +33,14 @@ def read(run: Path) -> Matrix:
     return matrix.model_copy(update={"results": results})
 
 
-def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
-    """All that the parts ran, in the order of `listed`, which are the mutants of the table.
+def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
+    """All that the parts ran, in the order of `mutants`, which are those of the table.
 
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
     the same seed the last one counts; a note says what those before found. Of what must pass each
     cell of each part counts, so no false alarm is lost; but what could not be proven in one, and
-    was in a later one with the same seed, is told by a note as well. UsageError for parts of
+    was in a later one with the same seed, is told by a note as well. So is what no part ran of what
+    the table asks for, which is an error. UsageError for parts of
     different kernels, for a mutant that the table lacks, and for one that ran for another check
     than the table has now. Parts that different harnesses ran may be of different checks:
     `harnesses` says so.
@@ -50,9 +52,8 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             one, other = getattr(first, name), getattr(part, name)
             if one != other:
                 raise UsageError(f"these runs do not belong together: {name} {one} and {other}")
-    known = {one.name for one in listed}
     for result in (one for part in parts for one in part.results):
-        if result.kind != "control" and result.ran and result.name not in known:
+        if result.kind != "control" and result.ran and result.name not in mutants:
             raise UsageError(f"{result.name} was run, and is not in the table (any more)")
     notes = [*_named(parts), *(note for part in parts for note in _notes(part))]
     ran_by = tuple(dict.fromkeys(by for part in parts for by in part.harnesses or (part.harness,)))
@@ -65,10 +66,12 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             results[result.name], note = _newer(before, result)
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
-    table = [_listed_anew(results[one.name], one) if one.name in results else one for one in listed]
-    absent = [word for one in table for word in _missing(one, seeds)]
-    if absent:
-        notes.append(f"not run in any part: {', '.join(absent)}")
+    table = [
+        _listed_anew(results[one.name], one) if one.name in results else one
+        for one in (listed(name, mutant) for name, mutant in mutants.items())
+    ]
+    if absent := missing.sentence((*controls, *table), mutants, seeds):
+        notes.append(absent)
     joined = tuple(judge.judge(one) if one.ran else one for one in (*controls, *table))
     found = judge.verdict(joined)
     return first.model_copy(
@@ -83,16 +86,6 @@ def join(parts: Sequence[Matrix], listed: Sequence[Result]) -> Matrix:
             "results": joined,
         }
     )
-
-
-def _missing(result: Result, seeds: tuple[int, ...]) -> list[str]:
-    """A mutant that no part ran, or not with each seed, as in a part that ended early."""
-    if result.kind not in ("break", "neutral"):
-        return []
-    if not result.ran:
-        return [result.name]
-    left = sorted(set(seeds) - {one.seed for one in result.ran})
-    return [f"{result.name} with seed {', '.join(map(str, left))}"] if left else []
 
 
 def _named(parts: Sequence[Matrix]) -> list[str]:
@@ -114,13 +107,13 @@ def _notes(part: Matrix) -> list[str]:
     return [*own, words + (f", ended early: {part.reason}" if part.reason else "")]
 
 
-def _listed_anew(result: Result, listed: Result) -> Result:
+def _listed_anew(result: Result, anew: Result) -> Result:
     """What was found, under the words that the table has now."""
     for name in ("check", "kind", "series", "debug"):
-        was, is_now = getattr(result, name), getattr(listed, name)
+        was, is_now = getattr(result, name), getattr(anew, name)
         if result.ran and was != is_now:
             raise UsageError(f"{result.name} was run with {name} {was}, and the table has {is_now}")
-    return listed.model_copy(update={"ran": result.ran, "build": result.build})
+    return anew.model_copy(update={"ran": result.ran, "build": result.build})
 
 
 def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:

@@ -14,6 +14,7 @@ from harness.mutants.judge import GOOD, failed
 from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Result
 from harness.printable import printable
 from harness.report.matrix import short_name
+from harness.results import SERIES
 
 _STYLES = {
     "caught": "green",
@@ -87,6 +88,8 @@ def tally(matrix: Matrix) -> str:
     breaks = [r for r in matrix.results if r.kind == "break" and r.found]
     sound = [r for r in matrix.results if r.kind in ("neutral", "control") and r.found]
     parts = [f"{_count(breaks, 'caught')} of {len(breaks)} mutants caught by the check named"]
+    if less := sum(_fewer_seeds(result, matrix.seeds) for result in breaks):
+        parts.append(f"{less} of them not tried with each seed")
     parts += [
         f"{_count(breaks, found)} {found}"
         for found in ("caught elsewhere", "missed", "error")
@@ -100,6 +103,12 @@ def tally(matrix: Matrix) -> str:
     if matrix.harnesses:
         parts.append(f"by {len(matrix.harnesses)} versions of the harness, whose checks may differ")
     return ", ".join(parts)
+
+
+def _fewer_seeds(result: Result, seeds: Sequence[int]) -> bool:
+    """Whether it did not run with each seed; no random choice is in a check of the series."""
+    cells = [one for one in result.ran if one.cell != SERIES]
+    return bool(cells and set(seeds) - {one.seed for one in cells})
 
 
 def _count(results: Sequence[Result], found: str) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import Death
-from harness.mutants.table import Kind
+from harness.mutants.table import Kind, Mutant
 from harness.results import Outcome
 from harness.verdict import Verdict
 
@@ -102,3 +102,19 @@ class Matrix(_Model):
     """Cells at once."""
     notes: tuple[str, ...] = ()
     results: tuple[Result, ...]
+
+
+def listed(name: str, mutant: Mutant) -> Result:
+    """What is known of a mutant by its table alone."""
+    return Result(
+        name=name,
+        kind=mutant.kind,
+        breaks=mutant.breaks,
+        claim=mutant.claim,
+        series=mutant.series,
+        check=mutant.check,
+        debug=mutant.debug,
+        shown_by=mutant.shown_by,
+        deaths=mutant.deaths,
+        says=mutant.says,
+    )
