@@ -315,12 +315,24 @@ def test_flush_waits_until_the_dirty_log_was_read(tmp_path: Path) -> None:
     assert json.loads(asked.removeprefix("qmp "))["arguments"]["mode"] == "dirty-bitmap"
 
 
-def test_flush_that_was_refused(tmp_path: Path) -> None:
+def test_flush_waits_until_measuring_begins(tmp_path: Path) -> None:
+    """QEMU's state between the answer to calc-dirty-rate and the first step of its thread."""
+    begun = 'qmp {"return": {}, "id": @qmp}'
+    vm, _, shell = boot(tmp_path, begun, *measured("unstarted", "measuring", "measured"))
+    vm.flush()
+    assert shell.ran.count("sleep 0.2") == 2
+
+
+def test_flush_that_was_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = 'qmp {"error": {"class": "GenericError", "desc": "still measuring"}, "id": @qmp}'
     vm, _, _ = boot(tmp_path, refused)
     with pytest.raises(InfraError, match=r"QEMU refused calc-dirty-rate: .*still measuring"):
         vm.flush()
+    vm, _, _ = boot(tmp_path, 'qmp {"return": {}, "id": @qmp}', *measured("unknown"))
+    with pytest.raises(InfraError, match="does not measure"):
+        vm.flush()
     vm, _, _ = boot(tmp_path, 'qmp {"return": {}, "id": @qmp}', *measured("unstarted"))
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.0)
     with pytest.raises(InfraError, match="does not measure"):
         vm.flush()
 
