@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Ended, kvm_harness
 
+from harness.kernel import cache
 from harness.paths import PROJECT
 
 pytestmark = pytest.mark.integration
@@ -25,6 +27,7 @@ AGE = """\
  \t\treturn false;
 \x20
 """
+AGED = "bool kvm_age_gfn("
 # ... and the access fault handler without what it is for.
 NO_AF = """\
 @@ -1640,7 +1640,7 @@ static void handle_access_fault(struct kvm_vcpu *vcpu, phys_addr_t fault_ipa)
@@ -39,12 +42,20 @@ NO_AF = """\
 """
 
 
-def run_with(hunk: str, host: str, mode: str, folder: Path) -> Ended:
+def run_with(hunk: str, host: str, mode: str, folder: Path, *more: str) -> Ended:
     name = "arch/arm64/kvm/mmu.c"
     patch = folder / "0001-x.patch"
     patch.write_text(f"Subject: [PATCH] x\n\n---\n--- a/{name}\n+++ b/{name}\n{hunk}")
     args = ["run", "--series", str(patch), "--host", host, "--mode", mode, "-k", CHECK]
-    return kvm_harness([*args, "--no-lines"], folder)
+    return kvm_harness([*args, *more], folder)
+
+
+def line_of_statement(summary: dict[str, Any]) -> int:
+    """Where AGE puts its statement in the source of this run."""
+    tree = cache.folder("sources") / summary["kernels"][0]["source_digest"] / "tree"
+    lines = (tree / "arch/arm64/kvm/mmu.c").read_text().splitlines()
+    (begin,) = (number for number, line in enumerate(lines, 1) if line.startswith(AGED))
+    return begin + 4
 
 
 def assert_series_is_blamed(done: Ended, cell: str, death: str) -> None:
@@ -73,7 +84,10 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
     assert (splat["complete"], splat["on_base"]) == (True, False)
     told = (done.folder / patched["splat_file"]).read_text()
     assert "Memory Limit:" in told
-    assert "--no-lines" in told, "why it has no file and line"
+    # By the tree's own script. The call does not return: what follows it has its line still.
+    place = f"kvm_age_gfn (arch/arm64/kvm/mmu.c:{line_of_statement(done.summary)})"
+    assert splat["where"][0] == place
+    assert f"] {place}\n" in told
     made = kvm_harness(["reproduce", str(done.folder), "--tries", "1"], tmp_path)
     assert "seen in 1 of 1 boots of this kernel and 0 of 1" in (made.folder / "README").read_text()
     observed = (made.folder / "observed.txt").read_text()
@@ -81,12 +95,14 @@ def test_panic_is_the_fault_of_the_series(tmp_path: Path) -> None:
 
 
 def test_hang_is_the_fault_of_the_series(tmp_path: Path) -> None:
-    done = run_with(AGE.replace("STATEMENT", "for (;;) cpu_relax()"), "n1", "vhe", tmp_path)
+    done = run_with(
+        AGE.replace("STATEMENT", "for (;;) cpu_relax()"), "n1", "vhe", tmp_path, "--no-lines"
+    )
     assert_series_is_blamed(done, "n1-vhe", "hang")
 
 
 def test_livelock_is_the_fault_of_the_series(tmp_path: Path) -> None:
-    done = run_with(NO_AF, "a57", "nvhe", tmp_path)
+    done = run_with(NO_AF, "a57", "nvhe", tmp_path, "--no-lines")
     assert_series_is_blamed(done, "a57-nvhe", "livelock")
 
 
@@ -102,3 +118,5 @@ def test_death_of_both_kernels_is_an_error(tmp_path: Path) -> None:
     for cell in done.summary["cells"]:
         assert [splat["kind"] for splat in cell["splats"]] == ["panic"]
         assert cell["splats"][0]["on_base"] is (cell["kernel"] == "patched")
+        told = (done.folder / cell["splat_file"]).read_text()
+        assert "--no-lines" in told, "why it has no file and line"
