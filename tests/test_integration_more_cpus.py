@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""On a host with four CPUs a race has all of them, and a vCPU more; and one may go off line."""
+"""With four CPUs a race has all of them, and a vCPU more, and a Linux guest has a vCPU on each; of
+three one may go off line."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,18 +13,27 @@ from command import kvm_harness, more_cpus
 pytestmark = pytest.mark.integration
 
 CHECK = "test_race[page-idle-dontneed]"
+LINUX_GUEST = "test_linux_guest[4]"
 
 
-def test_a_race_has_them_all(tmp_path: Path) -> None:
+def test_a_race_and_a_linux_guest_have_them_all(tmp_path: Path) -> None:
     inventory = str(more_cpus(tmp_path, 4))
-    how = ["--base-only", "--inventory", inventory, "--host", "n1"]
-    done = kvm_harness(
-        ["run", *how, "--mode", "vhe", "-k", "test_race and page-idle-dontneed"], tmp_path
-    )
+    how = ["--base-only", "--inventory", inventory, "--host", "n1", "--mode", "vhe"]
+    which = "(test_race and page-idle-dontneed) or (test_linux_guest and 4)"
+    done = kvm_harness(["run", *how, "--linux-guest", "-k", which], tmp_path)
     check = done.check("n1-vhe-base", CHECK)
     assert check["outcome"] == "pass", check
     assert "5 vCPUs touch 64 random pages, 3 threads age them" in check["expected"]
     assert "touches on 4 CPUs" in check["observed"]
+
+    check = done.check("n1-vhe-base", LINUX_GUEST)
+    assert check["outcome"] == "pass", check
+    # Each vCPU has pages of its own, and a thread; by hardware AF none of these takes a fault.
+    threads = re.findall(r"access faults for 0 of (\d+) pages by thread (\d+)", check["observed"])
+    assert len({thread for _, thread in threads}) == 4
+    assert all(int(pages) > 0 for pages, _ in threads)
+    console = done.folder / "cells/n1-vhe-base/test_linux_guest_4_/guest-console.log"
+    assert "@guest ready protocol=1 cpus=4 pages=512" in console.read_text()
 
 
 def test_a_cpu_goes_and_returns(tmp_path: Path) -> None:
