@@ -55,6 +55,7 @@ BROKEN: dict[str, tuple[list[Kind], str]] = {
     "slab-double-free": ([Kind.SLAB], "BUG kmalloc-32 (Tainted: G    B   W         ): Object "),
     "slab-remaining": ([Kind.SLAB, Kind.WARN], "BUG made-up (Tainted: G    B   W         ): Obj"),
     "bad-rss": ([Kind.BAD_PAGE], "BUG: Bad rss-counter state "),
+    "ubsan": ([Kind.UBSAN] * 2, "UBSAN: array-index-out-of-bounds in /src/arch/arm64/kvm/mmu.c:"),
 }
 CLEAN = sorted(path.name for path in DATA.glob("clean-*"))
 

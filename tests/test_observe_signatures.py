@@ -33,13 +33,7 @@ WARN = "WARNING: CPU: 1 PID: 53 at lib/refcount.c:28 refcount_warn_saturate+0xf4
 
 # kind, what the headline begins with, the lines
 WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
-    # lib/ubsan.c:ubsan_prologue(), ubsan_epilogue(): 6.12, then 6.2
-    "ubsan": (
-        Kind.UBSAN,
-        "UBSAN: array-index-out-of-bounds in ",
-        [CUT, "UBSAN: array-index-out-of-bounds in arch/arm64/kvm/mmu.c:12:3",
-         "index 4 is out of range for type 'int [4]'", *CPU, *TRACE, "---[ end trace ]---"],
-    ),
+    # lib/ubsan.c:ubsan_prologue(), ubsan_epilogue() of 6.2
     "ubsan-6.2": (
         Kind.UBSAN,
         "UBSAN: shift-out-of-bounds in ",
@@ -206,7 +200,7 @@ WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
 }  # fmt: skip
 # Kinds that have no real splat in tests/data.
 KINDS = {
-    Kind.UBSAN, Kind.KFENCE, Kind.HARD_LOCKUP, Kind.WORKQUEUE, Kind.REFCOUNT, Kind.ODEBUG,
+    Kind.KFENCE, Kind.HARD_LOCKUP, Kind.WORKQUEUE, Kind.REFCOUNT, Kind.ODEBUG,
     Kind.LIST, Kind.BAD_MODE, Kind.STACK_OVERFLOW, Kind.REPORT, Kind.HEADLESS,
 }  # fmt: skip
 

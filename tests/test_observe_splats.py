@@ -36,6 +36,7 @@ def one(name: str) -> Splat:
         ("hyp-panic-protected", "hyp-panic: __kvm_nvhe_handle___kvm_adjust_pc"),
         ("rcu-stall", "rcu-stall: splat_spin < splat_do < "),
         ("serror", "serror: splat_do"),
+        ("ubsan", "ubsan: kvm_age_gfn < kvm_mmu_notifier_clear_young < "),
         ("bad-rss", "bad-page: BUG: Bad rss-counter state mm:N type:MM_ANONPAGES val:N"),
     ],
 )
@@ -67,6 +68,12 @@ def test_two_warnings_of_one_function_are_two() -> None:
         each.site for each in distinct(found("all.console.gz")) if each.splat.kind is Kind.WARN
     ]
     assert sites[:2] == ["arch/arm64/kvm/splat.c:53", "arch/arm64/kvm/splat.c:55"]
+
+
+def test_two_reports_of_ubsan_in_one_function_are_two() -> None:
+    """gcc names the file by the path of the build, which is not where the reader has it."""
+    places = [each.site for each in distinct(found("ubsan.console"))]
+    assert places == ["arch/arm64/kvm/mmu.c:1904", "arch/arm64/kvm/mmu.c:1905"]
 
 
 def test_a_complete_report_is_shown_rather_than_a_cut_one() -> None:

@@ -53,9 +53,10 @@ _NOISE = re.compile(
 _NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]*[0-9][0-9a-f]*\b")
 # kernel/panic.c:print_tainted(): a letter or a blank for each flag; then the release, or nothing.
 _TAINT = re.compile(r"\bTainted: ([A-Z][A-Z ]{0,40}?)\s*(?= [0-9]|$)")
-# Where in the source a WARN() or BUG() stands: CONFIG_DEBUG_BUGVERBOSE.
-_SITE = re.compile(r"\b(?P<site>[\w./+-]{1,200}\.[chS]:[0-9]{1,7})\b")
-_SITED = frozenset({Kind.WARN, Kind.ODEBUG, Kind.REFCOUNT, Kind.LIST, Kind.BUG})
+# Where in the source a WARN() or BUG() stands: CONFIG_DEBUG_BUGVERBOSE. What UBSAN says has the
+# folder of the build before it (kernel/sandbox.py).
+_SITE = re.compile(r"(?:/src/|\b)(?P<site>[\w./+-]{1,200}\.[chS]:[0-9]{1,7})\b")
+_SITED = frozenset({Kind.WARN, Kind.ODEBUG, Kind.REFCOUNT, Kind.LIST, Kind.BUG, Kind.UBSAN})
 _MODULES = "Modules linked in:"
 
 
@@ -69,7 +70,10 @@ class Finding:
     frames: tuple[str, ...]
     """The innermost functions, without what printed the report."""
     site: str = ""
-    """File and line of the WARN() or BUG(), where the report has them; another build's differ."""
+    """File and line of the WARN() or BUG(), or of what UBSAN found, where the report has them.
+
+    Another build's differ.
+    """
     count: int = 1
 
 
@@ -158,7 +162,7 @@ def _known(splat: Splat, found: Mapping[tuple[str, str], Finding]) -> tuple[str,
 
 
 def site(splat: Splat) -> str:
-    """File and line of the WARN() or BUG() that reports, "" if it does not say."""
+    """File and line of the WARN() or BUG(), or of what UBSAN reports, "" if it does not say."""
     match = _SITE.search(splat.headline) if splat.kind in _SITED else None
     return match["site"] if match else ""
 
