@@ -29,7 +29,7 @@ def recording(*flushes: int, absent: str = "") -> Counts:
 
 def judge(promise: Literal["none", "each"], counts: Counts, requested: int | None = None) -> str:
     claim = Claim(Path("unused"), "")
-    check_flushes(claim, FlushRule(flushes=promise), counts, requested)
+    check_flushes(claim, FlushRule(flushes=promise), counts, requested=requested)
     return claim.observed
 
 
@@ -61,6 +61,19 @@ def test_an_invalidation_for_each_call_where_the_contract_has_that() -> None:
         judge("each", recording(CALLS, 1))
 
 
+def test_each_recording_is_held_to_it_by_itself() -> None:
+    claim = Claim(Path("unused"), "")
+    rule = FlushRule(flushes="each")
+    check_flushes(claim, rule, recording(CALLS), recording(1), requested=CALLS + 1)
+    assert claim.observed == "3 + 1 TLB invalidations, 4 by the VM's counter"
+    with pytest.raises(AssertionError, match="TLB 4 times, where 3 times are the most"):
+        check_flushes(claim, rule, recording(), recording(4))
+    with pytest.raises(AssertionError, match="TLB 7 times, where 6 times are the most"):
+        check_flushes(claim, rule, recording(), recording(), requested=7)
+    with pytest.raises(AssertionError, match="TLB 4 times"):
+        check_flushes(claim, rule, recording(absent=FLUSHES[1]), recording(4))
+
+
 def test_what_cannot_be_seen_is_unproven_unless_something_else_is_wrong() -> None:
     with pytest.raises(Unproven, match="inlined"):
         judge("none", recording(absent=FLUSHES[1]))
@@ -70,5 +83,5 @@ def test_what_cannot_be_seen_is_unproven_unless_something_else_is_wrong() -> Non
 
 def test_a_contract_that_says_nothing() -> None:
     claim = Claim(Path("unused"), "")
-    check_flushes(claim, None, recording(5), 5)
+    check_flushes(claim, None, recording(5), requested=5)
     assert claim.observed == ""

@@ -22,11 +22,12 @@ from harness.checks.pressure import Reading, Regions
 from harness.checks.test_pressure import (
     check_locks,
     check_lost,
+    check_once,
     check_order,
     check_refaults,
     check_sums,
 )
-from harness.contract import LockRule
+from harness.contract import Expectation, LockRule
 from harness.guests import Guest
 from harness.observe import lockdep, memcg
 from harness.observe.errors import ObserveError
@@ -289,6 +290,29 @@ def test_a_test_beside_the_clearing_is_a_second_call() -> None:
     events = (*asked(AGE, 0, 1), *asked(TEST, 1))
     seen = notices.notices(recording(*events), VM)
     assert "page 1 among them, had 1 kvm_test_age_hva instead of 0" in seen.once(frozenset({0, 1}))
+
+
+def once(claim: Claim, *passes: tuple[Event, ...], reaches: bool = True) -> None:
+    expectation = cast(Expectation, SimpleNamespace(event=AGE, reaches_kvm=reaches))
+    recordings = [recording(*events) for events in passes]
+    check_once(claim, expectation, recordings, VM, frozenset({0, 1}))
+
+
+def test_each_pass_asks_about_each_page_once(claim: Claim) -> None:
+    both = asked(AGE, 0, 1)
+    once(claim, both, both)
+    assert claim.observed == "2 times 1 calls for each of 2 pages"
+    # Two for each page in all of them.
+    with pytest.raises(AssertionError, match=r"in pass 0 1 of 2 pages, page 0 .* had 2 kvm_age"):
+        once(claim, asked(AGE, 0, 0, 1), asked(AGE, 1))
+    with pytest.raises(AssertionError, match=r"in pass 1 1 of 2 pages, page 1 .* had 0 kvm_age"):
+        once(claim, both, asked(AGE, 0), asked(AGE, 0, 1, 1))
+
+
+def test_a_pass_that_must_not_ask_asks_about_none(claim: Claim) -> None:
+    once(claim, (), asked(AGE, 2), reaches=False)
+    with pytest.raises(AssertionError, match="in pass 1 1 of 2 pages, page 1"):
+        once(claim, (), asked(AGE, 1), reaches=False)
 
 
 def test_several_recordings_add_up_and_none_is_lost_in_silence() -> None:

@@ -62,7 +62,7 @@ def test_page_idle(
             aged = session.stop()
         claim.save("trace-aging.txt", aged.raw)
         check_path(claim, expectation, session, aged, vm)
-        check_flushes(claim, contract.expect_flushes(situation(cell)), aged, requested())
+        check_flushes(claim, contract.expect_flushes(situation(cell)), aged, requested=requested())
         old_pages(vm, shell, claim)
         # A cached translation would hide the touch from stage 2.
         vm.flush()
@@ -106,7 +106,9 @@ def test_mglru_walk(
             memcg.walk()
             counts = session.stop()
         claim.save("trace.txt", counts.raw)
-        check_flushes(claim, contract.expect_flushes(situation(cell)), counts, requested())
+        check_flushes(
+            claim, contract.expect_flushes(situation(cell)), counts, requested=requested()
+        )
         if check_path(claim, expectation, session, counts, vm).reaches_kvm:
             old_pages(vm, shell, claim)
         else:
