@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from harness.checks.charged import NOTHING, Charged, falls_to, parse, settled
+from harness.checks.claim import Claim
 from harness.hosts.protocols import Result
 from harness.observe.errors import ObserveError
 from harness.observe.unproven import Unproven
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Claim:
+    return Claim(tmp_path, "")
 
 
 def stat(**values: int) -> str:
@@ -25,7 +32,7 @@ class Shell:
     def __init__(self, *texts: str) -> None:
         self._texts = list(texts)
 
-    def run(self, command: str, deadline: object = None) -> Result:
+    def run(self, command: str, deadline: object = None, *, check: bool = True) -> Result:
         text = self._texts.pop(0) if len(self._texts) > 1 else self._texts[0]
         return Result(command, 0, text, "")
 
@@ -69,13 +76,20 @@ def test_a_text_without_the_cpus_is_refused() -> None:
         parse(stat().removeprefix("2\n"))
 
 
-def test_what_is_given_back_late_is_waited_for() -> None:
-    late = shell(stat(slab_unreclaimable=900), stat(slab_unreclaimable=100), stat())
-    assert falls_to(late, NOTHING, 1.0) == Charged(0, 0, 0, cpus=2)
+def test_what_is_given_back_by_the_second_barrier_is_given_back(claim: Claim) -> None:
+    late = shell(stat(slab_unreclaimable=900), stat())
+    assert falls_to(late, claim, NOTHING, 1.0) == Charged(0, 0, 0, cpus=2)
+    assert claim.observed.startswith("gone at look 2, after ")
 
 
-def test_what_stays_is_told_when_time_is_up() -> None:
-    assert falls_to(shell(stat(active_anon=4096)), NOTHING, 0.0).user == 1
+def test_what_is_given_back_later_is_told(claim: Claim) -> None:
+    late = shell(*(stat(slab_unreclaimable=size) for size in (900, 800, 700)), stat())
+    assert falls_to(late, claim, NOTHING, 1.0).objects == 800
+    assert claim.observed.startswith("gone at look 4, after ")
+
+
+def test_what_stays_is_told_when_time_is_up(claim: Claim) -> None:
+    assert falls_to(shell(stat(active_anon=4096)), claim, NOTHING, 0.0).user == 1
 
 
 def test_what_still_moves_is_read_again() -> None:

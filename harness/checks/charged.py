@@ -111,12 +111,11 @@ def settled(shell: Shell, slowdown: float) -> Charged:
     return now
 
 
-def falls_to(shell: Shell, bound: Charged, slowdown: float) -> Charged:
-    """Wait until it is charged for no more than that; for what it is in the end."""
-    deadline = Deadline(tables.PATIENCE * slowdown)
-    while (found := _read(shell)).beyond(bound) and not deadline.expired():
-        pass
-    return found
+def falls_to(shell: Shell, claim: Claim, bound: Charged, slowdown: float) -> Charged:
+    """What it is charged for when that must have fallen to `bound`, or below."""
+    return tables.judged(
+        lambda: _read(shell), lambda found: not found.beyond(bound), shell, claim, slowdown
+    )
 
 
 def assert_nothing_left(shell: Shell, claim: Claim, slowdown: float) -> None:
@@ -126,7 +125,7 @@ def assert_nothing_left(shell: Shell, claim: Claim, slowdown: float) -> None:
     reclaimed; one that is still referred to cannot be.
     """
     shell.run(f"[ ! -e {_RECLAIM} ] || echo {_ALL} > {_RECLAIM} || :")
-    left = falls_to(shell, NOTHING, slowdown)
+    left = falls_to(shell, claim, NOTHING, slowdown)
     claim.observe(f"when the owner has ended, {left}")
     more = left.beyond(NOTHING)
     assert not more, f"still charged to the memcg of an owner that has ended: {more} ({left})"

@@ -77,9 +77,10 @@ def test_churn(
         raise Unproven("this kernel cannot be told to free what waits for RCU (do_rcu_barrier)")
     objects = "" if quarantined(shell) else " and less than an object for each VM"
     claim.expect(
-        f"{ways.vms} VMs {ways.words}, two times: no page and no byte more is charged to their "
-        f"owner's memcg, and none when that has ended; less than {LOST} pages{objects} are lost "
-        "otherwise; nothing is left that was allocated for each CPU"
+        f"{ways.vms} VMs {ways.words}, two times: their tables are gone, while their owner goes "
+        "on; no page and no byte more is charged to its memcg, and none when that has ended; less "
+        f"than {LOST} pages{objects} are lost otherwise; nothing is left that was allocated for "
+        "each CPU"
     )
     vm = split_eagerly(guest) if way == "split" else guest(pages=1)
     made = vm.churn(1, ways.kind)
@@ -104,18 +105,27 @@ def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) ->
         events=(PERCPU_ALLOC, PERCPU_FREE),
         filters={PERCPU_ALLOC: f"common_pid == {vm.greeting.pid}"},
     )
+    held = tables.count(shell)
     with tracing(shell, wanted) as session:
         session.start()
         vm.churn(ways.vms // 3, ways.kind)
+        assert_no_tables(ways, shell, claim, held, slowdown)
         charges = [charged.settled(shell, slowdown)]
         readings = [read(shell)]
         for _ in range(2):
             vm.churn(ways.vms, ways.kind)
-            charges.append(charged.falls_to(shell, charges[-1], slowdown))
+            assert_no_tables(ways, shell, claim, held, slowdown)
+            charges.append(charged.falls_to(shell, claim, charges[-1], slowdown))
             readings.append(read(shell))
         counts = session.stop()
     claim.save("percpu.txt", counts.raw)
     return Churned(tuple(charges), tuple(readings), counts)
+
+
+def assert_no_tables(ways: Ways, shell: Shell, claim: Claim, held: int, slowdown: float) -> None:
+    """Assert that tables of VMs go with them, though nothing of their owner goes."""
+    left = tables.falls_to(shell, claim, held, slowdown) - held
+    assert left <= 0, f"VMs {ways.words}, leave {left} pages of stage-2 tables behind"
 
 
 def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) -> None:

@@ -109,7 +109,7 @@ def test_end_beside_aging(
         assert_none_new(shell, claim, before)
         tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
         vm.close()
-        tables.assert_no_vm_of(shell, vm.greeting.pid, cell.slowdown)
+        tables.assert_no_vm_of(shell, claim, vm.greeting.pid, cell.slowdown)
         charged.assert_nothing_left(shell, claim, cell.slowdown)
     tally.prove(f"no VM ended while {name} {what} a page")
     missing = never_entered(shows.fast, entered)

@@ -79,8 +79,8 @@ def spread(shell: Shell, bound: int) -> int:
 
 
 def expect_tables(shell: Shell, what: str, expected: int, claim: Claim, slowdown: float) -> None:
-    """Assert the exact number of tables, which may take a grace period to come down to."""
-    seen = tables.falls_to(shell, expected, slowdown)
+    """Assert the exact number of tables, when what was freed must be gone."""
+    seen = tables.falls_to(shell, claim, expected, slowdown)
     claim.observe(f"{what}: {seen}")
     assert seen == expected, f"{what}: {seen} pages of tables, {expected} expected"
 

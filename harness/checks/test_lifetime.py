@@ -50,13 +50,13 @@ def test_lifetime(
         # Not one file of its debugfs folder may be opened from here on: that oopses Linux 6.12.
         if not tables.is_alive(shell, vm.vm_dir):
             raise Unproven("the VM went with its owner, although its fd was held")
-        held = tables.above(shell, baseline, cell.slowdown)
+        held = tables.above(shell, claim, baseline, cell.slowdown)
         claim.observe(f"{held} with the owner gone and the VM's fd held")
         if not tables.is_alive(shell, vm.vm_dir):
             raise Unproven("the VM went although its fd was held")
         assert of_el2 or held == 0, f"{held} pages of stage-2 tables outlive the owner's memory"
         holder.drop()
-        left = tables.above(shell, baseline, cell.slowdown)
+        left = tables.above(shell, claim, baseline, cell.slowdown)
         claim.observe(f"{left} with the fd closed")
         assert left == 0, f"{left} pages of stage-2 tables are left when the VM is gone"
         assert not tables.is_alive(shell, vm.vm_dir), "the VM outlives its last fd"

@@ -97,12 +97,12 @@ def test_race_exit(
                 claim.observe(
                     f"owner {number}: {times} of {len(ages)} agings began before the release ended"
                 )
-                tables.assert_no_vm_of(shell, vm.greeting.pid, cell.slowdown)
+                tables.assert_no_vm_of(shell, claim, vm.greeting.pid, cell.slowdown)
                 charged.assert_nothing_left(shell, claim, cell.slowdown)
             met += times > 0
             if met == ENOUGH:
                 break
-    left = tables.falls_to(shell, baseline, cell.slowdown) - baseline
+    left = tables.falls_to(shell, claim, baseline, cell.slowdown) - baseline
     claim.observe(f"{left} pages of tables left")
     not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
     assert_none_new(shell, claim, before)

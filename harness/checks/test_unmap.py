@@ -141,7 +141,7 @@ def test_unmap_part(
             assert mapped == everything, f"{name}: only {len(mapped)} pages are mapped again"
         if counted:
             # One that was freed and is in use all the same is counted no more.
-            again = tables.falls_to(shell, needed, cell.slowdown)
+            again = tables.falls_to(shell, claim, needed, cell.slowdown)
             assert again == needed, f"{name}: {again} pages of tables, {needed} at first"
 
 
