@@ -11,10 +11,12 @@ from typing import Any, get_args
 import pytest
 
 from harness.checks.driver import situation
+from harness.checks.evidence import Evidence
 from harness.checks.opponents import OPPOSITIONS, opposition
 from harness.checks.overlap import AGE
 from harness.checks.racing import (
     DRIVERS,
+    Field,
     Met,
     Shows,
     Tally,
@@ -201,6 +203,31 @@ def test_what_a_recording_does_not_tell_ends_a_tally_and_is_told_at_its_end() ->
     assert tally.over(lost)
     with pytest.raises(Unproven, match="events were lost"):
         tally.prove("nothing met")
+
+
+def raced(ager: Ager, opponent: Opponent, *traces: Counts) -> Field:
+    """A field whose races leave these traces."""
+    left = iter(traces)
+    session: Any = SimpleNamespace(start=lambda: None, stop=lambda: next(left))
+    vm: Any = SimpleNamespace(**vars(VM), race=lambda *_, **__: reply())
+    against = opposition(opponent, faulting=False)
+    return Field(vm, session, ager, opponent, against, Shows(AGE, ()), Evidence())
+
+
+def traced(*events: Event, lost: int = 0) -> Counts:
+    wanted = recorded(load(None, BASE), VM, OPPOSITIONS["dontneed"], AGE)
+    return Counts(wanted, {}, lost, {}, events, "")
+
+
+def test_a_trace_that_lost_events_does_not_end_a_race_that_went_on() -> None:
+    claim: Any = SimpleNamespace(save=lambda name, text: None)
+    field = raced("page-idle", "dontneed", traced(lost=3), traced())
+    result, met = field.race(claim, 7, 4, 2, "0")
+    assert (result.passes, met) == (7, Met())
+    assert field.missing(Met(together=9)) == f"{AGE}: the trace buffer lost 3 events"
+    # Another that shows nothing does not hide it.
+    field.race(claim, 8, 4, 2, "1")
+    assert "lost 3 events" in field.missing(met)
 
 
 def test_a_tally_of_nothing_proves_nothing() -> None:

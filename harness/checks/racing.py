@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching, situation
+from harness.checks.evidence import Evidence
 from harness.checks.idle_ager import Outsider
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.opponents import SLOWLY, Opposition, of_any_page, opposition
@@ -44,7 +45,6 @@ from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
 from harness.observe.trace import Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
-from harness.observe.unproven import Unproven
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -205,11 +205,12 @@ class Field:
     opponent: Opponent
     against: Opposition
     shows: Shows
+    evidence: Evidence
 
     def race(
         self, claim: Claim, seed: int, rounds: int, agers: int, name: str
     ) -> tuple[RaceReply, Met]:
-        """One race; the trace is kept as trace-NAME.txt.
+        """One race; the trace is kept as trace-NAME.txt. What that does not tell, missing() does.
 
         GuestDataLost if a vCPU saw what it must not, or the dirty log missed a page.
         """
@@ -225,7 +226,7 @@ class Field:
                 opponent=self.opponent,
             ),
         )
-        return result, self._met(result, counts)
+        return result, self.evidence.read(lambda: self._met(result, counts), Met())
 
     def _met(self, result: RaceReply, counts: Counts) -> Met:
         ages = self.shows.agings(counts, self.vm)
@@ -244,9 +245,9 @@ class Field:
         )
 
     def missing(self, met: Met, least: int = 1) -> str:
-        """What did not happen often enough in races that had this outcome, "" if all did."""
+        """What was not seen often enough in races that had this outcome, "" if all was."""
         missing = met.missing(self.ager, self.opponent, self.against, least)
-        return missing or never_entered(self.shows.fast, met.fast)
+        return self.evidence.unseen or missing or never_entered(self.shows.fast, met.fast)
 
 
 class Tally:
@@ -257,21 +258,17 @@ class Tally:
 
     def __init__(self, enough: int) -> None:
         self._enough = enough
-        self._unseen = ""
+        self._evidence = Evidence()
         self.met = 0
 
     def over(self, number: Callable[[], int]) -> bool:
         """Add what a recording shows; whether no further one is needed, or worth it."""
-        try:
-            self.met += number()
-        except Unproven as exc:
-            self._unseen = str(exc)
-        return bool(self._unseen) or self.met >= self._enough
+        self.met += self._evidence.read(number, 0)
+        return bool(self._evidence.unseen) or self.met >= self._enough
 
     def prove(self, none: str) -> None:
         """Unproven if a recording did not tell, or `none` of them had anything that met."""
-        if self._unseen or not self.met:
-            raise Unproven(self._unseen or none)
+        self._evidence.prove("" if self.met else none)
 
 
 def kept(
@@ -383,7 +380,7 @@ def field(
         session = stack.enter_context(tracing(shell, wanted))
         if ager != "page-idle":
             stack.enter_context(memcg_of(vm, shell))
-        yield Field(vm, session, ager, opponent, against, shows)
+        yield Field(vm, session, ager, opponent, against, shows, Evidence())
 
 
 def counts_faults(cell: CellSpec, aging: str) -> bool:

@@ -76,14 +76,14 @@ def test_eviction_hot(
             after = vm.spin_count()
             counts = session.stop()
             claim.save(f"trace-{look}.txt", counts.raw)
+            for gone in (first, second):
+                assert not gone, f"{gone} pages were evicted that a vCPU reads all the time"
             questions = sum(
                 bool(asked_pages([event], vm.greeting.slot_hva, PAGES))
                 for event in counts.events(AGE)
             )
             exits = after.exits.exits - before.exits.exits
             claim.observe(f"{questions} questions, {exits} exits meanwhile")
-            for gone in (first, second):
-                assert not gone, f"{gone} pages were evicted that a vCPU reads all the time"
             if questions < 2:
                 # Whether eviction asks at all is for test_eviction_blocks to judge.
                 raise Unproven(f"KVM was asked {questions} times about the page")

@@ -117,7 +117,8 @@ def test_race(
         limit = Deadline(RACES_SECONDS * cell.slowdown)
         for number, seed in enumerate(seeds):
             result, more = raced.race(claim, seed, size.rounds, those.agers, str(number))
-            claim.observe(f"race {seed}: {show(result)}; {more.words(raced.against)}")
+            seen = raced.evidence.unseen or more.words(raced.against)
+            claim.observe(f"race {seed}: {show(result)}; {seen}")
             met += more
             all_young(raced.vm, shell, claim)
             enough = not raced.missing(met, MEETINGS) and opponent not in ALL_RACES
