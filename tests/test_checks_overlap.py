@@ -14,6 +14,7 @@ from harness.checks.overlap import (
     between,
     in_first_vm,
     meetings,
+    most_threads,
     overlapping,
     stays,
     windows,
@@ -116,6 +117,16 @@ def test_where_an_event_has_no_address_its_time_alone_counts() -> None:
     late = Event(25, 0, "task", 2, "f()", "", {"ret": 0})
     assert meetings((window(10, 20),), [marked, late], Window.lasts) == 1
     assert meetings((window(10, 20, pid=2),), [marked], Window.lasts) == 0
+
+
+def test_threads_count_by_the_window_that_has_most_of_them() -> None:
+    spans = [window(0, 10), window(20, 40), window(50, 60, pid=4)]
+    events = [age(5), age(25), age(26, pid=3), age(27, pid=3), age(30, pid=1), age(55, pid=3)]
+    assert most_threads(spans, events) == 2
+    assert most_threads(spans, [*events, age(39, pid=4)]) == 3
+    assert most_threads(spans, [age(5, first=9), age(15)]) == 0
+    assert most_threads([window(0, 10)], [age(5, first=9)], Window.lasts) == 1
+    assert most_threads([], events) == 0
 
 
 def mark(begins: int, time: int, pid: int = 1, first: int = 0, pages: int = 8) -> Event:

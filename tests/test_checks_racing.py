@@ -31,7 +31,7 @@ from harness.checks.racing import (
 from harness.contract import BASE, Contract, load
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Opponent
-from harness.observe.trace import Counts, Event, Probe, Wanted
+from harness.observe.trace import MARK, Counts, Event, Probe, Wanted
 from harness.observe.unproven import Unproven
 from harness.paths import PROJECT
 
@@ -76,10 +76,14 @@ def missing(met: Met, opponent: Opponent, ager: Ager = "page-idle", least: int =
 
 
 def test_what_met_adds_up() -> None:
-    met = Met(ages=10, acts=2, together=1) + Met(ages=5, acts=3, fast=2)
-    assert met == Met(15, 5, 1, fast=2)
+    met = Met(ages=10, acts=2, together=1, threads=2) + Met(ages=5, acts=3, fast=2, threads=1)
+    # Of threads at once there are no more in two races than in either.
+    assert met == Met(15, 5, 1, fast=2, threads=2)
     words = met.words(OPPOSITIONS["slot-delete"])
-    assert words == "1 of 15 agings of its pages began during 5 removals of the slot from stage 2"
+    assert words == (
+        "1 of 15 agings of its pages began during 5 removals of the slot from stage 2, 2 threads "
+        "at most began some during one act"
+    )
     words = Met(also=3).words(OPPOSITIONS["vms"])
     assert words.endswith(", 3 agings began while a VM got a slot")
 
@@ -219,6 +223,10 @@ def traced(*events: Event, lost: int = 0) -> Counts:
     return Counts(wanted, {}, lost, {}, events, "")
 
 
+def at(name: str, time: int, pid: int, **fields: int) -> Event:
+    return Event(time, 0, "kvm-guest", pid, name, "", fields)
+
+
 def test_a_trace_that_lost_events_does_not_end_a_race_that_went_on() -> None:
     claim: Any = SimpleNamespace(save=lambda name, text: None)
     field = raced("page-idle", "dontneed", traced(lost=3), traced())
@@ -228,6 +236,21 @@ def test_a_trace_that_lost_events_does_not_end_a_race_that_went_on() -> None:
     # Another that shows nothing does not hide it.
     field.race(claim, 8, 4, 2, "1")
     assert "lost 3 events" in field.missing(met)
+
+
+def test_threads_that_age_during_an_act_are_told_apart() -> None:
+    claim: Any = SimpleNamespace(save=lambda name, text: None)
+    page = {"start": HVA, "end": HVA + 4096}
+    events = (
+        at(MARK, 1, 9, begins=1, **page),
+        at(AGE, 2, 5, **page),
+        at(AGE, 3, 6, start=HVA + 4096, end=HVA + 8192),
+        at(AGE, 4, 6, **page),
+        at(MARK, 5, 9, begins=0, **page),
+        at(AGE, 6, 7, **page),
+    )
+    _, met = raced("page-idle", "dontneed", traced(*events)).race(claim, 7, 4, 2, "0")
+    assert (met.ages, met.threads) == (4, 2)
 
 
 def test_a_tally_of_nothing_proves_nothing() -> None:

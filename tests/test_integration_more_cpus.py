@@ -25,6 +25,7 @@ def test_a_race_and_a_linux_guest_have_them_all(tmp_path: Path) -> None:
     assert check["outcome"] == "pass", check
     assert "5 vCPUs touch 64 random pages, 3 threads age them" in check["expected"]
     assert "touches on 4 CPUs" in check["observed"]
+    assert "threads at most began some during one act" in check["observed"]
 
     check = done.check("n1-vhe-base", LINUX_GUEST)
     assert check["outcome"] == "pass", check

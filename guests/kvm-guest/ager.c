@@ -164,18 +164,20 @@ bool ager_parse(const char *name, enum ager_kind *kind)
 	return false;
 }
 
-/*
- * Waits for a range to age; false when there will be none. Only the first ager
- * ever goes over the same one again: the others may share their CPU with the
- * thread that waits for them.
- */
+/* Whether it goes over the same range again and again. */
+static bool goes_on(const struct agers *all, const struct ager *ager)
+{
+	return ager - all->each < all->again;
+}
+
+/* Waits for a range to age; false when there will be none. */
 static bool next_range(struct agers *all, const struct ager *ager, struct range *range)
 {
 	bool more;
 
 	pthread_mutex_lock(&all->lock);
-	while (!all->stop && (!all->count || (ager->sent == all->sent &&
-					      (!all->again || ager != all->each))))
+	while (!all->stop &&
+	       (!all->count || (ager->sent == all->sent && !goes_on(all, ager))))
 		pthread_cond_wait(&all->changed, &all->lock);
 	more = !all->stop;
 	range->first = all->first;
@@ -233,12 +235,24 @@ static void *run(void *argument)
 	return NULL;
 }
 
+/*
+ * One that shares its CPU with the thread that waits for it, or with another that goes
+ * on, would not get there. On a single CPU there is but the one to go on.
+ */
+static uint32_t most_lasting(uint32_t number, unsigned int cpus)
+{
+	uint32_t others = cpus > 1 ? cpus - 1 : 1;
+
+	return number < others ? number : others;
+}
+
 int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
 		const unsigned int *cpus, unsigned int count, int priority)
 {
 	agers->vm = vm;
 	agers->kind = kind;
 	agers->number = number;
+	agers->lasting = most_lasting(number, count);
 	for (uint32_t i = 0; kind != AGER_PAGE_IDLE && i < number; i++) {
 		if (lru_gen_open(&agers->each[i].lru_gen))
 			return reply_errno("lru_gen of the memcg that kvm-guest is in");
@@ -249,7 +263,7 @@ int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, u
 		struct ager *ager = &agers->each[i];
 
 		ager->all = agers;
-		/* From the last CPU down: the first has the thread that unmaps. */
+		/* From the last CPU down: the first has the thread that leads. */
 		ager->thread = start_on_cpu(run, ager, cpus[count - 1 - i % count], priority,
 					    "an ager's thread");
 	}
@@ -273,10 +287,10 @@ static bool is_there(const struct agers *agers, const struct ager *ager)
 {
 	if (ager->error || ager->sent == agers->sent)
 		return true;
-	return agers->again && (ager != agers->each || ager->begun == agers->sent);
+	return agers->again && (!goes_on(agers, ager) || ager->begun == agers->sent);
 }
 
-int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again)
+int agers_send(struct agers *agers, uint32_t first, uint32_t count, uint32_t again)
 {
 	int failed;
 

@@ -38,10 +38,11 @@ struct agers {
 	pthread_cond_t changed;
 	uint32_t first;
 	uint32_t count;		/* 0 while there is nothing to do */
-	bool again;		/* the first ager goes on */
+	uint32_t again;		/* so many, from the first on, go on */
 	uint64_t sent;		/* counts the ranges */
 	bool stop;
 	uint32_t number;
+	uint32_t lasting;	/* so many can go on while the leader acts */
 	struct ager each[MAX_AGERS];
 };
 
@@ -50,21 +51,22 @@ bool ager_parse(const char *name, enum ager_kind *kind);
 
 /*
  * Starts them, spread over so many @cpus, with a real-time @priority if it is not 0:
- * they do not wait for the vCPUs' time slices then. Returns 0, or -1 with the
- * reply if this machine cannot age so; fatal on other failures.
+ * they do not wait for the vCPUs' time slices then. The first CPU is that of the
+ * thread that leads: on each of the others one ager is @lasting. Returns 0, or -1
+ * with the reply if this machine cannot age so; fatal on other failures.
  */
 int agers_start(struct agers *agers, const struct vm *vm, enum ager_kind kind, uint32_t number,
 		const unsigned int *cpus, unsigned int count, int priority);
 
 /*
- * Has all of them age a range of pages, and waits until each has done so once.
- * With @again the first one does so over and over, and is waited for only until
- * it begins: once aged, an entry is not stored to again. Returns 0, or -1 with
- * the reply if one failed.
+ * Has all of them age a range of pages, and waits until each has done so once. If
+ * @again is not 0, so many of those that are lasting do so over and over, and all that
+ * is waited for is that each of these begins: once aged, an entry is not stored to
+ * again. Returns 0, or -1 with the reply if one failed.
  */
-int agers_send(struct agers *agers, uint32_t first, uint32_t count, bool again);
+int agers_send(struct agers *agers, uint32_t first, uint32_t count, uint32_t again);
 
-/* Lets the first one rest too. */
+/* Lets those rest that go on. */
 void agers_rest(struct agers *agers);
 
 /* Ends them; returns their passes together. */

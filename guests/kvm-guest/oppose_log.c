@@ -89,7 +89,7 @@ int oppose_by_log_end(struct race *race)
 	if (race_pause(race) || copy_logged(race) || compare(race))
 		return -1;
 	race_resume(race);
-	if (agers_send(&race->agers, 0, race->vm->pages, true))
+	if (agers_send(&race->agers, 0, race->vm->pages, race->agers.lasting))
 		return -1;
 	return switch_log(race, false);
 }

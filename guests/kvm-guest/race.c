@@ -189,7 +189,21 @@ static void delay(struct race *race, uint32_t count)
 }
 
 /*
- * Lets the opponent act. Either an ager has just begun to make pages old, or all
+ * How many agers go on while the opponent acts. Where several can, it is not always all
+ * of them: an ager with a real-time priority leaves the vCPU of its CPU no time, and on
+ * the others' a vCPU can run beside an ager and the opponent.
+ */
+static uint32_t pick_agers(struct race *race)
+{
+	uint32_t most = race->agers.lasting;
+
+	if (!race_random(race, race->opponent->waits ? 4 : 2))
+		return 0;
+	return most > 1 ? 1 + race_random(race, most) : 1;
+}
+
+/*
+ * Lets the opponent act. Either agers have just begun to make pages old, or all
  * have done so and vCPUs on other CPUs are free to take access faults, which
  * may queue for the MMU lock behind the opponent and then find their entry gone.
  */
@@ -198,7 +212,7 @@ static int act(struct race *race)
 	uint32_t pages = race->vm->pages;
 	uint32_t count = pick_count(race);
 	uint32_t first = race_random(race, pages - count + 1);
-	bool again = race_random(race, race->opponent->waits ? 4 : 2);
+	uint32_t again = pick_agers(race);
 	int result;
 
 	if (agers_send(&race->agers, first, count, again))

@@ -196,16 +196,38 @@ def meetings(
     meets: Callable[[Window, Event], bool] = Window.holds,
 ) -> int:
     """How many events fall into a window: for an address of its range, in another thread."""
+    return sum(
+        any(meets(window, event) for window in begun) for event, begun in _by_time(spans, events)
+    )
+
+
+def most_threads(
+    spans: Iterable[Window],
+    events: Iterable[Event],
+    meets: Callable[[Window, Event], bool] = Window.holds,
+) -> int:
+    """How many threads have an event in one window, as meetings() has it, at most."""
+    pids: dict[Window, set[int]] = {}
+    for event, begun in _by_time(spans, events):
+        for window in begun:
+            if meets(window, event):
+                pids.setdefault(window, set()).add(event.pid)
+    return max(map(len, pids.values()), default=0)
+
+
+def _by_time(
+    spans: Iterable[Window], events: Iterable[Event]
+) -> Iterator[tuple[Event, Iterator[Window]]]:
+    """Each event with the windows that have begun by then, less most of those that are over."""
     open_at = sorted(spans, key=lambda window: window.begin)
-    number = first = 0
+    first = 0
     for event in sorted(events, key=lambda event: event.time):
         while first < len(open_at) and open_at[first].end < event.time:
             first += 1
-        number += any(meets(window, event) for window in _begun(open_at[first:], event.time))
-    return number
+        yield event, _begun(open_at[first:], event.time)
 
 
-def _begun(spans: list[Window], time: int) -> Iterable[Window]:
+def _begun(spans: list[Window], time: int) -> Iterator[Window]:
     for window in spans:
         if window.begin > time:
             return

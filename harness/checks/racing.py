@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from harness.cell import CellSpec
@@ -29,8 +29,10 @@ from harness.checks.overlap import (
     AGE_CALLBACK,
     AGED,
     Window,
+    acts,
     agings,
     meetings,
+    most_threads,
     slot_range,
     stays,
     walk_functions,
@@ -43,7 +45,7 @@ from harness.guest_replies import RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
-from harness.observe.trace import Counts, Event, Wanted, returned
+from harness.observe.trace import MARK, Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
 
 if TYPE_CHECKING:
@@ -87,7 +89,8 @@ class Crowd:
 def crowd(shell: Shell) -> Crowd:
     """As many as a race's CPUs have to do with, and one vCPU more, so that some thread waits.
 
-    The first ager goes on while the opponent acts; from three CPUs on, vCPUs run beside both.
+    On each CPU but one an ager can go on while the opponent acts. From three CPUs on not all of
+    them do so each time, and then vCPUs run beside both.
     """
     return crowd_on(len(cpu_list.usable(shell)))
 
@@ -109,7 +112,8 @@ class Met:
 
     `acts` is how often the opponent was at stage 2, `together` are agings that began then, `also`
     is what else must come about (opponents.py), `paged_out` and `split` are pages and huge pages,
-    `fast` entries of the fast path's functions that this aging enters.
+    `fast` entries of the fast path's functions that this aging enters, `threads` how many threads
+    began an aging during one act, at most.
     """
 
     ages: int = 0
@@ -119,15 +123,16 @@ class Met:
     paged_out: int = 0
     split: int = 0
     fast: int = 0
+    threads: int = 0
 
     def __add__(self, other: Met) -> Met:
-        return added(self, other)
+        return replace(added(self, other), threads=max(self.threads, other.threads))
 
     def words(self, against: Opposition) -> str:
         """The numbers in a sentence."""
         text = (
             f"{self.together} of {self.ages} agings of its pages began during {self.acts} "
-            f"{against.words}"
+            f"{against.words}, {self.threads} threads at most began some during one act"
         )
         return f"{text}, {self.also} {against.also.words}" if against.also else text
 
@@ -242,6 +247,8 @@ class Field:
             paged_out=0 if self.ager == "eviction" else result.paged_out,
             split=result.split,
             fast=entries(counts, self.shows.fast),
+            # Whoever ages meanwhile, at whatever page, is at it at the same time.
+            threads=most_threads(acts(counts.events(MARK)) or spans, ages, Window.lasts),
         )
 
     def missing(self, met: Met, least: int = 1) -> str:
