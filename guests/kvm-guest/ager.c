@@ -99,9 +99,9 @@ static void report_begun(struct ager *ager, uint64_t sent)
 }
 
 /*
- * Brings new pages to the LRU, as page_idle passes over all others: each CPU keeps
- * some back. To declare memory cold empties what this CPU has, and no other way is
- * as cheap: mm/madvise.c, madvise_cold().
+ * Brings new pages to the LRU, as page_idle and eviction pass over all others: each
+ * CPU keeps some back. To declare memory cold empties what this CPU has, and no other
+ * way is as cheap: mm/madvise.c, madvise_cold().
  */
 static int drain(struct ager *ager, const struct files *files)
 {
@@ -130,10 +130,12 @@ static int pass_by_idle(struct ager *ager, const struct files *files, const stru
 }
 
 /* As many pages are evicted as the range has. */
-static int pass_by_lru(struct ager *ager, const struct range *range)
+static int pass_by_lru(struct ager *ager, const struct files *files, const struct range *range)
 {
 	bool evict = ager->all->kind == AGER_EVICTION;
 
+	if (evict && drain(ager, files))
+		return -1;
 	report_begun(ager, range->sent);
 	if (lru_gen_age(&ager->lru_gen, evict ? range->count : 0))
 		return fail(ager, "aging by lru_gen");
@@ -144,7 +146,7 @@ static int pass(struct ager *ager, const struct files *files, const struct range
 {
 	if (ager->all->kind == AGER_PAGE_IDLE)
 		return pass_by_idle(ager, files, range);
-	return pass_by_lru(ager, range);
+	return pass_by_lru(ager, files, range);
 }
 
 bool ager_parse(const char *name, enum ager_kind *kind)
