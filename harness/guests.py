@@ -74,6 +74,7 @@ Opponent = Literal[
     "guest",
     "unmap",
     "dontneed",
+    "timed-drop",
     "two-drops",
     "pageout",
     "split",

@@ -131,8 +131,8 @@ def test_each_ager_is_a_driver_of_the_contract() -> None:
 
 
 def test_each_opponent_of_a_race_has_its_windows() -> None:
-    # The one is a mixture of two others, the other is about no aging.
-    assert set(OPPOSITIONS) == set(get_args(Opponent)) - {"unmap", "two-drops"}
+    # One is a mixture of two others, one for who measures, and one about no aging.
+    assert set(OPPOSITIONS) == set(get_args(Opponent)) - {"unmap", "timed-drop", "two-drops"}
 
 
 def test_a_race_is_by_who_enters_the_fast_path(by_mglru: Contract) -> None:

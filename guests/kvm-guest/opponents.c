@@ -23,6 +23,7 @@ static const struct opponent opponents[] = {
 	{ .name = "guest", .act = let_be },
 	{ .name = "unmap", .act = oppose_by_unmap },
 	{ .name = "dontneed", .act = oppose_by_drop },
+	{ .name = "timed-drop", .act = oppose_by_drop, .timed = true },
 	{
 		.name = "two-drops",
 		.act = oppose_by_two_drops,

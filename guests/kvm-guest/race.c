@@ -197,6 +197,8 @@ static uint32_t pick_agers(struct race *race)
 {
 	uint32_t most = race->agers.lasting;
 
+	if (race->opponent->timed)
+		return most;
 	if (!race_random(race, race->opponent->waits ? 4 : 2))
 		return 0;
 	return most > 1 ? 1 + race_random(race, most) : 1;

@@ -37,6 +37,8 @@ struct opponent {
 	bool skews;
 	/* It is about all pages at once, so the agers are sent to all of them. */
 	bool whole;
+	/* It acts beside all agers that can go on, each time: for who measures it. */
+	bool timed;
 	/*
 	 * Does it once, while the agers are at @count pages from @first on and the vCPUs
 	 * run; returns 0, or -1 with the reply.

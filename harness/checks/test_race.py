@@ -69,8 +69,9 @@ ALL_RACES: tuple[Opponent, ...] = ("dirty-log",)
 
 # The writer whose wait for the agers is measured (claim 11), against the same without agers.
 TIMED: Opponent = "dontneed"
-# test_race_unmap has that mixture of two others; test_race_two_drops is about no aging.
-OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "two-drops")]
+# test_race_unmap has that mixture of two others, test_time_writer the one that is for its times;
+# test_race_two_drops is about no aging.
+OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "timed-drop", "two-drops")]
 
 
 # The walk and eviction go by the notifiers that page_idle goes by, but under other locks of the

@@ -17,8 +17,10 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import mark_idle, populated
+from harness.checks.racing import Crowd
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.observe import cpu_list
 from harness.observe.unproven import Unproven
 from harness.records import write_atomically
 from harness.selftests import judge
@@ -29,8 +31,8 @@ from harness.timing.placement import Placement
 from harness.timing.tracking import Way
 from harness.timing.values import FILE, PAGES, PASSES, RECLAIMED, SELFTEST, WRITER_PAGES, Values
 
-AGERS = 2
-VCPUS = 3
+# Threads that age while a writer is timed, where there is a CPU for each besides the writer's.
+MOST_AGERS = 2
 # Rounds of a race: acts of a writer, whose mean and slowest are one pass.
 ACTS = 30
 SECONDS = 60.0
@@ -117,14 +119,26 @@ def test_time_walk(placed: Callable[..., Guest], shell: Shell, keep: Keep) -> No
         keep(time_aging_walk=aging)
 
 
-def test_time_writer(guest: Callable[..., Guest], rng: random.Random, keep: Keep) -> None:
-    """A thread takes pages from a guest while others age them."""
-    vm = guest(pages=WRITER_PAGES, vcpus=VCPUS, timeout=SECONDS)
+def around_writer(cpus: int) -> Crowd:
+    """Who is in the race with a writer: each ager has a CPU that is neither another's nor his."""
+    agers = min(max(cpus - 1, 1), MOST_AGERS)
+    # A race has a CPU less than vCPUs.
+    return Crowd(vcpus=agers + 2, agers=agers)
+
+
+def test_time_writer(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, keep: Keep
+) -> None:
+    """A thread takes pages from a guest while others age them, each on a CPU of its own."""
+    those = around_writer(len(cpu_list.usable(shell)))
+    claim.observe(f"threads that age while the writer acts: {those.agers}")
+    vm = guest(pages=WRITER_PAGES, vcpus=those.vcpus, timeout=SECONDS)
     mean, slowest = [], []
     for _ in range(PASSES + 1):
         seed = rng.randrange(1 << 31)
-        found = vm.race(seed, rounds=ACTS, agers=AGERS, ager="page-idle", opponent="dontneed")
+        found = vm.race(seed, rounds=ACTS, agers=those.agers, opponent="timed-drop")
         assert found.acts, "the writer did nothing"
+        assert found.passes, "nobody aged"
         mean.append(1000 * found.acts_us // found.acts)
         slowest.append(1000 * found.slowest_us)
     keep(time_writer=mean, time_writer_slowest=slowest)

@@ -23,7 +23,7 @@ METRICS: Mapping[str, str] = {
     "time-aging-walk": f"one generation more by MGLRU, of a guest with {PAGES:,} young pages",
     "time-read-aged": f"a vCPU reads {PAGES:,} aged pages, each once",
     "time-write-aged": f"a vCPU writes to {PAGES:,} aged pages, each once",
-    "time-writer": f"MADV_DONTNEED on some of {WRITER_PAGES} pages that two threads age, the mean",
+    "time-writer": f"MADV_DONTNEED on some of {WRITER_PAGES} pages that others age, the mean",
     "time-writer-slowest": "the same, the slowest of them",
     "time-reclaim": f"{RECLAIMED:,} of {PAGES:,} young pages are reclaimed by memory.reclaim",
     "time-reclaim-high": f"{RECLAIMED:,} of {PAGES:,} young pages are reclaimed by memory.high",
