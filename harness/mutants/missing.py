@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What no run of a table has done that the table asks for: pure functions.
 
-A mutant runs in each of its cells, and what must pass runs wherever a mutant of its kernel does,
-with all checks that mutants name; both with each seed. What is not so is told, so that no page
-claims more than was run.
+A mutant runs in each of its cells with each seed, and the kernel that it goes on runs there too,
+with all checks that mutants name. So does a neutral mutant, with one seed at least. What is not so
+is told, so that no page claims more than was run.
 """
 
 from __future__ import annotations
@@ -45,14 +45,27 @@ def _of(
         return
     if mutant is not None and mutant.of_series:
         return
-    for seed in seeds:
-        ran = [one for one in result.ran if one.seed == seed and one.cell != SERIES]
-        if mutant is not None and mutant.kind == "break":
-            what = _cells(ran, mutant)
-        else:
-            what = _sound(ran, _wanted(result, mutant, results, seed), _needs(result, mutants))
-        if what:
-            yield f"{what} with seed {seed}" if ran else f"with seed {seed}"
+    left = {seed: words for seed in seeds if (words := _with(seed, result, results, mutants))}
+    if result.kind != "neutral":
+        yield from left.values()
+    elif len(left) == len(seeds):
+        tried = {one.seed for one in result.ran}
+        yield next((words for seed, words in left.items() if seed in tried), "")
+
+
+def _with(
+    seed: int, result: Result, results: Sequence[Result], mutants: Mapping[str, Mutant]
+) -> str:
+    """What of one did not run with a seed, "" if all did."""
+    mutant = mutants.get(result.name)
+    ran = [one for one in result.ran if one.seed == seed and one.cell != SERIES]
+    if mutant is not None and mutant.kind == "break":
+        what = _cells(ran, mutant)
+    else:
+        what = _sound(ran, _wanted(result, mutant, results, seed), _needs(result, mutants))
+    if not what:
+        return ""
+    return f"{what} with seed {seed}" if ran else f"with seed {seed}"
 
 
 def _cells(ran: Sequence[Ran], mutant: Mutant) -> str:
