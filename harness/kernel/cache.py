@@ -28,13 +28,13 @@ POLL_SECONDS = 0.1
 GIB = 1 << 30
 
 # How many entries of a kind are kept; an unpacked source is 1.7 GB, a base kernel 0.3 GB. All
-# mutants must find room, or each run of them would build anew what the last one built: a patched
-# kernel is 25 MB (56 MB with debugging), a patched tree little more than its folders. A vmlinux
+# mutants must find room, or each run of them would make anew what the last one made: a patched
+# kernel is 25 MB (56 MB with debugging), a patched tree its folders alone, 20 MB. A vmlinux
 # with line numbers is 14 MB (40 MB with debugging). Kernels of a machine's own configuration, with
 # modules, are far larger, as are their build folders.
 KEEP = {
     "sources": 4,
-    "trees": 96,
+    "trees": 320,
     "builds": 320,
     "machines": 8,
     "lines": 16,
