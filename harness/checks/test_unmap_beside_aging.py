@@ -9,6 +9,7 @@ for milliseconds between its load and its store, page after page, and its oppone
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,7 +53,8 @@ DROPPED = 16
 PAGES = 2 * DROPPED
 SLOWED = 8 * PROBE_FULL
 ROUNDS, ENOUGH = 16, 4
-# In milliseconds: the ager is to find an unmap under way, whatever either takes to get going.
+# In milliseconds, by turns: who comes second is to find the first at work, whatever either takes
+# to get going.
 AFTER = (8, 2, 32)
 
 
@@ -101,21 +103,25 @@ class _Slow:
     function: str
     """It is entered between its load of an entry and its store."""
     returns: tuple[str, ...]
-    after: tuple[int, ...]
-    """How many milliseconds the ager waits until it begins, by turns."""
+    ager_first: bool
     met: Callable[[Counts, Shows, Guest, range], int]
     """How many drops met an aging, of a trace of one drop."""
     words: str
 
 
-_AGING = _Slow(AGE_CALLBACK, (), (0,), _into_aging, "came while one of their pages was being aged")
+_AGING = _Slow(AGE_CALLBACK, (), True, _into_aging, "came while one of their pages was being aged")
 _UNMAP = _Slow(
     UNMAP_CALLBACK,
     (UNMAP_WALK,),
-    AFTER,
+    False,
     _into_unmap,
     "were under way when one of their pages was aged",
 )
+
+
+def _later(milliseconds: int, act: Callable[[], None]) -> None:
+    time.sleep(milliseconds / 1000)
+    act()
 
 
 def _dropped(
@@ -151,14 +157,12 @@ def _dropped(
             gone = range(PAGES if number % 2 else DROPPED)
             pfns = vm.pfns()
             frames = [pfns[page] for page in gone]
-            after = slow.after[number % len(slow.after)]
-            with beside(vm, shell, frames, by, after) as both:
-                _, counts = kept(
-                    session,
-                    claim,
-                    f"trace{number}.txt",
-                    partial(both, partial(vm.advise, "dontneed", gone)),
-                )
+            wait = AFTER[number % len(AFTER)]
+            # In milliseconds, of the ager and of the drop.
+            waits = (0, wait) if slow.ager_first else (wait, 0)
+            drop = partial(_later, waits[1], partial(vm.advise, "dontneed", gone))
+            with beside(vm, shell, frames, by, waits[0]) as both:
+                _, counts = kept(session, claim, f"trace{number}.txt", partial(both, drop))
             # What it reads is held to what must be there.
             vm.touch(range(PAGES), write=False)
             absent = frozenset(range(PAGES)) - vm.pfns().keys()
