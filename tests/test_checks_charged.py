@@ -84,7 +84,7 @@ def test_what_is_given_back_by_the_second_barrier_is_given_back(claim: Claim) ->
 
 def test_what_is_given_back_later_is_told(claim: Claim) -> None:
     late = shell(*(stat(slab_unreclaimable=size) for size in (900, 800, 700)), stat())
-    assert falls_to(late, claim, NOTHING, 1.0).objects == 800
+    assert falls_to(late, claim, NOTHING, 1.0).objects == 0
     assert claim.observed.startswith("gone at look 4, after ")
 
 

@@ -106,6 +106,10 @@ def test_tables_that_go_seconds_later_are_left_when_it_is_judged(claim: Claim) -
     assert claim.observed.startswith("gone at look 4, after ")
 
 
+def test_one_look_is_never_enough_for_what_is_left(claim: Claim) -> None:
+    assert tables.above(counts(9, 2), claim, 2, 0.0) == 0
+
+
 def test_tables_of_others_that_go_prove_nothing(claim: Claim) -> None:
     with pytest.raises(Unproven, match="1 pages of tables that were not ours"):
         tables.above(counts(1), claim, 2, 1.0)

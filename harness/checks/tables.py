@@ -30,7 +30,10 @@ Seen = TypeVar("Seen")
 # /proc/PID/cmdline, say, or walks its memory may hold the mm for a moment more (get_task_mm(),
 # mmput_async()), and KVM hears of the end from him.
 BARRIERS = 2
-# Seconds to see whether what is late goes at all, and for a kernel that has no barrier.
+# Seconds to see whether what is late goes at all, for a kernel that has no barrier, and for what no
+# barrier waits for: kfree_rcu() hands objects over each five seconds (kernel/rcu/tree.c,
+# KFREE_DRAIN_JIFFIES), and a memcg's numbers are brought together each two (mm/memcontrol.c,
+# FLUSH_TIME).
 PATIENCE = 10.0
 
 # Writing to it calls rcu_barrier(): every call_rcu() callback that is queued by now has run then,
@@ -78,22 +81,27 @@ def judged(
     shell: Shell,
     claim: Claim,
     slowdown: float,
+    *,
+    late: bool = False,
 ) -> Seen:
     """What is seen when that which was freed must be gone; each look is to begin with SETTLE.
 
-    That is after BARRIERS looks, or, on a kernel without a barrier, when patience ends. What takes
-    more than one look is told, with the time: what goes late is another bug than what never goes.
+    That is after BARRIERS looks, or when patience ends: on a kernel without a barrier, and of what
+    may go, or be told, as `late` as that. What takes more than one look is told, with the time:
+    what goes late is another bug than what never goes.
     """
     deadline = Deadline(PATIENCE * slowdown)
     start = time.monotonic()
     seen = [look()]
-    while not gone(seen[-1]) and not deadline.expired():
+    while not gone(seen[-1]) and (len(seen) < BARRIERS or not deadline.expired()):
         seen.append(look())
     if len(seen) > 1:
         seconds = time.monotonic() - start
         went = "gone" if gone(seen[-1]) else "not gone"
         claim.observe(f"{went} at look {len(seen)}, after {seconds:.1f} s")
-    return seen[BARRIERS - 1] if len(seen) > BARRIERS and has_barrier(shell) else seen[-1]
+    if late or len(seen) <= BARRIERS or not has_barrier(shell):
+        return seen[-1]
+    return seen[BARRIERS - 1]
 
 
 def falls_to(shell: Shell, claim: Claim, pages: int, slowdown: float) -> int:
