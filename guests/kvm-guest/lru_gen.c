@@ -149,9 +149,13 @@ int lru_gen_age(const struct lru_gen *lru_gen, uint32_t evict)
 	struct lruvec lruvecs[MAX_NODES];
 	int count = look(lru_gen, lruvecs);
 
-	/* Swap is to be used, and the Bloom filter not to be asked. */
+	/*
+	 * Swap is to be used, and the Bloom filter not to be asked. Where another has
+	 * made that generation meanwhile, Linux 6.12 says nothing, later ones EEXIST.
+	 */
 	for (int i = 0; i < count; i++) {
-		if (command(lru_gen, '+', &lruvecs[i], lruvecs[i].newest, "1", 1))
+		if (command(lru_gen, '+', &lruvecs[i], lruvecs[i].newest, "1", 1) &&
+		    errno != EEXIST)
 			return -1;
 	}
 	/* Another's walk may be under way, and no younger generation be there yet. */
