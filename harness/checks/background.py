@@ -71,7 +71,7 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
         # What was on its way to be freed may have come meanwhile. The pool can but shrink now: to
         # grow it moves pages, and one that was moved is not young at stage 2 any more.
         _fill(shell, FREE)
-        _leave(shell, FREE)
+        _leave(shell, FREE, grow=False)
         first = counters(shell)
         free = first["nr_free_pages"]
         if not FREE // 2 < free < 2 * FREE:
@@ -94,9 +94,11 @@ def scarce(shell: Shell, pages: int, slowdown: float) -> Iterator[Callable[[], N
         yield reclaim
 
 
-def _leave(shell: Shell, pages: int) -> None:
-    """Let the pool of hugetlb grow or shrink until about so many pages are free."""
+def _leave(shell: Shell, pages: int, *, grow: bool = True) -> None:
+    """Let the pool of hugetlb grow, if it may, or shrink until about so many pages are free."""
     more = (counters(shell)["nr_free_pages"] - pages) // HUGE
+    if more > 0 and not grow:
+        return
     shell.write(POOL, f"{max(0, int(shell.read(POOL)) + more)}\n")
 
 
