@@ -45,12 +45,13 @@ def _of(
         return
     if mutant is not None and mutant.of_series:
         return
-    left = {seed: words for seed in seeds if (words := _with(seed, result, results, mutants))}
     if result.kind != "neutral":
-        yield from left.values()
-    elif len(left) == len(seeds):
-        tried = {one.seed for one in result.ran}
-        yield next((words for seed, words in left.items() if seed in tried), "")
+        yield from filter(None, (_with(seed, result, results, mutants) for seed in seeds))
+        return
+    tried = dict.fromkeys(one.seed for one in result.ran)
+    left = [_with(seed, result, results, mutants) for seed in tried]
+    if all(left):
+        yield left[0]
 
 
 def _with(
