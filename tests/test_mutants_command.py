@@ -189,6 +189,22 @@ def test_death_is_judged_by_the_base_kernel_and_a_miss_is_told(
     assert len({spec.folder for spec in ran}) == len(ran)
 
 
+def test_a_record_tells_of_files_from_its_folder(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]]
+) -> None:
+    def lost(spec: CellSpec) -> tuple[Cell, tuple[Check, ...]]:
+        cell, (check,) = record(spec, a="fail")
+        where = {"reason": f"its last line was: x ({spec.folder}/console.log)"}
+        update = {**where, "outcome": "error"}
+        return cell.model_copy(update=update), (check.model_copy(update=where),)
+
+    pretend(lost)
+    matrix, _ = execute(table)
+    (one,) = by_name(matrix)["dies"].ran
+    told = "its last line was: x (runs/dies-seed1/cells/a57-nvhe-patched/console.log)"
+    assert (one.reason, one.why) == (told, {"test_a": told})
+
+
 def test_death_of_the_base_as_well_proves_nothing(
     table: Path, pretend: Callable[[Behave], list[CellSpec]]
 ) -> None:

@@ -429,10 +429,12 @@ class Mutants:
             seed=key.seed,
             folder=str(Path("runs") / f"{key.subject}-seed{key.seed}" / "cells" / cell.id),
             outcome=settled[0].outcome,
-            reason=settled[0].reason,
+            reason=self._placed(settled[0].reason),
             death=settled[0].death,
             checks={check.name: check.outcome for check in own},
-            why={check.name: check.reason for check in own if check.outcome == "fail"},
+            why={
+                check.name: self._placed(check.reason) for check in own if check.outcome == "fail"
+            },
             deaths={check.name: check.death for check in own if check.death},
             control=tuple(check.name for check in control if check.outcome == "fail")
             if subject.mutant
@@ -440,6 +442,10 @@ class Mutants:
             seconds=cell.seconds,
         )
         return ran if subject.mutant else self._explained(ran, subject, key.place)
+
+    def _placed(self, text: str) -> str:
+        """The same with files of this run told from its folder, as records are kept elsewhere."""
+        return text.replace(f"{self.folder}/", "")
 
     def _explained(self, ran: Ran, control: Subject, place: Place) -> Ran:
         """A cell of a control, with the bugs that its kernel is known for where they explain it."""
