@@ -244,8 +244,7 @@ static bool run(void *context, char *line)
 	else if (!words && !strcmp(line, "stop"))
 		run_stop(context);
 	else
-		reply_error("usage", "expected: mark WORDS, mark-after MS WORDS, age WORDS, "
-			    "read WORDS or stop");
+		reply_error("usage", "expected: mark, mark-after MS, age or read WORDS, or stop");
 	return true;
 }
 
