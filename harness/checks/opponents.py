@@ -27,6 +27,7 @@ from harness.checks.overlap import (
     meetings,
     slot_range,
     stays,
+    unmaps,
     windows,
 )
 from harness.guests import Guest, Opponent
@@ -93,7 +94,7 @@ def _in_guest(counts: Counts, vm: Guest) -> tuple[Window, ...]:
 
 
 def _unmaps(counts: Counts, vm: Guest) -> tuple[Window, ...]:
-    return windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
+    return unmaps(counts)
 
 
 def _removals(counts: Counts, vm: Guest) -> tuple[Window, ...]:
@@ -125,8 +126,8 @@ def _marked_within_reads(counts: Counts, vm: Guest, ages: Iterable[Event]) -> in
 
 
 def _changes_within_unmaps(counts: Counts, vm: Guest, ages: Iterable[Event]) -> int:
-    unmaps = windows(of_all_pages(counts.events(UNMAP), vm), counts.events(returned(UNMAPPED)))
-    return meetings(unmaps, [mark for mark in counts.events(MARK) if mark.fields["begins"]])
+    drops = windows(of_all_pages(counts.events(UNMAP), vm), counts.events(returned(UNMAPPED)))
+    return meetings(drops, [mark for mark in counts.events(MARK) if mark.fields["begins"]])
 
 
 def of_any_page(events: Iterable[Event], vm: Guest) -> list[Event]:

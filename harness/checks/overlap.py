@@ -69,15 +69,21 @@ class Window:
 
     def lasts(self, event: Event) -> bool:
         """Whether another thread's event falls into it, for whatever address."""
-        return event.pid != self.pid and self.begin <= event.time <= self.end
+        return event.pid != self.pid and self._is_open(event)
 
     def holds(self, event: Event) -> bool:
         """Whether another thread's event for an address of the range falls into it."""
-        return (
-            self.lasts(event)
-            and event.fields["start"] < self.end_address
-            and event.fields["end"] > self.start_address
-        )
+        return self.lasts(event) and self._is_about(event)
+
+    def holds_own(self, event: Event) -> bool:
+        """Whether an event of its own thread for an address of the range falls into it."""
+        return event.pid == self.pid and self._is_open(event) and self._is_about(event)
+
+    def _is_open(self, event: Event) -> bool:
+        return self.begin <= event.time <= self.end
+
+    def _is_about(self, event: Event) -> bool:
+        return event.fields["start"] < self.end_address and event.fields["end"] > self.start_address
 
 
 def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, ...]:
@@ -99,6 +105,11 @@ def windows(unmaps: Iterable[Event], returns: Iterable[Event]) -> tuple[Window, 
             start, end = address_range(notice)
             found.append(Window(event.pid, notice.time, time, start, end))
     return tuple(found)
+
+
+def unmaps(counts: Counts) -> tuple[Window, ...]:
+    """How long each unmap was at stage 2, of a trace with UNMAP and the returns of UNMAP_WALK."""
+    return windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
 
 
 def agings(counts: Counts) -> tuple[Window, ...]:

@@ -18,13 +18,13 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.evidence import Evidence
 from harness.checks.idle_ager import beside
-from harness.checks.overlap import AGE, UNMAP, UNMAP_WALK, Window, meetings, windows
+from harness.checks.overlap import AGE, UNMAP, UNMAP_WALK, Window, meetings, unmaps
 from harness.checks.pages import leaves, on_lists, populated, shorten
 from harness.checks.racing import kept
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Wanted, returned
+from harness.observe.trace import Counts, Wanted
 from harness.observe.tracefs import tracing
 
 # Each half has host tables of its own, and so locks of its own for them.
@@ -82,5 +82,4 @@ def test_age_beside_unmap(
 
 def _met(counts: Counts) -> int:
     """How many agings began while pages were being unmapped."""
-    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
-    return meetings(spans, counts.events(AGE), Window.lasts)
+    return meetings(unmaps(counts), counts.events(AGE), Window.lasts)

@@ -182,18 +182,8 @@ def met_in(raced: Counts, by: Outsider, shows: Shows, vm: Guest) -> Met:
     """What happened in a race, by its trace."""
     write = WRITES[by]
     writes = stays(raced.events(write), raced.events(returned(write)), *slot_range(vm))
-    aged = meetings(writes, shows.agings(raced, vm), of_itself)
+    aged = meetings(writes, shows.agings(raced, vm), Window.holds_own)
     return Met(reclaimed(raced), aged, entries(raced, shows.fast))
-
-
-def of_itself(stay: Window, age: Event) -> bool:
-    """Whether who began to age a page of the guest's did so in this stay."""
-    return (
-        age.pid == stay.pid
-        and stay.begin <= age.time <= stay.end
-        and age.fields["start"] < stay.end_address
-        and age.fields["end"] > stay.start_address
-    )
 
 
 def reclaimed(counts: Counts) -> int:

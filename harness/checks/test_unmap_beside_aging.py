@@ -27,7 +27,7 @@ from harness.checks.overlap import (
     UNMAP_CALLBACK,
     UNMAP_WALK,
     meetings,
-    windows,
+    unmaps,
 )
 from harness.checks.pages import on_lists, populated
 from harness.checks.pages import shorten as short
@@ -40,7 +40,6 @@ from harness.observe.trace import (
     PROBE_FULL,
     Counts,
     address_range,
-    returned,
     slowed_entry,
 )
 from harness.observe.tracefs import tracing
@@ -92,8 +91,7 @@ def _into_aging(counts: Counts, shows: Shows, vm: Guest, gone: range) -> int:
 
 def _into_unmap(counts: Counts, shows: Shows, vm: Guest, _: range) -> int:
     """1 if one of the pages, or more, began to be aged while they were unmapped, else 0."""
-    spans = windows(counts.events(UNMAP), counts.events(returned(UNMAP_WALK)))
-    return min(meetings(spans, shows.agings(counts, vm)), 1)
+    return min(meetings(unmaps(counts), shows.agings(counts, vm)), 1)
 
 
 @dataclass(frozen=True)

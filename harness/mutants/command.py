@@ -260,7 +260,8 @@ class Mutants:
         chosen = table.select(whole_table, request.expression)
         names = selection.checks()
         table.require_checks(chosen, names, request.table)
-        self._stress = frozenset(names) - frozenset(selection.checks(prepare.EVERYDAY))
+        if not request.named:
+            self._stress = frozenset(names) - frozenset(selection.checks(prepare.EVERYDAY))
         available = tuple(self._cells(stock, PLAIN))
         self._subjects = subjects(chosen, request.table, available, whole=request.all_cells)
         run = {subject.name for subject in self._subjects}
