@@ -13,6 +13,7 @@ from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
 from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Ran, Result, listed
 from harness.mutants.table import Mutant
+from harness.results import Outcome
 
 BREAK = Mutant(breaks="all", claim=1, cells=("vhe hardware",), check="test_a")
 TABLE = {"first": BREAK, "second": BREAK}
@@ -158,8 +159,36 @@ def test_what_was_not_proven_counts_until_it_was(before: Ran, again: Ran, found:
     ]
     joined = join(parts, TABLE)
     assert joined.results[0].found == found
-    note = "base: an earlier part found: error. The later one counts"
+    note = "base: an earlier part found: error (unproven in n1-vhe (seed 1)). The later one counts"
     assert (note in joined.notes) == (found == "pass")
+
+
+def died(**checks: Outcome) -> Ran:
+    return ran("n1-vhe", 1, "error", "the kernel died", "", None, (), **checks)
+
+
+@pytest.mark.parametrize(
+    ("again", "found", "told"),
+    [
+        (ran(a="pass", b="pass"), "pass", True),
+        (ran(a="pass", b="fail"), "false alarm", True),
+        # Of another seed, of less than ran before, and ended by an error as well.
+        (ran(seed=2, a="pass", b="pass"), "error", False),
+        (ran(a="pass"), "error", False),
+        (died(a="pass", b="pass"), "error", False),
+    ],
+)
+def test_what_an_error_kept_from_being_seen_may_be_seen_later(
+    again: Ran, found: str, told: bool
+) -> None:
+    parts = [
+        matrix(sound(died(a="pass", b="error")), caught(name="first")),
+        matrix(sound(again), caught(name="second")),
+    ]
+    joined = join(parts, TABLE)
+    assert joined.results[0].found == found
+    words = "base: an earlier part found: error (error in n1-vhe (seed 1): the kernel died). "
+    assert any(note.startswith(words) for note in joined.notes) == told
 
 
 def test_words_are_those_that_the_table_has_now() -> None:

@@ -38,12 +38,12 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
 
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
     the same seed the last one counts; a note says what those before found. Of what must pass each
-    cell of each part counts, so no false alarm is lost; but what could not be proven in one, and
-    was in a later one with the same seed, is told by a note as well. So is what no part ran of what
-    the table asks for, which is an error. UsageError for parts of
-    different kernels, for a mutant that the table lacks, and for one that ran for another check
-    than the table has now. Parts that different harnesses ran may be of different checks:
-    `harnesses` says so.
+    cell of each part counts, so no false alarm is lost; but one that ended in an error, or in which
+    something could not be proven, and that came to its end in a later part with the same seed, is
+    told by a note as well. So is what no part ran of what the table asks for, which is an error.
+    UsageError for parts of different kernels, for a mutant that the table lacks, and for one that
+    ran for another check than the table has now. Parts that different harnesses ran may be of
+    different checks: `harnesses` says so.
     """
     first = parts[0]
     seeds = tuple(sorted({seed for part in parts for seed in part.seeds}))
@@ -121,6 +121,10 @@ def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
     again = [other for other in later if (other.cell, other.seed) == (one.cell, one.seed)]
     if of_break:
         return bool(again)
+    if one.outcome == "error":
+        # What an error kept from being seen: all that the cell was asked for, whatever came of it.
+        whole = [other for other in again if other.outcome != "error"]
+        return any(one.checks.keys() <= other.checks.keys() for other in whole)
     unproven = [name for name, outcome in one.checks.items() if outcome == "unproven"]
     # A reason of the cell itself is that checks are missing, which another run says nothing of.
     if one.outcome != "unproven" or one.reason or not unproven:
@@ -137,8 +141,9 @@ def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
     both = result.model_copy(update={"ran": (*kept, *result.ran)})
     if len(kept) == len(before.ran):
         return both, []
-    found = judge.judge(before.model_copy(update={"ran": tuple(outdone)})).found
-    return both, [f"{result.name}: an earlier part found: {found}. The later one counts"]
+    then = judge.judge(before.model_copy(update={"ran": tuple(outdone)}))
+    why = f" ({then.why})" if then.why and not of_break else ""
+    return both, [f"{result.name}: an earlier part found: {then.found}{why}. The later one counts"]
 
 
 def _placed(result: Result, run: str) -> Result:
