@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
 from harness.errors import Death
@@ -77,8 +78,8 @@ def matrix(*results: Result) -> Matrix:
     )
 
 
-def shown(report: Matrix) -> str:
-    console = Console(width=200)
+def shown(report: Matrix, width: int = 200) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(text_report(report))
     return capture.get()
@@ -238,6 +239,27 @@ def test_matrix_as_text() -> None:
         "seed, 1 missed"
     ) in text
     assert "1 of 1 kernels with nothing wrong pass, 0 false alarms" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_matrix_of_more_checks_than_a_line_holds_names_them(width: int) -> None:
+    """With columns for them, what was found of a mutant and its marks would be cut off."""
+    others: dict[str, Outcome] = {f"number_{number:03}": "pass" for number in range(122)}
+
+    def among(one: Ran) -> Ran:
+        return one.model_copy(update={"checks": one.checks | others})
+
+    report = matrix(
+        sound(among(ran(a="pass", b="pass", c="skip")), name="base"),
+        a_break(among(ran(a="fail", b="fail", c="error")), name="wrong"),
+        a_break(among(ran(a="pass", b="skip", c="unproven")), name="sly"),
+    )
+    lines = shown(report, width).splitlines()
+    assert max(map(len, lines)) <= width
+    rows = {line.split()[1]: " ".join(line.split()) for line in lines if len(line.split()) > 1}
+    assert rows["base"] == "pass base n1-vhe 124 passed, 1 skipped 10"
+    assert rows["wrong"] == "caught wrong n1-vhe X test_a, x test_b, E test_c, 122 passed 20 10"
+    assert rows["sly"] == "missed sly n1-vhe MISS test_a, ? test_c, 1 skipped, 122 passed 20 10"
 
 
 def test_cost_tells_builds_of_this_run_from_those_that_were_in_the_cache() -> None:

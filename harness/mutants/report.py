@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.columns import Columns
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +17,7 @@ from harness.mutants.judge import GOOD, failed
 from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Result
 from harness.printable import printable
 from harness.report.matrix import short_name
+from harness.report.text import UNBOUND
 from harness.results import SERIES
 
 _STYLES = {
@@ -26,6 +30,7 @@ _STYLES = {
     "error": "magenta",
 }
 _MARKS = {"unproven": "?", "error": "E", "skip": "-", "pass": "ok"}
+_QUIET = {"ok": "passed", "-": "skipped"}
 _LEGEND = (
     "X failed, and is the one that must",
     "x failed as well",
@@ -39,7 +44,7 @@ _LEGEND = (
 
 def text_report(matrix: Matrix) -> RenderableType:
     """The matrix, what is not as it should be, the cost, and the verdict."""
-    parts: list[RenderableType] = [_table(matrix), _legend(matrix), ""]
+    parts: list[RenderableType] = [_Rows(matrix), ""]
     parts += [_trouble(result) for result in matrix.results if result.why]
     parts += [Text(printable(f"listed only: {_listed(r)}")) for r in _unrun(matrix)]
     parts += [Text(f"note: {printable(note)}") for note in matrix.notes]
@@ -115,10 +120,31 @@ def _count(results: Sequence[Result], found: str) -> int:
     return sum(result.found == found for result in results)
 
 
-def _table(matrix: Matrix) -> Table:
+@dataclass(frozen=True)
+class _Rows:
+    """A row for each kernel: a column for each check where the width is enough, else their names.
+
+    Columns of a hundred checks fit no terminal and no file of lines that can be read.
+    """
+
+    matrix: Matrix
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = _columns(self.matrix)
+        # A measurement is never wider than what it is asked for.
+        unbound = options.update(max_width=UNBOUND)
+        if Measurement.get(console, unbound, table).minimum <= options.max_width:
+            yield table
+            yield _legend(names([result for result in self.matrix.results if result.ran]))
+        else:
+            yield _names(self.matrix)
+            yield _legend(())
+
+
+def _columns(matrix: Matrix) -> Table:
     results = [result for result in matrix.results if result.ran]
     checks = names(results)
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    grid = _grid()
     grid.add_column("mutant", no_wrap=True)
     grid.add_column("cells")
     for number in range(1, len(checks) + 1):
@@ -127,15 +153,46 @@ def _table(matrix: Matrix) -> Table:
         grid.add_column(head, justify="right", no_wrap=True)
     grid.add_column("found", no_wrap=True)
     for result in results:
-        grid.add_row(
-            Text(printable(result.name)),
-            Text(printable(_cells(result))),
-            *(_styled_mark(mark(result, check)) for check in checks),
-            f"{result.build.seconds:.0f}" if result.build else "",
-            f"{sum(one.seconds for one in result.ran):.0f}",
-            Text(result.found or "", style=_STYLES.get(result.found or "", "")),
-        )
+        marks = (_styled_mark(mark(result, check)) for check in checks)
+        grid.add_row(*_kernel(result), *marks, *_seconds(result), _styled_found(result))
     return grid
+
+
+def _names(matrix: Matrix) -> Table:
+    """As the columns, with the checks by name; of those that passed or were skipped the number."""
+    grid = _grid()
+    grid.add_column("found", no_wrap=True)
+    for head in ("mutant", "cells", "checks"):
+        grid.add_column(head, overflow="fold")
+    for head in ("build\ns", "cells\ns"):
+        grid.add_column(head, justify="right", no_wrap=True)
+    for result in matrix.results:
+        if not result.ran:
+            continue
+        marks = {check: mark(result, check) for check in names([result])}
+        quiet = Counter(one for one in marks.values() if one in ("ok", "-"))
+        words = [f"{one} {check}" for check, one in marks.items() if one not in quiet]
+        words += [f"{number} {_QUIET[one]}" for one, number in quiet.items()]
+        checks = Text(printable(", ".join(words)))
+        grid.add_row(_styled_found(result), *_kernel(result), checks, *_seconds(result))
+    return grid
+
+
+def _grid() -> Table:
+    return Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+
+
+def _kernel(result: Result) -> tuple[Text, Text]:
+    return Text(printable(result.name)), Text(printable(_cells(result)))
+
+
+def _seconds(result: Result) -> tuple[str, str]:
+    built = f"{result.build.seconds:.0f}" if result.build else ""
+    return built, f"{sum(one.seconds for one in result.ran):.0f}"
+
+
+def _styled_found(result: Result) -> Text:
+    return Text(result.found or "", style=_STYLES.get(result.found or "", ""))
 
 
 def _styled_mark(text: str) -> Text:
@@ -143,8 +200,8 @@ def _styled_mark(text: str) -> Text:
     return Text(text, style=style)
 
 
-def _legend(matrix: Matrix) -> Columns:
-    checks = names([result for result in matrix.results if result.ran])
+def _legend(checks: Sequence[str]) -> Columns:
+    """What the numbered columns and the marks are."""
     words = [f"{at} {short_name(name)}" for at, name in enumerate(checks, 1)]
     return Columns([Text(word, style="dim") for word in (*words, *_LEGEND)], padding=(0, 3, 0, 0))
 
