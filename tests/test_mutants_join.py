@@ -11,7 +11,7 @@ from test_mutants_judge import a_break, matrix, ran, sound
 from harness.errors import UsageError
 from harness.mutants.join import NAME, join, read
 from harness.mutants.report import tally
-from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Ran, Result, listed
+from harness.mutants.results import NAMED, NAMED_IN_PARTS, Build, Matrix, Ran, Result, listed
 from harness.mutants.table import Mutant
 from harness.results import Outcome
 
@@ -222,16 +222,47 @@ def test_what_was_only_listed_as_something_else_was_not_run() -> None:
     assert any("not run in any part: first" in note for note in joined.notes)
 
 
+def part_of(harness: str, *results: Result) -> Matrix:
+    """A part in a folder of its own, as read() has it."""
+    placed = [
+        result.model_copy(
+            update={
+                "ran": tuple(
+                    one.model_copy(update={"folder": f"{harness}/{one.folder}"})
+                    for one in result.ran
+                )
+            }
+        )
+        for result in results
+    ]
+    return matrix(*placed).model_copy(update={"harness": harness})
+
+
+MISSED = a_break(*(ran(seed=seed, a="pass") for seed in (1, 2)), name="first")
+
+
 def test_of_a_mutant_that_ran_twice_the_last_counts_and_the_first_is_told() -> None:
-    missed = a_break(*(ran(seed=seed, a="pass") for seed in (1, 2)), name="first")
     parts = [
-        matrix(missed, caught(name="second")),
-        matrix(caught(name="first")),
+        part_of("one", MISSED, caught(name="second")),
+        part_of("two", caught(name="first")),
     ]
     joined = join(parts, TABLE)
     assert joined.results[0].found == "caught"
-    assert "first: an earlier part found: missed. The later one counts" in joined.notes
+    told = "first: an earlier part found: missed (test_a: pass in n1-vhe (seeds 1, 2)). "
+    assert any(note.startswith(told) for note in joined.notes)
     assert join(parts[::-1], TABLE).results[0].found == "missed"
+
+
+def test_what_the_same_harness_missed_is_not_caught_by_another_try() -> None:
+    second = caught(name="second")
+    again = [part_of("one", MISSED, second), part_of("one", caught(name="first"))]
+    joined = join(again, TABLE)
+    assert joined.results[0].found == "missed"
+    assert len(joined.results[0].ran) == 4
+    # But a cell that could not be run is no miss.
+    broken = a_break(*(ran(seed=s, outcome="error") for s in (1, 2)), name="first")
+    again = [part_of("one", broken, second), part_of("one", caught(name="first"))]
+    assert join(again, TABLE).results[0].found == "caught"
 
 
 def test_a_later_part_that_only_lists_a_mutant_says_nothing_of_it() -> None:

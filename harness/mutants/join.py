@@ -37,7 +37,8 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
     """All that the parts ran, in the order of `mutants`, which are those of the table.
 
     Parts may have other mutants, or other seeds. Of a break that several ran in the same cell with
-    the same seed the last one counts; a note says what those before found. Of what must pass each
+    the same seed the last one counts, and a note says what those before found; but what the same
+    harness missed once it did not catch. Of what must pass each
     cell of each part counts, so no false alarm is lost; but one that ended in an error, or in which
     something could not be proven, and that came to its end in a later part with the same seed, is
     told by a note as well. So is what no part ran of what the table asks for, which is an error.
@@ -58,12 +59,15 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
     notes = [*_named(parts), *(note for part in parts for note in _notes(part))]
     ran_by = tuple(dict.fromkeys(by for part in parts for by in part.harnesses or (part.harness,)))
     results: dict[str, Result] = {}
+    by = {
+        one.folder: part.harness for part in parts for result in part.results for one in result.ran
+    }
     for part in parts:
         for result in part.results:
             if not result.ran and result.name in results:
                 continue
             before = results.get(result.name)
-            results[result.name], note = _newer(before, result)
+            results[result.name], note = _newer(before, result, by)
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
     table = [
@@ -116,13 +120,51 @@ def _listed_anew(result: Result, anew: Result) -> Result:
     return anew.model_copy(update={"ran": result.ran, "build": result.build})
 
 
-def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
-    """Whether the same cell was run again with the same seed, and told all that this one did."""
-    again = [other for other in later if (other.cell, other.seed) == (one.cell, one.seed)]
-    if of_break:
+def _newer(
+    before: Result | None, result: Result, by: Mapping[str, str]
+) -> tuple[Result, list[str]]:
+    """Both as one, and a note of what was found before where it counts no more.
+
+    `by` is the harness that ran a cell, by its folder.
+    """
+    if before is None or not before.ran:
+        return result, []
+    of_break = result.kind == "break"
+    again = {
+        one.folder: [
+            other for other in result.ran if (other.cell, other.seed) == (one.cell, one.seed)
+        ]
+        for one in before.ran
+    }
+    outdone = [
+        one
+        for one in before.ran
+        if (
+            _counts_later(before, one, again[one.folder], by)
+            if of_break
+            else _told_later(one, again[one.folder])
+        )
+    ]
+    kept = tuple(one for one in before.ran if one not in outdone)
+    both = result.model_copy(update={"ran": (*kept, *result.ran)})
+    if len(kept) == len(before.ran):
+        return both, []
+    then = judge.judge(before.model_copy(update={"ran": tuple(outdone)}))
+    why = f" ({then.why})" if then.why else ""
+    return both, [f"{result.name}: an earlier part found: {then.found}{why}. The later one counts"]
+
+
+def _counts_later(result: Result, one: Ran, again: Sequence[Ran], by: Mapping[str, str]) -> bool:
+    """Whether a later part counts for a break's cell: not where the same harness had missed it."""
+    if judge.judge(result.model_copy(update={"ran": (one,)})).found in ("caught", "error"):
         return bool(again)
+    return any(by[other.folder] != by[one.folder] for other in again)
+
+
+def _told_later(one: Ran, again: Sequence[Ran]) -> bool:
+    """Whether what kept a cell of a sound kernel from being judged was not met another time."""
     if one.outcome == "error":
-        # What an error kept from being seen: all that the cell was asked for, whatever came of it.
+        # All that the cell was asked for, whatever came of it.
         whole = [other for other in again if other.outcome != "error"]
         return any(one.checks.keys() <= other.checks.keys() for other in whole)
     unproven = [name for name, outcome in one.checks.items() if outcome == "unproven"]
@@ -130,20 +172,6 @@ def _outdone(one: Ran, later: Sequence[Ran], *, of_break: bool) -> bool:
     if one.outcome != "unproven" or one.reason or not unproven:
         return False
     return any(all(other.checks.get(name) == "pass" for name in unproven) for other in again)
-
-
-def _newer(before: Result | None, result: Result) -> tuple[Result, list[str]]:
-    if before is None or not before.ran:
-        return result, []
-    of_break = result.kind == "break"
-    outdone = [one for one in before.ran if _outdone(one, result.ran, of_break=of_break)]
-    kept = tuple(one for one in before.ran if one not in outdone)
-    both = result.model_copy(update={"ran": (*kept, *result.ran)})
-    if len(kept) == len(before.ran):
-        return both, []
-    then = judge.judge(before.model_copy(update={"ran": tuple(outdone)}))
-    why = f" ({then.why})" if then.why and not of_break else ""
-    return both, [f"{result.name}: an earlier part found: {then.found}{why}. The later one counts"]
 
 
 def _placed(result: Result, run: str) -> Result:
