@@ -355,3 +355,15 @@ def test_named_checks_alone(table: Path, pretend: Callable[[Behave], list[CellSp
         "same": ("-k", "test_a or test_b"),
     }
     assert "only the checks that are named" in matrix.notes
+
+
+def test_a_neutral_mutant_meets_all_that_the_table_names(
+    table: Path, pretend: Callable[[Behave], list[CellSpec]]
+) -> None:
+    """Alone as well: else it passes what nobody asked it."""
+    ran = pretend(livelocked)
+    execute(table, named=True, expression="same")
+    assert {s.kernel.build_id: s.pytest_args[:-1] for s in ran}["same"] == (
+        "-k",
+        "test_a or test_b",
+    )

@@ -295,9 +295,10 @@ def test_markdown_lists_all_of_them() -> None:
         "| `wrong` | all | base | 1 | n1-vhe | `test_a` | caught | `test_b` | 20 | 20 |",
         "| `sly` | all | base | 1 | n1-vhe | `test_a` | **missed**: "
         "test_a: pass in n1-vhe (seed 1) |  | 20 | 10 |",
-        "| `base` | nothing | base | n1-vhe | pass | 1 |  | 10 |",
+        "| `base` | nothing | base | n1-vhe | pass | 1 | 1 | 3 |  | 10 |",
         "| `slow` | walks / twice | base | 1 | instructions |",
     ]
     assert "| 1 | exactness | `wrong`, `sly`, `slow` |" in text
     assert "| 2 | silence | none |" in text
+    assert "They cannot show TLB residency" in text
     assert "Linux 6.12.117 (Debian), seeds 1, 2. **fail**: 1 of 2 mutants" in text

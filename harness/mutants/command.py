@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -144,15 +144,20 @@ def subjects(
     return (*controls, *mutants)
 
 
-def needed_by(subject: Subject, subjects: Sequence[Subject]) -> frozenset[str]:
+def needed_by(
+    subject: Subject, subjects: Sequence[Subject], whole_table: Iterable[Mutant]
+) -> frozenset[str]:
     """The checks that a subject must meet.
 
-    A mutant meets those that it needs; what must pass meets all that `subjects` name, of those on a
-    kernel like its own.
+    A mutant meets those that it needs. A control meets all that `subjects` name, of those on a
+    kernel like its own, and a neutral mutant those of the whole table, whatever was chosen with it.
     """
-    alike = [one for one in subjects if one.flavor is subject.flavor]
-    about = [subject] if subject.mutant and subject.mutant.check else alike
-    return frozenset(name for one in about if one.mutant for name in one.mutant.needs)
+    if subject.mutant and subject.mutant.check:
+        return subject.mutant.needs
+    alike = [one.mutant for one in subjects if one.mutant and one.flavor is subject.flavor]
+    if subject.mutant:
+        alike = [one for one in whole_table if one.debug == (subject.flavor is DEBUG)]
+    return frozenset(name for mutant in alike for name in mutant.needs)
 
 
 def selection_of(needed: frozenset[str], stress: frozenset[str], *, alone: bool) -> tuple[str, ...]:
@@ -228,6 +233,7 @@ class Mutants:
         self._stress: frozenset[str] = frozenset()
         self._claims: dict[int, str] = {}
         self._known: dict[str, table.Known] = {}
+        self._mutants: tuple[Mutant, ...] = ()
         self.verdict: Verdict = "error"
         self._ground: Ground | None = None
         self._jobs = 0
@@ -257,6 +263,7 @@ class Mutants:
         whole_table = table.load(request.table)
         self._claims = whole_table.claims
         self._known = whole_table.known
+        self._mutants = tuple(whole_table.mutants.values())
         chosen = table.select(whole_table, request.expression)
         names = selection.checks()
         table.require_checks(chosen, names, request.table)
@@ -405,7 +412,9 @@ class Mutants:
         """Nearly all; of a further seed, or if asked, those alone that are named."""
         further = seed != self._request.seeds[0] and bool(subject.mutant and subject.mutant.check)
         args = selection_of(
-            needed_by(subject, self._subjects), self._stress, alone=self._request.named or further
+            needed_by(subject, self._subjects, self._mutants),
+            self._stress,
+            alone=self._request.named or further,
         )
         return Checks(seed=seed, pytest_args=args)
 

@@ -17,7 +17,7 @@ from harness.mutants.judge import GOOD, failed
 from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Result
 from harness.printable import printable
 from harness.report.matrix import short_name
-from harness.report.text import UNBOUND
+from harness.report.text import EMULATION, UNBOUND
 from harness.results import SERIES
 
 _STYLES = {
@@ -260,6 +260,8 @@ def markdown(matrix: Matrix, claims: Mapping[int, str]) -> str:
         "",
         *(f"- {note}" for note in matrix.notes),
         "",
+        EMULATION,
+        "",
         *_breaks(matrix),
         *_sound(matrix),
         *_only_listed(matrix),
@@ -313,8 +315,9 @@ def _sound(matrix: Matrix) -> Iterator[str]:
         "[findings.md](findings.md)."
     )
     yield ""
-    yield "| kernel | what differs | on | cells | found | cells run | build s | cells s |"
-    yield "|---|---|---|---|---|---|---|---|"
+    heads = ("kernel", "what differs", "on", "cells", "found", "seeds", "cells run", "checks")
+    yield _row(*heads, "build s", "cells s")
+    yield "|---" * (len(heads) + 2) + "|"
     for result in matrix.results:
         if result.kind in ("neutral", "control"):
             yield _row(
@@ -323,7 +326,9 @@ def _sound(matrix: Matrix) -> Iterator[str]:
                 result.series or "base",
                 _cells(result),
                 (result.found or "not run") + (f": {result.why}" if result.why else ""),
+                ", ".join(map(str, sorted({one.seed for one in result.ran}))),
                 str(len(result.ran)),
+                str(len(names([result]))),
                 f"{result.build.seconds:.0f}" if result.build else "",
                 f"{sum(one.seconds for one in result.ran):.0f}",
             )
