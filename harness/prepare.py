@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import linux_guest as linux_guest_module
 from harness.cell import CellSpec, KernelFiles
 from harness.checks.plugin import check_paths
-from harness.contract import base_for
+from harness.contract_load import base_for
 from harness.deadline import Deadline
 from harness.guests import PROGRAM
 from harness.hosts.deploy import DEPLOY_SECONDS

@@ -24,7 +24,7 @@ from harness.build_kernels import build_kernels, guest_kernel
 from harness.cell import CellSpec
 from harness.cell_specs import CellSpecs
 from harness.contract import Contract
-from harness.contract import load as load_contract
+from harness.contract_load import load as load_contract
 from harness.cost.of_run import count
 from harness.deadline import Deadline
 from harness.decode_run import decoded, with_lines

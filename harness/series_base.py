@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from harness.contract import Contract, base_for
-from harness.contract import load as load_contract
+from harness.contract import Contract
+from harness.contract_load import base_for
+from harness.contract_load import load as load_contract
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.results import SeriesBase

@@ -11,7 +11,7 @@ import pytest
 from harness.checks.claim import Claim
 from harness.checks.flushes import FLUSHES, check_flushes, with_flushes
 from harness.checks.overlap import AGE
-from harness.contract import FlushRule
+from harness.contract_file import FlushRule
 from harness.observe.trace import Counts, Event, Probe, Wanted
 from harness.observe.unproven import Unproven
 

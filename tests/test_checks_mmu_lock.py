@@ -11,11 +11,13 @@ import pytest
 from harness.checks import test_mmu_lock as check
 from harness.checks.claim import Claim
 from harness.checks.overlap import AGE, AGE_CALLBACK, TEST, UNMAP
-from harness.contract import BASE, Lock, LockRule, Situation, load_step
+from harness.contract_file import Lock, LockRule
+from harness.contract_load import BASE, load_step
 from harness.observe import lockdep
 from harness.observe.trace import ACCESS_FAULT, Counts, Event, returned
 from harness.observe.unproven import Unproven
 from harness.paths import PROJECT
+from harness.situation import Situation
 
 FAULT = check.FAULT
 LOCK = "00000000a1b2c3d4 {}&(kvm)->mmu_lock"

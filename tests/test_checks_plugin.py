@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks import plugin as plugin_module
 from harness.checks.plugin import PYTEST_ARGS, CellPlugin
-from harness.contract import BASE
+from harness.contract_load import BASE
 from harness.errors import ConnectionCut, DeadlineExceeded, HostDied, InfraError
 from harness.records import append, read
 from harness.results import Check, CpuAf, af_seen

@@ -27,7 +27,8 @@ from harness.checks.test_pressure import (
     check_refaults,
     check_sums,
 )
-from harness.contract import Expectation, LockRule
+from harness.contract import Expectation
+from harness.contract_file import LockRule
 from harness.guests import Guest
 from harness.observe import lockdep, memcg
 from harness.observe.errors import ObserveError

@@ -9,7 +9,7 @@ from typing import Any
 from harness.checks.overlap import AGE, FAULT, UNMAP
 from harness.checks.racing import Shows
 from harness.checks.test_pressure_own import WRITES, Met, met_in, recorded
-from harness.contract import BASE, load
+from harness.contract_load import BASE, load
 from harness.observe.trace import Counts, Event, Probe, returned
 
 HVA, PAGES = 0x10000, 4

@@ -28,7 +28,8 @@ from harness.checks.racing import (
     recorded,
     show,
 )
-from harness.contract import BASE, Contract, load
+from harness.contract import Contract
+from harness.contract_load import BASE, load
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Opponent
 from harness.observe.trace import MARK, Counts, Event, Probe, Wanted

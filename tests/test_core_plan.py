@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness import contract as contract_module
-from harness.contract import Contract, Variant
+from harness import contract_load
+from harness.contract import Contract
+from harness.contract_file import Variant
 from harness.errors import UsageError
 from harness.inventory import Inventory
 from harness.plan import PlannedCell, left_out, not_booted, not_used, plan
@@ -42,7 +43,7 @@ def contract() -> Contract:
         Variant(name="sw-af", cmdline=("kvm-arm.stage2_sw_af=1",), stage2_af="software"),
         Variant(name="plain", cmdline=("quiet", "a=b")),
     )
-    return replace(contract_module.load(None), variants=variants)
+    return replace(contract_load.load(None), variants=variants)
 
 
 def ids(cells: tuple[PlannedCell, ...]) -> list[str]:

@@ -13,7 +13,9 @@ from cost_consoles import BASE, BUILD_ID, CONFIG_SHA256, LOCKLESS, LOCKLESS_BUIL
 from rich.console import Console
 
 from harness import inventory
-from harness.contract import Contract, CostPromise, Variant, load
+from harness.contract import Contract
+from harness.contract_file import CostPromise, Variant
+from harness.contract_load import load
 from harness.cost.measure import Found, Place, measure, places, refusals
 from harness.cost.options import CostOptions
 from harness.cost.promises import kept

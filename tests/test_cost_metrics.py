@@ -9,7 +9,7 @@ import pytest
 from cost_consoles import BASE, LOCKLESS, NAMES, edited, saved
 
 from harness import inventory
-from harness.contract import CostMetric
+from harness.contract_file import CostMetric
 from harness.cost.fit import Line
 from harness.cost.framing import Garbled
 from harness.cost.metrics import METRICS, costs

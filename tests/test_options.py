@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.contract import load as load_contract
+from harness.contract_load import load as load_contract
 from harness.cost.options import CostOptions
 from harness.options import PLAIN_NOTE, STRESS_NOTE, Options
 from harness.paths import PROJECT

@@ -10,7 +10,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.pages import shorten, show_set
-from harness.contract import Contract, Driver, Expectation, Situation
+from harness.contract import Contract, Expectation
+from harness.contract_file import Driver
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -26,6 +27,7 @@ from harness.observe.trace import (
 )
 from harness.observe.tracefs import Session
 from harness.observe.unproven import Unproven
+from harness.situation import Situation
 
 
 def wanted(expectation: Expectation) -> Wanted:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from harness.checks.claim import Claim
 from harness.checks.counted import counters
 from harness.checks.overlap import AGE
-from harness.contract import FlushRule
+from harness.contract_file import FlushRule
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.trace import Counts, Wanted

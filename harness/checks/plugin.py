@@ -30,8 +30,9 @@ from harness import splatlog
 from harness.checks import callbacks
 from harness.checks.claim import Claim
 from harness.checks.collect import Collector, evidence
-from harness.contract import Contract, load_step
-from harness.contract import load as load_contract
+from harness.contract import Contract
+from harness.contract_load import load as load_contract
+from harness.contract_load import load_step
 from harness.deadline import Deadline
 from harness.errors import (
     ConnectionCut,

@@ -40,7 +40,8 @@ from harness.checks.overlap import (
 from harness.checks.pages import mark_idle, old_pages, pick, populated, young_pages
 from harness.checks.pressure import lru
 from harness.checks.undo import undone
-from harness.contract import Contract, Driver
+from harness.contract import Contract
+from harness.contract_file import Driver
 from harness.guest_replies import RaceReply
 from harness.guests import Ager, Backing, Guest, Opponent
 from harness.hosts.protocols import Shell

@@ -25,7 +25,8 @@ from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import AGE, AGE_CALLBACK, TEST, UNMAP
 from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
 from harness.checks.racing import kept
-from harness.contract import Contract, Locker, LockRule
+from harness.contract import Contract
+from harness.contract_file import Locker, LockRule
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

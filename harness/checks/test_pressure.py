@@ -33,7 +33,8 @@ from harness.checks.overlap import AGE, TEST, UNMAP, slot_range
 from harness.checks.pages import forget_references, mark_idle, populated, shorten
 from harness.checks.pressure import Reading, Regions
 from harness.checks.test_mmu_lock import check_taken
-from harness.contract import Contract, Driver, Expectation, LockRule
+from harness.contract import Contract, Expectation
+from harness.contract_file import Driver, LockRule
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-from harness.contract import Contract, Situation, Variant
+from harness.contract import Contract
+from harness.contract_file import Variant
 from harness.cost import promises
 from harness.cost.framing import Gave
 from harness.cost.judge import judge
@@ -31,6 +32,7 @@ from harness.observe import klog
 from harness.plan import MODE_CMDLINE
 from harness.progress import Progress
 from harness.results import SERIES, Check, Figure, Outcome
+from harness.situation import Situation
 
 BOOT_SECONDS = 600.0
 """Of the controller's clock: a boot takes 20 to 60 on two busy cores, and one that hangs as long

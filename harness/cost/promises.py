@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from harness.contract import CostMetric
+from harness.contract_file import CostMetric
 from harness.cost.metrics import METRICS
 from harness.inventory import AfMode
 from harness.results import SERIES, Check, Figure, Outcome

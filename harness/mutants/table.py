@@ -15,7 +15,7 @@ from typing import Annotated, Literal, get_args
 from _pytest.mark.expression import Expression
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.contract import CostMetric
+from harness.contract_file import CostMetric
 from harness.errors import Death, UsageError
 from harness.inventory import AfMode, KvmMode
 from harness.kernel import diff
