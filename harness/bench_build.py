@@ -20,7 +20,8 @@ from harness.kernel import cache
 from harness.kernel import series as series_module
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Kernel, build
+from harness.kernel.build import build
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import PLAIN
 from harness.kernel.source import Source
 from harness.paths import cache_home

@@ -9,7 +9,8 @@ from harness import prepare
 from harness.errors import InfraError
 from harness.kernel import config
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Builder, Kernel
+from harness.kernel.bench import Builder
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import PLAIN
 from harness.kernel.source import Source
 from harness.machines import Machines

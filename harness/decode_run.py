@@ -11,7 +11,7 @@ from harness import decode, prepare
 from harness.deadline import Deadline
 from harness.errors import UsageError
 from harness.kernel import lines as kernel_lines
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.prepared import Prepared
 from harness.progress import Progress
 from harness.results import Cell, KernelLabel

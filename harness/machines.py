@@ -20,7 +20,7 @@ from harness.hosts.own_config import own_config
 from harness.hosts.probe import Survey
 from harness.hosts.revive import revive
 from harness.inventory import Inventory, QemuHost, SshHost
-from harness.kernel.build import Builder
+from harness.kernel.bench import Builder
 from harness.kernel.machine import MachineConfig, keep, kept
 from harness.observe.cpu import Midr
 from harness.plan import PlannedCell

@@ -19,8 +19,10 @@ from harness.hosts.image import HostImage, host_image
 from harness.inventory import QemuHost, SshHost
 from harness.kernel import source as source_module
 from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Builder, Kernel, build
+from harness.kernel.bench import Builder
+from harness.kernel.build import build
 from harness.kernel.buildlog import BuildProgress
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.machine import MachineConfig
 from harness.kernel.series import Series

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness import inputs
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.source import Source
 from harness.prepare import Ground
 from harness.recipes import Kernels, whose

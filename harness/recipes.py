@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.inventory import QemuHost, SshHost
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import Flavor, on_machine, with_fragments
 from harness.kernel.machine import MachineConfig
 from harness.results import KernelLabel

@@ -20,8 +20,9 @@ from harness.deadline import Deadline
 from harness.errors import HarnessError
 from harness.kernel import toolchain
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import BaseBuildError, Kernel, KernelBuildError, build
+from harness.kernel.build import BaseBuildError, KernelBuildError, build
 from harness.kernel.buildlog import BuildProgress
+from harness.kernel.built import Kernel
 from harness.kernel.config import ConfigError
 from harness.kernel.flavor import WITHOUT_KVM, X86_KVM, Flavor
 from harness.kernel.source import Source

@@ -23,7 +23,7 @@ from harness.errors import DeadlineExceeded, HostDied, InfraError
 from harness.hosts import counting
 from harness.hosts.counting import Counting
 from harness.inventory import QemuHost, SshHost
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.progress import Progress
 
 HOST = QemuHost(kind="qemu", cpu="neoverse-n1", af="hardware", kvm_modes=("vhe",))

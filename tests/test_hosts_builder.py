@@ -29,7 +29,9 @@ from harness.hosts import userspace as userspace_module
 from harness.hosts.builder import MachineBuilder, compiler, unpack
 from harness.hosts.ssh import SshShell
 from harness.kernel import apply, build, series, toolchain
+from harness.kernel.bench import Order
 from harness.kernel.build import KernelBuildError
+from harness.kernel.built import Kernel
 from harness.kernel.machine import MachineConfig
 from harness.kernel.source import Source
 
@@ -113,8 +115,8 @@ def test_a_kernel_is_the_same_wherever_it_was_built(
     tree = patched(tmp_path, source, edit("kvm/mmu.c", AGE))
 
     def built(
-        tree: Source | apply.PatchedTree, base: build.Kernel | None, on: MachineBuilder | None
-    ) -> build.Kernel:
+        tree: Source | apply.PatchedTree, base: Kernel | None, on: MachineBuilder | None
+    ) -> Kernel:
         return build.build(
             tree, fragments=[fragment], base=base, machine=OWN, builder=on, deadline=soon()
         )
@@ -191,10 +193,10 @@ def test_what_is_built_there_reaches_nothing_else(
         assert (tmp_path / "secret").read_text() == "x"
 
 
-def order_for(source: Source, tmp_path: Path) -> build.Order:
+def order_for(source: Source, tmp_path: Path) -> Order:
     for name in ("stage", "out"):
         (tmp_path / name).mkdir()
-    return build.Order(
+    return Order(
         source.dir, source.digest, "", tmp_path / "stage", tmp_path / "out", lambda _: None, soon()
     )
 

@@ -25,7 +25,7 @@ from harness.hosts.health import Health
 from harness.hosts.protocols import Shell
 from harness.inventory import SshHost
 from harness.kernel import source
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.machine import MachineConfig
 
 

@@ -22,82 +22,10 @@ from kernel_helpers import AGE, as_mail, create, edit, soon, toy_source, toy_tre
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, InfraError
-from harness.kernel import apply, build, buildlog, cache, config, elf, series, toolchain
+from harness.kernel import apply, build, buildlog, cache, config, series
+from harness.kernel.built import Kernel
 from harness.kernel.machine import MachineConfig
 from harness.kernel.source import Source, resolve
-
-TOOLS = toolchain.Toolchain("gcc version 12", "1.45.0")
-
-
-def test_the_key_is_of_all_that_makes_a_kernel() -> None:
-    keys = {
-        build.key_of("tree", "CONFIG_KVM=y\n", TOOLS),
-        build.key_of("other", "CONFIG_KVM=y\n", TOOLS),
-        build.key_of("tree", "CONFIG_KVM=n\n", TOOLS),
-        build.key_of("tree", "CONFIG_KVM=y\n", toolchain.Toolchain("gcc version 13", "1.45.0")),
-        build.key_of("tree", "CONFIG_KVM=y\n", toolchain.Toolchain("gcc version 12", "1.46.0")),
-    }
-    assert len(keys) == 5
-
-
-def test_two_trees_have_two_names_inside_the_kernel() -> None:
-    one, two = build.tuxmake_argv("one"), build.tuxmake_argv("two")
-    assert [a for a, b in zip(one, two, strict=True) if a != b] == [
-        next(a for a in one if a.startswith("--environment=KBUILD_BUILD_HOST="))
-    ]
-
-
-def test_for_another_architecture_the_kernel_is_only_linked() -> None:
-    argv = build.tuxmake_argv("digest", arch=toolchain.X86)
-    assert {"--target-arch=x86_64", "--make-target=vmlinux"} < set(argv)
-    assert "CROSS_COMPILE=x86_64-linux-gnu-" in argv
-    assert not any("arm64" in word or "aarch64" in word for word in argv)
-
-
-@pytest.mark.parametrize("kind", ["missing", "link", "folder-link"])
-def test_only_regular_files_are_taken_from_a_build(tmp_path: Path, kind: str) -> None:
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret/Image").write_text("secret")
-    (tmp_path / "work").mkdir()
-    if kind == "link":
-        (tmp_path / "work/boot").mkdir()
-        (tmp_path / "work/boot/Image").symlink_to(tmp_path / "secret/Image")
-    if kind == "folder-link":
-        (tmp_path / "work/boot").symlink_to(tmp_path / "secret")
-    with pytest.raises(InfraError, match="left no regular file boot/Image"):
-        build._take(tmp_path / "work", "boot/Image", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_without_a_build_id(tmp_path: Path) -> None:
-    (tmp_path / "vmlinux").write_text("no ELF")
-    with pytest.raises(InfraError, match="vmlinux is no ELF file"):
-        elf.build_id(tmp_path / "vmlinux")
-
-
-def test_the_configuration_inside_a_kernel(tmp_path: Path) -> None:
-    import gzip
-
-    vmlinux = tmp_path / "vmlinux"
-    packed = gzip.compress(b"CONFIG_KVM=y\n")
-    vmlinux.write_bytes(b"\x7fELF..IKCFG_ST" + packed + b"IKCFG_ED..")
-    assert elf.embedded_config(vmlinux) == "CONFIG_KVM=y\n"
-    vmlinux.write_bytes(b"\x7fELF")
-    assert elf.embedded_config(vmlinux) is None
-    vmlinux.write_bytes(b"IKCFG_ST" + packed[:-12] + b"xx" + packed[-10:] + b"IKCFG_ED")
-    with pytest.raises(InfraError, match="damaged"):
-        elf.embedded_config(vmlinux)
-
-
-def test_another_configuration_than_the_checked_one_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "vmlinux").write_text("")
-    (tmp_path / ".config").write_text("CONFIG_KVM=y\nCONFIG_SWAP=y\n")
-    build._require_same_config(tmp_path, tmp_path / "vmlinux", "CONFIG_KVM=y\nCONFIG_SWAP=y\n")
-    with pytest.raises(InfraError, match=r"the build folder is not the one.*CONFIG_SWAP"):
-        build._require_same_config(tmp_path, tmp_path / "vmlinux", "CONFIG_KVM=y\n")
-    (tmp_path / ".config").write_text("CONFIG_IKCONFIG=y\n")
-    with pytest.raises(InfraError, match="carries no configuration"):
-        build._require_same_config(tmp_path, tmp_path / "vmlinux", "CONFIG_IKCONFIG=y\n")
 
 
 def test_nothing_is_compiled_with_pages_that_checks_do_not_know(tmp_path: Path) -> None:
@@ -112,7 +40,7 @@ def test_nothing_is_compiled_with_pages_that_checks_do_not_know(tmp_path: Path) 
 
 def test_a_build_folder_of_another_source_is_not_built_upon(tmp_path: Path) -> None:
     here = tmp_path / "x"
-    kernel = build.Kernel(
+    kernel = Kernel(
         key="k", image=here, vmlinux=here, system_map=here, config=here, log=here,
         build_dir=here, build_id="00", config_sha256="0", image_sha256="0", release="6.12",
         tree="one", incremental=False, seconds=1, steps=1,
@@ -203,9 +131,7 @@ def test_a_kernel_of_a_machine_s_own_configuration(
     tree = with_series(tmp_path, source, edit("kvm/mmu.c", AGE))
     own = "CONFIG_KVM=m\nCONFIG_SWAP=y\nCONFIG_NR_CPUS=512\nCONFIG_EXT4_FS=m\nCONFIG_XFS_FS=m\n"
 
-    def built(
-        tree: Source | apply.PatchedTree, base: build.Kernel | None, *loaded: str
-    ) -> build.Kernel:
+    def built(tree: Source | apply.PatchedTree, base: Kernel | None, *loaded: str) -> Kernel:
         machine = MachineConfig(own, loaded or None)
         return build.build(tree, fragments=[fragment], base=base, machine=machine, deadline=soon())
 
@@ -234,7 +160,7 @@ def test_a_kernel_of_a_machine_s_own_configuration(
     assert not (own_cache / "builds").exists() and nothing_half_made(own_cache, "machines")
 
 
-def modules_of(kernel: build.Kernel) -> set[str]:
+def modules_of(kernel: Kernel) -> set[str]:
     assert kernel.modules is not None
     with tarfile.open(kernel.modules) as tar:
         return set(tar.getnames())
@@ -422,58 +348,3 @@ def test_disk_full_during_a_build(
     finally:
         # Lazily: this process still holds its locks there.
         subprocess.run(["umount", "--lazy", str(tmp_path / "cache")], check=True)
-
-
-def of_series(tree: Path) -> apply.PatchedTree:
-    """A tree of which a series changed one file and removed one."""
-    return apply.PatchedTree(
-        dir=tree,
-        digest="0" * 64,
-        source_digest="1" * 64,
-        version="6.12",
-        description="a tree",
-        touched=("mmu.c", "removed.c"),
-    )
-
-
-def built_at(folder: Path, seconds: int) -> Path:
-    """The build folder of a base kernel that was complete then."""
-    folder.mkdir()
-    (folder / build.RECORD).touch()
-    os.utime(folder / build.RECORD, (seconds, seconds))
-    return folder / "build"
-
-
-def test_what_a_series_changed_is_new_though_a_further_series_is_on_top(tmp_path: Path) -> None:
-    """The tree on top is made of hard links; make would take the base's objects for this one's."""
-    tree, on_top = tmp_path / "tree", tmp_path / "on-top"
-    tree.mkdir()
-    on_top.mkdir()
-    (tree / "mmu.c").write_text("changed by the series\n")
-    os.utime(tree / "mmu.c", (1, 1))
-    os.link(tree / "mmu.c", on_top / "mmu.c")
-    build.make_newer(of_series(tree), built_at(tmp_path / "base", 1))
-    assert (tree / "mmu.c").stat().st_mtime > 1
-    assert (tree / "mmu.c").read_text() == "changed by the series\n"
-    assert (on_top / "mmu.c").stat().st_mtime == 1
-    assert [path.name for path in tree.iterdir()] == ["mmu.c"]
-
-
-def test_a_clock_that_went_back_is_no_kernel_of_old_objects(tmp_path: Path) -> None:
-    """Objects of the base are of tomorrow then, whatever its record says."""
-    (tmp_path / "mmu.c").touch()
-    start = built_at(tmp_path / "base", 7)
-    start.mkdir()
-    (start / "mmu.o").touch()
-    tomorrow = time.time() + 86400
-    os.utime(start / "mmu.o", (tomorrow, tomorrow))
-    with pytest.raises(InfraError, match=r"clock went back since .*: .*mmu\.c cannot be dated"):
-        build.make_newer(of_series(tmp_path), start)
-
-
-def test_what_is_newer_than_the_base_keeps_its_date(tmp_path: Path) -> None:
-    """Objects of other kernels of this tree are newer than that, and must stay so."""
-    (tmp_path / "mmu.c").touch()
-    os.utime(tmp_path / "mmu.c", (8, 8))
-    build.make_newer(of_series(tmp_path), built_at(tmp_path / "base", 7))
-    assert (tmp_path / "mmu.c").stat().st_mtime == 8

@@ -12,6 +12,7 @@ from kernel_helpers import soon, toy_source
 
 from harness.errors import InfraError
 from harness.kernel import build, elf, lines, toolchain
+from harness.kernel.built import Kernel
 from harness.kernel.source import Source
 
 
@@ -57,7 +58,7 @@ def test_objects_of_functions() -> None:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[build.Kernel, Source]:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Kernel, Source]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "a.config").write_text("CONFIG_KVM=y\n")
     source = toy_source(tmp_path)
@@ -75,7 +76,7 @@ def addr2line(vmlinux: Path, function: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_the_same_kernel_with_lines(toy: tuple[build.Kernel, Source]) -> None:
+def test_the_same_kernel_with_lines(toy: tuple[Kernel, Source]) -> None:
     kernel, source = toy
     assert not elf.has_lines(kernel.vmlinux)
     assert addr2line(kernel.vmlinux, " mmu_age").startswith("??")
@@ -87,7 +88,7 @@ def test_the_same_kernel_with_lines(toy: tuple[build.Kernel, Source]) -> None:
     assert not elf.has_lines(kernel.build_dir / "vmlinux"), "the build folder is for patches"
 
 
-def test_another_kernel_is_refused(toy: tuple[build.Kernel, Source], tmp_path: Path) -> None:
+def test_another_kernel_is_refused(toy: tuple[Kernel, Source], tmp_path: Path) -> None:
     kernel, source = toy
     data = bytearray(kernel.vmlinux.read_bytes())
     at = data.index(b"kvm-harness@")

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.kernel import build, config, flavor
+from harness.kernel import config, flavor
+from harness.kernel.built import key_of
+from harness.kernel.local_bench import tuxmake_argv
 from harness.kernel.machine import MachineConfig, keep, kept, merged
 from harness.kernel.toolchain import Toolchain
 
@@ -28,10 +30,10 @@ def test_the_key_is_of_configuration_and_modules() -> None:
         MachineConfig(OWN, ("ext4",)),
         MachineConfig(OWN, ("ext4", "xfs")),
     )
-    keys = {build.key_of("tree", "CONFIG_KVM=y\n", TOOLS, start) for start in starts}
+    keys = {key_of("tree", "CONFIG_KVM=y\n", TOOLS, start) for start in starts}
     assert len(keys) == len(starts)
     # Kernels of the harness's own configuration keep the names that they had.
-    assert build.key_of("tree", "CONFIG_KVM=y\n", TOOLS) in keys
+    assert key_of("tree", "CONFIG_KVM=y\n", TOOLS) in keys
 
 
 def test_loaded_modules_as_lsmod_lists_them() -> None:
@@ -62,7 +64,7 @@ def test_a_machine_keeps_its_own_number_of_cpus_and_its_drivers() -> None:
 
 
 def test_only_a_machine_s_kernel_has_modules_and_a_release_of_its_own() -> None:
-    plain, own = build.tuxmake_argv("d"), build.tuxmake_argv("d", "-kvmharness-1", modules=True)
+    plain, own = tuxmake_argv("d"), tuxmake_argv("d", "-kvmharness-1", modules=True)
     more = [word for word in own if word not in plain]
     assert [word for word in plain if word not in own] == []
     assert more == [

@@ -18,7 +18,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.hosts.image import HostImage
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.series import Series
 from harness.kernel.source import Source
 from harness.mutants import command

@@ -27,7 +27,7 @@ from harness.hosts import counting, proof
 from harness.hosts.counting import Counting
 from harness.hosts.proof import Expected
 from harness.inventory import AfMode, Inventory, KvmMode, QemuHost
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.observe import klog
 from harness.plan import MODE_CMDLINE
 from harness.progress import Progress

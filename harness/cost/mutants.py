@@ -18,7 +18,7 @@ from harness.errors import HarnessError, InfraError, UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory
 from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.source import Source
 from harness.mutants import table
 from harness.mutants.table import Mutant

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from harness import prepare
 from harness.errors import UsageError
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.source import Source
 from harness.mutants import table
 from harness.progress import Progress

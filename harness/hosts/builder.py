@@ -31,8 +31,8 @@ from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
 from harness.hosts.route import CONTACT_SECONDS
 from harness.inventory import SshHost
-from harness.kernel import build, modules, toolchain
-from harness.kernel.build import Bench, Order
+from harness.kernel import modules, toolchain
+from harness.kernel.bench import FILES, MODULES, TARGETS, Bench, Order, compile_variables
 from harness.observe.text import run_script, sections
 
 # No user's: systemd's docs/UIDS-GIDS.md has 60578 to 61183 as unused, Debian's policy assigns none.
@@ -198,10 +198,8 @@ class _There:
     def compile(self) -> int:
         """See Bench.compile."""
         order = self.order
-        variables = build.compile_variables(
-            order.digest, order.localversion, f"{self.folder}/{build.MODULES}"
-        )
-        for target in build.TARGETS:
+        variables = compile_variables(order.digest, order.localversion, f"{self.folder}/{MODULES}")
+        for target in TARGETS:
             if (status := self.make(target, variables)) != 0:
                 return status
         self._take_back()
@@ -248,7 +246,7 @@ class _There:
 
     def _take_back(self) -> None:
         """Bring what is needed of the build folder into that of the controller."""
-        names = [*build.FILES.values(), ".config", "include/config/kernel.release", build.MODULES]
+        names = [*FILES.values(), ".config", "include/config/kernel.release", MODULES]
         packed = self.order.stage / "built.tar.gz"
         pack = f"tar -czf - -C {self.folder} {shlex.join(names)} | base64 -w {_LINE - 4}"
         with packed.open("wb") as out:

@@ -16,8 +16,9 @@ from harness.hosts import machine_config, pins
 from harness.hosts.builder import builder_on
 from harness.hosts.route import CONTACT_SECONDS, open_shell
 from harness.kernel import source
-from harness.kernel.build import Kernel, build
+from harness.kernel.build import build
 from harness.kernel.buildlog import BuildProgress
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN, on_machine
 from harness.printable import printable
 from harness.progress import Progress

@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from harness import proc
 from harness.deadline import Deadline
 from harness.errors import InfraError
-from harness.kernel import build, cache, elf, sandbox, toolchain
+from harness.kernel import build, build_folder, cache, elf, local_bench, sandbox, toolchain
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.source import Source
 
 # Objects that are made again for one kernel: one or two seconds each on a quiet machine.
@@ -142,7 +142,7 @@ def _fill(
     argv = ("cp", "--archive", "--reflink=auto", str(start), str(work))
     proc.run(argv, deadline=deadline, what="copying the build folder")
     if start != kernel.build_dir and isinstance(tree, PatchedTree):
-        build.make_newer(tree, start)
+        build_folder.make_newer(tree, start)
     shutil.copyfile(kernel.config, work / ".config")
     for one in chosen:
         (work / one).unlink()
@@ -152,11 +152,11 @@ def _fill(
     wrapper.chmod(0o755)
     what = f"making {len(chosen)} objects again with line numbers"
     box = _sandbox(work, wrapper.parent, tree)
-    make = build.tuxmake_argv(tree.digest, kernel.localversion)
+    make = local_bench.tuxmake_argv(tree.digest, kernel.localversion)
     done = sandbox.run(box, make, deadline=deadline, what=what)
     if done.returncode != 0:
         raise InfraError(f"{what} failed (exit {done.returncode}): {done.tail(5)}")
-    made = build.genuine(work, "vmlinux")
+    made = build_folder.genuine(work, "vmlinux")
     if elf.loaded(made) != elf.loaded(kernel.vmlinux):
         raise InfraError(f"{what} gave another kernel than the one that ran")
     made.rename(stage / "vmlinux")

@@ -16,7 +16,7 @@ from harness.errors import UsageError
 from harness.hosts import qemu
 from harness.inventory import Inventory, KvmMode
 from harness.kernel.apply import PatchedTree, apply
-from harness.kernel.build import Kernel
+from harness.kernel.built import Kernel
 from harness.kernel.flavor import DEBUG, PLAIN, Flavor
 from harness.kernel.series import Series
 from harness.kernel.source import Source

@@ -21,7 +21,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.kernel import buildlog, cache, sandbox, toolchain
 from harness.kernel.apply import PatchedTree
-from harness.kernel.build import genuine
+from harness.kernel.build_folder import genuine
 from harness.kernel.source import Source
 from harness.selftests import getopt
 from harness.selftests.table import FOLDER, SELFTESTS
