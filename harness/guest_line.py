@@ -8,7 +8,8 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, HostDied, InfraError
-from harness.guest_replies import Reply, raise_error, shorten
+from harness.guest_errors import raise_error
+from harness.guest_replies import Reply, shorten
 from harness.hosts.protocols import Process
 
 # Seconds that an exchange may take beyond the program's own limit: it kicks a hung vCPU for 2 s,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kvm-guest says: its replies as values, and its errors as exceptions.
+"""What kvm-guest answers, as values.
 
 The host is lost territory: every reply is held to the form and the bounds that
 docs/guest-protocol.md gives it.
@@ -7,13 +7,12 @@ docs/guest-protocol.md gives it.
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NoReturn
 
-from harness.errors import Hung, InfraError
+from harness.errors import InfraError
 from harness.ranges import format_ranges, parse_ranges
 
 PROTOCOL = 1
@@ -22,6 +21,8 @@ PAGE_SIZE = 4096
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-f]{1,16}", re.ASCII)
 _WORD = re.compile(r"[a-z]{1,16}", re.ASCII)
+# Pages that follow each other, and so do their PFNs: the first, how many, the first's PFN.
+_RUN = re.compile(r"([0-9]{1,8})\+([0-9]{1,8}):([0-9]{1,17})", re.ASCII)
 FLAGS = (
     *("locked", "referenced", "uptodate", "dirty", "lru", "active", "writeback", "reclaim"),
     *("mmap", "anon", "swapcache", "swapbacked", "compound_head", "compound_tail", "huge"),
@@ -32,60 +33,6 @@ _GREETING = (
     *("payload_ipa", "payload_pages", "vcpus", "backing"),
 )
 _SECOND = ("second_vmfd", "second_ipa")
-
-
-class GuestHung(Hung):
-    """A vCPU made no end of a command in time and was stopped.
-
-    `pc` is its program counter, None if it could not even be made to leave KVM_RUN; `page` is
-    the page that it was at, `touches` how many it had finished.
-    """
-
-    def __init__(self, message: str, vcpu: int, pc: int | None, page: int, touches: int) -> None:
-        super().__init__(message)
-        self.vcpu = vcpu
-        self.pc = pc
-        self.page = page
-        self.touches = touches
-
-
-class GuestSlow(InfraError):
-    """A race was not over in time although every vCPU got on: a busy machine, not a hang."""
-
-
-class GuestDataLost(InfraError):
-    """A tested page does not hold what the guest last wrote to it."""
-
-
-class GuestBroke(InfraError):
-    """A vCPU could not go on: its payload took an exception, or KVM_RUN failed or ended strangely.
-
-    The payload gives no cause for that, so it is KVM that failed it; but for lack of memory:
-    GuestNoMemory.
-    """
-
-
-class GuestNoMemory(InfraError):
-    """KVM_RUN of a vCPU ended with ENOMEM: no fault of KVM's, unless the host has plenty of memory.
-
-    pKVM has no other word for memory that cannot be given to the hypervisor (map_donated_memory(),
-    arch/arm64/kvm/hyp/nvhe/pkvm.c).
-    """
-
-
-class IdleBitmapShort(InfraError):
-    """page_idle's bitmap took or gave less than whole words, so other pages than those meant.
-
-    Documentation/admin-guide/mm/idle_page_tracking.rst knows no such answer: the kernel is wrong.
-    """
-
-
-class PagesMoved(InfraError):
-    """Tested pages changed their PFN between idle_mark() and idle_read(); `pages` says which."""
-
-    def __init__(self, message: str, pages: frozenset[int]) -> None:
-        super().__init__(message)
-        self.pages = pages
 
 
 @dataclass(frozen=True)
@@ -154,6 +101,13 @@ class SpinReply:
     touches: int
     exits: Exits
 
+    @classmethod
+    def of(cls, reply: Reply, vcpu: int) -> SpinReply:
+        """As a reply tells it; InfraError if that is of another vCPU than `vcpu`."""
+        found = cls(reply.number("vcpu"), reply.number("touches"), reply.exits())
+        reply.agree(found.vcpu == vcpu, "another vCPU")
+        return found
+
 
 @dataclass(frozen=True)
 class IdleMark:
@@ -165,6 +119,14 @@ class IdleMark:
     marked: int
     absent: int
     unmarked: frozenset[int]
+
+    @classmethod
+    def of(cls, reply: Reply) -> IdleMark:
+        """As a reply tells it; InfraError unless it is of all tested pages."""
+        mark = cls(reply.number("marked"), reply.number("absent"), reply.page_set("unmarked"))
+        total = mark.marked + mark.absent + len(mark.unmarked)
+        reply.agree(total == reply.slot_pages, "the counts do not add up to the slot")
+        return mark
 
 
 @dataclass(frozen=True)
@@ -180,6 +142,15 @@ class Harvest:
     strange: int
     full: int
     dirty: frozenset[int]
+
+    @classmethod
+    def of(cls, reply: Reply) -> Harvest:
+        """As a reply tells it; InfraError where its numbers do not agree."""
+        dirty = reply.counted_set("dirty")
+        taken, others, strange, full = (reply.number(name) for name in HARVEST[1:5])
+        found = cls(taken, others, strange, full, dirty)
+        reply.agree(found.doubled >= 0, "more pages than entries")
+        return found
 
     @property
     def doubled(self) -> int:
@@ -275,12 +246,15 @@ SPIN = ("vcpu", "touches", *EXITS)
 
 
 class Reply:
-    """One reply, split into its fields; each look at one is strict."""
+    """One reply of a guest with so many tested pages, split into its fields.
+
+    Each look at one is strict.
+    """
 
     def __init__(self, command: str, text: str, pages: int) -> None:
         self.command = command
         self.text = text
-        self._pages = pages
+        self.slot_pages = pages
         self._values: dict[str, str] = {}
 
     def bad(self, why: str) -> NoReturn:
@@ -332,7 +306,7 @@ class Reply:
         for part in text.split(",") if text != "-" else ():
             low, dash, high = part.partition("-")
             ends = (low, high) if dash else (low,)
-            if not all(_NUMBER.fullmatch(end) and int(end) < self._pages for end in ends):
+            if not all(_NUMBER.fullmatch(end) and int(end) < self.slot_pages for end in ends):
                 self.bad(f"{name} has {part!r}")
         try:
             pages = parse_ranges(text)
@@ -341,6 +315,27 @@ class Reply:
         if format_ranges(pages) != text:
             self.bad(f"{name} is not in rising order")
         return pages
+
+    def counted_set(self, name: str) -> frozenset[int]:
+        """The same, of as many pages as the field "count" says."""
+        pages = self.page_set(name)
+        self.agree(self.number("count") == len(pages), "count is not the set's size")
+        return pages
+
+    def pfns(self, name: str) -> dict[int, int]:
+        """PFNs by page, in rising order of the pages."""
+        pfns: dict[int, int] = {}
+        text = self._values[name]
+        for run in text.split(",") if text != "-" else ():
+            match = _RUN.fullmatch(run)
+            if match is None:
+                self.bad(f"{name} has {run!r}")
+            page, count, pfn = (int(part) for part in match.groups())
+            end = page + count
+            if not count or end > self.slot_pages or (pfns and page <= next(reversed(pfns))):
+                self.bad(f"{name} has {run!r} out of bounds or order")
+            pfns.update(zip(range(page, end), range(pfn, pfn + count), strict=True))
+        return pfns
 
     def dump(self) -> str:
         """A text of lines that was sent as one word; what its lines say is not looked at."""
@@ -378,30 +373,3 @@ def parse_greeting(command: str, text: str, *, second: bool) -> Greeting:
         second_vmfd=reply.number("second_vmfd") if second else None,
         second_ipa=reply.address("second_ipa") if second else None,
     )
-
-
-def raise_error(reply: Reply) -> NoReturn:
-    """Turn a reply that begins with "error" into the exception that it stands for."""
-    kind = reply.text.split(" ", 2)[1] if reply.text.count(" ") >= 2 else ""
-    message = f"kvm-guest: {shorten(reply.command)!r}: {shorten(reply.text)}"
-    if kind == "hung":
-        reply.expect(("error", "hung"), ("vcpu", "pc", "page", "touches"))
-        pc = None if reply.raw("pc") == "unknown" else reply.address("pc")
-        raise GuestHung(
-            message, reply.number("vcpu"), pc, reply.number("page"), reply.number("touches")
-        )
-    if kind == "moved":
-        reply.expect(("error", "moved"), ("count", "pages"))
-        raise PagesMoved(message, reply.page_set("pages"))
-    if kind == "data":
-        raise GuestDataLost(message)
-    if kind == "short":
-        raise IdleBitmapShort(message)
-    if kind == "slow":
-        raise GuestSlow(message)
-    if kind == "guest":
-        no_memory = f"(errno {errno.ENOMEM})" in reply.text
-        raise GuestNoMemory(message) if no_memory else GuestBroke(message)
-    if kind in ("usage", "system", "fatal"):
-        raise InfraError(message)
-    reply.bad("no known kind of error")

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from harness.deadline import Deadline
 from harness.guest_line import Line
@@ -38,53 +37,12 @@ from harness.guest_replies import (
     TouchReply,
     parse_greeting,
 )
+from harness.guest_words import Advice, Ager, Backing, Churn, ManualLog, Opponent, Second, access
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
 from harness.ranges import format_ranges
 
 PROGRAM = f"{PROGRAMS}/kvm-guest"
-
-Backing = Literal[
-    "anon",
-    "thp",
-    "hugetlb",
-    "hugetlbshared",
-    "gigantic",
-    "memfd",
-    "memfdthp",
-    "file",
-    "fileprivate",
-]
-Second = Literal["slot", "above", "vm"]
-ManualLog = Literal["clear", "set"]
-Advice = Literal[
-    "dontneed",
-    "free",
-    "cold",
-    "pageout",
-    "willneed",
-    "remove",
-    "hugepage",
-    "nohugepage",
-    "collapse",
-]
-Churn = Literal["idle", "run", "too-large"]
-Ager = Literal["page-idle", "walk", "eviction"]
-Opponent = Literal[
-    "guest",
-    "unmap",
-    "dontneed",
-    "timed-drop",
-    "two-drops",
-    "pageout",
-    "split",
-    "dirty-log",
-    "slot-delete",
-    "slot-move",
-    "slot-flags",
-    "slot-unmap",
-    "vms",
-]
 
 
 class Guest:
@@ -332,17 +290,7 @@ class Guest:
     def pfns(self) -> dict[int, int]:
         """The PFN of each tested page that is present, by page."""
         reply = self._line.ask("pfns", ("present", "map"))
-        pfns: dict[int, int] = {}
-        text = reply.raw("map")
-        for run in text.split(",") if text != "-" else ():
-            match = re.fullmatch(r"([0-9]{1,8})\+([0-9]{1,8}):([0-9]{1,17})", run, re.ASCII)
-            if match is None:
-                reply.bad(f"map has {run!r}")
-            page, count, pfn = (int(part) for part in match.groups())
-            end = page + count
-            if not count or end > self._pages or (pfns and page <= next(reversed(pfns))):
-                reply.bad(f"map has {run!r} out of bounds or order")
-            pfns.update(zip(range(page, end), range(pfn, pfn + count), strict=True))
+        pfns = reply.pfns("map")
         reply.agree(reply.number("present") == len(pfns), "present is not the map's size")
         return pfns
 
@@ -363,9 +311,7 @@ class Guest:
         if name not in FLAGS:
             raise ValueError(f"no flag is named {name!r}")
         reply = self._line.ask(f"flagged {name}", ("count", "pages"))
-        pages = reply.page_set("pages")
-        reply.agree(reply.number("count") == len(pages), "count is not the set's size")
-        return pages
+        return reply.counted_set("pages")
 
     def drain(self) -> None:
         """Move new pages from the per-CPU batches of all CPUs to the LRU lists."""
@@ -373,25 +319,14 @@ class Guest:
 
     def idle_mark(self) -> IdleMark:
         """Mark every tested page idle by page_idle, which clears its access flags."""
-        return self._mark_reply(self._line.ask("idle-mark", MARK))
-
-    def _mark_reply(self, reply: Reply) -> IdleMark:
-        mark = IdleMark(reply.number("marked"), reply.number("absent"), reply.page_set("unmarked"))
-        total = mark.marked + mark.absent + len(mark.unmarked)
-        reply.agree(total == self._pages, "the counts do not add up to the slot")
-        return mark
+        return IdleMark.of(self._line.ask("idle-mark", MARK))
 
     def idle_read(self) -> frozenset[int]:
         """The pages that are idle still; PagesMoved if one changed its PFN since idle_mark().
 
         This clears the access flags of marked pages. A huge page answers for all of its pages.
         """
-        return self._idle_reply(self._line.ask("idle-read", ("count", "idle")))
-
-    def _idle_reply(self, reply: Reply) -> frozenset[int]:
-        idle = reply.page_set("idle")
-        reply.agree(reply.number("count") == len(idle), "count is not the set's size")
-        return idle
+        return self._line.ask("idle-read", ("count", "idle")).counted_set("idle")
 
     def flush(self) -> None:
         """Force a stage-2 TLB invalidation of the tested slot; vCPUs may spin meanwhile.
@@ -410,9 +345,7 @@ class Guest:
         With a manual log, those that are in it.
         """
         reply = self._line.ask("dirty", ("count", "dirty"))
-        dirty = reply.page_set("dirty")
-        reply.agree(reply.number("count") == len(dirty), "count is not the set's size")
-        return dirty
+        return reply.counted_set("dirty")
 
     def clear_log(self, pages: Iterable[int]) -> None:
         """Take pages from a manual dirty log, and write permission from those that were in it.
@@ -429,12 +362,8 @@ class Guest:
         full, and reset at once.
         """
         reply = self._line.ask(f"harvest {vcpu} {entries}", HARVEST)
-        dirty = reply.page_set("dirty")
-        reply.agree(reply.number("count") == len(dirty), "count is not the set's size")
-        taken, others, strange, full = (reply.number(name) for name in HARVEST[1:5])
-        found = Harvest(taken, others, strange, full, dirty)
+        found = Harvest.of(reply)
         reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
-        reply.agree(found.doubled >= 0, "more pages than entries")
         reply.agree(bool(found.full) or found.entries <= entries, "more entries than asked for")
         return found
 
@@ -469,9 +398,7 @@ class Guest:
         memory; for those that mprotect() has made read-only KVM_RUN failed with EFAULT.
         """
         reply = self._line.ask("refused", ("count", "pages"))
-        refused = reply.page_set("pages")
-        reply.agree(reply.number("count") == len(refused), "count is not the set's size")
-        return refused
+        return reply.counted_set("pages")
 
     def spin(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> SpinReply:
         """Have a vCPU touch the pages in turn without end; returns when it has touched each."""
@@ -504,11 +431,11 @@ class Guest:
         )
         before, mark, old, between, _, after, young = self._line.ask_all(steps)
         return MarkThenFlush(
-            before=self._spin_reply(before, vcpu),
-            mark=self._mark_reply(mark),
+            before=SpinReply.of(before, vcpu),
+            mark=IdleMark.of(mark),
             marked=old.dump(),
-            between=self._spin_reply(between, vcpu),
-            after=self._spin_reply(after, vcpu),
+            between=SpinReply.of(between, vcpu),
+            after=SpinReply.of(after, vcpu),
             flushed=young.dump(),
         )
 
@@ -530,9 +457,9 @@ class Guest:
         before, old, gone, after, new = self._line.ask_all(steps)[len(mark) :]
         gone.agree(gone.number("pages") == 1, "another number of pages")
         return TakenAway(
-            before=self._spin_reply(before, vcpu),
+            before=SpinReply.of(before, vcpu),
             old=self._value(old, vcpu),
-            after=self._spin_reply(after, vcpu),
+            after=SpinReply.of(after, vcpu),
             new=self._value(new, vcpu),
         )
 
@@ -555,12 +482,12 @@ class Guest:
         )
         before, mark, old, between, _, after, young = self._line.ask_all(steps)
         return IdleThenFlush(
-            before=self._spin_reply(before, vcpu),
-            mark=self._mark_reply(mark),
-            marked=self._idle_reply(old),
-            between=self._spin_reply(between, vcpu),
-            after=self._spin_reply(after, vcpu),
-            flushed=self._idle_reply(young),
+            before=SpinReply.of(before, vcpu),
+            mark=IdleMark.of(mark),
+            marked=old.counted_set("idle"),
+            between=SpinReply.of(between, vcpu),
+            after=SpinReply.of(after, vcpu),
+            flushed=young.counted_set("idle"),
         )
 
     def stage2(self) -> str:
@@ -760,18 +687,8 @@ class Guest:
         return result
 
     def _spins(self, command: str, vcpu: int) -> SpinReply:
-        return self._spin_reply(self._line.ask(command, SPIN), vcpu)
+        return SpinReply.of(self._line.ask(command, SPIN), vcpu)
 
     def _value(self, reply: Reply, vcpu: int) -> int:
         reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
         return reply.address("value")
-
-    def _spin_reply(self, reply: Reply, vcpu: int) -> SpinReply:
-        result = SpinReply(reply.number("vcpu"), reply.number("touches"), reply.exits())
-        reply.agree(result.vcpu == vcpu, "another vCPU")
-        return result
-
-
-def access(write: bool) -> str:
-    """How kvm-guest's commands call a store or a load."""
-    return "write" if write else "read"

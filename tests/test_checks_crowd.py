@@ -13,7 +13,7 @@ from fake_guest import start
 from harness.checks.claim import Claim
 from harness.checks.test_crowd import PLENTY, available, have_crowd, tells_of_shared
 from harness.checks.test_leaks import Reading
-from harness.guest_replies import GuestBroke, GuestNoMemory
+from harness.guest_errors import GuestBroke, GuestNoMemory
 from harness.observe.slab import Cache
 
 NO_MEMORY = "error guest the vCPU of a second VM did not start: Cannot allocate memory (errno 12)"

@@ -18,7 +18,7 @@ from harness.results import Check, CpuAf, af_seen
 HEAD = """
 import pytest
 from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
-from harness.guest_replies import GuestBroke, GuestDataLost, GuestHung, IdleBitmapShort
+from harness.guest_errors import GuestBroke, GuestDataLost, GuestHung, IdleBitmapShort
 from harness.observe.errors import Impossible
 from harness.observe.unproven import Unproven
 """

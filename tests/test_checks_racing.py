@@ -31,7 +31,7 @@ from harness.checks.racing import (
 from harness.contract import Contract
 from harness.contract_load import BASE, load
 from harness.guest_replies import RaceReply
-from harness.guests import Ager, Opponent
+from harness.guest_words import Ager, Opponent
 from harness.observe.trace import MARK, Counts, Event, Probe, Wanted
 from harness.observe.unproven import Unproven
 from harness.paths import PROJECT

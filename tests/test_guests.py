@@ -3,37 +3,14 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 from fake_guest import EXITS, READY, Answer, FakeProcess, FakeShell, start
 
-from harness.deadline import Deadline
-from harness.errors import DeadlineExceeded, HostDied, Hung, InfraError
+from harness.errors import InfraError
+from harness.guest_errors import GuestDataLost
 from harness.guest_line import GRACE
-from harness.guest_replies import (
-    Entries,
-    GuestBroke,
-    GuestDataLost,
-    GuestHung,
-    GuestNoMemory,
-    GuestSlow,
-    Harvest,
-    IdleBitmapShort,
-    PagesMoved,
-    RaceReply,
-    Slot,
-)
+from harness.guest_replies import Entries, Harvest, RaceReply, Slot
 from harness.guests import PROGRAM, Guest
-
-FLAGS = (
-    "locked=0 referenced=132 uptodate=4096 dirty=4096 lru=4096 active=0 writeback=0 reclaim=0 "
-    "mmap=4096 anon=4096 swapcache=0 swapbacked=4096 compound_head=0 compound_tail=0 huge=0 "
-    "unevictable=0 thp=0 zero_page=0 idle=12"
-)
-
-DUMP = "---[_Guest_IPA_]---|0x0000000080000000-0x0000000081000000__________16M_3___R___X_AF____|"
 
 
 def test_skew_is_passed_on() -> None:
@@ -99,21 +76,6 @@ def test_dirty_rings_are_harvested_in_order_and_reset() -> None:
     assert full_ring.doubled == 594
     assert guest.reset_rings() == (605, 604)
     assert process.sent == ["touch write 1 65,7,64", "harvest 1 5", "harvest 1 8", "reset-rings"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "why"),
-    [
-        ("ok vcpu=0 entries=2 others=1 strange=0 full=0 count=1 dirty=7", "another vCPU"),
-        ("ok vcpu=1 entries=2 others=1 strange=0 full=0 count=2 dirty=7", "not the set's size"),
-        ("ok vcpu=1 entries=2 others=1 strange=1 full=0 count=1 dirty=7", "more pages than"),
-        ("ok vcpu=1 entries=9 others=1 strange=0 full=0 count=1 dirty=7", "than asked for"),
-    ],
-)
-def test_a_harvest_that_cannot_be_is_refused(answer: str, why: str) -> None:
-    guest, _ = start(answer)
-    with pytest.raises(InfraError, match=why):
-        guest.harvest(1, 8)
 
 
 def test_touches_begin_with_something_else() -> None:
@@ -344,193 +306,6 @@ def test_populate_must_reach_every_page() -> None:
         guest.populate()
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "",
-        "ok",
-        "okay vcpu=1 pages=3",
-        f"ok vcpu=0 pages=3 {EXITS}",
-        f"ok vcpu=1 pages=2 {EXITS}",
-        f"ok pages=3 vcpu=1 {EXITS}",
-        f"ok vcpu=1 pages=3 {EXITS}"[:-1],
-        f"ok vcpu=1 pages=-3 {EXITS}",
-        f"ok vcpu=1 pages=3 {EXITS}".replace("exits=3", "exits=" + "9" * 40),
-        f"ok vcpu=1 pages=3 {EXITS}".replace("exits=3", "exits=\u0663"),
-        f"ok vcpu=1 pages=3 {EXITS} and=more",
-        "error",
-        "error unheard-of kind",
-    ],
-)
-def test_a_malformed_reply_names_command_and_reply(reply: str) -> None:
-    guest, _ = start(reply)
-    with pytest.raises(InfraError, match=r"touch read 1 0-2.*malformed") as caught:
-        guest.touch(range(3), write=False, vcpu=1)
-    assert repr(reply) in str(caught.value)
-    assert type(caught.value) is InfraError
-
-
-def test_a_long_malformed_reply_is_cut_short_in_the_error() -> None:
-    guest, _ = start("ok " + "x" * 1_000_000)
-    with pytest.raises(InfraError) as caught:
-        guest.drain()
-    assert len(str(caught.value)) < 1000
-
-
-def test_hung() -> None:
-    guest, _ = start("error hung vcpu=1 pc=0x400001094 page=17 touches=16")
-    with pytest.raises(GuestHung) as caught:
-        guest.touch(range(32), write=False, vcpu=1)
-    hung = caught.value
-    assert (hung.vcpu, hung.pc, hung.page, hung.touches) == (1, 0x400001094, 17, 16)
-    assert "touch read 1 0-31" in str(hung)
-
-
-def test_hung_inside_the_kernel_has_no_pc() -> None:
-    guest, _ = start("error hung vcpu=0 pc=unknown page=17 touches=16")
-    with pytest.raises(GuestHung) as caught:
-        guest.populate()
-    assert caught.value.pc is None
-
-
-def test_a_malformed_hung_is_not_a_hang() -> None:
-    guest, _ = start("error hung vcpu=0 pc=somewhere page=17 touches=16")
-    with pytest.raises(InfraError, match="pc is no address") as caught:
-        guest.populate()
-    assert not isinstance(caught.value, GuestHung)
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("vcpu=0 exception esr=0x86000010 elr=0x400001094 far=0x0 page=3", GuestBroke),
-        ("vcpu=0 KVM_RUN: Bad address (errno 14) page=3", GuestBroke),
-        ("vcpu=0 KVM_RUN ended with exit_reason=17 page=3", GuestBroke),
-        ("vcpu=0 KVM_RUN: Cannot allocate memory (errno 12) page=3", GuestNoMemory),
-        ("the vCPU of a second VM did not start: exit_reason=17", GuestBroke),
-        (
-            "the vCPU of a second VM did not read all pages: esr=0x92000010 elr=0x0 far=0x0",
-            GuestBroke,
-        ),
-        ("the vCPU of a second VM did not start: No such device (errno 6)", GuestBroke),
-        (
-            "the vCPU of a second VM did not start: Cannot allocate memory (errno 12)",
-            GuestNoMemory,
-        ),
-    ],
-)
-def test_a_vcpu_that_cannot_go_on_is_the_kernels_affair(text: str, kind: type[InfraError]) -> None:
-    guest, _ = start(f"error guest {text}")
-    with pytest.raises(InfraError, match=re.escape(text)) as caught:
-        guest.fetch({3})
-    assert type(caught.value) is kind
-
-
-def test_a_short_write_to_page_idle_is_the_kernels_affair() -> None:
-    guest, _ = start("error short /sys/kernel/mm/page_idle/bitmap: 0 of 8 bytes at word 4096")
-    with pytest.raises(IdleBitmapShort, match="0 of 8 bytes"):
-        guest.idle_mark()
-
-
-def test_lost_data_and_moved_pages_have_errors_of_their_own() -> None:
-    guest, _ = start(
-        "error data page=1 expected=0x100000001 got=0x0", "error moved count=3 pages=5-6,9"
-    )
-    with pytest.raises(GuestDataLost, match="page=1"):
-        guest.verify(range(8))
-    with pytest.raises(PagesMoved) as caught:
-        guest.idle_read()
-    assert caught.value.pages == {5, 6, 9}
-
-
-def test_an_error_leaves_the_guest_usable() -> None:
-    guest, _ = start("error usage vcpu 0 is spinning", "ok")
-    with pytest.raises(InfraError, match="vcpu 0 is spinning"):
-        guest.populate()
-    guest.drain()
-
-
-def test_idle_mark_and_read() -> None:
-    guest, process = start(
-        "ok marked=4090 absent=4 unmarked=0,7", "ok count=4092 idle=2,5-4095", "ok count=0 idle=-"
-    )
-    mark = guest.idle_mark()
-    assert (mark.marked, mark.absent, mark.unmarked) == (4090, 4, frozenset({0, 7}))
-    assert guest.idle_read() == {2, *range(5, 4096)}
-    assert guest.idle_read() == frozenset()
-    assert process.sent == ["idle-mark", "idle-read", "idle-read"]
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "ok count=2 idle=4095-4096",
-        "ok count=2 idle=0-99999999999999999",
-        "ok count=2 idle=1,0",
-        "ok count=3 idle=0-1,1-2",
-        "ok count=2 idle=0,1",
-        "ok count=2 idle=0-1,",
-        "ok count=2 idle=1-0",
-        "ok count=2 idle=0--1",
-        "ok count=1 idle=0-1",
-        "ok count=0 idle=",
-        "ok count=2 idle=\u0660-1",
-    ],
-)
-def test_sets_of_pages_are_bounded_and_in_shortest_form(reply: str) -> None:
-    guest, _ = start(reply)
-    with pytest.raises(InfraError, match=r"idle-read.*malformed"):
-        guest.idle_read()
-
-
-def test_counts_of_idle_mark_must_add_up() -> None:
-    guest, _ = start("ok marked=4090 absent=4 unmarked=0")
-    with pytest.raises(InfraError, match="add up"):
-        guest.idle_mark()
-
-
-def test_pfns() -> None:
-    guest, _ = start("ok present=5 map=0+2:100,2+1:77,4094+2:3")
-    assert guest.pfns() == {0: 100, 1: 101, 2: 77, 4094: 3, 4095: 4}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "present=1 map=-",
-        "present=2 map=0+1:100",
-        "present=2 map=4095+2:100",
-        "present=99999999 map=0+99999999:1",
-        "present=2 map=1+1:100,0+1:101",
-        "present=2 map=0+1:100,0+1:101",
-        "present=0 map=0+0:1",
-        "present=1 map=0+1",
-    ],
-)
-def test_bad_pfns(text: str) -> None:
-    guest, _ = start(f"ok {text}")
-    with pytest.raises(InfraError, match=r"pfns.*malformed"):
-        guest.pfns()
-
-
-def test_flags() -> None:
-    guest, _ = start(f"ok present=4096 {FLAGS}", f"ok present=4095 {FLAGS}")
-    flags = guest.flags()
-    assert (flags["present"], flags["lru"], flags["thp"], flags["idle"]) == (4096, 4096, 0, 12)
-    with pytest.raises(InfraError, match="too large"):
-        guest.flags()
-
-
-def test_flagged() -> None:
-    guest, process = start("ok count=3 pages=1,4-5", "ok count=1 pages=1,4-5")
-    assert guest.flagged("referenced") == {1, 4, 5}
-    with pytest.raises(InfraError, match="set's size"):
-        guest.flagged("idle")
-    assert process.sent == ["flagged referenced", "flagged idle"]
-    with pytest.raises(ValueError, match="nonesuch"):
-        guest.flagged("nonesuch")
-
-
 def test_dirty_log() -> None:
     guest, process = start("ok", "ok count=2 dirty=3-4", "ok")
     guest.dirty_log(True)
@@ -562,14 +337,6 @@ def test_spin() -> None:
         "spin-count 0",
         "spin-stop 0",
     ]
-
-
-def test_stage2_gives_the_text_of_the_dump() -> None:
-    guest, process = start(f"ok dump={DUMP}")
-    assert guest.stage2() == (
-        "---[ Guest IPA ]---\n0x0000000080000000-0x0000000081000000          16M 3   R   X AF    \n"
-    )
-    assert process.sent == ["stage2"]
 
 
 def spin_part(touches: int, exits: int) -> str:
@@ -678,61 +445,6 @@ def test_pin_must_be_confirmed() -> None:
         guest.pin(0, 1)
 
 
-def test_a_line_is_in_the_transcript_before_it_is_acted_on(tmp_path: Path) -> None:
-    transcript = tmp_path / "guest.txt"
-    guest, process = start("ok", "garbage", EOFError(), transcript=transcript)
-    guest.drain()
-    with pytest.raises(InfraError):
-        guest.flush()
-    seen: list[str] = []
-    process.send = lambda line: seen.append(transcript.read_text())  # type: ignore[method-assign]
-    with pytest.raises(InfraError):
-        guest.flags()
-    lines = [f"< {READY}", "> drain", "< ok", "> flush", "< garbage", "> flags"]
-    assert seen == ["\n".join(lines) + "\n"]
-    assert transcript.read_text().splitlines() == [*lines, "! end of output"]
-
-
-def test_the_end_of_the_program_is_told_with_its_errors() -> None:
-    guest, process = start(EOFError())
-    with pytest.raises(InfraError, match=r"ended instead of .*'drain'.*: Segmentation fault"):
-        guest.drain()
-    with pytest.raises(InfraError, match="cannot be asked 'flush', since it ended"):
-        guest.flush()
-    assert process.sent == ["drain"]
-
-
-def test_no_answer_in_time() -> None:
-    guest, process = start(DeadlineExceeded("inner"))
-    with pytest.raises(DeadlineExceeded, match=r"kvm-guest's reply to 'drain' after 30 s"):
-        guest.drain()
-    with pytest.raises(InfraError, match="never came"):
-        guest.flush()
-    assert process.sent == ["drain"]
-
-
-def test_a_dead_host_is_passed_on() -> None:
-    guest, _ = start(HostDied("panic", "Kernel panic"))
-    with pytest.raises(HostDied, match="Kernel panic"):
-        guest.drain()
-
-
-def test_an_outer_deadline_bounds_each_exchange() -> None:
-    process = FakeProcess([READY, "ok"])
-    guest = Guest.start(FakeShell(process), vcpus=2, deadline=Deadline(5, clock=lambda: 100.0))
-    guest.drain()
-    assert process.budgets == [5, 5]
-
-
-def test_leaving_the_context_ends_the_program() -> None:
-    guest, process = start()
-    with pytest.raises(ZeroDivisionError), guest:
-        raise ZeroDivisionError
-    assert process.closed == 1
-    with pytest.raises(InfraError, match="it was closed"):
-        guest.drain()
-
-
 RACED = (
     "ok rounds=32 cpus=2 touches=900 least=200 found=30 passes=70 acts=33 acts_us=5100 "
     "slowest_us=800 dropped=290 paged_out=20 logged=0 emulated=0 vms=0 split=4 collapsed=3"
@@ -752,32 +464,6 @@ def test_a_race_that_ended_early_is_no_race() -> None:
     guest, _ = start(RACED)
     with pytest.raises(InfraError, match="rounds"):
         guest.race(7, rounds=33, agers=2)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *(
-            f"{word} vcpu=1 page=5 expected=0x100000508 got=0x0"
-            for word in ("stale", "lost", "wrong", "apart")
-        ),
-        "unlogged page=5",
-        "reached vcpu=1 page=5 writes=3-9 exits=4-9",
-        "barred vcpu=1 exits=1",
-    ],
-)
-def test_what_must_not_be_seen_in_a_race_is_lost_data(text: str) -> None:
-    guest, _ = start(f"error data {text}")
-    with pytest.raises(GuestDataLost, match=text.split()[0]):
-        guest.race(7, rounds=32, agers=2)
-
-
-def test_a_race_that_is_only_slow_is_no_hang() -> None:
-    guest, _ = start("error slow a race against vms was not over in 40 s, but no vCPU hung")
-    with pytest.raises(GuestSlow, match="no vCPU hung"):
-        guest.race(7, rounds=32, agers=2)
-    # Neither a death of the host nor data that is lost, for which a series would be blamed.
-    assert not issubclass(GuestSlow, Hung | DeadlineExceeded | GuestDataLost)
 
 
 def test_churn_counts_its_vms() -> None:

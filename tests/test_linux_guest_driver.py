@@ -12,7 +12,7 @@ from fake_shell import UnaskedShell
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, GuestEnd, HostDied, InfraError, LinuxGuestDied
-from harness.guest_replies import GuestDataLost
+from harness.guest_errors import GuestDataLost
 from harness.hosts.protocols import Process, Result
 from harness.linux_guest import guest as module
 from harness.linux_guest.guest import LinuxGuest

@@ -30,7 +30,8 @@ from harness.checks.overlap import (
     unmaps,
     windows,
 )
-from harness.guests import Guest, Opponent
+from harness.guest_words import Opponent
+from harness.guests import Guest
 from harness.observe.trace import (
     ACCESS_FAULT,
     MARK,

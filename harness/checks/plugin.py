@@ -43,7 +43,7 @@ from harness.errors import (
     InfraError,
     LinuxGuestDied,
 )
-from harness.guest_replies import GuestBroke, GuestDataLost, IdleBitmapShort
+from harness.guest_errors import GuestBroke, GuestDataLost, IdleBitmapShort
 from harness.guests import Guest
 from harness.hosts.console import Console
 from harness.hosts.protocols import Shell

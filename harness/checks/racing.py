@@ -43,7 +43,8 @@ from harness.checks.undo import undone
 from harness.contract import Contract
 from harness.contract_file import Driver
 from harness.guest_replies import RaceReply
-from harness.guests import Ager, Backing, Guest, Opponent
+from harness.guest_words import Ager, Backing, Opponent
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
 from harness.observe.trace import MARK, Counts, Event, Wanted, returned

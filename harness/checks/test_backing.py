@@ -35,7 +35,8 @@ from harness.checks.pages import (
 )
 from harness.checks.shmem import huge_by_advice
 from harness.contract import Contract
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.tracefs import tracing

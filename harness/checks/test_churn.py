@@ -22,7 +22,8 @@ from harness.checks.cpus import cpu_count
 from harness.checks.mglru import memcg_of
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read, spread
-from harness.guests import Churn, Guest
+from harness.guest_words import Churn
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import percpu
 from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted

@@ -30,7 +30,8 @@ from harness.checks.pages import (
     young_pages,
 )
 from harness.checks.skips import guest_or_skip
-from harness.guests import Backing, Guest, ManualLog
+from harness.guest_words import Backing, ManualLog
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven

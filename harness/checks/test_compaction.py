@@ -21,7 +21,8 @@ from harness.checks.groups import grouped
 from harness.checks.pages import aging_is_exact, leaves, on_lists, populated, shorten
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2, vmstat
 from harness.observe.unproven import Unproven

@@ -22,7 +22,7 @@ from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read
-from harness.guest_replies import GuestNoMemory
+from harness.guest_errors import GuestNoMemory
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import slab, vmstat

@@ -35,7 +35,8 @@ from harness.checks.pages import (
 )
 from harness.contract import Contract, Expectation
 from harness.guest_replies import PAGE_SIZE
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.trace import Counts, Event, Wanted, asked_pages

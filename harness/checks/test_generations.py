@@ -18,7 +18,8 @@ from harness.checks.driver import reaching
 from harness.checks.mglru import memcg_of
 from harness.checks.pages import mark_idle, pick, populated, require_huge
 from harness.contract import Contract
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 

@@ -31,7 +31,8 @@ from harness.checks.pages import (
 )
 from harness.checks.shmem import huge_by_advice
 from harness.checks.undo import undone
-from harness.guests import Advice, Backing, Guest
+from harness.guest_words import Advice, Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven

@@ -27,7 +27,8 @@ from harness.checks.pages import (
     require_huge,
     shorten,
 )
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 
 # Pages, and how many of them have one access flag.

@@ -23,7 +23,8 @@ from harness.checks.idle_ager import ager
 from harness.checks.logged import assert_logged
 from harness.checks.test_backing import prepared
 from harness.checks.test_leaks import keeps_no_objects, quarantined, read, spread
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.keeper import keeper
 from harness.observe.unproven import Unproven

@@ -25,7 +25,8 @@ from harness.checks.pages import (
     populated,
     shorten,
 )
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 

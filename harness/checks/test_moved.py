@@ -29,7 +29,8 @@ from harness.checks.pages import (
     shorten,
     shows_stage2,
 )
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 

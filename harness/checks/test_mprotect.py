@@ -21,7 +21,8 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.pages import aging_is_exact, leaves, pick, populated, shorten
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 

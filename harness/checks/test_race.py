@@ -33,7 +33,8 @@ from harness.checks.racing import (
 )
 from harness.contract import Contract
 from harness.deadline import Deadline
-from harness.guests import Ager, Guest, Opponent
+from harness.guest_words import Ager, Opponent
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.collect import NoDump
 from harness.observe.trace import slowed_entry, slowed_return

@@ -51,7 +51,8 @@ from harness.checks.racing import (
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guest_replies import RaceReply
-from harness.guests import Ager, Guest
+from harness.guest_words import Ager
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.trace import Counts, Wanted, returned, slowed_entry, slowed_return
 from harness.observe.tracefs import Session, tracing

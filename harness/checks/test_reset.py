@@ -41,7 +41,8 @@ from harness.checks.pages import (
 )
 from harness.checks.racing import Tally, kept, not_widened
 from harness.contract import Contract
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.klog import stamped

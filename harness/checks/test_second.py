@@ -36,7 +36,8 @@ from harness.checks.pages import (
     whole_blocks,
 )
 from harness.contract import Contract
-from harness.guests import Advice, Backing, Guest, Second
+from harness.guest_words import Advice, Backing, Second
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import dump_stage2

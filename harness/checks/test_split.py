@@ -34,7 +34,8 @@ from harness.checks.pages import (
 from harness.checks.pages import shorten as short
 from harness.checks.test_backing import prepared
 from harness.contract import Contract
-from harness.guests import Backing, Guest
+from harness.guest_words import Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven

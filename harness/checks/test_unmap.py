@@ -27,7 +27,8 @@ from harness.checks.pages import (
     shorten,
     shows_stage2,
 )
-from harness.guests import Advice, Backing, Guest
+from harness.guest_words import Advice, Backing
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven

@@ -30,7 +30,8 @@ from harness.checks.pages import (
 )
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE, Slot
-from harness.guests import Guest, Second
+from harness.guest_words import Second
+from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import dump_stage2

@@ -19,7 +19,7 @@ from types import TracebackType
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExceeded, GuestEnd, HostDied, InfraError, LinuxGuestDied
-from harness.guest_replies import GuestDataLost
+from harness.guest_errors import GuestDataLost
 from harness.hosts.protocols import Process, Shell
 from harness.linux_guest.machine import RAM_BASE, GuestMachine, arguments
 from harness.linux_guest.replies import (

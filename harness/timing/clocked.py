@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.guest_replies import EXITS
-from harness.guests import Guest, access
+from harness.guest_words import access
+from harness.guests import Guest
 from harness.observe.memcg import BATCH
 from harness.ranges import format_ranges
 
