@@ -159,52 +159,6 @@ class Harvest:
 
 
 @dataclass(frozen=True)
-class MarkThenFlush:
-    """A spinning vCPU over an idle_mark() and a flush().
-
-    `marked` and `flushed` are the stage-2 dumps after each. If `between.exits` equals
-    `before.exits`, the vCPU did not leave the guest from before the mark until after the first
-    dump, so whatever is young there was made so without a flush.
-    """
-
-    before: SpinReply
-    mark: IdleMark
-    marked: str
-    between: SpinReply
-    after: SpinReply
-    flushed: str
-
-
-@dataclass(frozen=True)
-class TakenAway:
-    """A vCPU that spins with reads on a page, before and after the host takes the page away.
-
-    `old` and `new` are what it read last; `after` and `new` come from a load that began when the
-    page was gone. The difference of their exits is what the vCPU noticed of it.
-    """
-
-    before: SpinReply
-    old: int
-    after: SpinReply
-    new: int
-
-
-@dataclass(frozen=True)
-class IdleThenFlush:
-    """A spinning vCPU over an idle_mark() and a flush(), as MarkThenFlush.
-
-    `marked` and `flushed` are the pages that page_idle found idle after each.
-    """
-
-    before: SpinReply
-    mark: IdleMark
-    marked: frozenset[int]
-    between: SpinReply
-    after: SpinReply
-    flushed: frozenset[int]
-
-
-@dataclass(frozen=True)
 class RaceReply:
     """What a race did, in pages and touches, with repetition.
 

@@ -23,17 +23,13 @@ from harness.guest_replies import (
     RACE,
     RING_MAX,
     SPIN,
-    SPIN_VALUE,
     Entries,
     Harvest,
     IdleMark,
-    IdleThenFlush,
-    MarkThenFlush,
     RaceReply,
     Reply,
     Slot,
     SpinReply,
-    TakenAway,
     TouchReply,
     parse_greeting,
 )
@@ -71,7 +67,7 @@ class Guest:
         self.dump_refusal: str | None = None
         """Why the dump of its stage 2 is no evidence (stage2.REASONS); None until it is asked."""
         self._pages = pages
-        self._line = Line(
+        self.line = Line(
             process,
             pages=pages,
             timeout=timeout,
@@ -79,7 +75,8 @@ class Guest:
             transcript=transcript,
             deadline=deadline,
         )
-        text = self._line.greeting(greeting_command)
+        """For several commands in one exchange (harness/guest_exchanges.py)."""
+        text = self.line.greeting(greeting_command)
         self.greeting = parse_greeting(greeting_command, text, second=second is not None)
         made = (self.greeting.pages, self.greeting.vcpus, self.greeting.backing)
         if made != (pages, vcpus, backing):
@@ -247,7 +244,7 @@ class Guest:
         0: it changes nothing in the guest's tables by itself; from 1 on it sets AF there, from 2 on
         it makes entries writable as well.
         """
-        reply = self._line.ask("hafdbs", ("hafdbs",))
+        reply = self.line.ask("hafdbs", ("hafdbs",))
         hafdbs = reply.number("hafdbs")
         reply.agree(hafdbs < 16, "a field of four bits has more")
         return hafdbs
@@ -274,7 +271,7 @@ class Guest:
         """
         asked = frozenset(pages)
         command = f"entries {format_ranges(asked)}"
-        reply = self._line.ask(command, ("pages", "young", "dirty"))
+        reply = self.line.ask(command, ("pages", "young", "dirty"))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
         entries = Entries(reply.page_set("young"), reply.page_set("dirty"))
         reply.agree(entries.young | entries.dirty <= asked, "pages that were not asked for")
@@ -289,7 +286,7 @@ class Guest:
 
     def pfns(self) -> dict[int, int]:
         """The PFN of each tested page that is present, by page."""
-        reply = self._line.ask("pfns", ("present", "map"))
+        reply = self.line.ask("pfns", ("present", "map"))
         pfns = reply.pfns("map")
         reply.agree(reply.number("present") == len(pfns), "present is not the map's size")
         return pfns
@@ -300,7 +297,7 @@ class Guest:
         Names are those of Documentation/admin-guide/mm/pagemap.rst, in lower case.
         """
         names = ("present", *FLAGS)
-        reply = self._line.ask("flags", names)
+        reply = self.line.ask("flags", names)
         counts = {name: reply.number(name) for name in names}
         most = max(counts.values())
         reply.agree(most == counts["present"] <= self._pages, "a count is too large")
@@ -310,41 +307,45 @@ class Guest:
         """The present pages that have a flag of /proc/kpageflags, by its name in flags()."""
         if name not in FLAGS:
             raise ValueError(f"no flag is named {name!r}")
-        reply = self._line.ask(f"flagged {name}", ("count", "pages"))
+        reply = self.line.ask(f"flagged {name}", ("count", "pages"))
         return reply.counted_set("pages")
 
     def drain(self) -> None:
         """Move new pages from the per-CPU batches of all CPUs to the LRU lists."""
-        self._line.ask("drain", ())
+        self.line.ask("drain", ())
 
     def idle_mark(self) -> IdleMark:
         """Mark every tested page idle by page_idle, which clears its access flags."""
-        return IdleMark.of(self._line.ask("idle-mark", MARK))
+        return IdleMark.of(self.line.ask("idle-mark", MARK))
 
     def idle_read(self) -> frozenset[int]:
         """The pages that are idle still; PagesMoved if one changed its PFN since idle_mark().
 
         This clears the access flags of marked pages. A huge page answers for all of its pages.
         """
-        return self._line.ask("idle-read", ("count", "idle")).counted_set("idle")
+        return self.line.ask("idle-read", ("count", "idle")).counted_set("idle")
 
     def flush(self) -> None:
         """Force a stage-2 TLB invalidation of the tested slot; vCPUs may spin meanwhile.
 
         It takes write permission from the stage-2 entries and keeps their access flags.
         """
-        self._line.ask("flush", ())
+        self.line.ask("flush", ())
+
+    def stage2(self) -> str:
+        """The text of the VM's debugfs file stage2_page_tables, read by kvm-guest itself."""
+        return self.line.ask("stage2", ("dump",)).dump()
 
     def dirty_log(self, on: bool) -> None:
         """Switch the dirty log of the tested slot."""
-        self._line.ask(f"dirty-log {'on' if on else 'off'}", ())
+        self.line.ask(f"dirty-log {'on' if on else 'off'}", ())
 
     def dirty(self) -> frozenset[int]:
         """The pages written since the last call or since the dirty log was switched on.
 
         With a manual log, those that are in it.
         """
-        reply = self._line.ask("dirty", ("count", "dirty"))
+        reply = self.line.ask("dirty", ("count", "dirty"))
         return reply.counted_set("dirty")
 
     def clear_log(self, pages: Iterable[int]) -> None:
@@ -361,7 +362,7 @@ class Guest:
         Told are also those that kvm-guest has harvested since the last call because that ring was
         full, and reset at once.
         """
-        reply = self._line.ask(f"harvest {vcpu} {entries}", HARVEST)
+        reply = self.line.ask(f"harvest {vcpu} {entries}", HARVEST)
         found = Harvest.of(reply)
         reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
         reply.agree(bool(found.full) or found.entries <= entries, "more entries than asked for")
@@ -372,24 +373,15 @@ class Guest:
 
         How many entries were harvested since the start, and how many KVM says that it has reset.
         """
-        reply = self._line.ask("reset-rings", ("harvested", "reset"))
+        reply = self.line.ask("reset-rings", ("harvested", "reset"))
         return reply.number("harvested"), reply.number("reset")
-
-    def write_then_log(self) -> None:
-        """Have vCPU 0 write to every tested page, and switch the dirty log on at once.
-
-        One exchange, so that an ager in another process has no time to go over the pages. The
-        first round of writes may fault on each page, the second one only makes all of them young.
-        """
-        write = (f"touch write 0 {format_ranges(range(self._pages))}", ("vcpu", "pages", *EXITS))
-        self._line.ask_all((write, write, ("dirty-log on", ())))
 
     def readonly(self, on: bool) -> None:
         """Make the tested slot anew, as read-only memory of the guest or as what it was.
 
         The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
         """
-        self._line.ask(f"readonly {'on' if on else 'off'}", ())
+        self.line.ask(f"readonly {'on' if on else 'off'}", ())
 
     def refused(self) -> frozenset[int]:
         """The pages of which a store came out to kvm-guest since the last time.
@@ -397,7 +389,7 @@ class Guest:
         Those of a read-only slot came with the value that the guest was to write, which is in no
         memory; for those that mprotect() has made read-only KVM_RUN failed with EFAULT.
         """
-        reply = self._line.ask("refused", ("count", "pages"))
+        reply = self.line.ask("refused", ("count", "pages"))
         return reply.counted_set("pages")
 
     def spin(self, pages: Iterable[int], *, write: bool, vcpu: int = 0) -> SpinReply:
@@ -413,87 +405,6 @@ class Guest:
         """Wait until a spin has begun and ended that many more touches; no exit is made."""
         return self._spins(f"spin-wait {vcpu} {touches}", vcpu)
 
-    def mark_then_flush(self, vcpu: int = 0) -> MarkThenFlush:
-        """What a spinning vCPU's pages look like between idle_mark() and flush(), and after.
-
-        It is one exchange, so that no other process has to run in between: on a host with nVHE
-        or pKVM, QEMU's TCG lets any process that starts or ends invalidate the vCPU's TLB.
-        """
-        one_touch_on = f"spin-wait {vcpu} 1"
-        steps = (
-            (one_touch_on, SPIN),
-            ("idle-mark", MARK),
-            ("stage2", ("dump",)),
-            (one_touch_on, SPIN),
-            ("flush", ()),
-            (one_touch_on, SPIN),
-            ("stage2", ("dump",)),
-        )
-        before, mark, old, between, _, after, young = self._line.ask_all(steps)
-        return MarkThenFlush(
-            before=SpinReply.of(before, vcpu),
-            mark=IdleMark.of(mark),
-            marked=old.dump(),
-            between=SpinReply.of(between, vcpu),
-            after=SpinReply.of(after, vcpu),
-            flushed=young.dump(),
-        )
-
-    def take_away(self, page: int, *, aged: bool, vcpu: int = 0) -> TakenAway:
-        """Take the page that a vCPU reads without end from it by MADV_DONTNEED.
-
-        With `aged`, page_idle makes it old just before. One exchange, as mark_then_flush() is.
-        """
-        one_touch_on = f"spin-wait {vcpu} 1"
-        mark = (("idle-mark", MARK),) if aged else ()
-        steps = (
-            *mark,
-            (one_touch_on, SPIN),
-            (f"spin-value {vcpu}", SPIN_VALUE),
-            (f"advise dontneed {page}", ("pages",)),
-            (one_touch_on, SPIN),
-            (f"spin-value {vcpu}", SPIN_VALUE),
-        )
-        before, old, gone, after, new = self._line.ask_all(steps)[len(mark) :]
-        gone.agree(gone.number("pages") == 1, "another number of pages")
-        return TakenAway(
-            before=SpinReply.of(before, vcpu),
-            old=self._value(old, vcpu),
-            after=SpinReply.of(after, vcpu),
-            new=self._value(new, vcpu),
-        )
-
-    def idle_then_flush(self, vcpu: int = 0) -> IdleThenFlush:
-        """As mark_then_flush(), but by page_idle: for a kernel that does not show stage 2.
-
-        To read page_idle clears AF where it finds it, so the reading after the flush says what was
-        touched since the one before it.
-        """
-        one_touch_on = f"spin-wait {vcpu} 1"
-        idle = ("count", "idle")
-        steps = (
-            (one_touch_on, SPIN),
-            ("idle-mark", MARK),
-            ("idle-read", idle),
-            (one_touch_on, SPIN),
-            ("flush", ()),
-            (one_touch_on, SPIN),
-            ("idle-read", idle),
-        )
-        before, mark, old, between, _, after, young = self._line.ask_all(steps)
-        return IdleThenFlush(
-            before=SpinReply.of(before, vcpu),
-            mark=IdleMark.of(mark),
-            marked=old.counted_set("idle"),
-            between=SpinReply.of(between, vcpu),
-            after=SpinReply.of(after, vcpu),
-            flushed=young.counted_set("idle"),
-        )
-
-    def stage2(self) -> str:
-        """The text of the VM's debugfs file stage2_page_tables, read by kvm-guest itself."""
-        return self._line.ask("stage2", ("dump",)).dump()
-
     def spin_stop(self, vcpu: int = 0) -> SpinReply:
         """End a spin."""
         return self._spins(f"spin-stop {vcpu}", vcpu)
@@ -505,7 +416,7 @@ class Guest:
         the deadline server of the fair class interrupts a fair thread every second. Nothing else
         runs on that CPU then, work of the kernel included: call drain() before the spin begins.
         """
-        reply = self._line.ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
+        reply = self.line.ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
         same = (reply.number("vcpu"), reply.number("cpu")) == (vcpu, cpu)
         reply.agree(same, "another vCPU or CPU")
 
@@ -549,11 +460,11 @@ class Guest:
 
     def look_at_moved(self) -> None:
         """Raise GuestDataLost unless each page that was moved still has what it held then."""
-        self._line.ask("moved look", ("pages",))
+        self.line.ask("moved look", ("pages",))
 
     def move_back(self) -> None:
         """Put the pages back that were moved; what the guest had there meanwhile is dropped."""
-        self._line.ask("moved back", ("pages",))
+        self.line.ask("moved back", ("pages",))
 
     def reset(self) -> None:
         """Have the guest start anew: KVM_ARM_VCPU_INIT of each vCPU, which has run before.
@@ -561,31 +472,31 @@ class Guest:
         What the tested pages hold stays. They are in stage 2 no more where the CPU lacks
         FEAT_S2FWB.
         """
-        reply = self._line.ask("reset", ("vcpus",))
+        reply = self.line.ask("reset", ("vcpus",))
         reply.agree(reply.number("vcpus") == self.greeting.vcpus, "another number of vCPUs")
 
     def lock(self, on: bool) -> None:
         """Lock all tested pages into memory, or let go of them again (mlock(2))."""
-        self._line.ask(f"lock {'on' if on else 'off'}", ())
+        self.line.ask(f"lock {'on' if on else 'off'}", ())
 
     def snapshot(self) -> None:
         """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2)).
 
         kvm-guest reads each page before, so they are young to the host's own stage 1.
         """
-        self._line.ask("snapshot take", ())
+        self.line.ask("snapshot take", ())
 
     def look_at_snapshot(self) -> None:
         """Raise GuestDataLost unless the child still has what each page held then.
 
         That is what the guest wrote there, and the entry that set_af() and set_dirty() use.
         """
-        reply = self._line.ask("snapshot look", ("pages",))
+        reply = self.line.ask("snapshot look", ("pages",))
         reply.agree(reply.number("pages") == self._pages, "another number of pages")
 
     def drop_snapshot(self) -> None:
         """End the child."""
-        self._line.ask("snapshot drop", ())
+        self.line.ask("snapshot drop", ())
 
     def race(
         self,
@@ -602,7 +513,7 @@ class Guest:
         page; GuestHung if one makes no progress; GuestSlow if all do, but not in time. What the
         pages held before is dropped; at the end each vCPU reads all of them, so they are young.
         """
-        reply = self._line.ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
+        reply = self.line.ask(f"race {seed} {rounds} {agers} {ager} {opponent}", RACE)
         race = RaceReply(*(reply.number(name) for name in RACE))
         reply.agree(race.rounds == rounds, "another number of rounds")
         return race
@@ -615,7 +526,7 @@ class Guest:
         are `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
         not heed it (pKVM), and then all are made.
         """
-        reply = self._line.ask(f"churn {count} {kind}", ("asked", "made"))
+        reply = self.line.ask(f"churn {count} {kind}", ("asked", "made"))
         made = reply.number("made")
         reply.agree(reply.number("asked") == count, "another number of VMs")
         allowed = (0, count) if kind == "too-large" else (count,)
@@ -628,13 +539,13 @@ class Guest:
         A vCPU of each reads all tested pages. GuestBroke if one does not run; GuestNoMemory if it
         does not for ENOMEM.
         """
-        reply = self._line.ask(f"crowd {count}", ("asked", "made"))
+        reply = self.line.ask(f"crowd {count}", ("asked", "made"))
         made = reply.number("made")
         reply.agree((reply.number("asked"), made) == (count, count), f"{made} of {count} VMs made")
 
     def makes_protected(self) -> bool:
         """Whether KVM makes a protected VM here: it is ended at once, and never runs."""
-        reply = self._line.ask("protected-vm", ("made",))
+        reply = self.line.ask("protected-vm", ("made",))
         made = reply.number("made")
         reply.agree(made in (0, 1), "neither made nor refused")
         return bool(made)
@@ -643,14 +554,14 @@ class Guest:
         """Send the VM's fd to the keeper of that name (harness/keeper.py)."""
         if not re.fullmatch(r"[0-9a-z]{1,32}", keeper, re.ASCII):
             raise ValueError(f"not the name of a keeper: {keeper!r}")
-        self._line.ask(f"give {keeper}", ())
+        self.line.ask(f"give {keeper}", ())
 
     def close(self) -> None:
         """End the program, and wait until it and its VM are gone; closing twice does nothing.
 
         Raises DeadlineExceeded if they do not go: what hangs in a VM's teardown must not pass.
         """
-        self._line.close()
+        self.line.close()
 
     def __enter__(self) -> Guest:
         return self
@@ -666,14 +577,14 @@ class Guest:
     def timed(self, command: str, names: Sequence[str]) -> tuple[Reply, int]:
         """The reply to a command, and what it took by the host's own clock, in nanoseconds."""
         clock = ("clock", ("ns",))
-        first, reply, last = self._line.ask_all((clock, (command, names), clock))
+        first, reply, last = self.line.ask_all((clock, (command, names), clock))
         took = last.number("ns") - first.number("ns")
         last.agree(took >= 0, "the clock went back")
         return reply, took
 
     def _act(self, command: str, pages: Iterable[int]) -> None:
         asked = frozenset(pages)
-        reply = self._line.ask(f"{command} {format_ranges(asked)}", ("pages",))
+        reply = self.line.ask(f"{command} {format_ranges(asked)}", ("pages",))
         reply.agree(reply.number("pages") == len(asked), "another number of pages")
 
     def _touch(self, how: str, pages: Iterable[int], vcpu: int) -> TouchReply:
@@ -681,14 +592,10 @@ class Guest:
         return self._touches(f"touch {how} {vcpu} {format_ranges(asked)}", vcpu, len(asked))
 
     def _touches(self, command: str, vcpu: int, pages: int) -> TouchReply:
-        reply = self._line.ask(command, ("vcpu", "pages", *EXITS))
+        reply = self.line.ask(command, ("vcpu", "pages", *EXITS))
         result = TouchReply(reply.number("vcpu"), reply.number("pages"), reply.exits())
         reply.agree((result.vcpu, result.pages) == (vcpu, pages), "not what was asked")
         return result
 
     def _spins(self, command: str, vcpu: int) -> SpinReply:
-        return SpinReply.of(self._line.ask(command, SPIN), vcpu)
-
-    def _value(self, reply: Reply, vcpu: int) -> int:
-        reply.agree(reply.number("vcpu") == vcpu, "another vCPU")
-        return reply.address("value")
+        return SpinReply.of(self.line.ask(command, SPIN), vcpu)

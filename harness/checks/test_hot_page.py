@@ -18,6 +18,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
 from harness.checks.pages import populated, shorten, shows_stage2
+from harness.guest_exchanges import idle_then_flush, mark_then_flush
 from harness.guest_replies import SpinReply
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -53,11 +54,11 @@ def _watch(vm: Guest, claim: Claim, *, dump: bool) -> Watched:
     """Age the pages under a spinning vCPU, then invalidate its TLB; what was young after each."""
     if not dump:
         everything = frozenset(range(PAGES))
-        idle = vm.idle_then_flush()
+        idle = idle_then_flush(vm)
         return Watched(
             idle.before, idle.between, everything - idle.marked, everything - idle.flushed
         )
-    seen = vm.mark_then_flush()
+    seen = mark_then_flush(vm)
     claim.save("stage2-marked.txt", seen.marked)
     claim.save("stage2-flushed.txt", seen.flushed)
     marked, flushed = (

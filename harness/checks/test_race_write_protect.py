@@ -31,6 +31,7 @@ from harness.checks.overlap import (
 from harness.checks.pages import leaves, populated, shorten
 from harness.checks.racing import Shows, entering, entries, kept, never_entered, not_widened
 from harness.contract import Contract
+from harness.guest_exchanges import write_then_log
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -88,7 +89,7 @@ def test_race_write_protect(
 
 def _switch(vm: Guest, shell: Shell, session: Session, claim: Claim, number: int) -> Counts:
     """Switch the log on and off once, and tell what was recorded meanwhile."""
-    _, counts = kept(session, claim, f"trace{number}.txt", vm.write_then_log)
+    _, counts = kept(session, claim, f"trace{number}.txt", partial(write_then_log, vm))
     try:
         ranges = leaves(vm, shell, claim, f"{number}-logged")
     except NoDump as exc:

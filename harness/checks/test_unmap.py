@@ -27,6 +27,7 @@ from harness.checks.pages import (
     shorten,
     shows_stage2,
 )
+from harness.guest_exchanges import take_away
 from harness.guest_words import Advice, Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -74,7 +75,7 @@ def test_unmap_hot(
         _require_blocks(vm, shell, claim)
     vm.pin(0, cpu, fifo=True)
     vm.spin({page}, write=False)
-    seen = vm.take_away(page, aged=aged)
+    seen = take_away(vm, page, aged=aged)
     vm.spin_stop()
     exits = seen.after.exits.exits - seen.before.exits.exits
     claim.observe(f"it read {seen.old:#x}, then {seen.new:#x} with {exits} exits between")
