@@ -55,6 +55,7 @@ BROKEN: dict[str, tuple[list[Kind], str]] = {
     "slab-double-free": ([Kind.SLAB], "BUG kmalloc-32 (Tainted: G    B   W         ): Object "),
     "slab-remaining": ([Kind.SLAB, Kind.WARN], "BUG made-up (Tainted: G    B   W         ): Obj"),
     "bad-rss": ([Kind.BAD_PAGE], "BUG: Bad rss-counter state "),
+    "vm-bug-page": ([Kind.BUG], "kernel BUG at mm/page_alloc.c:822!"),
     "ubsan": ([Kind.UBSAN] * 2, "UBSAN: array-index-out-of-bounds in /src/arch/arm64/kvm/mmu.c:"),
 }
 CLEAN = sorted(path.name for path in DATA.glob("clean-*"))
@@ -85,6 +86,13 @@ def test_each_signature_is_found(name: str) -> None:
     assert [splat.kind for splat in found] == kinds
     assert found[0].headline.startswith(headline)
     assert all(splat.complete for splat in found)
+
+
+def test_a_page_that_a_kernel_dies_of_is_in_the_report() -> None:
+    (splat,) = klog.splats(text("vm-bug-page"))
+    first, second = splat.text.split("\n")[:2]
+    assert "page: refcount:0 mapcount:0 " in first
+    assert "flags: 0x4(referenced|zone=0)" in second
 
 
 def test_each_kind_has_a_splat() -> None:

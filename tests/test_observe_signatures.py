@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.observe import klog
+from harness.observe import klog, splats
 from harness.observe.klog import Kind, Splat
 
 RULER = "=" * 66
@@ -206,6 +206,71 @@ KINDS = {
 
 ENDS_WITH_TRACE = {Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP}
 
+WARNED = ["WARNING: CPU: 1 PID: 53 at mm/rmap.c:1277 __folio_set_anon+0x94/0xc8",
+          *CPU, *REGISTERS, *TRACE, END]  # fmt: skip
+BUG = [CUT, "kernel BUG at mm/mmap.c:353!",
+       "Internal error: Oops - BUG: 00000000f2000800 [#1] SMP",
+       *CPU, *REGISTERS, *TRACE, END]  # fmt: skip
+# What stands directly above a report, and the report.
+PREFACED: dict[str, tuple[list[str], list[str]]] = {
+    # include/linux/mmdebug.h:VM_WARN_ON_FOLIO(): mm/debug.c:dump_page(), of a page of a large folio
+    # of a file; mm/page_owner.c:__dump_page_owner()
+    "folio": (
+        ["page: refcount:3 mapcount:1 mapping:000000006b8b4567 index:0x200 pfn:0x41a01",
+         "head: order:9 mapcount:512 entire_mapcount:0 nr_pages_mapped:512 pincount:0",
+         "memcg:ffff000001cd0f00",
+         'aops:shmem_aops ino:3 dentry name(?):"memfd:guest"',
+         "flags: 0x8000000000004d(locked|referenced|uptodate|head|swapbacked|zone=0)",
+         "raw: 008000000000004d fffffdffc0061e08 fffffdffc0061e48 ffff000002a18340",
+         "head: 00fe000000000009 fffffdffc0068001 0000000000000000 00000000ffffffff",
+         "page dumped because: VM_WARN_ON_FOLIO(folio_test_locked(folio))",
+         "page_owner tracks the page as allocated",
+         "page last allocated via order 9, migratetype Movable, gfp_mask 0x3d24ca(GFP_TRANSHUGE), "
+         "pid 53, tgid 53 (kvm-guest), ts 3313881000, free_ts 2313881000",
+         " post_alloc_hook+0x10c/0x128", " get_page_from_freelist+0x4c4/0x1098",
+         "page_owner free stack trace missing",
+         "page has been migrated, last migrate reason: compaction"],
+        [CUT, *WARNED],
+    ),
+    # The same in 6.2; "cut here" is of another level, which a console may leave out
+    "page-6.2": (
+        ["page:00000000a8b3c1d2 refcount:0 mapcount:0 mapping:0000000000000000 index:0x0 pfn:0x41a",
+         "anon flags: 0x80004(referenced|swapbacked|node=0|zone=0)",
+         "raw: 0000000000080004 dead000000000100 dead000000000122 0000000000000000",
+         "page dumped because: VM_BUG_ON_PAGE(page_ref_count(page) == 0)"],
+        BUG[1:],
+    ),
+    "uninitialised": (
+        ["page:00000000a8b3c1d2 is uninitialized and poisoned",
+         "page dumped because: VM_BUG_ON_PAGE(1 && PageCompound(page))",
+         "There is not page extension available. "],
+        BUG,
+    ),
+    # mm/debug.c:dump_vma(), dump_mm()
+    "vma": (
+        ["vma ffff000001164850 start ffffa0000000 end ffffa0200000 mm ffff000001cd0f00",
+         "prot 20000000000fc3 anon_vma 0000000000000000 vm_ops 0000000000000000",
+         "pgoff ffffa0000 file 0000000000000000 private_data 0000000000000000",
+         "flags: 0x100073(read|write|mayread|maywrite|mayexec|account)"],
+        BUG,
+    ),
+    "mm": (
+        ["mm ffff000001cd0f00 task_size 281474976710656", "mmap_base 281473376825344 mmap_legacy_b",
+         "pgd ffff000002c01000 mm_users 2 mm_count 3 pgtables_bytes 57344 map_count 21",
+         "hiwater_rss 1cd hiwater_vm 8ff total_vm 8ff locked_vm 0",
+         "exe_file ffff000001e6ea40", "notifier_subscriptions ffff000001e6eb40",
+         "tlb_flush_pending 0", "def_flags: 0x0()"],
+        BUG,
+    ),
+    # lib/list_debug.c with CONFIG_BUG_ON_DATA_CORRUPTION, mm/usercopy.c:usercopy_abort()
+    "list": (["list_del corruption, ffff000001cabd00->prev is NULL"], BUG),
+    "usercopy": (
+        ["usercopy: Kernel memory exposure attempt detected from SLUB object 'kmalloc-64' "
+         "(offset 60, size 8)!"],
+        BUG,
+    ),
+}  # fmt: skip
+
 
 def log(lines: list[str], caller: str = "") -> list[str]:
     return [f"[   30.000001]{caller} {line}" for line in lines]
@@ -238,6 +303,75 @@ def test_cut_within_it_is_found_all_the_same(name: str) -> None:
     assert splat.kind is kind or splat.kind is Kind.WARN
     # Of these nothing tells where a trace ends but the line after it.
     assert not splat.complete or splat.kind in ENDS_WITH_TRACE
+
+
+def named(splat: Splat) -> tuple[object, ...]:
+    """What a report is called, and what it is told by from others."""
+    told = (splat.kind, splat.headline, splat.message, splat.complete)
+    return (*told, splats.key(splat), splats.site(splat), splats.frames(splat))
+
+
+@pytest.mark.parametrize("caller", ["", "[   T53]", "[    C1]"])
+@pytest.mark.parametrize("name", PREFACED)
+def test_what_stands_directly_above_a_report_is_its_beginning(name: str, caller: str) -> None:
+    above, report = PREFACED[name]
+    around = log(["eth0: link up", *above, *report, "random: crng init done"], caller)
+    (splat,) = find(around)
+    assert splat.text.split("\n") == around[1:-1]
+    assert splat.line == 2
+    (bare,) = find(log(report, caller))
+    assert named(splat) == named(bare)
+    # Who had the page comes after those in whom the kernel died.
+    suspects = splats.suspects(bare)
+    assert splats.suspects(splat)[: len(suspects)] == suspects
+
+
+@pytest.mark.parametrize("name", PREFACED)
+def test_without_a_report_directly_below_it_is_dropped(name: str) -> None:
+    above, report = PREFACED[name]
+    assert find(log(above)) == find(log([*above, "eth0: link up"])) == ()
+    (splat,) = find(log([*above, "eth0: link up", *report]))
+    assert splat.text.split("\n") == log(report)
+    stall = WRITTEN["hung-task-7.3"][2]
+    (splat,) = find(log([*above, *stall]))
+    assert splat.text.split("\n") == log(stall)
+
+
+def test_of_two_dumps_the_last_belongs_to_the_report() -> None:
+    above, report = PREFACED["folio"]
+    (splat,) = find(log([*above, *above, *report]))
+    assert splat.text.split("\n") == log([*above, *report])
+    twisted = ["page does not match folio", *above]
+    (splat,) = find(log([*above, *twisted, *report]))
+    assert splat.text.split("\n") == log([*twisted, *report])
+
+
+def test_with_callers_what_another_cpu_prints_between_does_not_part_them() -> None:
+    above, report = PREFACED["folio"]
+    ours, other = log([*above, *report], "[   T53]"), log(["eth0: up"] * 40, "[    C0]")
+    (splat,) = find(alternate(ours, other))
+    assert splat.text.split("\n") == ours
+
+
+def test_two_cpus_whose_dumps_alternate_keep_their_own() -> None:
+    one, other = ([*above, *report] for above, report in (PREFACED["folio"], PREFACED["vma"]))
+    first, second = find(alternate(log(one, "[   T53]"), log(other, "[    C0]")))
+    assert first.text.split("\n") == log(one, "[   T53]")
+    assert second.text.split("\n") == log(other, "[    C0]")
+
+
+def test_of_a_message_of_several_lines_dmesg_stamps_the_first() -> None:
+    above, report = PREFACED["mm"]
+    lines = [*log(above[:1]), *(" " * 15 + line for line in above[1:]), *log(report)]
+    (splat,) = find(lines)
+    assert splat.text.split("\n") == lines
+
+
+def test_a_dump_without_end_is_no_preface() -> None:
+    above, report = PREFACED["folio"]
+    many = [*above[:1], *["raw: 0000000000000004"] * (2 * klog.MAX_PREFACE_LINES)]
+    (splat,) = find(log([*many, *report]))
+    assert splat.text.split("\n") == log(report)
 
 
 def test_of_a_report_whose_beginning_was_overrun_the_end_is_found() -> None:

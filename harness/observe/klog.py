@@ -11,6 +11,9 @@ writes the same words to the console is no kernel. CONFIG_PRINTK_CALLER adds who
 and reports that several CPUs print at the same time are told apart by that. Without it nothing
 tells whose line it is: such reports are all found, but each of them ends where the next one begins,
 is not `complete`, and may hold lines of the other.
+
+What some reports have printed directly above them, such as the page that a VM_BUG_ON_PAGE() is
+about, is their beginning, but they are named by the same line as without it.
 """
 
 from __future__ import annotations
@@ -23,12 +26,14 @@ from harness.observe.signatures import (
     CUT_HERE,
     PANIC,
     Kind,
+    Preface,
     below_ruler,
     classify,
     has_no_trace,
     is_one_line,
     is_ruler,
     message_kind,
+    preface,
 )
 
 __all__ = [
@@ -44,6 +49,8 @@ __all__ = [
 
 MAX_SPLAT_LINES = 1000
 MAX_LINE = 8192
+# What stands above a report: two traces of page_owner are most of it.
+MAX_PREFACE_LINES = 100
 # Callers whose reports may be open at the same time.
 MAX_CALLERS = 64
 
@@ -120,6 +127,8 @@ _SIGN = re.compile(rf"Call trace:|{_REGISTERS}|Modules linked in:|[0-9]{{1,5}} l
 _PATIENCE = 12
 # What follows the heading of a warning and is no message of its own.
 _NO_MESSAGE = re.compile(rf"{_REGISTERS}|Modules linked in:|Call trace:|\s*$")
+# Of these every line is known, whether or not a trace is among them.
+_LISTED = frozenset({Kind.WORKQUEUE}) | _THEN_PANIC
 _LOCK_HELD = "WARNING: lock held when returning to user space!"
 _HELD_BY = re.compile(r"[0-9]{1,5} locks? held by ")
 _END_TRACE = "---[ end trace "
@@ -173,8 +182,16 @@ class _Scanner:
         """Whether a splat has begun and not ended."""
         return self._open
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something was printed that belongs to a splat, if that comes next."""
+        return bool(self._above)
+
     def _reset(self) -> None:
         self._open = False
+        self._preface: Preface | None = None
+        self._above: list[tuple[int, str]] = []
+        self._heading = 0
         self._kind: Kind | None = None
         self._headline = self._message = ""
         self._lines: list[str] = []
@@ -189,6 +206,9 @@ class _Scanner:
         """A line that has no timestamp."""
         if self._open and len(self._lines) + len(self._foreign) < MAX_SPLAT_LINES:
             self._foreign.append(line)
+        elif self._above and len(self._above) < MAX_PREFACE_LINES:
+            # Of a message of several lines, which a VM_BUG_ON_MM() has.
+            self._above.append((self._log.number, line))
 
     def line(self, text: str, line: str) -> None:
         """The next line: what the kernel printed in it, and as it was logged."""
@@ -216,13 +236,35 @@ class _Scanner:
         if text.startswith(_BOOT):
             self._log.panic_ended = self._log.panic_ended or self._log.panic_line is not None
         if not ruler and text != CUT_HERE and kind is None:
+            self._put_above(text, line)
             self._begin_headless(text, line)
             return
         self._recent.clear()
+        if self._preface is None or not self._preface.report.match(text):
+            self._above = []
         self._open, self._ruler, self._start = True, ruler, self._log.number
+        if self._above:
+            self._start, self._heading = self._above[0][0], len(self._above)
+            self._lines = [above for _, above in self._above]
+        self._preface, self._above = None, []
         self._keep(line)
         if kind is not None:
             self._name(kind, text)
+
+    def _put_above(self, text: str, line: str) -> None:
+        """Keep a line that belongs to the report that comes next, if that does; drop others."""
+        begun = preface(text)
+        if self._preface is None or len(self._above) >= MAX_PREFACE_LINES:
+            more = False
+        elif begun is not None:
+            # A dump may have two lines at its head: "page does not match folio".
+            more = begun is self._preface and len(self._above) == 1
+        else:
+            more = self._preface.more.match(text) is not None
+        if not more:
+            self._preface, self._above = begun, []
+        if self._preface is not None:
+            self._above.append((self._log.number, line))
 
     def _begin_headless(self, text: str, line: str) -> None:
         """A line between reports. The end of one, if none has begun, is what is left of it."""
@@ -243,10 +285,7 @@ class _Scanner:
             self._log.panic_line = text
         if is_one_line(text):
             self._finish(complete=True)
-        elif kind is Kind.WORKQUEUE or kind in _THEN_PANIC:
-            # Every line of it is known, whether or not a trace is among them.
-            self._trace_done = True
-        elif kind is Kind.RCU_STALL and has_no_trace(text):
+        elif kind in _LISTED or (kind is Kind.RCU_STALL and has_no_trace(text)):
             self._trace_done = True
 
     def _specialise(self) -> None:
@@ -266,7 +305,7 @@ class _Scanner:
             kind = self._kind or Kind.WARN
             headline = self._headline or (stamped(self._lines[-1]) or self._lines[-1])
             if self._may_be_bare() and not self._sign and not self._to_ruler():
-                self._lines = self._lines[:1]
+                self._lines = self._lines[: self._heading + 1]
             text = "\n".join(self._lines)
             self._log.done.append(Splat(kind, headline, text, self._start, complete, self._message))
             if self._headline.startswith(PANIC):
@@ -405,12 +444,12 @@ class _Demultiplexer:
 
     def _scanner(self, caller: str, text: str) -> _Scanner:
         known = self._scanners.get(caller)
-        if known is not None and (known.open or not caller):
+        if known is not None and (known.open or known.waiting or not caller):
             return known
         if text.startswith(_NMI_BACKTRACE) and self._last.open:
             # What a CPU prints because another one asked for it is a part of that one's report.
             known = self._last
-        if known is None or not known.open:
+        if known is None or not (known.open or known.waiting):
             known = _Scanner(self.log)
         self._scanners.pop(caller, None)
         self._scanners[caller] = known

@@ -9,6 +9,7 @@ its program's name before it. "page allocation failure" (warn_alloc()) is none: 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -165,6 +166,63 @@ _ONE_LINE = re.compile(
 )
 # Stalls that are told without a call trace.
 _NO_TRACE = re.compile(r".*(?:, but suppressed full report | detected stalls\? )")
+
+
+@dataclass(frozen=True)
+class Preface:
+    """What is printed directly above a report, and belongs to it."""
+
+    first: re.Pattern[str]
+    more: re.Pattern[str]
+    report: re.Pattern[str]
+    """What the report begins with."""
+
+
+_DIES = re.compile(
+    rf"{re.escape(CUT_HERE)}|[Kk]ernel BUG at |Unable to handle kernel |Internal error: "
+)
+_PREFACES = (
+    # mm/debug.c:dump_page(), for VM_BUG_ON_PAGE() and its like (include/linux/mmdebug.h), with what
+    # fs/inode.c:dump_mapping() and mm/page_owner.c:__dump_page_owner() add; 6.2 has the page's
+    # address and other words for the rest of a large one
+    Preface(
+        re.compile(
+            r"page:(?:\S{1,20})? refcount:|page:\S{1,20} is uninitialized and poisoned"
+            r"|page does not match folio$"
+        ),
+        re.compile(
+            r"head:|memcg:|invalid mapping:|aops:|(?:anon |ksm )?flags: "
+            r"|page_type: |raw: |page dumped because: |page_owner |page last (?:allocated|free) "
+            r"|page has been migrated, |There is not page extension available\. "
+            r"| [A-Za-z_][\w.$]{0,200}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: |$)"
+        ),
+        _DIES,
+    ),
+    # mm/debug.c:dump_vma(), dump_mm()
+    Preface(
+        re.compile(r"vma [0-9a-f]{16} start |mm [0-9a-f]{16} task_size "),
+        re.compile(
+            r"prot |pgoff |refcnt |(?:def_)?flags: |mmap_base |pgd |hiwater_rss |pinned_vm "
+            r"|start_code |start_brk |arg_start |binfmt |ioctx_table |owner |exe_file "
+            r"|notifier_subscriptions |numa_next_scan |tlb_flush_pending "
+        ),
+        _DIES,
+    ),
+    # lib/list_debug.c with CONFIG_BUG_ON_DATA_CORRUPTION; mm/usercopy.c:usercopy_abort()
+    Preface(
+        re.compile(
+            r"list_(?:add|del) (?:corruption|double add)"
+            r"|usercopy: Kernel memory (?:exposure|overwrite) attempt "
+        ),
+        re.compile(r"(?!)"),
+        _DIES,
+    ),
+)
+
+
+def preface(text: str) -> Preface | None:
+    """What a line begins that belongs to a report, if that follows."""
+    return next((one for one in _PREFACES if one.first.match(text)), None)
 
 
 def classify(text: str) -> Kind | None:

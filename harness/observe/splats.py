@@ -85,7 +85,11 @@ def _texts(splat: Splat) -> list[str]:
 
 def suspects(splat: Splat) -> tuple[str, ...]:
     """The functions in whose lines a reader is interested, by their names in System.map."""
-    said = (match["name"] for text in _texts(splat) for match in _SYMBOL.finditer(text))
+    texts = _texts(splat)
+    named = next((at for at, text in enumerate(texts) if text == splat.headline), 0)
+    # What stands above the report itself, such as who had the page that it is about, comes last.
+    turned = (*texts[named:], *texts[:named])
+    said = (match["name"] for text in turned for match in _SYMBOL.finditer(text))
     # The innermost first, then lr and what lockdep names as holders, then who called.
     called = trace(splat)
     names = dict.fromkeys((*called[:KEY_FRAMES], *said, *called))
