@@ -197,14 +197,116 @@ WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
          "addr:0000ffffa0000000 vm_flags:00100073 anon_vma:ffff000001164850 mapping:0 index:ffff",
          *CPU, *TRACE],
     ),
+    # mm/swapfile.c:_swap_info_get(), get_swap_device(); __swap_duplicate() names no function
+    "swap-free": (
+        Kind.SWAP,
+        "_swap_info_get: Unused swap offset entry ",
+        ["_swap_info_get: Unused swap offset entry 0000a1b2"],
+    ),
+    "swap-device": (
+        Kind.SWAP,
+        "get_swap_device: Bad swap offset entry ",
+        ["get_swap_device: Bad swap offset entry 3fffffffffff"],
+    ),
+    "swap-duplicate": (
+        Kind.SWAP,
+        "Bad swap file entry ",
+        ["Bad swap file entry 5e00000000001234"],
+    ),
+    # drivers/block/zram/zram_drv.c:zram_read_page(), mm/zswap.c:zswap_decompress() of 7.3,
+    # mm/zsmalloc.c:zs_destroy_pool()
+    "zram": (Kind.SWAP, "zram: ", ["zram: Decompression failed! err=-22, page=4711"]),
+    "zswap-7.3": (
+        Kind.SWAP,
+        "zswap: ",
+        ["zswap: Decompression error from zswap (0:4711 lzo-rle 1210->4096)"],
+    ),
+    "zsmalloc": (Kind.SWAP, "zsmalloc: ", ["zsmalloc: Class-254 fullness group 3 is not empty"]),
+    # kernel/irq/spurious.c:__report_bad_irq(), note_interrupt()
+    "irq": (
+        Kind.IRQ,
+        "irq 12: nobody cared ",
+        ['irq 12: nobody cared (try booting with the "irqpoll" option)', *CPU, "Call trace:",
+         " dump_backtrace+0x9c/0x128", " show_stack+0x20/0x38", " dump_stack_lvl+0x60/0x80",
+         " __report_bad_irq+0x54/0xe8", " note_interrupt+0x360/0x3a0",
+         " handle_irq_event+0xac/0xb8", " handle_fasteoi_irq+0xa4/0x1f0", "handlers:",
+         "[<00000000a8b3c1d2>] vring_interrupt", "Disabling IRQ #12"],
+    ),
+    # kernel/smp.c:csd_lock_wait_toolong()
+    "csd-lock": (
+        Kind.CSD_LOCK,
+        "smp: csd: Detected non-responsive CSD lock (#1) on CPU#1, ",
+        ["smp: csd: Detected non-responsive CSD lock (#1) on CPU#1, waiting 5000000112 ns for "
+         "CPU#00 do_nothing+0x0/0x8(0x0).", "smp: \tcsd: CSD lock (#1) unresponsive.",
+         "Sending NMI from CPU 1 to CPUs 0:", *CPU, *TRACE,
+         "smp: csd: Re-sending CSD lock (#1) IPI from CPU#01 to CPU#00", *CPU, *TRACE],
+    ),
+    # arch/arm64/kvm/mmu.c:kvm_handle_guest_abort(), kvm_init_stage2_mmu()
+    "fault-status": (
+        Kind.REPORT,
+        "kvm [53]: Unsupported FSC: ",
+        ["kvm [53]: Unsupported FSC: EC=0x24 xFSC=0x30 ESR_EL2=0x92000030"],
+    ),
+    "stage2-again": (
+        Kind.REPORT,
+        "kvm [53]: kvm_arch already ",
+        ["kvm [53]: kvm_arch already initialized?"],
+    ),
+    # lib/bug.c:report_bug() without CONFIG_DEBUG_BUGVERBOSE
+    "bug-terse": (
+        Kind.BUG,
+        "Kernel BUG at stage2_age_walker+",
+        [CUT, "Kernel BUG at stage2_age_walker+0x28/0x78 [verbose debug info unavailable]",
+         "Internal error: Oops - BUG: 00000000f2000800 [#1] SMP", *CPU, *REGISTERS, *TRACE, END],
+    ),
+    # arch/arm64/kernel/debug-monitors.c:single_step_handler(), smp.c:do_handle_IPI()
+    "single-step": (
+        Kind.REPORT,
+        "Unexpected kernel single-step ",
+        ["Unexpected kernel single-step exception at EL1"],
+    ),
+    "ipi": (Kind.REPORT, "CPU1: Unknown IPI ", ["CPU1: Unknown IPI message 0x9"]),
+    # kernel/softirq.c:handle_softirqs(), exit.c:make_task_dead(), rcu/tree.c:__call_rcu_common()
+    "softirq": (
+        Kind.REPORT,
+        "softirq: huh, entered softirq 1 TIMER ",
+        ["softirq: huh, entered softirq 1 TIMER 00000000a8b3c1d2 with preempt_count 00000100, "
+         "exited with 00000101?"],
+    ),
+    "recursive-fault": (
+        Kind.REPORT,
+        "Fixing recursive fault ",
+        ["Fixing recursive fault but reboot is needed!"],
+    ),
+    "double-freed": (
+        Kind.REPORT,
+        "rcu: __call_rcu_common(): Double-freed CB ",
+        ["rcu: __call_rcu_common(): Double-freed CB 00000000a8b3c1d2->stage2_free_cb+0x0/0x78()!!! "
+         "  slab kmalloc-64 start ffff000001e6ea40 pointer offset 0 size 64"],
+    ),
+    # kernel/sched/idle.c:dequeue_task_idle(), time/timer.c:schedule_timeout()
+    "idle": (
+        Kind.REPORT,
+        "bad: scheduling from the idle thread!",
+        ["bad: scheduling from the idle thread!", *CPU, *TRACE],
+    ),
+    "timeout": (
+        Kind.REPORT,
+        "schedule_timeout: wrong timeout value ",
+        ["schedule_timeout: wrong timeout value ffffffffffffff9c", *CPU, *TRACE],
+    ),
 }  # fmt: skip
 # Kinds that have no real splat in tests/data.
 KINDS = {
     Kind.KFENCE, Kind.HARD_LOCKUP, Kind.WORKQUEUE, Kind.REFCOUNT, Kind.ODEBUG,
-    Kind.LIST, Kind.BAD_MODE, Kind.STACK_OVERFLOW, Kind.REPORT, Kind.HEADLESS,
+    Kind.LIST, Kind.BAD_MODE, Kind.STACK_OVERFLOW, Kind.REPORT, Kind.HEADLESS, Kind.SWAP,
+    Kind.IRQ, Kind.CSD_LOCK,
 }  # fmt: skip
 
-ENDS_WITH_TRACE = {Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP}
+ENDS_WITH_TRACE = {
+    Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP, Kind.IRQ,
+    Kind.CSD_LOCK,
+}  # fmt: skip
 
 WARNED = ["WARNING: CPU: 1 PID: 53 at mm/rmap.c:1277 __folio_set_anon+0x94/0xc8",
           *CPU, *REGISTERS, *TRACE, END]  # fmt: skip

@@ -111,6 +111,8 @@ _TAIL: dict[Kind, re.Pattern[str]] = {
         r"Showing (?:busy workqueues|backtraces of running workers)|workqueue \S|pool [0-9]{1,10}:"
         r"|  pwq [0-9]|    (?:in-flight|pending|inactive):|task:"
     ),
+    Kind.IRQ: re.compile(rf"handlers:|\[<|Disabling IRQ #|{_REGISTERS}"),
+    Kind.CSD_LOCK: re.compile(rf"(?:smp: )?\s?csd: |{_NMI}|task:|Task dump for |{_REGISTERS}"),
     Kind.HYP_PANIC: re.compile(r"kvm \["),
     Kind.SERROR: re.compile(_REGISTERS),
     Kind.BAD_MODE: re.compile(_REGISTERS),

@@ -42,8 +42,13 @@ class Kind(StrEnum):
     PAGE_POISON = "page-poison"
     SLAB = "slab"
     """What SLUB found wrong with objects or slabs of a cache."""
+    SWAP = "swap"
+    """What was swapped out is not there any more, or not what it was."""
+    IRQ = "irq"
+    CSD_LOCK = "csd-lock"
+    """A CPU does not do what another has asked it for by an interrupt."""
     REPORT = "report"
-    """A line that begins with "BUG: " and is none of the others."""
+    """A line that begins with "BUG: " and is none of the others, or says as much in other words."""
     HEADLESS = "headless"
     """The end of a report whose beginning is lost: the log was overrun, or cut."""
 
@@ -59,6 +64,7 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.WARN, re.compile(r"WARNING: (?:\S{1,300}:[0-9]{1,7} )?at \S{1,300}, CPU#[0-9]{1,5}: ")),
     # lib/bug.c:report_bug()
     (Kind.BUG, re.compile(r"kernel BUG at .{1,300}!")),
+    (Kind.BUG, re.compile(r"Kernel BUG at \S{1,300} \[verbose debug info unavailable\]")),
     # arch/arm64/mm/fault.c:die_kernel_fault()
     (Kind.OOPS, re.compile(r"Unable to handle kernel ")),
     # arch/arm64/kernel/traps.c:__die(); the words for an external abort are fault.c:do_sea()'s
@@ -137,6 +143,43 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.PAGE_POISON, re.compile(r"pagealloc: (?:single bit error|memory corruption)")),
     # mm/slub.c:__slab_bug(), until 6.12 slab_bug(); the rest depends on what is wrong
     (Kind.SLAB, re.compile(r"BUG \S{1,200} \((?:Not tainted|Tainted: [^)]{1,200})\): ")),
+    # mm/swapfile.c:_swap_info_get(), get_swap_device(), __swap_duplicate(); a free entry in use,
+    # or one that cannot be
+    (
+        Kind.SWAP,
+        re.compile(r"(?:\w{1,60}: )?(?:Bad|Unused) swap (?:file|offset) entry [0-9a-f]{8,16}$"),
+    ),
+    # drivers/block/zram/zram_drv.c:zram_read_page(), in 7.3 also mm/zswap.c:zswap_decompress();
+    # mm/zsmalloc.c:zs_destroy_pool(). Where they keep what was swapped out is memory like other.
+    (Kind.SWAP, re.compile(r"zram: Decompression failed! err=|zswap: Decompression error from ")),
+    (Kind.SWAP, re.compile(r"zsmalloc: Class-[0-9]{1,10} fullness group [0-9]{1,5} is not empty")),
+    # kernel/irq/spurious.c:__report_bad_irq()
+    (Kind.IRQ, re.compile(r"irq (?:[0-9]{1,10}: nobody cared|event [0-9]{1,10}: bogus return )")),
+    # kernel/smp.c:csd_lock_wait_toolong(); one that goes on ("Continued") is told without a trace
+    (Kind.CSD_LOCK, re.compile(r"smp: csd: Detected non-responsive CSD lock ")),
+    # arch/arm64/kvm/mmu.c:kvm_handle_guest_abort(), kvm_init_stage2_mmu()
+    (
+        Kind.REPORT,
+        re.compile(r"kvm \[[0-9]{1,10}\]: (?:Unsupported FSC: |kvm_arch already initialized\?)"),
+    ),
+    # arch/arm64/kernel/debug-monitors.c:single_step_handler(), smp.c:do_handle_IPI()
+    (
+        Kind.REPORT,
+        re.compile(
+            r"Unexpected kernel single-step exception at EL1"
+            r"|CPU[0-9]{1,5}: Unknown IPI message 0x"
+        ),
+    ),
+    # kernel/softirq.c:handle_softirqs(), sched/idle.c:dequeue_task_idle(),
+    # time/timer.c:schedule_timeout(), exit.c:make_task_dead(), rcu/tree.c:__call_rcu_common()
+    (
+        Kind.REPORT,
+        re.compile(
+            r"softirq: huh, entered softirq |bad: scheduling from the idle thread!"
+            r"|schedule_timeout: wrong timeout value |Fixing recursive fault but reboot is needed!"
+            r"|rcu: \w{1,60}\(\): Double-freed CB "
+        ),
+    ),
     # lockdep.c:register_lock_class(): a lock that was never initialised
     (Kind.LOCKDEP, re.compile(r"INFO: trying to register non-static key\.")),
     (Kind.REPORT, re.compile(r"BUG: ")),
@@ -163,6 +206,9 @@ _ONE_LINE = re.compile(
     r"BUG: (?:Bad rss-counter state |Bad page (?:state|map): [0-9]+ messages suppressed"
     r"|non-zero pgtables_bytes |arch topology borken|not (?:creating|updating) mapping for )"
     r"|\S{1,300}:[0-9]{1,7}: bad (?:pte|p[mu4g]d) "
+    r"|(?:\w{1,60}: )?(?:Bad|Unused) swap (?:file|offset) entry |zram: |zswap: |zsmalloc: "
+    r"|kvm \[[0-9]{1,10}\]: (?:Unsupported FSC|kvm_arch)|Unexpected kernel single-step "
+    r"|CPU[0-9]{1,5}: Unknown IPI |softirq: huh, |Fixing recursive fault |rcu: \w{1,60}\(\): "
 )
 # Stalls that are told without a call trace.
 _NO_TRACE = re.compile(r".*(?:, but suppressed full report | detected stalls\? )")

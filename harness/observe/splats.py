@@ -47,6 +47,7 @@ _NOISE = re.compile(
     r"|__switch_to|(?:__)?schedule|schedule_(?:timeout|preempt_disabled)\w*|preempt_schedule\w*"
     r"|_raw_(?:spin|read|write)_\w+|(?:__)?mutex_(?:un)?lock\w*|(?:down|up)_(?:read|write)\w*"
     r"|arch_counter_\w+|ktime_get\w*|__?delay|__(?:const_)?udelay"
+    r"|__report_bad_irq|note_interrupt|csd_lock_wait_toolong|__csd_lock_wait"
     r"|arm64_serror_panic|do_serror|el1h_64_error(?:_handler)?"
     r"|__kvm_nvhe_hyp_panic|__kvm_nvhe___host_exit|nvhe_hyp_panic_handler"
 )
