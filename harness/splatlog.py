@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.hosts.console import LIMIT
 from harness.observe import klog
+from harness.observe.signatures import OF_THE_MACHINE
 from harness.observe.splats import Finding, distinct, merge
 from harness.results import Splat
 
@@ -29,7 +30,15 @@ def findings(folder: Path) -> tuple[Finding, ...]:
     found: tuple[Finding, ...] = ()
     for text in (*map(since_boot, consoles), *texts):
         found = merge(found, distinct(klog.splats(text)))
-    return found[:MAX_FINDINGS]
+    # Whatever else there is, that its machine is sick must not be lost.
+    first = [one for one in found if one.splat.kind in OF_THE_MACHINE]
+    return (*first, *(one for one in found if one not in first))[:MAX_FINDINGS]
+
+
+def illness(folder: Path) -> tuple[str, ...]:
+    """What the kernel of a cell reported of its machine: hardware that is not what it should be."""
+    found = findings(folder)
+    return tuple(one.splat.title for one in found if one.splat.kind in OF_THE_MACHINE)
 
 
 def since_boot(text: str) -> str:

@@ -3,7 +3,8 @@
 
 `fail` is the kernel's fault and `error` is ours or the lab's. A kernel that panics, hangs or
 livelocks could be either: it is the series' fault where the base kernel lived through the same cell
-of the same run, and an error where the base died as well or never ran.
+of the same run, and an error where the base died as well or never ran. On a machine whose hardware
+failed meanwhile nothing is a kernel's fault, and nothing is compared with what happened there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from harness import errors
+from harness.observe.signatures import OF_THE_MACHINE
 from harness.results import SERIES, Cell, Check, Outcome, Splat
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
@@ -127,9 +129,22 @@ def compared(splats: Sequence[Splat], base: Sequence[Splat]) -> tuple[Splat, ...
     )
 
 
+def _illness(cell: Cell) -> str:
+    """What the kernel said of its machine in a cell that proves nothing for it; "" for nothing."""
+    said = [splat.title for splat in cell.splats if splat.kind in OF_THE_MACHINE]
+    if not said:
+        return ""
+    return f"{cell.machine or 'The machine'} is sick, its kernel reported: {'; '.join(said[:3])}"
+
+
 def _judge_check(check: Check, cell: Cell, base: Cell | None, twin: Check | None) -> Check:
     if base is not None and check.splats:
         check = check.model_copy(update={"splats": compared(check.splats, base.splats)})
+    if (why := _illness(cell)) and (check.outcome == "fail" or check.death is not None):
+        reason = f"{why}. {check.reason}".rstrip()
+        return check.model_copy(update={"outcome": "error", "reason": reason})
+    if base is not None and _illness(base):
+        twin = None
     if check.death is not None:
         if _lived(base) and (twin is None or (twin.death is None and twin.outcome != "error")):
             why = f"{check.reason} The base kernel lived through this check."
@@ -164,7 +179,9 @@ def _judge_splats(check: Check) -> Check:
 
 def _lived(base: Cell | None) -> bool:
     """Whether the base kernel went through this cell to its end."""
-    return base is not None and base.death is None and base.outcome != "error"
+    return (
+        base is not None and base.death is None and base.outcome != "error" and not _illness(base)
+    )
 
 
 def _judge_cell(
@@ -174,6 +191,9 @@ def _judge_cell(
     reason = cell.reason
     if base is not None and cell.splats:
         cell = cell.model_copy(update={"splats": compared(cell.splats, base.splats)})
+    if why := _illness(cell):
+        reason = f"{why}. {reason}".rstrip()
+        return cell.model_copy(update={"outcome": "error", "reason": reason})
     missing = {check.name for check in on_base} - {check.name for check in checks}
     if missing and cell.outcome == "pass":
         outcomes.append("unproven")

@@ -74,3 +74,9 @@ def test_a_boot_that_was_cut_off_is_judged_with_the_one_that_went_on(tmp_path: P
     with pytest.raises(AssertionError, match="circular locking"):
         judge(tmp_path, CLEAN, None)
     assert (tmp_path / "console-cut-1.txt").read_text() == CLEAN + splat
+
+
+def test_errors_of_the_hardware_that_were_corrected_are_a_note(tmp_path: Path) -> None:
+    told = "[    9.000001] {1}[Hardware Error]: event severity: corrected\n"
+    assert "that were corrected: 2" in judge(tmp_path, CLEAN + told * 2, None).observed
+    assert "corrected" not in judge(tmp_path, CLEAN, None).observed

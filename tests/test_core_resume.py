@@ -109,6 +109,17 @@ def test_what_another_kernel_reported_before_the_boot_is_its_own(tmp_path: Path)
     assert (found.count, found.splat.line) == (1, 4)
 
 
+def test_that_a_machine_is_sick_is_told_among_any_number_of_reports(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path)
+    many = "".join(SPLAT.replace("shrink_node", f"f_{'x' * n}") for n in range(40))
+    bad = "Memory failure: 0x41a: recovery action for dirty LRU page: Recovered"
+    boot(spec.folder, console=f"{many}[    9.000000] {bad}\n")
+    first, *others = splatlog.findings(spec.folder)
+    assert first.splat.title == bad
+    assert len(others) == splatlog.MAX_FINDINGS - 1
+    assert splatlog.illness(spec.folder) == (bad,)
+
+
 def test_a_cell_that_only_had_not_said_so_is_over(tmp_path: Path) -> None:
     spec = spec_of(tmp_path)
     boot(spec.folder, console=SPLAT, cmdline="panic=15")

@@ -399,3 +399,43 @@ def test_the_base_kernels_own_reports_are_compared_with_nothing() -> None:
     base = cell().model_copy(update={"splats": (splat("warn: a"),)})
     (judged,), _ = verdict.judge([base], [check(base, "fail")])
     assert [one.on_base for one in judged.splats] == [False]
+
+
+BAD = "Memory failure: 0x41a: recovery action for dirty LRU page: Recovered"
+SICK = Splat(kind="memory-failure", title=BAD, key=f"memory-failure: {BAD}")
+
+
+@pytest.mark.parametrize("outcome", ["pass", "fail", "error", "unproven"])
+@pytest.mark.parametrize("death", [None, "panic"])
+def test_on_a_machine_that_is_sick_nothing_is_a_kernels_fault(
+    outcome: Outcome, death: Death | None
+) -> None:
+    base = cell()
+    patched = cell("patched", death=death).model_copy(update={"splats": (SICK,)})
+    patched = patched.model_copy(update={"machine": "altra"})
+    checks = [check(base), check(patched, outcome, death)]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [one.outcome for one in judged] == ["pass", "error"]
+    assert f"altra is sick, its kernel reported: {BAD}" in judged[1].reason
+    expected = "error" if outcome == "fail" or death else outcome
+    assert settled[1].outcome == expected
+    assert verdict.of_run(judged, ()) == "error"
+
+
+def test_a_cell_that_died_with_its_machine_sick_proves_nothing() -> None:
+    base = cell()
+    patched = cell("patched", death="panic").model_copy(update={"splats": (SICK,)})
+    judged, _ = verdict.judge([base, patched], [check(base), check(patched)])
+    assert judged[1].outcome == "error"
+    assert judged[1].reason.endswith("it died of panic.")
+
+
+def test_nothing_is_compared_with_a_base_whose_machine_was_sick() -> None:
+    base = cell().model_copy(update={"splats": (SICK,)})
+    patched = cell("patched", death="panic")
+    checks = [check(base, "fail"), check(patched, "fail"), check(patched, "error", "panic", "b")]
+    judged, settled = verdict.judge([base, patched], checks)
+    assert [one.outcome for one in judged] == ["error", "fail"]
+    assert [one.outcome for one in settled] == ["error", "fail", "error"]
+    assert not settled[1].also_on_base
+    assert verdict.of_patched(judged, settled) == "error"

@@ -106,6 +106,13 @@ def test_a_machine_that_a_run_made_sick_is_set_aside(machine: Machine) -> None:
         aside.require_in_use("altra")
 
 
+def test_a_machine_that_a_cell_reported_to_be_sick_is_set_aside(machine: Machine) -> None:
+    """Its known-good kernel, which has booted since, knows nothing of that."""
+    assert gate.dismiss("altra", UnaskedShell(), WELL, ("Memory failure: 0x1: x",)) == ()
+    with pytest.raises(InfraError, match=r"kernel of a cell reported: Memory failure: 0x1: x"):
+        aside.require_in_use("altra")
+
+
 def test_what_is_left_on_a_machine_that_is_well_is_told(machine: Machine) -> None:
     machine.health = replace(WELL, tainted=1 << 9)
     assert gate.dismiss("altra", UnaskedShell(), WELL) == ("new taints: kernel issued warning",)

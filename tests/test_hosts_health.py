@@ -35,6 +35,7 @@ ANSWER = """
 MemTotal:        8388608 kB
 MemFree:          100000 kB
 MemAvailable:    4194304 kB
+HardwareCorrupted:     8 kB
 == load
 0.42 0.30 0.25 1/200 4242
 == cpus
@@ -85,6 +86,7 @@ def test_an_answer_is_read_whole() -> None:
         installers=(Process(80, "dpkg"),),
         users=("admin pts/0 2026-11-22 22:58 (10.0.0.9)",),
         failed_units=("apt-daily.service", "dev-disk-by\\x2duuid.device"),
+        memory_bad=8192,
     )
 
 
@@ -133,6 +135,7 @@ def test_this_machine_is_read_by_its_own_sh() -> None:
         ({"tainted": 1 << 14}, "tainted: soft lockup"),
         ({"disk_free": NEED_DISK - 1}, "1023 MiB free, 1024 MiB are needed"),
         ({"memory_available": NEED_MEMORY - 1}, "2047 MiB of memory left"),
+        ({"memory_bad": 8192}, "8 KiB of its memory are bad"),
     ],
 )
 def test_what_makes_a_machine_sick(change: dict[str, object], why: str) -> None:

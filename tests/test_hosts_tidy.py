@@ -31,8 +31,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
     def collect(_: object, before: frozenset[str], folder: Path) -> None:
         done.append(f"crashes but {sorted(before)} to {folder.name}")
 
-    def dismiss(*_: object) -> tuple[str, ...]:
-        done.append("health")
+    def dismiss(*given: object) -> tuple[str, ...]:
+        done.append(f"health, {given[-1]}")
         return ("1 GiB is gone",)
 
     monkeypatch.setattr(pstore, "collect", collect)
@@ -47,5 +47,17 @@ def test_a_machine_is_tidied_up_and_looked_at(
     wanted, ours = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0), cast(Tenancy, Ours())
     before = cast(Any, None)
     tidy.tidy(machine(World([GOOD])), ours, wanted, before, frozenset({"/old"}))
-    assert done == ["clear", f"crashes but ['/old'] to {PSTORE}", "health"]
+    assert done == ["clear", f"crashes but ['/old'] to {PSTORE}", "health, ()"]
     assert (tmp_path / LEFT).read_text() == "1 GiB is gone\n"
+
+
+def test_what_the_kernel_of_the_cell_said_of_the_machine_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    recorded(monkeypatch, done)
+    bad = "Memory failure: 0x41a: recovery action for dirty LRU page: Recovered"
+    (tmp_path / "console.log").write_text(f"[    1.000000] {bad}\r\n")
+    wanted, ours = Boot(tmp_path, (), {}, tmp_path, "run-1", 1.0), cast(Tenancy, Ours())
+    tidy.tidy(machine(World([GOOD])), ours, wanted, cast(Any, None), frozenset())
+    assert done[-1] == f"health, {(bad,)}"

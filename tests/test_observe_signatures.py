@@ -241,6 +241,35 @@ WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
          "Sending NMI from CPU 1 to CPUs 0:", *CPU, *TRACE,
          "smp: csd: Re-sending CSD lock (#1) IPI from CPU#01 to CPU#00", *CPU, *TRACE],
     ),
+    # drivers/acpi/apei/ghes.c:__ghes_print_estatus(), drivers/firmware/efi/cper.c
+    "hardware-error": (
+        Kind.HARDWARE,
+        "{1}[Hardware Error]: event severity: recoverable",
+        ["{1}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 2",
+         "{1}[Hardware Error]: event severity: recoverable",
+         "{1}[Hardware Error]:  precise tstamp: 2026-11-30 13:50:20",
+         "{1}[Hardware Error]:  Error 0, type: recoverable",
+         "{1}[Hardware Error]:  fru_text: DIMM 3",
+         "{1}[Hardware Error]:   section_type: memory error",
+         "{1}[Hardware Error]:    error_status: Storage error in DRAM memory (0x0000000000000400)",
+         "{1}[Hardware Error]:   physical_address: 0x0000008812345000",
+         "{1}[Hardware Error]:   node:0 card:3 module:0 rank:1 bank:7 row:4711 column:0",
+         "{1}[Hardware Error]:   error_type: 3, multi-bit ECC"],
+    ),
+    # drivers/edac/edac_mc.c:edac_ue_error()
+    "edac": (
+        Kind.HARDWARE,
+        "EDAC MC0: 1 UE ",
+        ["EDAC MC0: 1 UE multi-bit ECC on DIMM 3 (node:0 page:0x8812345 offset:0x0 grain:1)"],
+    ),
+    # mm/memory-failure.c:kill_proc(), action_result()
+    "memory-failure": (
+        Kind.MEMORY_FAILURE,
+        "Memory failure: 0x8812345: Sending SIGBUS to ",
+        ["Memory failure: 0x8812345: Sending SIGBUS to kvm-guest:53 due to hardware memory "
+         "corruption",
+         "Memory failure: 0x8812345: recovery action for dirty LRU page: Recovered"],
+    ),
     # arch/arm64/kvm/mmu.c:kvm_handle_guest_abort(), kvm_init_stage2_mmu()
     "fault-status": (
         Kind.REPORT,
@@ -300,11 +329,11 @@ WRITTEN: dict[str, tuple[Kind, str, list[str]]] = {
 KINDS = {
     Kind.KFENCE, Kind.HARD_LOCKUP, Kind.WORKQUEUE, Kind.REFCOUNT, Kind.ODEBUG,
     Kind.LIST, Kind.BAD_MODE, Kind.STACK_OVERFLOW, Kind.REPORT, Kind.HEADLESS, Kind.SWAP,
-    Kind.IRQ, Kind.CSD_LOCK,
+    Kind.IRQ, Kind.CSD_LOCK, Kind.HARDWARE, Kind.MEMORY_FAILURE,
 }  # fmt: skip
 
 ENDS_WITH_TRACE = {
-    Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP, Kind.IRQ,
+    Kind.HUNG_TASK, Kind.WORKQUEUE, Kind.REPORT, Kind.LOCKDEP, Kind.HARDWARE, Kind.IRQ,
     Kind.CSD_LOCK,
 }  # fmt: skip
 
@@ -469,11 +498,80 @@ def test_of_a_message_of_several_lines_dmesg_stamps_the_first() -> None:
     assert splat.text.split("\n") == lines
 
 
+def test_a_report_of_one_line_keeps_what_stands_above_it() -> None:
+    lines = WRITTEN["hardware-error"][2]
+    (splat,) = find(log(lines[:2]))
+    assert splat.text.split("\n") == log(lines[:2])
+    assert splat.complete
+
+
 def test_a_dump_without_end_is_no_preface() -> None:
     above, report = PREFACED["folio"]
     many = [*above[:1], *["raw: 0000000000000004"] * (2 * klog.MAX_PREFACE_LINES)]
     (splat,) = find(log([*many, *report]))
     assert splat.text.split("\n") == log(report)
+
+
+CORRECTED = [
+    "{7}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 2",
+    "{7}[Hardware Error]: It has been corrected by h/w and requires no further action",
+    "{7}[Hardware Error]: event severity: corrected",
+    "{7}[Hardware Error]:  Error 0, type: corrected",
+    "{7}[Hardware Error]:   section_type: memory error",
+]
+
+
+def test_an_error_that_was_corrected_is_counted_and_no_report() -> None:
+    lines = log([*CORRECTED, "EDAC MC0: 1 CE single-bit ECC on DIMM 3 (node:0 page:0x8812345)"])
+    assert find(lines) == ()
+    assert klog.corrected_errors("\r\n".join(lines)) == 2
+    assert klog.corrected_errors("\n".join(log(WRITTEN["hardware-error"][2]))) == 0
+
+
+def test_one_that_was_not_is_told_between_those_that_were() -> None:
+    told = WRITTEN["hardware-error"][2]
+    (splat,) = find(log([*CORRECTED, *told, *CORRECTED]))
+    assert splat.text.split("\n") == log(told)
+    assert splat.title == "{1}[Hardware Error]: event severity: recoverable: memory error"
+
+
+def test_two_errors_of_the_machine_are_two() -> None:
+    one = WRITTEN["hardware-error"][2]
+    other = [line.replace("{1}", "{2}").replace("recoverable", "fatal") for line in one]
+    panic = "Kernel panic - not syncing: GHES: Fatal hardware error"
+    first, second, third = find(log([*one, *other, panic]))
+    assert first.text.split("\n") == log(one)
+    assert second.text.split("\n") == log(other)
+    assert third.kind is Kind.PANIC
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        # drivers/acpi/apei/bert.c:bert_print_all(): of the boot before
+        ["BERT: Error records from previous boot:", "[Hardware Error]: event severity: fatal",
+         "[Hardware Error]:  Error 0, type: fatal"],
+        ["{1}[Hardware Error]: Hardware error from APEI Generic Hardware Error Source: 2",
+         "{1}[Hardware Error]: event severity: info"],
+        # mm/madvise.c:madvise_inject_error(), mm/hwpoison-inject.c:hwpoison_inject()
+        ["Injecting memory failure for pfn 0x41a at process virtual address 0xffffa0000000",
+         *(line.replace("8812345", "41a") for line in WRITTEN["memory-failure"][2])],
+        ["hwpoison: Injecting memory failure at pfn 0x41a",
+         "Memory failure: 0x41a: recovery action for free buddy page: Recovered"],
+        ["Unpoison: Software-unpoisoned page 0x41a"],
+        ["Soft offline: 0x41a: page already poisoned"],
+        ["Write-error on swap-device (252:0:4711)"],
+        ["smp: csd: CSD lock (#1) got unstuck on CPU#01, CPU#00 released the lock."],
+    ],
+)  # fmt: skip
+def test_a_machine_is_not_sick_by_these(lines: list[str]) -> None:
+    assert find(log(lines)) == ()
+
+
+def test_another_page_than_the_one_that_was_made_bad_is() -> None:
+    asked = "Injecting memory failure for pfn 0x8812 at process virtual address 0xffffa0000000"
+    (splat,) = find(log([asked, *WRITTEN["memory-failure"][2]]))
+    assert splat.kind is Kind.MEMORY_FAILURE
 
 
 def test_of_a_report_whose_beginning_was_overrun_the_end_is_found() -> None:

@@ -39,6 +39,8 @@ def test_kernel_log(shell: Shell, console: Callable[[], str], claim: Claim, cell
         claim.save("splats.txt", "\n\n".join(each.splat.text for each in found) + "\n")
     titles = [each.splat.title for each in found]
     claim.observe(f"{'; '.join(titles[:3]) or 'none'} in {lines['dmesg-whole.txt']} lines")
+    if mended := max(map(klog.corrected_errors, texts.values())):
+        claim.observe(f"errors of the hardware that were corrected: {mended}")
     watching = True
     if cell.debug:
         stats = shell.read(lockdep.STATS)

@@ -64,9 +64,16 @@ def require_fit(name: str, health: Health) -> None:
         raise InfraError(f"{name} is not fit for tests: {'; '.join((*illness, *use))}")
 
 
-def dismiss(name: str, shell: Shell, before: Health) -> tuple[str, ...]:
-    """What the run has left behind on the machine; if that makes it sick, it is set aside."""
+def dismiss(
+    name: str, shell: Shell, before: Health, reported: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """What the run has left behind on the machine; if that makes it sick, it is set aside.
+
+    It is also if it was `reported` to be by the kernel of the cell: the known-good one does not
+    know that, for what is marked as bad memory is so until the next boot.
+    """
     after = examine(shell)
-    if illness := sick(after):
+    told = tuple(f"the kernel of a cell reported: {one}" for one in reported)
+    if illness := (*told, *sick(after)):
         aside.set_aside(name, illness)
     return left_behind(before, after)

@@ -99,6 +99,8 @@ class Health:
     """Who is logged in at a terminal, in the words of who(1)."""
     failed_units: tuple[str, ...]
     """Of systemd; none where it does not run."""
+    memory_bad: int = 0
+    """What the kernel uses no more, since the hardware says that it is bad."""
 
 
 def taints(bits: int) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ def parse(text: str) -> Health:
     if head.strip() or names != wanted:
         raise InfraError(f"the host answered nonsense when asked for its health: {text[:200]!r}")
     parts = dict(zip(names, bodies, strict=True))
-    memory, available = _part("memory", parts, _memory)
+    memory, available, bad = _part("memory", parts, _memory)
     return Health(
         tainted=_part("taint", parts, _number),
         disk_free=_part("disk", parts, _free),
@@ -150,6 +152,7 @@ def parse(text: str) -> Health:
         installers=_installers(parts["names"]),
         users=tuple(" ".join(line.split()) for line in parts["users"].splitlines()),
         failed_units=tuple(re.findall(r"^([\w@.\\:-]{1,255}) ", parts["units"], re.M | re.A)),
+        memory_bad=bad,
     )
 
 
@@ -179,9 +182,10 @@ def _cpus(body: str) -> tuple[int, ...]:
     return found
 
 
-def _memory(body: str) -> tuple[int, int]:
+def _memory(body: str) -> tuple[int, int, int]:
     values = parse_meminfo(body)
-    return values["MemTotal"], values["MemAvailable"]
+    # CONFIG_MEMORY_FAILURE has it.
+    return values["MemTotal"], values["MemAvailable"], values.get("HardwareCorrupted", 0)
 
 
 def _free(body: str) -> int:
@@ -225,6 +229,8 @@ def sick(health: Health) -> tuple[str, ...]:
         reasons.append(f"its kernel is tainted: {', '.join(bad)}")
     if health.disk_free < NEED_DISK:
         reasons.append(f"its disk has {_mib(health.disk_free)} free, {_mib(NEED_DISK)} are needed")
+    if health.memory_bad:
+        reasons.append(f"{health.memory_bad >> 10} KiB of its memory are bad")
     if not health.vms:
         reasons += _little_memory(health)
     return tuple(reasons)

@@ -11,6 +11,7 @@ from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Boot, Shell
 from harness.hosts.route import CONTACT_SECONDS
 from harness.hosts.tenancy import Tenancy
+from harness.splatlog import illness
 
 # Of the cell's folder: what a crash left; what is not as it was.
 PSTORE = "pstore"
@@ -35,7 +36,7 @@ def tidy(
         ours.check()
         clear(shell)
         pstore.collect(shell, crashes, wanted.folder / PSTORE)
-        left = gate.dismiss(machine.name, shell, before)
+        left = gate.dismiss(machine.name, shell, before, illness(wanted.folder))
     machine.say("nothing of the cell is left on it")
     if left:
         (wanted.folder / LEFT).write_text("".join(f"{line}\n" for line in left))

@@ -27,9 +27,12 @@ from harness.observe.signatures import (
     PANIC,
     Kind,
     Preface,
+    bad_page_frame,
     below_ruler,
     classify,
+    corrected,
     has_no_trace,
+    injected,
     is_one_line,
     is_ruler,
     message_kind,
@@ -43,6 +46,7 @@ __all__ = [
     "Kind",
     "Splat",
     "clock",
+    "corrected_errors",
     "kernel_lines",
     "splats",
 ]
@@ -113,6 +117,8 @@ _TAIL: dict[Kind, re.Pattern[str]] = {
     ),
     Kind.IRQ: re.compile(rf"handlers:|\[<|Disabling IRQ #|{_REGISTERS}"),
     Kind.CSD_LOCK: re.compile(rf"(?:smp: )?\s?csd: |{_NMI}|task:|Task dump for |{_REGISTERS}"),
+    Kind.HARDWARE: re.compile(r"\{[0-9]{1,10}\}\[Hardware Error\]: (?!Hardware error from )"),
+    Kind.MEMORY_FAILURE: re.compile(r"Memory failure: "),
     Kind.HYP_PANIC: re.compile(r"kvm \["),
     Kind.SERROR: re.compile(_REGISTERS),
     Kind.BAD_MODE: re.compile(_REGISTERS),
@@ -129,8 +135,9 @@ _SIGN = re.compile(rf"Call trace:|{_REGISTERS}|Modules linked in:|[0-9]{{1,5}} l
 _PATIENCE = 12
 # What follows the heading of a warning and is no message of its own.
 _NO_MESSAGE = re.compile(rf"{_REGISTERS}|Modules linked in:|Call trace:|\s*$")
+_SECTION = re.compile(r"\{[0-9]{1,10}\}\[Hardware Error\]: +section_type: (.{1,100})")
 # Of these every line is known, whether or not a trace is among them.
-_LISTED = frozenset({Kind.WORKQUEUE}) | _THEN_PANIC
+_LISTED = frozenset({Kind.WORKQUEUE, Kind.HARDWARE, Kind.MEMORY_FAILURE}) | _THEN_PANIC
 _LOCK_HELD = "WARNING: lock held when returning to user space!"
 _HELD_BY = re.compile(r"[0-9]{1,5} locks? held by ")
 _END_TRACE = "---[ end trace "
@@ -161,6 +168,11 @@ def kernel_lines(text: str) -> int:
     return sum(stamped(line) is not None for line in text.split("\n"))
 
 
+def corrected_errors(text: str) -> int:
+    """How many errors of the machine a log tells of that were corrected: no reports."""
+    return sum(corrected(said) for line in text.split("\n") if (said := stamped(line.rstrip("\r"))))
+
+
 @dataclass
 class _Log:
     """What all callers' reports of one log share."""
@@ -169,6 +181,8 @@ class _Log:
     number: int = 0
     panic_line: str | None = None
     panic_ended: bool = False
+    injected: set[str] = field(default_factory=set)
+    """Pages that a program has made bad: that they are is nobody's fault."""
 
 
 class _Scanner:
@@ -234,7 +248,7 @@ class _Scanner:
 
     def _begin(self, text: str, line: str) -> None:
         ruler = is_ruler(text)
-        kind = classify(text)
+        kind = self._kind_of(text)
         if text.startswith(_BOOT):
             self._log.panic_ended = self._log.panic_ended or self._log.panic_line is not None
         if not ruler and text != CUT_HERE and kind is None:
@@ -252,6 +266,12 @@ class _Scanner:
         self._keep(line)
         if kind is not None:
             self._name(kind, text)
+
+    def _kind_of(self, text: str) -> Kind | None:
+        """What a line begins to report, if that is not what a program has asked for."""
+        if (pfn := injected(text)) is not None:
+            self._log.injected.add(pfn)
+        return None if bad_page_frame(text) in self._log.injected else classify(text)
 
     def _put_above(self, text: str, line: str) -> None:
         """Keep a line that belongs to the report that comes next, if that does; drop others."""
@@ -371,7 +391,7 @@ class _Scanner:
         if text == CUT_HERE or is_ruler(text):
             return True
         kind = classify(text)
-        if kind is None:
+        if kind is None or kind is self._kind is Kind.MEMORY_FAILURE:
             return False
         if text.startswith("Internal error: ") and self._kind in (Kind.OOPS, Kind.BUG):
             return any("Internal error: " in line for line in self._lines)
@@ -384,6 +404,8 @@ class _Scanner:
             # 7.3 has them printed by __warn(), below its heading.
             self._message = "" if _NO_MESSAGE.match(text) else text.strip()
             self._specialise()
+        if self._kind is Kind.HARDWARE and not self._message and (what := _SECTION.match(text)):
+            self._message = what[1]
         self._sign = self._sign or _SIGN.match(text) is not None
         if text == "Call trace:" or self._lists_held_locks(text):
             self._in_trace = True

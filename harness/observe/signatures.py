@@ -47,11 +47,18 @@ class Kind(StrEnum):
     IRQ = "irq"
     CSD_LOCK = "csd-lock"
     """A CPU does not do what another has asked it for by an interrupt."""
+    HARDWARE = "hardware-error"
+    """What the firmware has told of an error that nothing has corrected."""
+    MEMORY_FAILURE = "memory-failure"
+    """A page whose memory is bad."""
     REPORT = "report"
     """A line that begins with "BUG: " and is none of the others, or says as much in other words."""
     HEADLESS = "headless"
     """The end of a report whose beginning is lost: the log was overrun, or cut."""
 
+
+# Kinds that tell of the machine, and not of the kernel that runs on it.
+OF_THE_MACHINE = frozenset({Kind.HARDWARE, Kind.MEMORY_FAILURE})
 
 CUT_HERE = "------------[ cut here ]------------"
 PANIC = "Kernel panic - not syncing: "
@@ -157,6 +164,17 @@ _SIGNATURES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     (Kind.IRQ, re.compile(r"irq (?:[0-9]{1,10}: nobody cared|event [0-9]{1,10}: bogus return )")),
     # kernel/smp.c:csd_lock_wait_toolong(); one that goes on ("Continued") is told without a trace
     (Kind.CSD_LOCK, re.compile(r"smp: csd: Detected non-responsive CSD lock ")),
+    # drivers/firmware/efi/cper.c:cper_estatus_print(), for drivers/acpi/apei/ghes.c; what BERT
+    # repeats of an earlier boot has no number. drivers/edac/edac_mc.c:edac_ue_error()
+    (
+        Kind.HARDWARE,
+        re.compile(
+            r"\{[0-9]{1,10}\}\[Hardware Error\]: event severity: (?!(?:corrected|info)$)"
+            r"|EDAC MC[0-9]{1,5}: [0-9]{1,10} UE "
+        ),
+    ),
+    # mm/memory-failure.c:action_result(), kill_proc() and their like
+    (Kind.MEMORY_FAILURE, re.compile(r"Memory failure: 0x[0-9a-f]{1,16}: ")),
     # arch/arm64/kvm/mmu.c:kvm_handle_guest_abort(), kvm_init_stage2_mmu()
     (
         Kind.REPORT,
@@ -207,11 +225,20 @@ _ONE_LINE = re.compile(
     r"|non-zero pgtables_bytes |arch topology borken|not (?:creating|updating) mapping for )"
     r"|\S{1,300}:[0-9]{1,7}: bad (?:pte|p[mu4g]d) "
     r"|(?:\w{1,60}: )?(?:Bad|Unused) swap (?:file|offset) entry |zram: |zswap: |zsmalloc: "
-    r"|kvm \[[0-9]{1,10}\]: (?:Unsupported FSC|kvm_arch)|Unexpected kernel single-step "
+    r"|EDAC |kvm \[[0-9]{1,10}\]: (?:Unsupported FSC|kvm_arch)|Unexpected kernel single-step "
     r"|CPU[0-9]{1,5}: Unknown IPI |softirq: huh, |Fixing recursive fault |rcu: \w{1,60}\(\): "
 )
 # Stalls that are told without a call trace.
 _NO_TRACE = re.compile(r".*(?:, but suppressed full report | detected stalls\? )")
+
+_HARDWARE = r"\{[0-9]{1,10}\}\[Hardware Error\]: "
+_CORRECTED = re.compile(
+    rf"{_HARDWARE}event severity: corrected$|EDAC MC[0-9]{{1,5}}: [0-9]{{1,10}} CE "
+)
+_INJECTED = re.compile(
+    r"(?:\w{1,60}: )?Injecting memory failure (?:for|at) pfn (?P<pfn>0x[0-9a-f]{1,16})\b"
+)
+_PFN = re.compile(r"Memory failure: (?P<pfn>0x[0-9a-f]{1,16}): ")
 
 
 @dataclass(frozen=True)
@@ -263,6 +290,12 @@ _PREFACES = (
         re.compile(r"(?!)"),
         _DIES,
     ),
+    # drivers/acpi/apei/ghes.c:__ghes_print_estatus()
+    Preface(
+        re.compile(rf"{_HARDWARE}Hardware error from "),
+        re.compile(rf"{_HARDWARE}(?!Hardware error from )"),
+        re.compile(rf"{_HARDWARE}event severity: "),
+    ),
 )
 
 
@@ -296,6 +329,26 @@ def below_ruler(text: str) -> Kind | None:
 def is_one_line(text: str) -> bool:
     """Whether a signature's line is all of its report."""
     return _ONE_LINE.match(text) is not None
+
+
+def corrected(text: str) -> bool:
+    """Whether a line tells of an error of the machine that was corrected."""
+    return _CORRECTED.match(text) is not None
+
+
+def injected(text: str) -> str | None:
+    """The page that a program has asked the kernel to take for bad, None if a line tells none.
+
+    mm/madvise.c:madvise_inject_error(), mm/hwpoison-inject.c:hwpoison_inject().
+    """
+    match = _INJECTED.match(text)
+    return None if match is None else match["pfn"]
+
+
+def bad_page_frame(text: str) -> str | None:
+    """The page that a line of mm/memory-failure.c is about."""
+    match = _PFN.match(text)
+    return None if match is None else match["pfn"]
 
 
 def has_no_trace(text: str) -> bool:
