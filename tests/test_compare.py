@@ -18,7 +18,8 @@ from harness.compare.changes import compare, turn
 from harness.compare.like import unlike
 from harness.compare.report import text_report
 from harness.errors import UsageError
-from harness.figures.judge import ALONE, Measured, figures, floors, no_result
+from harness.figures.judge import ALONE, figures, floors
+from harness.figures.measured import Measured, no_result
 from harness.records import write_atomically
 from harness.results import Cell, Check, CpuAf, Figure, Host, Kernel, Outcome, Summary
 from harness.timing.judge import EMULATED

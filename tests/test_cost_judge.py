@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from harness.cost.judge import MARGIN, Judged, judge
-from harness.figures import judge as measured
+from harness.figures import measured
 from harness.results import Effect
 
 

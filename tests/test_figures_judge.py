@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.figures.judge import ALONE, LEVEL, Measured, figures, floors, holm, rounds_needed
+from harness.figures.judge import ALONE, figures, floors, holm, rounds_needed
+from harness.figures.measured import LEVEL, Measured
 from harness.results import Figure
 
 # Twelve rounds with noise of about 0.4 %, and a permutation of it.

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from harness.figures import command, simulate
-from harness.figures.judge import LEVEL
+from harness.figures import simulate
+from harness.figures.measured import LEVEL
 from harness.figures.simulate import Design, Rate, Row, Setting
+from harness.figures.tables import show
 
 DRIFT = "steep drift"
 
@@ -30,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shown(*, fixed: bool) -> tuple[int, str]:
     out = io.StringIO()
-    code = command.show(Setting(40, 3, fixed), Console(file=out, width=160))
+    code = show(Setting(40, 3, fixed), Console(file=out, width=160))
     return code, out.getvalue()
 
 

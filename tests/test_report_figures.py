@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from made_up import a_summary
 
-from harness.figures.judge import Measured, floors
+from harness.figures.judge import floors
+from harness.figures.measured import Measured
 from harness.report.command import FORMATS, Request
 from harness.report.figures import change, foremost
 from harness.report.mail import mail

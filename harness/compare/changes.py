@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.compare import counts
 from harness.compare.like import Unlike, unlike
 from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN
-from harness.figures.judge import Measured, figures, no_result
+from harness.figures.measured import Measured, no_result
 from harness.results import Figure, KernelLabel, Outcome, Summary
 from harness.timing.judge import EMULATED
 
@@ -203,6 +203,9 @@ def _compared(both: list[tuple[Figure, Figure]], doubt: str) -> tuple[Compared, 
 
 def _timed(both: list[tuple[Figure, Figure]], doubt: str) -> Iterator[Compared]:
     """Of what is measured; that of which the run itself says that it is none is no result here."""
+    # Its numerics take a quarter of a second to load, and runs that timed nothing do not need them.
+    from harness.figures.judge import figures
+
     judged = figures([_patched(one, other) for one, other in both])
     controls = figures([_base(one, other) for one, other in both])
     for (one, other), figure, control in zip(both, judged, controls, strict=True):

@@ -16,7 +16,7 @@ from harness.results import Effect, Figure
 
 # A tick of the timer adds some thousand instructions to one pass in ten: below this it is that.
 FLOOR = Fraction(1, 1000)
-# Relative, that of harness/figures/judge.py: what is known to differ by less is the same.
+# Relative, that of harness/figures/measured.py: what is known to differ by less is the same.
 MARGIN = Fraction(2, 100)
 
 

@@ -15,45 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import stdtrit
 
-from harness.figures.shift import MAX_VALUES, Array, Shift, paired, unpaired
-from harness.inventory import AfMode, KvmMode
+from harness.figures.measured import LEVEL, MARGIN, MAX_VALUES, POWER, Measured
+from harness.figures.shift import Array, Shift, paired, unpaired
 from harness.results import Effect, Figure
 
-LEVEL = 0.05
-"""The chance that a run calls anything better or worse that is neither; that of a wrong same."""
-MARGIN = 0.02
-"""Relative: what is known to differ by less is the same."""
-POWER = 0.8
-"""With which the smallest effect would have been shown."""
 MAX_RATIO = 50.0
 """Of the largest value to the smallest, as a logarithm: more was not measured by anybody."""
 
 ALONE = "no patched kernel: the noise floor alone"
-
-Samples = tuple[tuple[float, ...], tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One quantity on both kernels; fields that Figure has mean what they mean there."""
-
-    metric: str
-    what: str
-    unit: str
-    host: str
-    kvm_mode: KvmMode
-    af_mode: AfMode
-    base: tuple[float, ...]
-    patched: tuple[float, ...]
-    variant: str = ""
-    more_is_better: bool = False
-    paired: bool = True
-    """Value i of both is from round i, in which chance decided which kernel came first."""
-    noise: Samples | None = None
-    """Samples between which nothing but the measurement can make a difference. For a paired figure
-    the base kernel against itself, in the same rounds; otherwise a control for each of `base` and
-    `patched`, whose value i is from the same round."""
-    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,13 +88,6 @@ def _floor(judged: Figure) -> Figure:
     if judged.floor is not None:
         said["reason"] = f"{ALONE}, {judged.floor:.2%} is what the base kernel shows against itself"
     return judged.model_copy(update={**nothing, **said})
-
-
-def no_result(figure: Figure, why: str) -> Figure:
-    """The values stay, for whoever looks at how they were made; nothing is said of them."""
-    nothing = dict.fromkeys(("effect", "low", "high", "smallest", "floor"))
-    said = {"verdict": "inconclusive", "reason": why, "doubt": why}
-    return figure.model_copy(update={**nothing, **said})
 
 
 def holm(chances: Sequence[float], family: int) -> list[float]:

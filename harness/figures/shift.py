@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-MAX_VALUES = 100
-"""Of one sample; the work grows with the fourth power of it."""
-
 
 @dataclass(frozen=True)
 class Shift:

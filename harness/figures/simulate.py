@@ -19,7 +19,8 @@ import numpy as np
 from numpy.random import Generator
 from scipy.special import bdtri, bdtrik
 
-from harness.figures.judge import LEVEL, MARGIN, Measured, Samples, figures
+from harness.figures.judge import figures
+from harness.figures.measured import LEVEL, MARGIN, Measured, Samples
 from harness.figures.shift import Array
 from harness.results import Figure
 

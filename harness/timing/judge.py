@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness import splatlog
 from harness.errors import InfraError
-from harness.figures.judge import Measured, figures, floors, no_result
+from harness.figures.measured import Measured, no_result
 from harness.plan import PlannedCell
 from harness.results import Cell, Check, Figure, KernelLabel
 from harness.timing import conditions
@@ -87,6 +87,9 @@ def judge(cells: Sequence[PlannedCell], boots: Mapping[str, Boot], *, emulated: 
     if not metrics:
         nowhere = "no time was measured" if alone else "no time was measured on both kernels"
         return Times((), (*notes, nowhere))
+    # Its numerics take a quarter of a second to load, and most runs time nothing.
+    from harness.figures.judge import figures, floors
+
     measured = [_measured(name, cells[0], whole, boots) for name in metrics]
     found = floors(measured) if alone else figures(measured)
     if len(whole) < ENOUGH:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.figures.shift import MAX_VALUES
+from harness.figures.measured import MAX_VALUES
 
 DEFAULT = 10
 ENOUGH = 6
