@@ -16,7 +16,7 @@ import pytest
 
 from harness import selection
 from harness.errors import GuestEnd, UsageError
-from harness.mutants.table import TABLE, load
+from harness.mutants.table import Table, load
 from harness.series_builds import NAMES as OF_SERIES
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,12 @@ def checks(folder: str = "checks") -> dict[str, set[str]]:
                 marks = set(re.findall(r"pytest\.mark\.(\w+)", words)) & MARKS
                 found[node.name] = marks | ({"deep", "stress"} if "grouped(" in words else set())
     return found
+
+
+@cache
+def mutants() -> Table:
+    """The table of them, which takes a while to read."""
+    return load()
 
 
 @cache
@@ -72,7 +78,7 @@ def test_every_check_and_variant_is_in_a_group() -> None:
 
 
 def test_what_a_mutant_needs_is_no_stress_check() -> None:
-    needed = {name for one in load(TABLE).mutants.values() for name in one.needs}
+    needed = {name for one in mutants().mutants.values() for name in one.needs}
     # It makes all of a host's memory scarce.
     assert needed - {"test_kswapd"} <= set(selection.checks(("-m", "quick or deep")))
 
@@ -103,7 +109,7 @@ def test_claims_are_those_of_the_table_of_mutants() -> None:
     shown = [cells[2] for table in tables for cells in rows(table).values()]
     found = [re.match(r"(\d+(?:, \d+)*)(?::|$)", text) for text in shown]
     numbers = {int(number) for one in found if one for number in one[1].split(", ")}
-    claims = load(TABLE).claims
+    claims = mutants().claims
     assert numbers <= set(claims)
     text = (ROOT / "docs" / "mutants.md").read_text().split("\n## The claims\n")[1]
     assert dict(re.findall(r"^\| (\d+) \| (.*?) \|", text, re.M)) == {
@@ -121,10 +127,10 @@ def _says_all(cells: list[str], marks: set[str]) -> None:
 @pytest.mark.parametrize("name", sorted({*checks(), *OF_SERIES}))
 def test_mutants_of_a_row_are_those_that_name_the_check(name: str) -> None:
     """All of the table's, or some and how many more."""
-    mutants = load(TABLE).mutants.items()
-    must = {key for key, one in mutants if _bare(one.check) == name}
+    table = mutants().mutants.items()
+    must = {key for key, one in table if _bare(one.check) == name}
     # What a debug kernel reports is judged by another check than that which provokes it.
-    provokes = {key for key, one in mutants if _bare(one.during) == name}
+    provokes = {key for key, one in table if _bare(one.during) == name}
     shown = set(re.findall(r"`([\w-]+)`", rows()[name][7])) - set(checks())
     assert shown <= must | provokes
     more = re.search(r"and (\w+) more", rows()[name][7])
@@ -134,7 +140,7 @@ def test_mutants_of_a_row_are_those_that_name_the_check(name: str) -> None:
 def test_row_of_races_says_for_each_opponent_what_proves_it() -> None:
     """Opponents by page_idle have their own name there, those by others that of the variant."""
     named: dict[str, set[str]] = {}
-    for key, one in load(TABLE).mutants.items():
+    for key, one in mutants().mutants.items():
         if found := re.fullmatch(r"test_race\[(?:page-idle-)?([\w-]+)\]", one.check or ""):
             named.setdefault(found[1], set()).add(key)
     cells = rows()["test_race"]
@@ -163,7 +169,7 @@ def test_row_of_a_check_with_a_linux_guest_says_all(name: str) -> None:
     _says_all(cells, checks("linux_guest")[name])
     assert re.match(r"\d+", cells[5]), "seconds"
     caught = set(re.findall(r"`([\w-]+)`", cells[7]))
-    assert caught and caught <= set(load(TABLE).mutants)
+    assert caught and caught <= set(mutants().mutants)
 
 
 @pytest.mark.parametrize("page", ["linux-guest.md", "summary.md"])
