@@ -4,14 +4,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command import kvm_harness
+from command import Ended, in_process, kvm_harness
 
 from harness.paths import PROJECT
 
+Command = Callable[..., Ended]
+
 INVENTORY = (PROJECT / "inventory.yaml").read_text()
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Command:
+    """What refuses its input before it starts anything shows as much in this process."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return lambda *args: in_process(args, capsys)
 
 
 def inventory(folder: Path, old: str, new: str) -> str:
@@ -30,10 +42,10 @@ def inventory(folder: Path, old: str, new: str) -> str:
     ],
 )
 def test_inventory_error_names_file_line_and_key(
-    old: str, new: str, key: str, tmp_path: Path
+    old: str, new: str, key: str, command: Command, tmp_path: Path
 ) -> None:
     path = inventory(tmp_path, old, new)
-    done = kvm_harness(["run", "--inventory", path], tmp_path)
+    done = command("run", "--inventory", path)
     assert done.returncode == 2
     line = 1 + (tmp_path / "inventory.yaml").read_text().splitlines().index(
         next(line for line in Path(path).read_text().splitlines() if new in line)
@@ -43,8 +55,8 @@ def test_inventory_error_names_file_line_and_key(
     assert done.summary["verdict"] == "error"
 
 
-def test_missing_host_is_named(tmp_path: Path) -> None:
-    done = kvm_harness(["run", "--host", "altra"], tmp_path)
+def test_missing_host_is_named(command: Command) -> None:
+    done = command("run", "--host", "altra")
     assert done.returncode == 2
     assert "altra" in done.stderr
     assert "n1, a57" in done.stderr
@@ -58,16 +70,18 @@ def test_missing_host_is_named(tmp_path: Path) -> None:
         ("--- a/../../evil\n+++ b/../../evil\n@@ -0,0 +1 @@\n+x\n", "evil"),
     ],
 )
-def test_bad_series_is_refused(text: str, words: str, tmp_path: Path) -> None:
+def test_bad_series_is_refused(text: str, words: str, command: Command, tmp_path: Path) -> None:
     patch = tmp_path / "0001-x.patch"
     patch.write_text(text)
-    done = kvm_harness(["run", "--series", str(patch)], tmp_path)
+    done = command("run", "--series", str(patch))
     assert done.returncode == 2
     assert "0001-x.patch" in done.stderr
     assert words in done.stderr
 
 
-def test_missing_qemu_is_named(tmp_path: Path) -> None:
+def test_missing_qemu_is_named(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All programs but QEMU are on PATH."""
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -75,19 +89,23 @@ def test_missing_qemu_is_named(tmp_path: Path) -> None:
         found = shutil.which(name)
         if found:
             (programs / name).symlink_to(found)
-    done = kvm_harness(["run", "--base-only"], tmp_path, PATH=str(programs))
+    monkeypatch.setenv("PATH", str(programs))
+    done = command("run", "--base-only")
     assert done.returncode == 3
     assert "qemu-system-aarch64 is missing" in done.stderr
 
 
-def test_old_qemu_is_refused(tmp_path: Path) -> None:
+def test_old_qemu_is_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     qemu = programs / "qemu-system-aarch64"
     qemu.write_text("#!/bin/sh\necho QEMU emulator version 6.2.0\n")
     qemu.chmod(0o755)
     path = f"{programs}:/usr/bin:/bin"
-    done = kvm_harness(["run", "--base-only"], tmp_path, PATH=path)
+    monkeypatch.setenv("PATH", path)
+    done = command("run", "--base-only")
     assert done.returncode == 3
     assert "6.2" in done.stderr
     assert "FEAT_HAFDBS" in done.stderr
@@ -143,24 +161,24 @@ def test_inventory_that_is_wrong_about_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("expression", ["nonesuch", "(", "page_idle and"])
-def test_selection_of_nothing_is_refused_at_once(expression: str, tmp_path: Path) -> None:
-    done = kvm_harness(["run", "--base-only", "-k", expression], tmp_path)
+def test_selection_of_nothing_is_refused_at_once(expression: str, command: Command) -> None:
+    done = command("run", "--base-only", "-k", expression)
     assert done.returncode == 2
     assert expression in done.stderr or "-k" in done.stderr
 
 
-def test_checks_that_are_no_python_are_refused_at_once(tmp_path: Path) -> None:
+def test_checks_that_are_no_python_are_refused_at_once(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "test_mine.py"
     path.write_text("def test_a(:\n")
-    done = kvm_harness(["run", "--base-only", "--checks", str(path)], tmp_path)
+    done = command("run", "--base-only", "--checks", str(path))
     assert done.returncode == 2
     assert "test_mine.py" in done.stderr
 
 
-def test_two_checks_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_checks_of_one_name_are_refused(command: Command, tmp_path: Path) -> None:
     for name in ("test_a.py", "test_b.py"):
         (tmp_path / name).write_text("def test_same(claim): claim.observe('seen')\n")
-    done = kvm_harness(["run", "--base-only", "--checks", str(tmp_path)], tmp_path)
+    done = command("run", "--base-only", "--checks", str(tmp_path))
     assert done.returncode == 2
     assert "test_same" in done.stderr
 

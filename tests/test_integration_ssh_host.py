@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import Ended
+from command import Ended, in_process
 from rich.console import Console
 
-from harness import cli, inventory, prepare
+from harness import inventory, prepare
 from harness.deadline import Deadline
 from harness.hosts import pins, qemu
 from harness.hosts.route import open_shell
@@ -67,10 +67,7 @@ def test_machine_of_the_lab(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     def command(*args: str) -> Ended:
-        with pytest.raises(SystemExit) as ended:
-            cli.main([*args, "--inventory", str(where)])
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
+        return in_process([*args, "--inventory", str(where)], capsys)
 
     fresh = command("hosts", "check", "lab")
     assert fresh.returncode == 2
