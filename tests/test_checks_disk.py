@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fake_shell import UnaskedShell
+from local_shell import LocalShell
 
-from harness.checks import disk, shmem
+from harness.checks import disk, shmem, zram
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.hosts.protocols import Result
@@ -25,7 +28,7 @@ class Host(UnaskedShell):
         self.written: list[str] = []
 
     def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
-        if "command -v mke2fs" in command:
+        if command.startswith("command -v mke2fs"):
             return Result(command, 0 if self.tools else 1, "", "")
         if command == f"cat {shmem.ENABLED}":
             return Result(command, 0, self.shmem_enabled, "")
@@ -44,11 +47,11 @@ class Host(UnaskedShell):
 def test_a_disk_is_made_and_removed() -> None:
     host = Host()
     with disk.file_system(host, 16) as folder:
-        (made,) = host.commands
-        assert "echo 16M > /sys/block/zram3/disksize" in made
+        _, size, made = host.commands
+        assert size == "echo 16M > /sys/block/zram3/disksize"
         assert f"mount -t ext2 /dev/zram3 {folder}" in made
-    assert f"umount {disk.FOLDER}" in host.commands[-1]
-    assert host.commands[-1].endswith("echo 3 > /sys/class/zram-control/hot_remove")
+    assert f"umount {disk.FOLDER}" in host.commands[-2]
+    assert "echo 3 > /sys/class/zram-control/hot_remove" in host.commands[-1]
 
 
 def test_a_disk_is_removed_after_a_failure() -> None:
@@ -60,9 +63,41 @@ def test_a_disk_is_removed_after_a_failure() -> None:
 
 def test_without_the_tools_for_a_disk_nothing_is_proven() -> None:
     host = Host(tools=False)
-    with pytest.raises(Unproven, match="zram and mke2fs"):
+    with pytest.raises(Unproven, match="mke2fs"):
         disk.file_system(host, 16).__enter__()
     assert not host.commands
+
+
+class Busy(LocalShell):
+    """A device that somebody has open at first, in a folder that stands for /sys."""
+
+    def __init__(self, sysfs: Path, tries: int) -> None:
+        self.sysfs = sysfs
+        (sysfs / "block/zram3").mkdir(parents=True)
+        (sysfs / "class/zram-control").mkdir(parents=True)
+        (sysfs / "tries").write_text(f"{tries}\n")
+
+    def run(self, command: str, deadline: Deadline | None = None, *, check: bool = True) -> Result:
+        write = "echo 3 > /sys/class/zram-control/hot_remove"
+        assert write in command
+        stub = (
+            "gone() { t=$(cat /sys/tries); echo $((t - 1)) > /sys/tries; "
+            "[ $t -lt 2 ] && rmdir /sys/block/zram3; }; sleep() { :; }; "
+        )
+        command = (stub + command.replace(write, "gone")).replace("/sys/", f"{self.sysfs}/")
+        return super().run(command, deadline, check=check)
+
+
+@pytest.mark.parametrize("tries", [1, 5])
+def test_a_device_that_udev_looks_at_is_removed_later(tries: int, tmp_path: Path) -> None:
+    host = Busy(tmp_path, tries)
+    host.run(zram.Zram(3).remove())
+    assert (tmp_path / "tries").read_text() == "0\n"
+
+
+def test_a_device_that_stays_in_use_is_told(tmp_path: Path) -> None:
+    host = Busy(tmp_path, zram.TRIES + 1)
+    assert host.run(zram.Zram(3).remove(), check=False).status
 
 
 def test_huge_pages_by_advice_only_meanwhile() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from harness.checks.pages import populated
 from harness.checks.undo import undone
+from harness.checks.zram import added
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -23,8 +24,9 @@ ROOT = "/sys/fs/cgroup"
 CGROUP = f"{ROOT}/kvm-harness"
 # For who goes there from the first, and for shells that make a CPU tell what it holds back.
 OTHER_CGROUP = f"{CGROUP}-other"
-ZRAM = "/sys/block/zram0"
 SWAP_MIB = 256
+SWAPS = "/proc/swaps"
+ZSWAP = "/sys/module/zswap/parameters/enabled"
 # As many as there can be (MAX_NR_GENS).
 GENERATIONS = 4
 # One moves young pages to the youngest generation, two more leave them behind.
@@ -162,17 +164,44 @@ def _leave(vm: Guest, shell: Shell, path: str) -> None:
 
 @contextlib.contextmanager
 def zram_swap(shell: Shell) -> Iterator[None]:
-    """Swap on zram: without swap no anonymous page is ever evicted. Unproven without zram."""
-    state = shell.run(
-        f"[ -e {ZRAM}/disksize ] || modprobe zram; cat {ZRAM}/disksize", check=False
-    ).stdout.strip()
-    if state != "0":
-        raise Unproven(f"no free zram device for swap (disksize {state or 'absent'})")
-    with undone(lambda: shell.run(f"swapoff /dev/zram0; echo 1 > {ZRAM}/reset")):
-        shell.run(
-            f"echo {SWAP_MIB}M > {ZRAM}/disksize && mkswap /dev/zram0 > /dev/null && "
-            # Before all that a machine has of its own, on disks that take their time. Emulated
-            # hosts have none, and a busybox that knows no priorities.
-            "{ swapon -p 32767 /dev/zram0 2>/dev/null || swapon /dev/zram0; }"
-        )
+    """Swap on zram: without swap no anonymous page is ever evicted. Unproven without zram.
+
+    Swap that the host has itself stays on, and is left alone: ours is filled first. Nothing is kept
+    in zswap meanwhile, where a page is out but not written to swap (mm/page_io.c,
+    swap_writepage()), so that nobody counts it.
+    """
+    with no_zswap(shell), added(shell, SWAP_MIB) as swap:
+        # On a machine before all that it has of its own, on disks that take their time. Emulated
+        # hosts have none, and a busybox that knows no priorities.
+        on = f"{{ swapon -p 32767 {swap.device} 2>/dev/null || swapon {swap.device}; }}"
+        off = f"! grep -q '^{swap.device} ' {SWAPS} || swapoff {swap.device}"
+        with undone(lambda: shell.run(off)):
+            shell.run(f"mkswap {swap.device} > /dev/null && {on}")
+            if not comes_first(shell.read(SWAPS), swap.device):
+                raise Unproven("the host has swap of its own that is filled before that of ours")
+            yield
+
+
+def comes_first(text: str, device: str) -> bool:
+    """Whether /proc/swaps has a device that is filled before all the others in it."""
+    priorities = {
+        name: int(priority)
+        for name, *_, priority in (line.split() for line in text.splitlines()[1:])
+    }
+    ours = priorities.pop(device, None)
+    return ours is not None and all(ours > other for other in priorities.values())
+
+
+@contextlib.contextmanager
+def no_zswap(shell: Shell) -> Iterator[None]:
+    """Nothing goes to zswap in this block, which some distributions have on; as it was afterwards.
+
+    What is there already stays there, and is read from there.
+    """
+    before = shell.run(f"cat {ZSWAP}", check=False).stdout.strip()
+    if before != "Y":
+        yield
+        return
+    with undone(lambda: shell.write(ZSWAP, f"{before}\n")):
+        shell.write(ZSWAP, "N\n")
         yield
