@@ -41,7 +41,7 @@ def test_mounts_and_programs(tmp_path: Path) -> None:
     assert "\necho 15 > /proc/sys/kernel/panic\n" in mounts
     balancing = "/proc/sys/kernel/numa_balancing"
     assert f"\n[ ! -e {balancing} ] || echo 0 > {balancing}\n" in mounts
-    assert "\n\techo madvise > /sys/kernel/mm/transparent_hugepage/enabled\n" in mounts
+    assert "\nfor a in enabled:madvise defrag:madvise shmem_enabled:never; do\n" in mounts
     assert " echo 60 > /proc/sys/vm/swappiness\n" in mounts
     assert folder == f"mkdir -p {PROGRAMS}"
     assert put == f"{tmp_path} {PROGRAMS}/kvm-guest 755"
@@ -95,6 +95,23 @@ def test_a_host_that_has_all(sandbox: Sandboxed) -> None:
     assert (sandbox.root / "proc/sys/kernel/panic").read_text() == "15\n"
     (sandbox.root / "sys/kernel/security/lockdown").unlink()
     userspace.prepare(sandbox, {})
+
+
+def test_huge_pages_are_as_linux_has_them_by_itself(sandbox: Sandboxed) -> None:
+    """Of a kernel that has none for shared memory."""
+    mounted(sandbox.root, "tracefs", "cgroup2")
+    folder = sandbox.root / "sys/kernel/mm/transparent_hugepage"
+    folder.mkdir(parents=True)
+    for name in ("enabled", "defrag"):
+        (folder / name).write_text("always\n")
+    userspace.prepare(sandbox, {})
+    assert {one.name: one.read_text() for one in folder.iterdir()} == {
+        "enabled": "madvise\n",
+        "defrag": "madvise\n",
+    }
+    (folder / "shmem_enabled").write_text("always\n")
+    userspace.prepare(sandbox, {})
+    assert (folder / "shmem_enabled").read_text() == "never\n"
 
 
 def test_all_that_it_lacks_is_told_at_once(sandbox: Sandboxed) -> None:

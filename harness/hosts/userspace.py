@@ -47,13 +47,16 @@ _WHY = {
 # As the kernel was started: sysctl.d(5) of the machine may keep warnings off the console, as that
 # of Ubuntu does, or leave a kernel that panicked where it is. NUMA balancing takes pages from stage
 # 2, by the faults that it asks for and by migration, under checks that ask for exact sets. tuned(8)
-# and sysctl.d(5) may let nobody have huge pages, or nothing be swapped: these are Linux's defaults.
+# and sysctl.d(5) may let nobody have huge pages, or all shared memory, or whoever asks only if one
+# is free, or nothing be swapped: these are Linux's defaults.
+_HUGE = "/sys/kernel/mm/transparent_hugepage"
 _SYSCTL = f"""\
 echo 7 > /proc/sys/kernel/printk
 echo {PANIC_SECONDS} > /proc/sys/kernel/panic
 [ ! -e /proc/sys/kernel/numa_balancing ] || echo 0 > /proc/sys/kernel/numa_balancing
-[ ! -e /sys/kernel/mm/transparent_hugepage ] ||
-	echo madvise > /sys/kernel/mm/transparent_hugepage/enabled
+for a in enabled:madvise defrag:madvise shmem_enabled:never; do
+	[ ! -e {_HUGE}/${{a%:*}} ] || echo ${{a#*:}} > {_HUGE}/${{a%:*}}
+done
 [ ! -e /proc/sys/vm/swappiness ] || echo 60 > /proc/sys/vm/swappiness"""
 
 _UNLOAD = "! grep -qsx 1 /sys/kernel/kexec_loaded || kexec -u"
