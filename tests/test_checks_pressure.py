@@ -26,6 +26,7 @@ from harness.checks.test_pressure import (
     check_order,
     check_refaults,
     check_sums,
+    must_be_restored,
 )
 from harness.contract import Expectation
 from harness.contract_file import LockRule
@@ -54,6 +55,22 @@ def changed(reading: Reading, source: str, name: str, by: int) -> Reading:
     return dataclasses.replace(reading, stat={**reading.stat, name: reading.stat[name] + by})
 
 
+def sums_of(
+    claim: Claim,
+    after: Reading,
+    *,
+    lost: frozenset[int] = LOST,
+    late: Reading | None = None,
+) -> None:
+    """Judges what is told after reclaim, and then later, which is the same if not given."""
+    check_sums(claim, saved("start"), after, lost, "walk", lambda: late or after)
+
+
+def refaults_of(claim: Claim, back: Reading) -> None:
+    recent = must_be_restored(REGIONS, LOST, "walk")
+    check_refaults(claim, saved("pressed"), back, LOST, recent, "walk", lambda: back)
+
+
 @pytest.fixture
 def claim(tmp_path: Path) -> Claim:
     return Claim(tmp_path, "")
@@ -74,7 +91,7 @@ def test_a_reading_of_a_real_host() -> None:
 def test_a_removed_memcg_that_is_listed_still_is_passed_over() -> None:
     text = (DATA / "start.txt").read_text()
     stale = "memcg     7 /kvm-harness\n node     0\n          0  1  0  0 \n          1  1  0  0 \n"
-    reading = pressure.parse_reading(text.replace(f"{NONCE} end", f"{stale}{NONCE} end"), NONCE)
+    reading = pressure.parse_reading(text.replace(f"{NONCE} last", f"{stale}{NONCE} last"), NONCE)
     assert reading.lruvec == saved("start").lruvec
 
 
@@ -83,6 +100,9 @@ def test_the_script_asks_for_what_is_parsed() -> None:
     assert script.index("cpu.stat") < script.index("memory.stat")
     assert script.index("stat_refresh") < script.index("/proc/vmstat")
     assert "/proc/54/smaps_rollup" in script
+    # What others do is in the root's: whatever they did to what is read between.
+    first, last = script.index("/sys/fs/cgroup/memory.stat"), script.rindex("cgroup/memory.stat")
+    assert first < script.index("/proc/vmstat") and script.index("lru_gen") < last
 
 
 @pytest.mark.parametrize("last", ["pressed", "back"])
@@ -120,36 +140,91 @@ def test_a_counter_that_is_off_by_one_is_a_finding(
     found = pressure.sums(saved("start"), after, mglru=True)
     assert {one.right for one in found if one.values[0] != one.values[1]} == wrong
     with pytest.raises(AssertionError, match=r" is .*, .* is "):
-        check_sums(claim, saved("start"), after, LOST, "walk")
+        sums_of(claim, after)
 
 
 def test_an_lru_list_that_is_off_by_a_page_is_a_finding(claim: Claim) -> None:
     wrong = changed(saved("pressed"), "stat", "inactive_anon", 4096)
     with pytest.raises(AssertionError, match="generations"):
-        check_sums(claim, saved("start"), wrong, LOST, "walk")
+        sums_of(claim, wrong)
 
 
 def test_absent_pages_that_are_not_in_swap_are_a_finding(claim: Claim) -> None:
-    check_sums(claim, saved("start"), saved("pressed"), LOST, "walk")
+    sums_of(claim, saved("pressed"))
     with pytest.raises(AssertionError, match="tested ones are absent"):
-        check_sums(claim, saved("start"), saved("pressed"), REGIONS.all, "walk")
+        sums_of(claim, saved("pressed"), lost=REGIONS.all)
 
 
-def test_reclaim_by_somebody_else_proves_nothing(claim: Claim) -> None:
-    others = changed(saved("pressed"), "vmstat", "pgscan_kswapd", 3)
-    with pytest.raises(Unproven, match="pgscan_kswapd rose by 3"):
-        check_sums(claim, saved("start"), others, LOST, "walk")
+def by_others(reading: Reading, name: str, by: int) -> Reading:
+    """What the root tells when another memcg did so much as well."""
+    return dataclasses.replace(reading, last={**reading.last, name: reading.last[name] + by})
+
+
+@pytest.mark.parametrize(
+    ("host", "root"),
+    [
+        # Another memcg is reclaimed, which pgscan_kswapd and pgscan_direct leave out.
+        ("pgscan_anon", "pgscan"),
+        ("pgsteal_anon", "pgsteal"),
+        # Another process reads its pages back.
+        ("pswpin", "workingset_refault_anon"),
+        ("workingset_refault_anon", "workingset_refault_anon"),
+    ],
+)
+def test_what_others_do_is_no_finding(host: str, root: str, claim: Claim) -> None:
+    after = changed(saved("pressed"), "vmstat", host, 3)
+    # The root's may lag: it is the later reading that tells.
+    sums_of(claim, after, late=by_others(after, root, 3))
+    (words,) = claim.unjudged
+    assert words.endswith(f"but {root} of other memcgs rose by 3")
+    assert (claim.path("counters-late.txt")).exists()
+
+
+def test_what_others_do_excuses_nothing_of_our_memcg(claim: Claim) -> None:
+    after = changed(saved("pressed"), "stat", "pgscan_direct", 3)
+    with pytest.raises(AssertionError, match="sum of its parts"):
+        sums_of(claim, after, late=by_others(after, "pgscan", 3))
+
+
+def test_reclaim_for_the_host_is_no_finding(claim: Claim) -> None:
+    after = changed(changed(saved("pressed"), "vmstat", "pgscan_kswapd", 3), "stat", "pgscan", 1)
+    sums_of(claim, after)
+    assert claim.unjudged[0].endswith("but pgscan_kswapd rose by 3")
+
+
+def test_what_agrees_is_judged_whoever_was_there(claim: Claim) -> None:
+    sums_of(claim, by_others(saved("pressed"), "pgscan", 7))
+    assert not claim.unjudged
+    assert "all sums agree" in claim.observed
+
+
+def test_no_more_is_stolen_than_scanned() -> None:
+    start, after = saved("start"), saved("pressed")
+    for name in ("pgsteal", "pgsteal_direct"):
+        after = changed(after, "stat", name, 10_000)
+    wrong = pressure.contradictions(start, after, mglru=True)
+    assert any("and pgscan only" in one for one in wrong.own)
 
 
 def test_refaults_are_those_of_the_pages_that_went(claim: Claim) -> None:
-    pressed, back = saved("pressed"), saved("back")
-    check_refaults(claim, pressed, back, LOST, "walk")
-    fewer = changed(back, "stat", "workingset_refault_anon", -100)
+    refaults_of(claim, saved("back"))
+    fewer = changed(saved("back"), "stat", "workingset_refault_anon", -100)
     with pytest.raises(AssertionError, match="refaults of 1728 pages"):
-        check_refaults(claim, pressed, fewer, LOST, "walk")
-    more = changed(back, "stat", "workingset_restore_anon", 1)
+        refaults_of(claim, fewer)
+    more = changed(saved("back"), "stat", "workingset_restore_anon", 1)
     with pytest.raises(AssertionError, match="restored"):
-        check_refaults(claim, pressed, more, LOST, "walk")
+        refaults_of(claim, more)
+
+
+def test_pages_of_the_oldest_generation_are_restored(claim: Claim) -> None:
+    assert must_be_restored(REGIONS, LOST, "walk") == 192
+    assert must_be_restored(REGIONS, REGIONS.cold, "no_walk") == 1536
+    assert must_be_restored(REGIONS, LOST, "classic") == 0
+    none = saved("back")
+    for name in ("workingset_restore_anon", "workingset_activate_anon"):
+        none = changed(none, "stat", name, saved("pressed").stat[name] - none.stat[name])
+    with pytest.raises(AssertionError, match="0 pages restored, where at least 192 must be"):
+        refaults_of(claim, none)
 
 
 def test_swap_is_read_once_and_whole() -> None:
@@ -308,6 +383,11 @@ def test_each_pass_asks_about_each_page_once(claim: Claim) -> None:
         once(claim, asked(AGE, 0, 0, 1), asked(AGE, 1))
     with pytest.raises(AssertionError, match=r"in pass 1 1 of 2 pages, page 1 .* had 0 kvm_age"):
         once(claim, both, asked(AGE, 0), asked(AGE, 0, 1, 1))
+
+
+def test_a_path_without_an_event_is_not_judged(claim: Claim) -> None:
+    check_once(claim, cast(Expectation, SimpleNamespace(event=None)), [], VM, frozenset({0}))
+    assert "no event to count" in claim.unjudged[0]
 
 
 def test_a_pass_that_must_not_ask_asks_about_none(claim: Claim) -> None:

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import pytest
+
+from harness.checks.claim import Claim
 from harness.checks.overlap import AGE, FAULT, UNMAP
 from harness.checks.racing import Shows
-from harness.checks.test_pressure_own import WRITES, Met, met_in, recorded
+from harness.checks.test_pressure_own import WRITES, Met, check_asked, met_in, recorded
+from harness.contract import Expectation
 from harness.contract_load import BASE, load
 from harness.observe.trace import Counts, Event, Probe, returned
 
@@ -55,3 +60,40 @@ def test_each_part_is_asked_for() -> None:
     assert not Met(reclaimed=1, aged=1).missing(Shows(AGE, ()))
     assert "fast path" in Met(reclaimed=1, aged=1).missing(SHOWS)
     assert Met(1, 2, 3) + Met(4, 5, 6) == Met(5, 7, 9)
+
+
+def asked(claim: Claim, *events: Event, event: str | None = AGE, reaches: bool = True) -> None:
+    expectation = cast(Expectation, SimpleNamespace(event=event, reaches_kvm=reaches))
+    wanted = recorded(load(None, BASE), "page-idle", SHOWS)
+    check_asked(claim, expectation, VM, Counts(wanted, {}, 0, {}, events, ""))
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Claim:
+    return Claim(tmp_path, "")
+
+
+def test_kvm_is_asked_before_a_page_goes(claim: Claim) -> None:
+    once = (at(FAULT, 0, VCPU), at(AGE, 1, VCPU, 2), at(UNMAP, 2, VCPU, 2))
+    asked(claim, *once)
+    with pytest.raises(AssertionError, match="1 pages went more often"):
+        asked(claim, *once, at(UNMAP, 3, VCPU, 2))
+    # kswapd, say, which asked about another page.
+    with pytest.raises(AssertionError, match="1 pages went more often"):
+        asked(claim, *once, at(AGE, 3, 9, 1), at(UNMAP, 4, 9, 1), at(UNMAP, 5, 9, 3))
+
+
+def test_who_moves_pages_asks_nothing(claim: Claim) -> None:
+    compacted = (at(UNMAP, 3, 77, 2), at(UNMAP, 4, 77, 3))
+    asked(claim, at(FAULT, 0, VCPU), at(AGE, 1, VCPU, 2), at(UNMAP, 2, VCPU, 2), *compacted)
+    assert "1 times" in claim.observed
+
+
+def test_eviction_without_an_event_is_not_judged(claim: Claim) -> None:
+    asked(claim, event=None)
+    assert "no event to count" in claim.unjudged[0]
+
+
+def test_eviction_that_asks_nothing_has_nothing_to_judge(claim: Claim) -> None:
+    asked(claim, event=None, reaches=False)
+    assert not claim.unjudged

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import random
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from harness.checks.mglru import CGROUP, Squeezed
+from harness.checks.claim import Claim
+from harness.checks.mglru import CGROUP, ROOT, Squeezed
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
@@ -21,6 +22,17 @@ from harness.observe.text import run_script, sections, unsigned
 from harness.observe.unproven import Unproven
 
 Lru = Literal["walk", "no_walk", "classic"]
+
+# Reclaim for nobody's limit, and pages that were moved: of the host, and maybe of our memcg.
+_HOST = ("pgscan_kswapd", "pgscan_direct", "pgscan_khugepaged", "pgmigrate_success")
+# What moves a sum of the host's counters when another memcg does it. Not all kernels have all.
+_OTHERS = (
+    *("pgscan", "pgsteal", "workingset_refault_anon"),
+    *("pswpin", "pswpout", "swpin_zero", "swpout_zero", "zswpin", "zswpout", "zswpwb"),
+)
+# The root's memory.stat may lag. Each two seconds the kernel gathers it (mm/memcontrol.c,
+# FLUSH_TIME); nothing that we may read makes it.
+LAG = 6
 
 # How far eviction looks around a young page: MIN_LRU_BATCH of include/linux/mmzone.h.
 AROUND = 64
@@ -105,8 +117,9 @@ def _off(wanted: Lru, keep: int = 0) -> int:
 class Reading:
     """What host, memcg and page tables tell at one moment, in pages of 4 KiB and events.
 
-    `swapped` are the pages of the guest's owner that are in swap, tested or not. `raw` is what the
-    host printed, to be kept as evidence.
+    `swapped` are the pages of the guest's owner that are in swap, tested or not. `first` and `last`
+    are the root's memory.stat, in which is that of all memcgs, before and after the others. `raw`
+    is what the host printed, to be kept as evidence.
     """
 
     uptime: float
@@ -115,18 +128,22 @@ class Reading:
     current: int
     swapped: int
     lruvec: lru_gen.Lruvec | None
+    first: Mapping[str, int] = field(repr=False)
+    last: Mapping[str, int] = field(repr=False)
     raw: str = field(repr=False)
 
 
 def reading_script(nonce: str, pid: int) -> str:
     """Gathers what CPUs hold back (stat_refresh, cpu.stat), then prints all sources."""
     files = {
+        "first": f"{ROOT}/memory.stat",
         "vmstat": "/proc/vmstat",
         "stat": f"{CGROUP}/memory.stat",
         "current": f"{CGROUP}/memory.current",
         "smaps": f"/proc/{pid}/smaps_rollup",
         "uptime": "/proc/uptime",
         "lru_gen": lru_gen.DEBUGFS,
+        "last": f"{ROOT}/memory.stat",
     }
     gather = f"echo 1 > /proc/sys/vm/stat_refresh\ncat {CGROUP}/cpu.stat > /dev/null\n"
     parts = (f"echo '{nonce} {name}'\ncat {path}\n" for name, path in files.items())
@@ -136,7 +153,8 @@ def reading_script(nonce: str, pid: int) -> str:
 def parse_reading(text: str, nonce: str) -> Reading:
     """What reading_script() printed; `lruvec` is None if the guest's memcg is not in lru_gen."""
     raw = dict(sections(text, nonce, "reading"))
-    if set(raw) != {"vmstat", "stat", "current", "smaps", "uptime", "lru_gen"}:
+    parts = {"first", "vmstat", "stat", "current", "smaps", "uptime", "lru_gen", "last"}
+    if set(raw) != parts:
         raise ObserveError("reading", 0, f"has the parts {sorted(raw)}")
     own = [one for one in lru_gen.parse(raw["lru_gen"]) if one.path == "/kvm-harness"]
     return Reading(
@@ -147,6 +165,8 @@ def parse_reading(text: str, nonce: str) -> Reading:
         swapped=memcg.parse_swapped(raw["smaps"]),
         # A memcg that was removed can be listed for a while, with nothing in it.
         lruvec=max(own, key=_anon, default=None),
+        first=memcg.parse_stat(raw["first"], "the root's memory.stat"),
+        last=memcg.parse_stat(raw["last"], "the root's memory.stat"),
         raw=text,
     )
 
@@ -173,23 +193,80 @@ def least_lost(done: Squeezed, now: Reading, pages: int) -> int:
     return pages + now.stat["kernel"] // PAGE_SIZE - done.high - memcg.BATCH
 
 
-def disturbed(before: Reading, after: Reading) -> str:
-    """Who else than this memcg reclaimed pages meanwhile, "" if nobody did.
+def by_host(before: Reading, after: Reading) -> str:
+    """Reclaim for no limit, and moved pages, that may have been ours; "" for none."""
+    return _risen((name, _rise(before.vmstat, after.vmstat, name)) for name in _HOST)
 
-    The host's own pgscan_kswapd and pgscan_direct leave out what a limit of a memcg causes.
+
+def by_others(before: Reading, after: Reading) -> str:
+    """What was done to other memcgs meanwhile and moves the host's counters; "" for nothing.
+
+    The host's own pgscan_kswapd and pgscan_direct leave out what a limit of a memcg causes, but
+    its pgscan_anon and pgsteal_anon do not (mm/vmscan.c, scan_folios()); and whoever reads back
+    pages of his own from swap moves pswpin. Both are counted for his memcg: so by how much more
+    the root's counters rose than ours tells of them, whatever the host's own say.
     """
-    names = ("pgscan_kswapd", "pgscan_direct", "pgscan_khugepaged")
-    rises = {name: after.vmstat.get(name, 0) - before.vmstat.get(name, 0) for name in names}
-    return ", ".join(f"{name} rose by {rise}" for name, rise in rises.items() if rise)
+    return _risen(
+        (
+            f"{name} of other memcgs",
+            _rise(before.first, after.last, name) - _rise(before.stat, after.stat, name),
+        )
+        for name in _OTHERS
+        if name in before.stat
+    )
+
+
+def _rise(before: Mapping[str, int], after: Mapping[str, int], name: str) -> int:
+    return after.get(name, 0) - before.get(name, 0)
+
+
+def _risen(rises: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} rose by {rise}" for name, rise in rises if rise > 0)
+
+
+def read_late(shell: Shell, pid: int) -> Reading:
+    """The counters when the root's memory.stat has in it whatever there is now."""
+    shell.run(f"sleep {LAG}")
+    return read(shell, pid)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """What speaks against counters: against those of the memcg, and those of the whole host."""
+
+    own: tuple[str, ...] = ()
+    host: tuple[str, ...] = ()
+
+    def also(self, *own: str) -> Wrong:
+        """This, and more that speaks against what the memcg tells."""
+        return replace(self, own=(*self.own, *own))
+
+
+def judge(claim: Claim, wrong: Wrong, before: Reading, late: Callable[[], Reading]) -> bool:
+    """Whether counters are right since a reading; asserts it, but where others had a hand in them.
+
+    Who else was there is asked only if something is wrong: what agrees although others were there
+    agrees. `late` reads as read_late() does.
+    """
+    if wrong == Wrong():
+        return True
+    words = "; ".join((*wrong.own, *wrong.host))
+    after = late()
+    claim.save("counters-late.txt", after.raw)
+    host, others = by_host(before, after), by_others(before, after)
+    assert host or (others and not wrong.own), words
+    claim.not_judged(f"{words}; but {', '.join(filter(None, (host, others)))}")
+    return False
 
 
 @dataclass(frozen=True)
 class Sum:
-    """Two counts of the same thing."""
+    """Two counts of the same thing; `own` if both are of the guest's memcg alone."""
 
     left: str
     right: str
     values: tuple[int, int]
+    own: bool = False
 
     def __str__(self) -> str:
         return f"{self.left} is {self.values[0]}, {self.right} is {self.values[1]}"
@@ -217,6 +294,7 @@ def sums(before: Reading, after: Reading, *, mglru: bool) -> tuple[Sum, ...]:
             f"{name} of memory.stat",
             "the sum of its parts",
             (group[name], sum(group.get(f"{name}_{part}", 0) for part in parts)),
+            own=True,
         )
         for name in ("pgscan", "pgsteal")
     ]
@@ -237,6 +315,24 @@ def sums(before: Reading, after: Reading, *, mglru: bool) -> tuple[Sum, ...]:
         listed = (after.stat["active_anon"] + after.stat["inactive_anon"]) // PAGE_SIZE
         in_all = _anon(after.lruvec)
         found.append(
-            Sum("pages of all generations", "the LRU lists of memory.stat", (in_all, listed))
+            Sum(
+                "pages of all generations",
+                "the LRU lists of memory.stat",
+                (in_all, listed),
+                own=True,
+            )
         )
     return tuple(found)
+
+
+def contradictions(before: Reading, after: Reading, *, mglru: bool) -> Wrong:
+    """Which counters contradict one another between two readings, in words."""
+    differ = [one for one in sums(before, after, mglru=mglru) if one.values[0] != one.values[1]]
+    wrong = Wrong(
+        own=tuple(str(one) for one in differ if one.own),
+        host=tuple(str(one) for one in differ if not one.own),
+    )
+    scanned, stolen = (_rise(before.stat, after.stat, name) for name in ("pgscan", "pgsteal"))
+    if stolen > scanned:
+        wrong = wrong.also(f"pgsteal of memory.stat is {stolen}, and pgscan only {scanned}")
+    return wrong

@@ -12,6 +12,8 @@ from harness.observe.text import unsigned, whole_lines
 
 ENABLED = "/sys/kernel/mm/lru_gen/enabled"
 DEBUGFS = "/sys/kernel/debug/lru_gen"
+# With what was counted for each generation; only with CONFIG_LRU_GEN_STATS.
+DEBUGFS_FULL = f"{DEBUGFS}_full"
 _MEMCG = re.compile(r"memcg {1,5}(?P<id>[0-9]{1,20}) (?P<path>.*)")
 _NODE = re.compile(r" node {1,5}(?P<id>[0-9]{1,5})")
 
