@@ -192,6 +192,21 @@ def test_reclaim_for_the_host_is_no_finding(claim: Claim) -> None:
     assert claim.unjudged[0].endswith("but pgscan_kswapd rose by 3")
 
 
+@pytest.mark.parametrize("name", ["pgscan_kswapd", "pgmigrate_success"])
+def test_pages_that_the_host_took_or_moved_prove_nothing(name: str, claim: Claim) -> None:
+    late = changed(saved("pressed"), "vmstat", name, 1)
+    with (
+        pytest.raises(Unproven, match=f"1 hot pages .*; but {name} rose by 1"),
+        pressure.judged_alone(saved("start"), lambda: late),
+    ):
+        check_lost(claim, REGIONS, LOST & REGIONS.cold - {1600} | {min(REGIONS.hot)}, 1)
+    with (
+        pytest.raises(AssertionError),
+        pressure.judged_alone(saved("start"), lambda: saved("pressed")),
+    ):
+        check_lost(claim, REGIONS, LOST & REGIONS.cold - {1600} | {min(REGIONS.hot)}, 1)
+
+
 def test_what_agrees_is_judged_whoever_was_there(claim: Claim) -> None:
     sums_of(claim, by_others(saved("pressed"), "pgscan", 7))
     assert not claim.unjudged

@@ -259,6 +259,23 @@ def judge(claim: Claim, wrong: Wrong, before: Reading, late: Callable[[], Readin
     return False
 
 
+@contextlib.contextmanager
+def judged_alone(before: Reading, late: Callable[[], Reading]) -> Iterator[None]:
+    """What is asserted in this block of pages is Unproven if the host may have had a hand in them.
+
+    kswapd takes pages unasked and untraced. Compaction forgets who touched those that it moves
+    (mm/rmap.c, try_to_migrate_one()), and where they were in an LRU list.
+    """
+    try:
+        yield
+    except AssertionError as exc:
+        if host := by_host(before, late()):
+            # Without what pytest adds.
+            words = str(exc).partition("\n")[0]
+            raise Unproven(f"{words}; but {host}") from exc
+        raise
+
+
 @dataclass(frozen=True)
 class Sum:
     """Two counts of the same thing; `own` if both are of the guest's memcg alone."""
