@@ -10,11 +10,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from harness import inventory, prepare
+from harness.contract_load import load as load_contract
+from harness.deadline import Deadline
 from harness.errors import EXIT_FAIL, EXIT_PASS, EXIT_UNPROVEN, HarnessError, UsageError
+from harness.kernel import series as series_module
 from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
 from harness.kernel.series import Series, prefix
+from harness.kernel.source import resolve
 from harness.options import Options
+from harness.plan import plan
 from harness.progress import Progress
 from harness.records import write_atomically
 from harness.report.each_patch import each_patch_report
@@ -42,6 +48,8 @@ class EachPatchRun:
     def __init__(self, options: Options, progress: Progress) -> None:
         if options.base_only:
             raise UsageError("--each-patch walks a series, --base-only has none")
+        if options.mbox is not None and not options.series:
+            raise UsageError("--mbox needs --series NAME, whose contract it is for")
         quick = () if options.narrowed else QUICK
         self.folder = make_run_folder(options.output)
         self._options = replace(
@@ -54,6 +62,8 @@ class EachPatchRun:
     def execute(self) -> EachPatch:
         """Walk to the first patch that breaks the kernel, or to the end, and show what was found.
 
+        UsageError before any kernel is built if a patch does not apply, and it names that.
+
         each-patch.json is there however it ends, and says why if that was early.
         """
         series = load_series(self._options)
@@ -63,22 +73,37 @@ class EachPatchRun:
             count=len(series.patches), reason="the walk is not over yet",
         )  # fmt: skip
         try:
+            self._refuse(series)
             index = self._walk(series, index)
-        except KeyboardInterrupt:
-            self._write(index, "interrupted")
+        except (KeyboardInterrupt, Exception) as exc:
+            early = isinstance(exc, KeyboardInterrupt)
+            index = self._write(index, "interrupted" if early else str(exc) or type(exc).__name__)
+            if index.patches:
+                self._show(index)
             raise
-        except Exception as exc:
-            self._write(index, str(exc) or type(exc).__name__)
-            raise
-        self._progress.console.print()
-        if self._worst is not None:
-            self._progress.console.print(text_report(self._worst))
-            self._progress.console.print()
-        self._progress.console.print(each_patch_report(index))
+        self._show(index)
         return index
 
+    def _refuse(self, series: Series) -> None:
+        """Refuse what a step would be refused for, before the base is built and booted.
+
+        If the whole series applies, patch by patch, so do the first patches of it.
+        """
+        options = self._options
+        stock = inventory.load(options.inventory)
+        plan(stock, None, hosts=options.hosts, kvm_modes=options.kvm_modes, base_only=True)
+        contract = load_contract(series.contract)
+        series_module.check_message_id(series, contract.message_id)
+        with self._progress.stage("kernel source"):
+            source = resolve(
+                options.source or stock.defaults.source, Deadline(prepare.SOURCE_SECONDS)
+            )
+        series_module.check_base(series, source, allow_other_base=options.allow_other_base)
+        prepare.patched_tree(series, source, self._progress)
+
     def _walk(self, series: Series, index: EachPatch) -> EachPatch:
-        base_run = Run(replace(self._options, base_only=True), self._progress)
+        of_base = replace(self._options, base_only=True, series=(), mbox=None)
+        base_run = Run(of_base, self._progress)
         base = base_run.execute(show=False)
         index = index.model_copy(
             update={"base_folder": base_run.folder.name, "base_verdict": base.verdict}
@@ -115,7 +140,7 @@ class EachPatchRun:
         except ConfigError as exc:
             return record.model_copy(update={"finding": "bad", "reason": str(exc)})
         except UsageError:
-            # A patch that does not apply, say: no other step would do better.
+            # No other step would do better.
             raise
         except HarnessError as exc:
             # A failure that was proven before the trouble began stays one.
@@ -125,6 +150,14 @@ class EachPatchRun:
         self._worst = summary if finding != "good" else self._worst
         found = {"finding": finding, "reason": why(summary), "seconds": summary.seconds}
         return record.model_copy(update=found)
+
+    def _show(self, index: EachPatch) -> None:
+        """What has been found, the table last."""
+        self._progress.console.print()
+        if self._worst is not None:
+            self._progress.console.print(text_report(self._worst))
+            self._progress.console.print()
+        self._progress.console.print(each_patch_report(index))
 
     def _write(self, index: EachPatch, reason: str) -> EachPatch:
         index = conclude(index, tuple(self._records), reason)

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import shutil
 import signal
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from kernel_helpers import as_mail, create
+from kernel_helpers import AGE, GIT_ENV, as_mail, create, edit, toy_tree
 from made_up import a_cell, a_check, a_summary
 from rich.console import Console
 
@@ -25,6 +29,7 @@ from harness.kernel.build import KernelBuildError
 from harness.kernel.config import ConfigError
 from harness.kernel.series import Series
 from harness.options import Options
+from harness.paths import PROJECT
 from harness.progress import Progress
 from harness.report.evidence import reader
 from harness.results import EachPatch, Outcome, Summary
@@ -32,6 +37,7 @@ from harness.run import Run, Step, load_series
 from harness.runrecord import RunRecord
 from harness.verdict import Verdict, worst
 
+OURS = PROJECT / "series" / "lockless-aging"
 End = Outcome | BaseException
 
 
@@ -75,8 +81,12 @@ class Case:
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mails = [as_mail(f"[PATCH {n}/3] Part {n}", create(f"{n}.c", "\n")) for n in (1, 2, 3)]
         (tmp_path / "three.mbox").write_text("".join(mails))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         self.options = Options(
-            series=(str(tmp_path / "three.mbox"),), output=tmp_path / "runs", seed=7
+            series=(str(tmp_path / "three.mbox"),),
+            source=f"tree:{toy_tree(tmp_path / 'toy')}",
+            output=tmp_path / "runs",
+            seed=7,
         )
         self.plan = Plan(())
         self.out = io.StringIO()
@@ -166,10 +176,24 @@ def test_what_cannot_be_told_is_passed_over(case: Case, end: End) -> None:
     assert index.patches[1].reason
 
 
-def test_it_says_that_the_first_bad_one_may_be_an_earlier_one(case: Case) -> None:
-    index = case.go("pass", "unproven", "fail")
-    assert (index.verdict, index.first_bad) == ("bad", 2)
-    assert "Part 2 (or 1, of which it could not be told)" in case.out.getvalue()
+@pytest.mark.parametrize(
+    ("ends", "others"),
+    [
+        (("pass", "fail"), ""),
+        (("unproven", "fail"), " (or 1, of which it could not be told)"),
+        (("unproven", "error", "fail"), " (or 1 or 2, of which it could not be told)"),
+        (("pass", "unproven", "fail"), " (or 2, of which it could not be told)"),
+        # The second is good with the first in it.
+        (("unproven", "pass", "fail"), ""),
+    ],
+)
+def test_the_first_bad_one_may_be_an_earlier_one_since_the_last_good(
+    case: Case, ends: Sequence[End], others: str
+) -> None:
+    index = case.go("pass", *ends)
+    assert (index.verdict, index.first_bad) == ("bad", len(ends))
+    (line,) = (line for line in case.out.getvalue().splitlines() if line.startswith("verdict: bad"))
+    assert line.endswith(f"the first is {len(ends)}/3, Part {len(ends)}{others}")
 
 
 def test_a_base_that_does_not_pass_says_nothing_of_a_patch(case: Case) -> None:
@@ -178,20 +202,82 @@ def test_a_base_that_does_not_pass_says_nothing_of_a_patch(case: Case) -> None:
     assert "without the series does not pass" in index.reason
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt(), UsageError("patch 2 does not apply")])
-def test_the_index_is_there_however_it_ends(case: Case, end: BaseException) -> None:
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), UsageError("the disk is full")])
+def test_index_and_table_are_there_however_it_ends(case: Case, end: BaseException) -> None:
     with pytest.raises(type(end)):
         case.go("pass", "pass", end)
     assert findings(case.index) == ["good"]
     assert case.index.verdict == "unknown"
-    assert case.index.reason in ("interrupted", "patch 2 does not apply")
+    why = "interrupted" if isinstance(end, KeyboardInterrupt) else "the disk is full"
+    assert case.index.reason == why
+    said = case.out.getvalue()
+    assert "1/3   good   12 s Part 1" in said and f"verdict: unknown: {why}" in said
+
+
+def test_a_patch_that_does_not_apply_is_found_before_anything_runs(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says nothing of a commit, nor of the patches before it."""
+    stale = edit("kvm/mmu.c", AGE).replace("page + 1", "page + 9")
+    diffs = [create("1.c", "\n"), stale, create("3.c", "\n")]
+    mails = [as_mail(f"[PATCH {n}/3] Part {n}", text) for n, text in enumerate(diffs, 1)]
+    mbox = tmp_path / "stale.mbox"
+    mbox.write_text("".join(mails))
+    case.options = replace(case.options, series=(str(mbox),))
+    where = (
+        rf"patch 2/3 \(Part 2\) of {mbox} does not apply: kvm/mmu.c: hunk 1 of 1 \(line [0-9]+\)"
+    )
+    with pytest.raises(UsageError, match=where):
+        case.go()
+    assert (case.index.verdict, case.index.first_bad, case.index.patches) == ("unknown", None, ())
+    assert re.fullmatch(where, case.index.reason)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    argv = ["run", "--each-patch", "--series", str(mbox), "--source", str(case.options.source)]
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 125
+    assert re.search(f"input error: {where}", capsys.readouterr().err)
+    assert not case.plan.asked
+
+
+def test_a_series_for_another_base_is_refused_before_anything_runs(
+    case: Case, tmp_path: Path
+) -> None:
+    mail = as_mail("[PATCH] Part", create("1.c", "\n")) + f"\nbase-commit: {'1' * 40}\n"
+    (tmp_path / "other.mbox").write_text(mail)
+    commits = tmp_path / "commits"
+    shutil.copytree(tmp_path / "toy", commits)
+    for args in (("init", "-q"), ("add", "."), ("commit", "-qm", "toy")):
+        subprocess.run(("git", *args), cwd=commits, env={**os.environ, **GIT_ENV}, check=True)
+    case.options = replace(
+        case.options, series=(str(tmp_path / "other.mbox"),), source=f"git:{commits}#HEAD"
+    )
+    with pytest.raises(UsageError, match="is based on commit 1111"):
+        case.go()
+    case.options = replace(case.options, allow_other_base=True)
+    assert case.go("pass", "pass").verdict == "good"
+
+
+def test_the_patches_of_an_mbox_under_a_contract(case: Case, tmp_path: Path) -> None:
+    """The base has neither."""
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    (ours / series.CONTRACT).write_text(Path(OURS / series.CONTRACT).read_text())
+    mbox = Path(case.options.series[0])
+    case.options = replace(case.options, series=(str(ours),), mbox=mbox)
+    assert case.go("pass", "pass", "pass", "pass").series == "ours"
+    base, step = case.plan.asked[0][0], case.plan.asked[1][1]
+    assert (base.base_only, base.series, base.mbox) == (True, (), None)
+    assert step is not None and step.series.contract == ours / series.CONTRACT
+    with pytest.raises(UsageError, match="--mbox needs --series"):
+        EachPatchRun(replace(case.options, series=()), Progress(Console(quiet=True)))
 
 
 def test_quick_checks_unless_the_user_selects(case: Case) -> None:
     case.go("fail")
     assert case.plan.asked[0][0].pytest_args == ("-m", "quick")
-    case.options = Options(series=case.options.series, output=case.options.output,
-                           pytest_args=("-k", "idle"))  # fmt: skip
+    case.options = replace(case.options, pytest_args=("-k", "idle"))
     case.plan.asked.clear()
     case.go("fail")
     assert case.plan.asked[0][0].pytest_args == ("-k", "idle")

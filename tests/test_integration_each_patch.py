@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from command import argv, environment, kvm_harness
-from kernel_helpers import GIT_ENV
+from kernel_helpers import GIT_ENV, edit
 
 from harness import inventory
 from harness.deadline import Deadline
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.integration
 FOLDER = PROJECT / "series" / "lockless-aging"
 PATCHES = sorted(FOLDER.glob("*.patch"))
 WHERE = ("--host", "n1", "--mode", "vhe", "-k", "test_access_flag and anon")
+PGTABLE = "arch/arm64/kvm/hyp/pgtable.c"
 # The patch that has guests aged by the new functions, the last but one, and what makes it wrong.
 BAD = -2
 RIGHT = "stage2_age_range(kvm, range, true, KVM_PGTABLE_WALK_SHARED)"
@@ -96,6 +98,29 @@ def test_the_first_bad_patch_is_named(tmp_path: Path) -> None:
     walk = EachPatch.model_validate(json.loads((done.folder / "each-patch.json").read_text()))
     assert (done.returncode, walk.verdict, walk.first_bad) == (1, "bad", 2)
     assert [patch.finding for patch in walk.patches] == ["good", "bad"]
+
+
+def test_the_first_that_does_not_compile_is_named_though_the_next_mends_it(tmp_path: Path) -> None:
+    """The whole series compiles; the kernel after its second patch does not."""
+    source = resolve(inventory.load().defaults.source, Deadline(SOURCE_SECONDS)).dir
+    typo = tmp_path / "typo"
+    (typo / PGTABLE).parent.mkdir(parents=True)
+    right = (source / PGTABLE).read_text()
+    (typo / PGTABLE).write_text(right.replace("return data.young;", "return data.yung;"))
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    shutil.copy(patch_of("neutral-comment"), folder / "1.patch")
+    wrong = edit(PGTABLE, {"return data.young;": "return data.yung;"}, source)
+    mends = edit(PGTABLE, {"return data.yung;": "return data.young;"}, typo)
+    (folder / "2.patch").write_text(wrong)
+    (folder / "3.patch").write_text(mends)
+    done = kvm_harness(["run", "--series", str(folder), "--each-patch", *WHERE], tmp_path)
+    walk = EachPatch.model_validate(json.loads((done.folder / "each-patch.json").read_text()))
+    assert (done.returncode, walk.verdict, walk.first_bad) == (1, "bad", 2)
+    assert [patch.finding for patch in walk.patches] == ["good", "bad"]
+    # The file is compiled twice, at the same time: nvhe/../pgtable.c as well.
+    why = r"it does not compile: arch/arm64/kvm/hyp/(nvhe/\.\./)?pgtable\.c:[0-9]+:.*'yung'.*"
+    assert re.fullmatch(why, walk.patches[1].reason)
 
 
 def test_git_bisect_finds_the_patch(tmp_path: Path) -> None:

@@ -47,7 +47,13 @@ def _conclusion(index: EachPatch) -> Text:
     if index.first_bad is not None:
         bad = index.patches[index.first_bad - 1]
         text.append(f"; the first is {bad.number}/{index.count}, {printable(bad.subject)}")
-        doubtful = [r.number for r in index.patches if r.finding == "unknown"]
-        if doubtful:
-            text.append(f" (or {doubtful[0]}, of which it could not be told)")
+        if doubtful := _doubtful(index, index.first_bad):
+            text.append(f" (or {' or '.join(map(str, doubtful))}, of which it could not be told)")
     return text
+
+
+def _doubtful(index: EachPatch, first_bad: int) -> list[int]:
+    """Patches that may have brought what was first seen later: those since the last good kernel."""
+    before = [record for record in index.patches if record.number < first_bad]
+    last_good = max((record.number for record in before if record.finding == "good"), default=0)
+    return [record.number for record in before if record.number > last_good]
