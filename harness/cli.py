@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -30,6 +31,7 @@ from harness.errors import (
     UsageError,
 )
 from harness.figures import command as figures_command
+from harness.git_bisect import asked, exit_code
 from harness.hosts import command as hosts_command
 from harness.mutants.command import Mutants, Request
 from harness.mutants.command import joined as mutants_joined
@@ -44,7 +46,7 @@ from harness.run import Run
 from harness.runinput import InputChanged
 from harness.timing import CHECKS as TIMING_CHECKS
 from harness.timing.options import TimingOptions
-from harness.verdict import EXIT_CODES, bisect_code, of_patched
+from harness.verdict import EXIT_CODES, of_patched
 
 PLAIN_WIDTH = 120
 
@@ -79,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         traceback.print_exc()
         code = EXIT_ERROR
     if getattr(options, "bisect", False) or getattr(options, "each_patch", False):
-        code = bisect_code(code)
+        code = exit_code(code)
     sys.exit(code)
 
 
@@ -88,8 +90,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     try:
         return _parser().parse_args(argv)
     except SystemExit as exc:
-        if exc.code and {"--bisect", "--each-patch"} & set(argv):
-            sys.exit(bisect_code(EXIT_USAGE))
+        if exc.code and asked(argv):
+            sys.exit(exit_code(EXIT_USAGE))
         raise
 
 
@@ -103,8 +105,15 @@ def _say_error(error: HarnessError) -> None:
     print(f"kvm-harness: {kind} error: {printable(str(error))}", file=sys.stderr, flush=True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """One that takes no abbreviations, and makes its commands' parsers of its own kind."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **more})
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kvm-harness",
         description="Says whether a patch series for KVM/arm64 stage-2 page aging is right.",
         epilog=_EPILOG,

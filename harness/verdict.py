@@ -27,12 +27,6 @@ EXIT_CODES: dict[Verdict, int] = {
 }
 
 
-def bisect_code(code: int) -> int:
-    """What `git bisect run` must get for an exit code of ours: it takes 2 to 124 for "bad"."""
-    kept = (errors.EXIT_PASS, errors.EXIT_FAIL, errors.EXIT_INTERRUPTED)
-    return code if code in kept else errors.EXIT_CANNOT_TELL
-
-
 def worst(outcomes: Iterable[Outcome]) -> Verdict:
     """The verdict over several outcomes: fail, else error, else unproven, else pass.
 

@@ -55,7 +55,7 @@ class Ended:
 
 
 def argv(*args: str) -> list[str]:
-    return [*INTERRUPTIBLE, sys.executable, "-m", "harness.cli", *args]
+    return [*INTERRUPTIBLE, sys.executable, "-m", "harness", *args]
 
 
 def environment(state: Path, **extra: str) -> dict[str, str]:

@@ -306,12 +306,6 @@ def test_check_of_the_series_is_about_the_patched_kernel() -> None:
     assert verdict.of_patched(cells, [own]) == "fail"
 
 
-def test_git_bisect_understands_no_more_than_this() -> None:
-    """git-bisect(1): 125 is for what cannot be tested, 128 and more end it, the rest is bad."""
-    told = {code: verdict.bisect_code(code) for code in (0, 1, 2, 3, 4, 130)}
-    assert told == {0: 0, 1: 1, 2: 125, 3: 125, 4: 125, 130: 130}
-
-
 def failing(of: Cell, name: str = "test_a", reason: str = "3 are young") -> Check:
     return check(of, "fail", name=name).model_copy(update={"reason": reason})
 
