@@ -16,6 +16,7 @@ from harness.guest_line import END_SECONDS
 from harness.guest_replies import PROTOCOL
 from harness.guests import PROGRAM
 from harness.hosts.protocols import Process, Shell
+from harness.observe import page_idle
 
 # It ends by itself then, so that nothing stays behind; in seconds.
 LIFE_SECONDS = 120
@@ -25,7 +26,8 @@ ANSWER_SECONDS = 15.0
 class Companion:
     """A running process; a context manager that ends it.
 
-    Methods raise InfraError for an error or a malformed reply, DeadlineExceeded and HostDied.
+    Methods raise InfraError for an error or a malformed reply, DeadlineExceeded and HostDied, and
+    Unproven where it needs page_idle and the kernel has none.
     """
 
     def __init__(self, process: Process, what: str, greeting: str, slowdown: float = 1.0) -> None:
@@ -93,6 +95,7 @@ class Companion:
             text = self._process.receive(deadline)
         except EOFError:
             raise InfraError(f"the {self._what} ended instead of {reply}") from None
+        page_idle.require(text)
         found = re.fullmatch(pattern, text, re.ASCII)
         if found is None:
             raise InfraError(f"the {self._what} gave {text[:200]!r} for {reply}")

@@ -45,7 +45,8 @@ class Guest:
     """A running kvm-guest; a context manager that ends it.
 
     Methods raise GuestHung when a vCPU hangs, DeadlineExceeded when the program gives no answer,
-    HostDied when its host died, and InfraError for a malformed reply or any other error. After
+    HostDied when its host died, Unproven where it needs page_idle and the kernel has none, and
+    InfraError for a malformed reply or any other error. After
     an answer that did not come, nothing more can be asked of it.
     """
 

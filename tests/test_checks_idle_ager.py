@@ -14,6 +14,7 @@ from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.guests import PROGRAM, Guest
 from harness.hosts.protocols import Process, Result
+from harness.observe.unproven import Unproven
 
 ASK_USABLE = "taskset -c $(cat /sys/devices/system/cpu/online) cat /proc/self/status"
 READY = "ready protocol=1 pid=60 idle_ager"
@@ -141,7 +142,7 @@ def test_the_only_cpu_is_shared() -> None:
 @pytest.mark.parametrize(
     "answers",
     [
-        ["error fatal /sys/kernel/mm/page_idle/bitmap: No such file or directory (errno 2)"],
+        ["error fatal /sys/kernel/mm/page_idle/bitmap: Permission denied (errno 13)"],
         [READY, "error system pwrite of /sys/kernel/mm/page_idle/bitmap (errno 6)"],
         [READY, "ok words=1", "error system pwrite of /sys/kernel/mm/page_idle/bitmap (errno 6)"],
         [READY, "ok words=1", None],
@@ -150,5 +151,14 @@ def test_the_only_cpu_is_shared() -> None:
 def test_an_ager_that_fails_is_an_error(answers: list[str | None]) -> None:
     process = FakeProcess(answers)
     with pytest.raises(InfraError, match="idle ager"), ager(a_guest(), Host("0-1", process), [640]):
+        pass
+    assert process.closed == 1
+
+
+def test_without_page_idle_there_is_nothing_to_age_by() -> None:
+    none = "error fatal /sys/kernel/mm/page_idle/bitmap: No such file or directory (errno 2)"
+    process = FakeProcess([none])
+    host = Host("0-1", process)
+    with pytest.raises(Unproven, match="IDLE_PAGE_TRACKING"), ager(a_guest(), host, [640]):
         pass
     assert process.closed == 1

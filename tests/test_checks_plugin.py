@@ -17,6 +17,7 @@ from harness.results import Check, CpuAf, af_seen
 
 HEAD = """
 import pytest
+from fake_guest import start
 from harness.errors import DeadlineExceeded, HostDied, InfraError, LinuxGuestDied
 from harness.guest_errors import GuestBroke, GuestDataLost, GuestHung, IdleBitmapShort
 from harness.observe.errors import Impossible
@@ -189,6 +190,15 @@ def test_data():
 def test_short():
     raise IdleBitmapShort("8 of 16 bytes")
 
+def test_no_page_idle():
+    guest, _ = start("error system /sys/kernel/mm/page_idle/bitmap: No such file or directory "
+                     "(errno 2)")
+    guest.idle_mark()
+
+def test_page_idle_fails():
+    guest, _ = start("error system /sys/kernel/mm/page_idle/bitmap: Bad address (errno 14)")
+    guest.idle_mark()
+
 def test_broken_table():
     raise Impossible("stage2_page_tables", 3, "a leaf of level 3 with BLK True")
 
@@ -223,6 +233,8 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "test_broken_check": "error",
         "test_data": "fail",
         "test_short": "fail",
+        "test_no_page_idle": "unproven",
+        "test_page_idle_fails": "error",
         "test_broken_guest": "fail",
         "test_broken_table": "fail",
         "test_livelock": "error",
@@ -235,6 +247,7 @@ def test_each_end_has_its_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert checks["test_wrong"].expected == "4 young"
     assert checks["test_wrong"].reason == "3 are young"
     assert "observed nothing" in checks["test_says_nothing"].reason
+    assert "CONFIG_IDLE_PAGE_TRACKING is off" in checks["test_no_page_idle"].reason
     of_a_part = checks["test_of_a_part"]
     assert of_a_part.observed == "no splat; not judged: tables, since the host has 1 other VM"
     assert of_a_part.reason == "not judged: tables, since the host has 1 other VM"

@@ -66,6 +66,12 @@ def test_on_lru(shell: Here, tmp_path: Path) -> None:
     assert on_lru(shell, {2100, 2101, 2900}) == {2100, 2900}
 
 
+def test_a_kernel_without_page_idle(shell: Here, tmp_path: Path) -> None:
+    with pytest.raises(Unproven, match="CONFIG_IDLE_PAGE_TRACKING"):
+        IdlePages(shell, {5}).mark()
+    assert not (tmp_path / "bitmap").exists()
+
+
 def test_marks_these_pages_and_no_others(shell: Here, tmp_path: Path) -> None:
     bitmap = tmp_path / "bitmap"
     bitmap.write_bytes(bytes(12_000))

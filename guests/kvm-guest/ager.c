@@ -206,19 +206,30 @@ static void be_first(struct ager *ager)
 		fail(ager, "setpriority");
 }
 
+/* The other kinds age all of the memcg, also on a kernel that has no page_idle. */
+static int open_bitmap(struct ager *ager, struct files *files)
+{
+	if (ager->all->kind != AGER_PAGE_IDLE)
+		return 0;
+	files->bitmap = open(PAGE_IDLE_BITMAP, O_WRONLY | O_CLOEXEC);
+	return files->bitmap < 0 ? fail(ager, PAGE_IDLE_BITMAP) : 0;
+}
+
 static void *run(void *argument)
 {
 	struct ager *ager = argument;
 	struct range range = { .pfns = malloc(ager->all->vm->pages * sizeof(*range.pfns)) };
 	struct files files = {
 		.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
-		.bitmap = open(PAGE_IDLE_BITMAP, O_WRONLY | O_CLOEXEC),
+		.bitmap = -1,
 		.unused = mmap(NULL, GUEST_PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 			       0),
 	};
 
-	if (!range.pfns || files.pagemap < 0 || files.bitmap < 0 || files.unused == MAP_FAILED)
+	if (!range.pfns || files.pagemap < 0 || files.unused == MAP_FAILED)
 		fail(ager, "set-up of an ager");
+	else
+		open_bitmap(ager, &files);
 	be_first(ager);
 	while (next_range(ager->all, ager, &range)) {
 		if (!ager->error)

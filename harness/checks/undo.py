@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.observe.unproven import Unproven
 
 
 def unmount(folder: str) -> str:
@@ -24,7 +25,7 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
             undo()
         except (HostDied, DeadlineExceeded):
             raise
-        except InfraError:
+        except (InfraError, Unproven):
             pass
         raise
     undo()

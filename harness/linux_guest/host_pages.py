@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 
 from harness.errors import InfraError
 from harness.hosts.protocols import Shell
+from harness.observe.page_idle import BITMAP, MISSING
 from harness.observe.unproven import Unproven
 
-BITMAP = "/sys/kernel/mm/page_idle/bitmap"
 KPAGEFLAGS = "/proc/kpageflags"
 MASK = "/run/kvm-harness-idle"
 PAGE = 4096
@@ -67,7 +67,12 @@ class IdlePages:
         self._pfns = frozenset(pfns)
 
     def mark(self) -> None:
-        """Mark them idle, and no others: this clears their access flags."""
+        """Mark them idle, and no others: this clears their access flags.
+
+        Unproven if the kernel has no page_idle.
+        """
+        if self._shell.run(f"[ -e {BITMAP} ] || echo missing").stdout:
+            raise Unproven(MISSING)
         data, runs = masks(self._pfns)
         packed = base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
         writes = []
