@@ -89,17 +89,6 @@ def test_each_patch_builds_and_boots_and_ages(tmp_path: Path) -> None:
     assert [patch.finding for patch in walk.patches] == ["good"] * len(PATCHES)
 
 
-def test_the_first_bad_patch_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "patches"
-    folder.mkdir()
-    for number, name in enumerate(("neutral-comment", "young-not-reported"), 1):
-        shutil.copy(patch_of(name), folder / f"000{number}-{name}.patch")
-    done = kvm_harness(["run", "--series", str(folder), "--each-patch", *WHERE], tmp_path)
-    walk = EachPatch.model_validate(json.loads((done.folder / "each-patch.json").read_text()))
-    assert (done.returncode, walk.verdict, walk.first_bad) == (1, "bad", 2)
-    assert [patch.finding for patch in walk.patches] == ["good", "bad"]
-
-
 def test_the_first_that_does_not_compile_is_named_though_the_next_mends_it(tmp_path: Path) -> None:
     """The whole series compiles; the kernel after its second patch does not."""
     source = resolve(inventory.load().defaults.source, Deadline(SOURCE_SECONDS)).dir
