@@ -21,6 +21,7 @@ from harness.errors import InfraError, UsageError
 from harness.hosts import qemu
 from harness.mutants import table
 from harness.progress import Progress
+from harness.report.text import EMULATION
 from harness.results import Effect, Figure
 
 COSTS = {name: one for name, one in table.load().mutants.items() if one.metric}
@@ -60,6 +61,7 @@ def tried(
         mutants = Mutants(Progress(Console(quiet=True)), output=tmp_path)
         verdict = mutants.execute(CostOptions(True), jobs=1, expression=expression)
         text = (mutants.folder / NAME).read_text()
+        assert EMULATION in " ".join(text.split())
         rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| `")]
         return verdict, {row[0].strip("`"): row[1:] for row in rows}
 

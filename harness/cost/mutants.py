@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from textwrap import wrap
 
 from harness import inventory, prepare
 from harness.cost import measure as cost
@@ -27,6 +28,7 @@ from harness.printable import clip, one_line
 from harness.programs import cost_program
 from harness.progress import Progress
 from harness.records import write_text_atomically
+from harness.report.text import EMULATION
 from harness.results import Figure
 from harness.runfolder import make_run_folder
 from harness.verdict import Verdict
@@ -205,4 +207,6 @@ def _foot(source: Source | PatchedTree, options: CostOptions, has_neutral: bool)
     others = "with" if has_neutral else "without"
     yield f"{source.description} ({source.version}), {options.layouts} layouts of each kernel,"
     yield f"{others} the neutral mutants."
+    yield ""
+    yield from wrap(f"Instructions are counted on emulated hosts. {EMULATION}", 100)
     yield ""
