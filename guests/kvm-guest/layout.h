@@ -66,10 +66,12 @@
 
 /*
  * A vCPU's part: its mailbox, its stack, its list of pages, then its records.
- * Behind the parts of all vCPUs stand the drops of each page.
+ * Behind the parts of all vCPUs stand the drops of each page. Behind the last page of a list
+ * that page follows LIST_TAIL times more: a CPU that reads on by guess finds no other there.
  */
 #define STACK_TOP_OFFSET	(2 * GUEST_PAGE_SIZE)
 #define LIST_OFFSET		(2 * GUEST_PAGE_SIZE)
+#define LIST_TAIL		64
 
 /* Offsets in the mailbox that entry.S uses. */
 #define MAILBOX_ESR		0

@@ -397,6 +397,8 @@ void vcpu_tell(struct vcpu *vcpu, enum mailbox_command command, uint32_t count, 
 	mailbox->touches = 0;
 	mailbox->check = 0;
 	mailbox->page = count ? vcpu->list[0] : 0;
+	for (uint32_t i = 0; count && i < LIST_TAIL; i++)
+		vcpu->list[count + i] = vcpu->list[count - 1];
 }
 
 static void let_go(struct vcpu *vcpu)

@@ -248,7 +248,7 @@ static size_t whole_pages(size_t size)
 
 size_t vm_records_offset(uint32_t pages)
 {
-	return LIST_OFFSET + whole_pages((size_t)pages * sizeof(uint32_t));
+	return LIST_OFFSET + whole_pages(((size_t)pages + LIST_TAIL) * sizeof(uint32_t));
 }
 
 size_t vm_vcpu_part(uint32_t pages)

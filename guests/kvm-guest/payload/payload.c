@@ -4,7 +4,7 @@
  * is parked, and when the VMM lets it go on it does what its mailbox says. Each
  * touch is one load, one store, one jump into the page or one walk through it, in which
  * the CPU may have to change it; loads and stores are in assembly so that the compiler can
- * neither add nor drop one.
+ * neither add nor drop one, and none is done before it is known that it must be.
  */
 #include "judge.h"
 #include "layout.h"
@@ -94,6 +94,22 @@ static void report_parked(void)
 	store(REPORT_IPA, REPORT_PARKED);
 }
 
+/*
+ * What follows is not even tried before all that stands before has happened, the branch that led
+ * here among it. A CPU that sets AF by itself may do so for an access that it makes by guess (Arm
+ * ARM, "Hardware management of the Access flag"), and at the end of a list it would guess one
+ * more, of whatever page stands there. Nothing after a DSB does any part of its work but to be
+ * fetched and decoded until that completes, which it does not before the load of what the branch
+ * goes by (Arm ARM, "Data Synchronization Barrier"); and what follows an ISB is fetched anew when
+ * that has completed. SB would do the same, but CPUs with FEAT_HAFDBS need not have it; the kernel
+ * has these two in its place (spec_bar() of arch/arm64/include/asm/barrier.h). CSDB would do for a
+ * page that is chosen by CSEL, not for a branch.
+ */
+static inline void only_if_it_must(void)
+{
+	asm volatile("dsb sy; isb" : : : "memory");
+}
+
 /* The order of its steps holds for the compiler and, where it matters, for the CPU. */
 static void touch(struct mailbox *mailbox, uint32_t page, enum mailbox_command how)
 {
@@ -159,8 +175,10 @@ static void touch_list(struct mailbox *mailbox, enum mailbox_command how)
 	const uint32_t *list = (const uint32_t *)mailbox->list;
 
 	wait_if_held(mailbox, list);
-	for (uint64_t i = 0; i < mailbox->count; i++)
+	for (uint64_t i = 0; i < mailbox->count; i++) {
+		only_if_it_must();
 		touch(mailbox, list[i], how);
+	}
 }
 
 static int told_to_stop(const struct mailbox *mailbox)
@@ -172,8 +190,10 @@ static void spin(struct mailbox *mailbox, enum mailbox_command how)
 {
 	const uint32_t *list = (const uint32_t *)mailbox->list;
 
-	for (uint64_t i = 0; !told_to_stop(mailbox); i = i + 1 == mailbox->count ? 0 : i + 1)
+	for (uint64_t i = 0; !told_to_stop(mailbox); i = i + 1 == mailbox->count ? 0 : i + 1) {
+		only_if_it_must();
 		touch(mailbox, list[i], how);
+	}
 }
 
 static uint64_t next_random(struct mailbox *mailbox)
