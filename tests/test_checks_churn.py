@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
+from test_checks_leaks import Resting
 
 from harness.checks.charged import Charged
 from harness.checks.claim import Claim
 from harness.checks.test_churn import LOST, WAYS, Churned, judge, judge_percpu
-from harness.checks.test_leaks import Reading
-from harness.hosts.protocols import Result
+from harness.checks.test_leaks import RESTING, Reading
 from harness.observe.slab import Cache
 from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Event, Wanted
 from harness.observe.unproven import Unproven
@@ -21,13 +21,6 @@ from harness.observe.unproven import Unproven
 AT_REST = Charged(user=2, kernel=1, objects=184, cpus=2)
 WANTED = Wanted(events=(PERCPU_ALLOC, PERCPU_FREE))
 FREED = (("call_site=kvm_init_stage2_mmu+0x1/0x2", PERCPU_ALLOC), ("", PERCPU_FREE))
-
-
-class Shell:
-    """A machine of two CPUs, whose kernel has no KASAN."""
-
-    def run(self, command: str, deadline: object = None, check: bool = True) -> Result:
-        return Result(command, 0, "2\n" if "nproc" in command else "0\n", "")
 
 
 def judged(
@@ -45,7 +38,7 @@ def judged(
     counts = Counts(WANTED, {}, 0, {}, events, "")
     claim = Claim(Path("unused"), "")
     churned = Churned(charges, readings, counts)
-    judge(churned, WAYS["idle"], cast(Any, Shell()), claim, 0)
+    judge(churned, WAYS["idle"], cast(Any, Resting(*objects[-1:] * RESTING)), claim, 0)
     judge_percpu(churned, WAYS["idle"], claim)
 
 

@@ -111,6 +111,15 @@ def test_a_cache_that_grew_once_is_not_blamed() -> None:
     assert not slab.grown(readings, 192, 2)
 
 
+def test_a_cache_that_moves_at_rest_by_half_of_what_is_asked_for_cannot_be_judged() -> None:
+    names = ("kmalloc-64", "kmalloc-96")
+    quiet = tuple(caches(kmalloc_64=at, kmalloc_96=9) for at in (500, 564, 500))
+    assert not slab.restless(quiet, names, 192)
+    falls = tuple(caches(kmalloc_64=at, kmalloc_96=9) for at in (565, 500, 500))
+    assert slab.restless(falls, names, 192) == {"kmalloc-64": 65}
+    assert not slab.restless(falls, names, 1024)
+
+
 def test_a_cache_that_may_grow_by_a_slab_for_each_cpu_says_nothing() -> None:
     readings = tuple(caches(kmalloc_64=at * 1024) for at in range(2))
     assert slab.grown(readings, 1024, 15)

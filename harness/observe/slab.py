@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,4 +78,21 @@ def grown(
         rises = tuple(after - before for before, after in pairwise(values))
         if all(rise >= count - last.per_slab for rise in rises):
             found[name] = rises
+    return found
+
+
+def restless(
+    readings: tuple[Mapping[str, Cache], ...], names: Iterable[str], count: int
+) -> Mapping[str, int]:
+    """Of these caches the ones that move by more than half of what grown() asks for; how much.
+
+    `readings` are of a time without any of the events: an object for each of them may be another's
+    there, or be hidden by what others free.
+    """
+    found: dict[str, int] = {}
+    for name in names:
+        values = [reading[name].active for reading in readings]
+        moved = max(values) - min(values)
+        if 2 * moved > count - readings[-1][name].per_slab:
+            found[name] = moved
     return found
