@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from harness.checks import test_unmap_waits as check
+from harness.checks.claim import Claim
 from harness.checks.overlap import AGE_CALLBACK, AGE_WALK, UNMAP, UNMAP_BEGUN, Window
 from harness.checks.test_unmap_waits import MEETINGS, MOST, Waits
 from harness.observe.trace import Counts, Event, returned
@@ -83,18 +85,36 @@ def test_a_walk_that_visits_several_entries_is_one() -> None:
     assert check.walks(events) == (window(0, 2, AGER),)
 
 
+def judged(found: Waits, *, lockless: bool = False, realtime: bool = False) -> tuple[str, ...]:
+    """What cannot be judged of that."""
+    claim = Claim(Path("unused"), "")
+    check.check_waits(found, claim, lockless=lockless, realtime=realtime)
+    return claim.unjudged
+
+
 def test_half_of_the_drops_may_wait_for_more_than_their_turn() -> None:
-    check.check_waits(Waits(99, 2 * MEETINGS, MEETINGS, 0), lockless=False)
+    assert not judged(Waits(99, 2 * MEETINGS, MEETINGS, 0))
     with pytest.raises(AssertionError, match=f"{MEETINGS + 1} of {2 * MEETINGS} drops waited"):
-        check.check_waits(Waits(99, 2 * MEETINGS, MEETINGS + 1, 0), lockless=False)
+        judged(Waits(99, 2 * MEETINGS, MEETINGS + 1, 0))
+
+
+def test_with_locks_that_do_not_go_in_turn_no_order_is_judged() -> None:
+    assert judged(Waits(99, MEETINGS, 0, 0), realtime=True)
+    assert judged(Waits(99, MEETINGS, MEETINGS, 0), realtime=True)
+
+
+def test_where_aging_takes_no_lock_the_order_is_judged_with_any() -> None:
+    assert not judged(Waits(99, MEETINGS, 0, MEETINGS), lockless=True, realtime=True)
+    with pytest.raises(AssertionError, match="pages were aged that came after them"):
+        judged(Waits(99, MEETINGS, MEETINGS, MEETINGS), lockless=True, realtime=True)
 
 
 def test_without_a_lock_no_drop_waits_for_the_aging_under_way() -> None:
-    check.check_waits(Waits(99, MEETINGS, 0, MEETINGS // 4), lockless=True)
+    judged(Waits(99, MEETINGS, 0, MEETINGS // 4), lockless=True)
     with pytest.raises(AssertionError, match=f"{MEETINGS} of {MEETINGS} drops waited for the"):
-        check.check_waits(Waits(99, MEETINGS, 0, 0), lockless=True)
+        judged(Waits(99, MEETINGS, 0, 0), lockless=True)
 
 
 def test_too_few_drops_beside_an_aging_prove_nothing() -> None:
     with pytest.raises(Unproven, match="too few drops"):
-        check.check_waits(Waits(99, MEETINGS - 1, MEETINGS - 1, 0), lockless=True)
+        judged(Waits(99, MEETINGS - 1, MEETINGS - 1, 0), lockless=True)

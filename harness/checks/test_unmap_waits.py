@@ -8,6 +8,11 @@ the page. With a lock that is given in turn these are few: one is under way and 
 aging takes no lock, a drop does not even wait for that: it is over before the aging is. A probe
 keeps the ager in each page for a fifth of a millisecond and more (emulated), so that many drops
 come while one is being aged.
+
+With PREEMPT_RT the MMU lock, a rwlock_t, is not given in turn: who takes the rt_mutex in it may do
+so before a waiter of the same priority that has been woken already (rt_mutex_steal(),
+kernel/locking/rtmutex.c). An ager that comes back at once may overtake a drop again and again then,
+of a sound kernel too.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ from harness.checks.racing import added, kept, not_widened
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.observe import preempt
 from harness.observe.trace import PROBE_FULL, Counts, Event, Wanted, returned, slowed_return
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -124,14 +130,18 @@ def in_trace(counts: Counts, vm: Guest) -> Waits:
     return waits(drops, walks(counts.in_order(returned(AGE_CALLBACK), returned(AGE_WALK))))
 
 
-def check_waits(found: Waits, *, lockless: bool) -> None:
+def check_waits(found: Waits, claim: Claim, *, lockless: bool, realtime: bool) -> None:
     """Assert that half of the drops waited their turn at most; if `lockless`, a fourth not at all.
 
-    Unproven if too few drops came while a page was being aged.
+    Unproven if too few drops came while a page was being aged. Of a kernel that is `realtime`
+    whose turn it is cannot be judged, but where aging takes no lock.
     """
     if found.beside < MEETINGS:
         raise Unproven(f"too few drops came while a page was being aged: {found.words()}")
-    assert 2 * found.late <= found.beside, (
+    in_turn = lockless or not realtime
+    if not in_turn:
+        claim.not_judged("how many agings overtake a drop: with PREEMPT_RT no lock goes in turn")
+    assert not in_turn or 2 * found.late <= found.beside, (
         f"{found.late} of {found.beside} drops waited while more than {MOST} pages were aged that "
         "came after them"
     )
@@ -169,4 +179,4 @@ def test_unmap_waits(
             vm.touch(DROPPED, write=False)
     not_widened(claim, session.absent, *map(slowed_return, WANTED.slowed))
     claim.observe(found.words())
-    check_waits(found, lockless=lockless)
+    check_waits(found, claim, lockless=lockless, realtime=preempt.is_realtime(shell))
