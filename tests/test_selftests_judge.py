@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,32 @@ def test_success_without_work_is_unproven() -> None:
     outcome, why = judged("dirty_log_test", output, 0)
     assert outcome == "unproven"
     assert "Total bits checked" in why
+
+
+# By the formats of mmu_stress_test.c of Linux 7.3-rc7, and of max_guest_memory_test.c of 6.12.
+PHASES = (
+    "Running with 1gb of guest memory and 1 vCPUs\nWaiting for vCPUs to finish run 2...\n"
+    "\r0 vCPUs haven't rendezvoused...\rAll vCPUs finished run 2, releasing...\n"
+)
+RUNS = "run1 = 3.200000001s, reset = 0.000120000s, run2 = {}3.100000000s"
+
+
+@pytest.mark.parametrize(
+    "times", [RUNS.format("") + ", ro = 0.200000000s, rw = 1.000000000s", RUNS.format(" ")]
+)
+def test_the_times_of_all_phases_show_that_they_were(times: str) -> None:
+    assert judged("mmu_stress_test", f"{PHASES}{times}\n", 0) == ("pass", "")
+
+
+@pytest.mark.parametrize("output", ["", PHASES, f"{PHASES}{RUNS.format('')}, ro = "])
+def test_success_before_the_last_phase_is_unproven(output: str) -> None:
+    outcome, why = judged("mmu_stress_test", output, 0)
+    assert outcome == "unproven"
+    assert "run1" in why
+
+
+def test_no_test_passes_by_its_exit_status_alone() -> None:
+    assert not [test.name for test in SELFTESTS if re.search(test.shown, "")]
 
 
 def test_success_that_leaves_processes_behind_is_a_failure() -> None:
