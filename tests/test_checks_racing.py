@@ -16,6 +16,8 @@ from harness.checks.opponents import OPPOSITIONS, opposition
 from harness.checks.overlap import AGE
 from harness.checks.racing import (
     DRIVERS,
+    MOST_CPUS,
+    MOST_REAL_CPUS,
     Field,
     Met,
     Shows,
@@ -262,10 +264,19 @@ def test_a_tally_of_nothing_proves_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpus", "vcpus", "agers"), [(1, 3, 2), (2, 3, 2), (3, 4, 2), (4, 5, 3), (128, 5, 3)]
+    ("cpus", "most", "vcpus", "agers"),
+    [
+        (1, MOST_CPUS, 3, 2),
+        (2, MOST_CPUS, 3, 2),
+        (3, MOST_CPUS, 4, 2),
+        (4, MOST_CPUS, 5, 3),
+        (128, MOST_CPUS, 5, 3),
+        (2, MOST_REAL_CPUS, 3, 2),
+        (128, MOST_REAL_CPUS, 9, 7),
+    ],
 )
 def test_a_race_has_as_many_threads_as_its_cpus_have_to_do_with(
-    cpus: int, vcpus: int, agers: int
+    cpus: int, most: int, vcpus: int, agers: int
 ) -> None:
-    those = crowd_on(cpus)
+    those = crowd_on(cpus, most)
     assert (those.vcpus, those.agers) == (vcpus, agers)

@@ -6,13 +6,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
+import itertools
 import operator
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -445,15 +446,34 @@ def cpus(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(target))
 
 
-def test_a_race_takes_the_first_cpus_that_there_are(cpus: ctypes.CDLL) -> None:
-    """Whichever numbers they have; a set of the C library has a bit for each of 1024."""
-    bits = sum(1 << cpu for cpu in (4, 9, 10, 1023))
+def taken_of(cpus: ctypes.CDLL, numbers: Iterable[int], most: int) -> list[int]:
+    """What a race takes of these; a set of the C library has a bit for each of 1024."""
+    bits = sum(1 << cpu for cpu in numbers)
     made = (ctypes.c_uint8 * 128)(*bits.to_bytes(128, "little"))
-    for most, expected in ((2, [4, 9]), (3, [4, 9, 10]), (8, [4, 9, 10, 1023])):
-        taken = (ctypes.c_uint * 8)(*[7777] * 8)
-        count = cpus.cpus_of(made, taken, most)
-        assert list(taken[:count]) == expected
-        assert set(taken[count:]) <= {7777}
+    taken = (ctypes.c_uint * 16)(*[7777] * 16)
+    count = cpus.cpus_of(made, taken, most)
+    assert set(taken[count:]) <= {7777}
+    return list(taken[:count])
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [(2, [4, 10]), (3, [4, 10, 1023]), (8, [4, 9, 10, 1023])]
+)
+def test_a_race_takes_cpus_whichever_numbers_they_have(
+    cpus: ctypes.CDLL, most: int, expected: list[int]
+) -> None:
+    assert taken_of(cpus, (4, 9, 10, 1023), most) == expected
+
+
+def test_a_race_takes_the_first_cpu_and_others_far_apart(cpus: ctypes.CDLL) -> None:
+    assert taken_of(cpus, range(80), 8) == [0, 10, 20, 30, 40, 50, 60, 70]
+    for number in range(1, 40):
+        for most in range(1, 9):
+            taken = taken_of(cpus, range(number), most)
+            assert len(taken) == min(number, most)
+            assert taken[0] == 0
+            gaps = {after - before for before, after in itertools.pairwise(taken)}
+            assert not gaps or max(gaps) - min(gaps) <= 1
 
 
 def test_where_a_race_is_started_does_not_say_where_it_may_run(cpus: ctypes.CDLL) -> None:

@@ -5,11 +5,14 @@
 
 unsigned int cpus_of(const cpu_set_t *set, unsigned int *cpus, unsigned int most)
 {
-	unsigned int found = 0;
+	unsigned int all = CPU_COUNT(set), found = 0, passed = 0;
 
 	for (unsigned int cpu = 0; cpu < CPU_SETSIZE && found < most; cpu++) {
-		if (CPU_ISSET(cpu, set))
+		if (!CPU_ISSET(cpu, set))
+			continue;
+		if (all <= most || passed * most >= found * all)
 			cpus[found++] = cpu;
+		passed++;
 	}
 	return found;
 }

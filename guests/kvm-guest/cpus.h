@@ -5,11 +5,14 @@
 
 #include <sched.h>
 
-/* The first CPUs of a set, @most of them; returns how many. */
+/*
+ * CPUs of a set, @most of them, the first one and others as far apart as can be: neighbours
+ * may share caches that those of another cluster or socket do not. Returns how many.
+ */
 unsigned int cpus_of(const cpu_set_t *set, unsigned int *cpus, unsigned int most);
 
 /*
- * The first ones that the calling thread can be bound to, isolated ones among them.
+ * The same of those that the calling thread can be bound to, isolated ones among them.
  * Their numbers need not follow each other: CPUs may be offline, or not in our
  * cpuset. Returns how many, 0 with errno if the kernel does not say.
  */

@@ -14,7 +14,7 @@
  * meet each other. On two there is never a vCPU beside an ager and an opponent.
  */
 #define FEWEST_RACE_CPUS 2U
-#define MOST_RACE_CPUS 4U
+#define MOST_RACE_CPUS 8U
 
 struct race;
 

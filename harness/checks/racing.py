@@ -56,8 +56,9 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 Numbers = TypeVar("Numbers", bound="DataclassInstance")
 
-# CPUs that a race uses: kvm-guest takes one less than there are vCPUs, within these bounds.
-FEWEST_CPUS, MOST_CPUS = 2, 4
+# CPUs that a race uses: kvm-guest takes one less than there are vCPUs, within these bounds. More
+# where they are real: those of an emulated host share the controller's.
+FEWEST_CPUS, MOST_CPUS, MOST_REAL_CPUS = 2, 4, 8
 # Of one race: a guest that hangs must be told from a check that takes too long.
 SECONDS = 60.0
 
@@ -88,18 +89,19 @@ class Crowd:
     agers: int
 
 
-def crowd(shell: Shell) -> Crowd:
+def crowd(shell: Shell, cell: CellSpec) -> Crowd:
     """As many as a race's CPUs have to do with, and one vCPU more, so that some thread waits.
 
     On each CPU but one an ager can go on while the opponent acts. From three CPUs on not all of
     them do so each time, and then vCPUs run beside both.
     """
-    return crowd_on(len(cpu_list.usable(shell)))
+    most = MOST_CPUS if cell.emulated else MOST_REAL_CPUS
+    return crowd_on(len(cpu_list.usable(shell)), most)
 
 
-def crowd_on(cpus: int) -> Crowd:
-    """The same by the number of CPUs on which programs can be put."""
-    cpus = min(max(cpus, FEWEST_CPUS), MOST_CPUS)
+def crowd_on(cpus: int, most: int) -> Crowd:
+    """The same by the number of CPUs on which programs can be put, of which `most` are used."""
+    cpus = min(max(cpus, FEWEST_CPUS), most)
     return Crowd(vcpus=cpus + 1, agers=max(cpus - 1, 2))
 
 

@@ -122,7 +122,7 @@ def test_counters_race(
 ) -> None:
     """Aging that finds an entry changed by somebody else does not count it."""
     counts_here = promised(contract, cell)
-    those = crowd(shell)
+    those = crowd(shell, cell)
     claim.expect(
         f"{those.vcpus} vCPUs touch {RACED_PAGES} pages, {those.agers} threads age them and they "
         f"are unmapped (seed {cell.seed}): the counters rise by no more than the requests that "

@@ -103,7 +103,7 @@ def test_race(
     seeds, later = drawn(rng, RACES)
     before = splats(shell)
     met = Met()
-    those = crowd(shell)
+    those = crowd(shell, cell)
     with field(guest, shell, contract, cell, ager, opponent, size, those.vcpus) as raced:
         claim.expect(
             f"{those.vcpus} vCPUs touch {size.pages} random pages, {those.agers} threads age them "

@@ -112,7 +112,7 @@ def test_race_unmap(
     ager = entering(contract, cell)
     shows = Shows.of(contract, ager, cell)
     seeds, later = drawn(rng, RACES)
-    those = crowd(shell)
+    those = crowd(shell, cell)
     claim.expect(
         f"{those.vcpus} vCPUs that read and write {PAGES} random pages find what they wrote, or "
         f"zero after a drop, while {those.agers} threads age the pages by {ager} and ranges of "
