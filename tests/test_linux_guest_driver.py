@@ -222,6 +222,19 @@ def test_what_the_guests_kernel_reports_is_kept(tmp_path: Path) -> None:
     assert [one.kind for one in vm.reports] == [Kind.BAD_PAGE]
 
 
+def test_a_report_that_begins_before_an_answer_has_its_end(tmp_path: Path) -> None:
+    said = "[    5.012345] BUG: Bad page state in process init  pfn:4a1b2"
+    vm, _, _ = boot(tmp_path, f"console @guest ok cpu=0 touched=1{said}")
+    vm.touch({4}, write=False)
+    assert [one.kind for one in vm.reports] == [Kind.BAD_PAGE]
+
+
+def test_an_answer_that_a_message_cuts_is_none(tmp_path: Path) -> None:
+    vm, _, _ = boot(tmp_path, "console @guest ok cpu=0 tou[    5.012345] slow", "console ched=1")
+    with pytest.raises(InfraError, match="the guest said"):
+        vm.touch({4}, write=False)
+
+
 def test_the_guests_process_gives_up(tmp_path: Path) -> None:
     vmm = FakeVmm([*BOOT[:5], "console @guest fatal mlock: Cannot allocate memory"])
     with pytest.raises(LinuxGuestDied, match="gave up: fatal mlock") as died:

@@ -48,6 +48,7 @@ END_SECONDS = 30.0
 REGISTER_SECONDS = 5.0
 # Lines of its console that are told with a guest's end.
 LAST_LINES = 3
+_STAMP = re.compile(r"\[ *[0-9]{1,10}\.[0-9]{6}\] ", re.ASCII)
 _BANNER = re.compile(r"Linux version (\S{1,80}(?: \(\S{1,80}\))?)")
 
 
@@ -326,6 +327,10 @@ class LinuxGuest:
         return line
 
     def _heard(self, text: str) -> None:
+        if text.startswith(GUEST) and (begun := _STAMP.search(text)):
+            # A message of the kernel came before the process's line had its end.
+            self._heard(text[begun.start() :])
+            text = text[: begun.start()]
         # In the file before anything is done about it.
         with (self._folder / "guest-console.log").open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
