@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from harness.checks.claim import Claim
-from harness.contract import AfMode, Driver, Mode, load
+from harness.contract_file import Driver
+from harness.contract_load import load
 from harness.linux_guest.test_linux_guest import FLUSHES, no_complaints, path_of, recorded
 from harness.observe.klog import splats
 from harness.paths import PROJECT
+from harness.situation import AfMode, Mode
 
 STALL = "[   40.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [linux-guest-ini:1]\n"
 BAD_PAGE = "[   41.000000] BUG: Bad page state in process linux-guest-ini  pfn:40200\n"

@@ -30,7 +30,8 @@ from harness.checks.driver import (
 from harness.checks.evicting import what_stays
 from harness.checks.mglru import CGROUP, zram_swap
 from harness.checks.pages import pick, shorten, show_set
-from harness.contract import Contract, Driver, Expectation
+from harness.contract import Contract, Expectation
+from harness.contract_file import Driver
 from harness.deadline import Deadline
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
