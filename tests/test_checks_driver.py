@@ -20,8 +20,8 @@ from harness.checks.driver import (
     wanted,
 )
 from harness.checks.pages import pick, shorten, show_set
-from harness.contract import Expectation
-from harness.observe.trace import Counts, Event, Probe
+from harness.contract import Driver, Expectation
+from harness.observe.trace import Counts, Event, Probe, by_others
 from harness.observe.unproven import Unproven
 
 HVA, IPA, PAGES, SIZE = 0xFFFF_A000_0000, 0x8000_0000, 4, 4096
@@ -41,14 +41,21 @@ def age(page: int, count: int = 1) -> Event:
     return event(AGE, start=HVA + page * SIZE, end=HVA + (page + count) * SIZE)
 
 
-def counts(*recorded: Event, absent: dict[str, str] | None = None, lost: int = 0) -> Counts:
-    asked = wanted(EXPECTED)
+def counts(
+    *recorded: Event,
+    absent: dict[str, str] | None = None,
+    lost: int = 0,
+    drivers: tuple[Driver, ...] = (),
+) -> Counts:
+    """Of functions each entry, by others than our tasks if it is called so."""
+    asked = wanted(EXPECTED, *drivers)
     probes = {
-        name: Probe(hits=sum(event.name == name for event in recorded), missed=0)
+        name: Probe(sum(event.name in (name, by_others(name)) for event in recorded), missed=0)
         for name in asked.functions
         if name not in (absent or {})
     }
-    events = tuple(event for event in recorded if event.name in asked.events)
+    shown = (*asked.events, *asked.names.values())
+    events = tuple(event for event in recorded if event.name in shown)
     return Counts(asked, absent or {}, lost, probes, events, "")
 
 
@@ -239,3 +246,32 @@ def test_functions_alone_can_be_held_to_the_contract() -> None:
     check(found, functions_only(EXPECTED))
     with pytest.raises(AssertionError, match="never entered"):
         check(counts(age(0, 2)), functions_only(replace(EXPECTED, otherwise=EXPECTED)))
+
+
+def test_what_others_enter_is_not_held_against_the_task_that_ages() -> None:
+    """kswapd walks page tables whatever page_idle does, and other VMs are aged."""
+    asked = wanted(EXPECTED, "page_idle")
+    assert asked.ours == ("kvm-guest",)
+    assert asked.entries == EXPECTED.never
+    assert asked.filters == {AGE: 'comm == "kvm-guest"', FAULT: 'comm == "kvm-guest"'}
+
+    def found(*entered: str, lost: int = 0) -> Counts:
+        events = [event(name) for name in entered]
+        return counts(*events, *ALL, drivers=("page_idle",), lost=lost)
+
+    check(found("first", by_others("first"), by_others("fast")))
+    with pytest.raises(AssertionError, match="fast was entered 1 times"):
+        check(found("first", "fast", by_others("fast")))
+    with pytest.raises(AssertionError, match="first was never entered"):
+        check(found())
+    with pytest.raises(Unproven, match="first was entered 2 times, but by none of kvm-guest"):
+        check(found(by_others("first"), by_others("first")))
+    with pytest.raises(Unproven, match="does not tell by whom"):
+        check(found("first", lost=1))
+
+
+def test_a_fast_path_that_only_others_enter_was_not_entered() -> None:
+    claim = Claim(Path("unused"), "")
+    for name, seen in ((by_others("fast"), False), ("fast", True)):
+        see_fast_path(claim, ("fast",), counts(event(name), drivers=("page_idle",)))
+        assert claim.fast_path is seen

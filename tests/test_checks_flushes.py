@@ -85,3 +85,23 @@ def test_a_contract_that_says_nothing() -> None:
     claim = Claim(Path("unused"), "")
     check_flushes(claim, None, recording(5), requested=5)
     assert claim.observed == ""
+
+
+def by_whom(ours: int, others: int, requested: int | None = None) -> str:
+    """Invalidations by the task that ages and by others, of which ours alone are recorded."""
+    wanted = with_flushes(Wanted((AGE,), ("kvm_age_gfn",), ours=("ager",)))
+    assert wanted.entries == FLUSHES
+    probes = {name: Probe(0, 0) for name in FLUSHES} | {FLUSHES[0]: Probe(ours + others, 0)}
+    events = ours * (Event(0, 0, "ager", 1, FLUSHES[0], "", {}),)
+    return judge("none", Counts(wanted, {}, 0, probes, events, ""), requested)
+
+
+def test_only_what_the_task_that_ages_invalidates_is_its() -> None:
+    """Other VMs invalidate theirs, and kswapd this one's when it unmaps pages."""
+    assert by_whom(ours=0, others=4, requested=0) == "0 TLB invalidations, 0 by the VM's counter"
+    with pytest.raises(AssertionError, match="TLB 1 times"):
+        by_whom(ours=1, others=4)
+    with pytest.raises(Unproven, match="counter rose by 3; others invalidated 4 times"):
+        by_whom(ours=0, others=4, requested=3)
+    with pytest.raises(AssertionError, match="TLB 5 times"):
+        by_whom(ours=0, others=4, requested=5)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from fake_shell import UnaskedShell
 
@@ -36,9 +38,12 @@ class LruGen:
             text += "".join(f" {seq:10d} {100:10d} {5:10d} {0:11d} \n" for seq in sequences)
         return text
 
-    def write(self, path: str, text: str) -> None:
+    def run(self, command: str) -> None:
+        name, text = command.split("; ", 1)
+        assert name == "printf %s kvmh-ager > /proc/self/comm"
+        text, path = shlex.split(text)[2:5:2]
         assert path.endswith("lru_gen")
-        self.sent.append(text.strip())
+        self.sent.append(text)
         if text.startswith("+"):
             chosen = list(self.memcgs)[int(text.split()[1]) - 1]
             self.memcgs[chosen].append(self.memcgs[chosen][-1] + 1)

@@ -157,7 +157,7 @@ def test_a_probe_that_missed_spoils_its_function_only() -> None:
         r"(kvmh0_kvm_age_gfn +[0-9]+ +)0\n", r"\g<1>2\n", saved("neoverse-n1-stop.txt.gz")
     )
     counts = collected("neoverse-n1", WANTED, text)
-    with pytest.raises(Unproven, match="its probe missed 2 entries"):
+    with pytest.raises(Unproven, match="its probe missed 2 of 66"):
         counts.of("kvm_age_gfn")
     assert counts.of("kvm_pgtable_stage2_test_clear_young") == 64
 
@@ -405,7 +405,7 @@ def test_returns_are_events_with_what_was_returned() -> None:
 
 def test_the_probe_on_a_return_is_filtered_by_what_is_returned() -> None:
     script = tracefs.setup_script(trace.Wanted(returns={"f": "ret == 0", "g": ""}))
-    assert "r:kvm_harness/kvmhr0_f f ret=$retval" in script
+    assert "r256:kvm_harness/kvmhr0_f f ret=$retval" in script
     assert "'ret == 0' > $I/events/kvm_harness/kvmhr0_f/filter" in script
     assert "kvmhr1_g/filter" not in script
 
@@ -423,9 +423,9 @@ def test_a_probe_is_put_on_what_the_kernel_calls_a_function(
     made = {line.split("'")[0] for line in script.split("echo '")[1:] if ":kvm_harness/" in line}
     assert {tuple(line.split()[:2]) for line in made} == {
         ("p:kvm_harness/kvmh0_f", "h.cold"),
-        ("r:kvm_harness/kvmhr0_f", "h.cold"),
-        ("r:kvm_harness/kvmhr0_f_slow", "h.cold"),
-        ("r:kvm_harness/kvmhr1_g", "g"),
+        ("r256:kvm_harness/kvmhr0_f", "h.cold"),
+        ("r256:kvm_harness/kvmhr0_f_slow", "h.cold"),
+        ("r256:kvm_harness/kvmhr1_g", "g"),
     }
     assert [line for line in plain.splitlines() if "echo 'ok" in line] == [
         line for line in script.splitlines() if "echo 'ok" in line
@@ -510,7 +510,7 @@ def test_a_return_has_one_slow_probe() -> None:
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:
     wanted = trace.Wanted(returns={"f": "", "g": ""}, slowed={"f": 2})
     script = tracefs.setup_script(wanted)
-    plain, slow = (script.index(f"r:kvm_harness/kvmhr0_f{end} f") for end in ("", "_slow"))
+    plain, slow = (script.index(f"r256:kvm_harness/kvmhr0_f{end} f") for end in ("", "_slow"))
     # Of two on one return the earlier one comes first, so its event is not late.
     assert plain < slow
     assert "symstr" not in script[plain:slow]
@@ -570,3 +570,72 @@ def test_an_entry_that_is_recorded_has_a_probe_that_takes_no_longer() -> None:
         Counts(trace.Wanted(functions=("f",), entries=("f",)), {"f": "none"}, 0, {}, (), "").events(
             "f"
         )
+
+
+def test_events_of_a_probe_that_missed_some_prove_nothing() -> None:
+    """One return less makes two agings of what were three, or one that lasts for both."""
+    wanted = Wanted(functions=("f", "g"), returns={"r": ""}, entries=("f",))
+    probes = {
+        "f": trace.Probe(0, 2),
+        "g": trace.Probe(1, 0),
+        trace.returned("r"): trace.Probe(5, 1),
+    }
+    counts = Counts(wanted, {}, 0, probes, (), "")
+    for name, words in (("f", "missed 2 of 2"), (trace.returned("r"), "missed 1 of 6")):
+        for read in (counts.events, counts.in_order):
+            with pytest.raises(Unproven, match=words):
+                read(name)
+    assert counts.of("g") == 1
+
+
+OURS = Wanted(functions=("f", "g", "h"), entries=("g",), slowed={"h": 1}, ours=("ager", "guest"))
+
+
+def test_entries_by_others_are_recorded_and_of_what_must_not_be_entered_those_by_ours() -> None:
+    script = tracefs.setup_script(OURS)
+    for filtered, name in (
+        ('comm != "ager" && comm != "guest"', "kvmh0_f"),
+        ('comm == "ager" || comm == "guest"', "kvmh1_g"),
+        # For everybody: it would be a name that takes long to print.
+        ("common_pid < 0", "kvmh2_h"),
+    ):
+        assert f"printf '%s\\n' '{filtered}' > $I/events/kvm_harness/{name}/filter" in script
+    assert [OURS.names[name] for name in ("kvmh0_f", "kvmh1_g")] == [trace.by_others("f"), "g"]
+    assert "kvmh2_h" not in OURS.names
+    with pytest.raises(UsageError, match="name of a task"):
+        Wanted(ours=('x" || comm != "x',))
+
+
+def by_whom(*names: str, lost: int = 0, missed: int = 0) -> Counts:
+    """Five entries of each function, and the recorded ones of them."""
+    events = tuple(trace.Event(0, 0, "any", 1, name, "", {}) for name in names)
+    probes = {name: trace.Probe(5, missed) for name in OURS.functions}
+    return Counts(OURS, {}, lost, probes, events, "")
+
+
+def test_only_entries_by_ours_count() -> None:
+    found = by_whom(trace.by_others("f"), trace.by_others("f"), "g")
+    assert (found.of("f"), found.of_others("f")) == (3, 2)
+    assert (found.of("g"), found.of_others("g")) == (1, 4)
+    assert (found.of("h"), found.of_others("h")) == (5, 0)
+    for name in ("f", "g"):
+        with pytest.raises(Unproven, match="does not tell by whom"):
+            by_whom(lost=1).of(name)
+        with pytest.raises(Unproven, match="missed 1 of 6"):
+            by_whom(missed=1).of(name)
+    none = Counts(OURS, {}, 9, {"f": trace.Probe(0, 0)}, (), "")
+    assert none.of("f") == 0
+
+
+def test_what_several_record_is_recorded_once() -> None:
+    first = Wanted(
+        ("a:x", "a:y", "a:z"), ("f", "g"), filters={"a:x": "x > 0", "a:y": "p"}, ours=("t",)
+    )
+    other = Wanted(
+        ("a:y", "a:x"), ("g", "h"), filters={"a:x": "x > 1"}, entries=("g",), ours=("u",)
+    )
+    both = trace.merged(first, other, Wanted(buffer_kib=4096))
+    assert both.events == ("a:x", "a:y", "a:z")
+    assert both.filters == {"a:x": "(x > 0) || (x > 1)"}
+    assert (both.functions, both.entries, both.ours) == (("f", "g", "h"), ("g",), ("t", "u"))
+    assert both.buffer_kib == 4096

@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hold one driver of aging to the contract: which functions it entered, for which pages."""
+"""Hold one driver of aging to the contract: which functions it entered, for which pages.
+
+Only the task that ages is judged: the functions of mm/ that it goes by (walk_pud_range(),
+lru_gen_look_around()) are entered by kswapd and by whoever reclaims memory for himself, those of
+KVM for other VMs, whatever a series does.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.mglru import AGER
 from harness.checks.pages import shorten, show_set
 from harness.contract import Contract, Expectation
 from harness.contract_file import Driver
 from harness.guest_replies import PAGE_SIZE
-from harness.guests import Guest
+from harness.guests import PROGRAM, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
 from harness.observe.trace import (
@@ -23,20 +31,51 @@ from harness.observe.trace import (
     Wanted,
     address_range,
     asked_pages,
+    by_tasks,
     pages_by_ipa,
 )
 from harness.observe.tracefs import Session
 from harness.observe.unproven import Unproven
 from harness.situation import Situation
 
+# kvm-guest marks the pages of page_idle itself, and is one process with its vCPUs.
+GUEST = PurePosixPath(PROGRAM).name
+# Access faults of our guests: another VM has pages at the same IPA.
+FAULTS = Wanted((ACCESS_FAULT,), filters={ACCESS_FAULT: by_tasks(GUEST)})
+# The tasks that age, by their names (mm/khugepaged.c; mm/damon/core.c, the first of its threads).
+# What is over memory.high reclaims for itself, on its way out of the kernel: the guest's, too.
+OURS: Mapping[Driver, tuple[str, ...]] = {
+    "page_idle": (GUEST,),
+    "mglru_walk": (AGER,),
+    "eviction": (AGER, GUEST),
+    "eviction_blocks": (AGER, GUEST),
+    "classic": (AGER, GUEST),
+    "khugepaged": ("khugepaged",),
+    "damon": ("kdamond.0",),
+    "damon_check": ("kdamond.0",),
+}
 
-def wanted(expectation: Expectation) -> Wanted:
-    """What must be recorded to decide about an expectation, and guests' access faults with it."""
-    events, functions = [ACCESS_FAULT], []
+
+def wanted(expectation: Expectation, *drivers: Driver) -> Wanted:
+    """What must be recorded to decide about an expectation, and guests' access faults with it.
+
+    It is about what these drivers do, or about all tasks if none is named.
+    """
+    ours = tuple(dict.fromkeys(task for driver in drivers for task in OURS[driver]))
+    events, functions, never = dict.fromkeys((ACCESS_FAULT,)), list[str](), list[str]()
     for one in either(expectation):
-        events += [one.event] if one.event else []
+        events |= dict.fromkeys((one.event,) if one.event else ())
         functions += [*(name for step in one.enters for name in step), *one.never]
-    return Wanted(tuple(dict.fromkeys(events)), tuple(dict.fromkeys(functions)))
+        never += one.never
+    return Wanted(
+        tuple(events),
+        tuple(dict.fromkeys(functions)),
+        filters={name: by_tasks(*ours) for name in events if ours}
+        | {ACCESS_FAULT: by_tasks(GUEST)},
+        # Of which there are none where all is right, and exactly theirs otherwise.
+        entries=tuple(dict.fromkeys(never)) if ours else (),
+        ours=ours,
+    )
 
 
 def describe(expectation: Expectation) -> str:
@@ -140,8 +179,11 @@ def _check_path(
             reasons = "; ".join(f"{name}: {session.absent[name]}" for name in step)
             unseen.append(f"no function of a step can be observed ({reasons})")
             continue
-        number = counts.of(name)
-        entered.append(f"{name} {number}")
+        number, others = counts.of(name), counts.of_others(name)
+        entered.append(f"{name} {number}{_beside(others)}")
+        if number <= 0 and others:
+            unseen.append(f"{name} was entered {others} times, but by none of {_tasks(counts)}")
+            continue
         assert number > 0, f"{name} was never entered; entered were: {', '.join(entered)}"
     claim.observe(f"entered: {', '.join(entered) or 'nothing'}")
     for name in expectation.never:
@@ -149,7 +191,9 @@ def _check_path(
             if name not in expectation.later:
                 unseen.append(f"{name} cannot be observed: {session.absent[name]}")
             continue
-        number = counts.of(name)
+        number, others = counts.of(name), counts.of_others(name)
+        if others:
+            claim.observe(f"{name} was entered {others} times, by others than {_tasks(counts)}")
         assert number == 0, f"{name} was entered {number} times, and never must be here"
     if expectation.event is not None:
         tested = frozenset(range(vm.slot.pages)) if present is None else present
@@ -164,11 +208,31 @@ def see_fast_path(claim: Claim, functions: tuple[str, ...], counts: Counts) -> N
 
     Nothing is said of one that cannot be seen whole, unless a part of it was entered.
     """
-    probes = [counts.probes.get(name) for name in functions]
-    if any(probe is not None and probe.hits for probe in probes):
+    seen = [_entered(counts, name) for name in functions]
+    if any(seen):
         claim.fast_path = True
-    elif probes and all(probe is not None and not probe.missed for probe in probes):
+    elif seen and None not in seen:
         claim.fast_path = claim.fast_path or False
+
+
+def _entered(counts: Counts, name: str) -> bool | None:
+    """Whether a function was seen to be entered, by a task of ours; None if that is not told."""
+    probe = counts.probes.get(name)
+    if probe is None:
+        return None
+    try:
+        return counts.of(name) > 0
+    except Unproven:
+        # Of all tasks' entries, those that were not missed are enough.
+        return True if probe.hits and not counts.wanted.ours else None
+
+
+def _beside(others: int) -> str:
+    return f" and {others} by others" if others else ""
+
+
+def _tasks(counts: Counts) -> str:
+    return ", ".join(counts.wanted.ours)
 
 
 def _visible(step: tuple[str, ...], session: Session) -> str | None:

@@ -8,6 +8,7 @@ Documentation/admin-guide/mm/multigen_lru.rst describes the commands of debugfs/
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,11 @@ ZSWAP = "/sys/module/zswap/parameters/enabled"
 GENERATIONS = 4
 # One moves young pages to the youngest generation, two more leave them behind.
 WALKS = 3
+# The name of the shell that ages or evicts, as traces tell it: TASK_COMM_LEN bounds it.
+AGER = "kvmh-ager"
+# In the subshell that a command gets, so the next one has its old name. What is redirected here is
+# the subshell's own, and printf is built in. A newline would be part of the name.
+AS_AGER = f"printf %s {AGER} > /proc/self/comm"
 
 
 @dataclass(frozen=True)
@@ -113,11 +119,12 @@ class Memcg:
         reclaim = (
             f"echo {high * PAGE_SIZE} > memory.high; cat memory.current; echo max > memory.high"
         )
-        used = int(self._shell.run(f"cd {self._path} && {reclaim}").stdout) // PAGE_SIZE
+        script = f"{AS_AGER}; cd {self._path} && {reclaim}"
+        used = int(self._shell.run(script).stdout) // PAGE_SIZE
         return Squeezed(high, used)
 
     def _command(self, text: str) -> None:
-        self._shell.write(lru_gen.DEBUGFS, f"{text}\n")
+        self._shell.run(f"{AS_AGER}; printf '%s\\n' {shlex.quote(text)} > {lru_gen.DEBUGFS}")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from harness.checks.overlap import AGE, TEST, UNMAP
 from harness.checks.pressure import Regions
 from harness.guests import Guest
 from harness.observe import lockdep
-from harness.observe.trace import Counts, Wanted, pages_by_hva
+from harness.observe.trace import Counts, Wanted, merged, pages_by_hva
 from harness.observe.unproven import Unproven
 
 Told = TypeVar("Told")
@@ -45,11 +45,8 @@ class Notices:
 
 def recorded(*plain: Wanted) -> Wanted:
     """What must be recorded, on top of what is `plain`, for the functions below."""
-    own = Wanted((AGE, TEST, UNMAP, lockdep.ACQUIRE), FLUSHES)
-    events = dict.fromkeys(name for one in (*plain, own) for name in one.events)
-    functions = dict.fromkeys(name for one in (*plain, own) for name in one.functions)
     filters = {lockdep.ACQUIRE: lockdep.MMU_LOCK}
-    return Wanted(tuple(events), tuple(functions), filters=filters)
+    return merged(*plain, Wanted((AGE, TEST, UNMAP, lockdep.ACQUIRE), FLUSHES, filters=filters))
 
 
 def notices(counts: Counts, vm: Guest) -> Notices:

@@ -14,13 +14,13 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.af_mode import differences, observe, one, probed, record
 from harness.checks.claim import Claim
+from harness.checks.driver import FAULTS
 from harness.checks.pages import populated
 from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.af import Expected
 from harness.observe.cpu_list import usable
-from harness.observe.trace import ACCESS_FAULT, Wanted
 from harness.observe.tracefs import tracing
 
 PAGES = 512
@@ -39,7 +39,7 @@ def test_af_mode(
     claim.expect(f"{must}; a guest's read of an old page faults where software must")
     vm = populated(guest(pages=PAGES))
     places = [(kind, probed(kind, usable(shell))) for kind in expected_af]
-    with tracing(shell, Wanted((ACCESS_FAULT,))) as session:
+    with tracing(shell, FAULTS) as session:
         seen = {cpu: observe(vm, shell, claim, session, cpu) for _, cpus in places for cpu in cpus}
     claim.af_cpus = tuple(record(kind, one([seen[cpu] for cpu in cpus])) for kind, cpus in places)
     claim.af_observed = one(list(seen.values()))

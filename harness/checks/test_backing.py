@@ -151,7 +151,7 @@ def test_backing(
         prepared(backing, shell) as path,
         guest(backing=backing, pages=pages, file=path) as vm,
         aging_by(driver, vm, shell, claim, contract, cell) as age,
-        tracing(shell, wanted(expectation)) as session,
+        tracing(shell, wanted(expectation, driver)) as session,
     ):
         may_write = fill(vm, shell, claim, rng)
         ipa = vm.slot.ipa
@@ -215,7 +215,7 @@ def test_eviction_backing(
         prepared(backing, shell) as path,
         guest(backing=backing, pages=PAGES, file=path) as vm,
         memcg_of(vm, shell) as memcg,
-        tracing(shell, wanted(expectation)) as session,
+        tracing(shell, wanted(expectation, "eviction")) as session,
     ):
         fill(vm, shell, claim, rng)
         for touched in (everything, pick(rng, PAGES)):

@@ -16,14 +16,13 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, situation
+from harness.checks.driver import FAULTS, check_faults, situation
 from harness.checks.pages import idle_tells, mark_idle, pick, populated, young_pages
 from harness.checks.undo import undone
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
-from harness.observe.trace import ACCESS_FAULT, Wanted
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -65,7 +64,7 @@ def test_cpu_returns(
         claim.observe(f"CPU {leaving} is off line")
         young_pages(vm, shell, claim, touched, "away")
     vm.pin(0, leaving)
-    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+    with tracing(shell, FAULTS) as session:
         mark_idle(vm)
         vm.flush()
         touched = pick(rng, PAGES)

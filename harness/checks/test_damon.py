@@ -23,8 +23,8 @@ from harness.cell import CellSpec
 from harness.checks import damon
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
-from harness.checks.driver import check_path, functions_only, promised, situation, wanted
-from harness.checks.mglru import memcg_of
+from harness.checks.driver import GUEST, check_path, functions_only, promised, situation, wanted
+from harness.checks.mglru import AGER, memcg_of
 from harness.checks.overlap import AGE, TEST
 from harness.checks.pages import (
     af_alone,
@@ -39,7 +39,7 @@ from harness.guest_words import Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Event, Wanted, asked_pages
+from harness.observe.trace import Counts, Event, Wanted, asked_pages, by_tasks, merged
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -96,8 +96,8 @@ def test_damon(
     layout = Layout(base, size * PAGE_SIZE, -(-(pages + skew) // size))
     sampled = sorted(rng.sample(range(layout.number), layout.number // 2))
     starts = [layout.base + unit * layout.size for unit in sampled]
-    names = (*wanted(age).functions, *wanted(look).functions)
-    recorded = Wanted((AGE, TEST, damon.AGGREGATED), tuple(dict.fromkeys(names)))
+    plain = (wanted(age, "damon"), wanted(look, "damon_check"))
+    recorded = merged(*plain, Wanted((damon.AGGREGATED,)))
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(tracing(shell, recorded))
         before = leaves(vm, shell, claim, "before")
@@ -243,7 +243,10 @@ def test_hugetlb_off_lru(
         f"past them, KVM is asked for none, stage 2 stays as it is ({cell.cell.kvm_mode})"
     )
     vm = guest(backing="hugetlb", pages=pages)
-    with memcg_of(vm, shell) as memcg, tracing(shell, Wanted((AGE,), ())) as session:
+    with (
+        memcg_of(vm, shell) as memcg,
+        tracing(shell, Wanted((AGE,), filters={AGE: by_tasks(GUEST, AGER)})) as session,
+    ):
         _filled(vm, shell, claim, 0)
         vm.drain()
         flags = vm.flags()

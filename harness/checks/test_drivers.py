@@ -52,7 +52,7 @@ def test_page_idle(
     claim.expect(f"{claim.expected}; then an access fault for {words}")
     vm = populated(guest(pages=PAGES))
     touched = pick(rng, PAGES)
-    with tracing(shell, with_flushes(wanted(expectation))) as session:
+    with tracing(shell, with_flushes(wanted(expectation, "page_idle"))) as session:
         with (
             counted(vm, shell, claim, contract.expect_counters(situation(cell))),
             requests(vm, shell) as requested,
@@ -90,7 +90,7 @@ def test_mglru_walk(
     """MGLRU's walk reaches KVM as promised and makes all pages old, or leaves them alone."""
     expectation = promised(contract, "mglru_walk", cell, shell, claim)
     vm = guest(pages=PAGES)
-    recorded = with_flushes(wanted(expectation))
+    recorded = with_flushes(wanted(expectation, "mglru_walk"))
     with memcg_of(vm, shell) as memcg, tracing(shell, recorded) as session:
         populated(vm)
         # By page_idle, which works on every machine; a walk may not run here at all.
@@ -134,7 +134,7 @@ def test_eviction(
     with (
         zram_swap(shell),
         memcg_of(vm, shell) as memcg,
-        tracing(shell, wanted(expectation)) as session,
+        tracing(shell, wanted(expectation, "eviction")) as session,
     ):
         populated(vm)
         for touched in (everything, pick(rng, PAGES)):
@@ -166,7 +166,7 @@ def test_protected(
     vm = guest(pages=PAGES)
     with memcg_of(vm, shell) as memcg:
         populated(vm)
-        with tracing(shell, wanted(excluded)) as session:
+        with tracing(shell, wanted(excluded, "page_idle", "mglru_walk")) as session:
             session.start()
             mark_idle(vm)
             old_pages(vm, shell, claim)

@@ -15,13 +15,12 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, situation
+from harness.checks.driver import FAULTS, check_faults, situation
 from harness.checks.pages import mark_idle, pick, populated, young_pages
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.cpu_list import usable
-from harness.observe.trace import ACCESS_FAULT, Wanted
 from harness.observe.tracefs import tracing
 
 PAGES = 256
@@ -50,7 +49,7 @@ def test_each_cpu(
         f"and exactly the touched ones of {PAGES} pages young (seed {cell.seed})"
     )
     vm = populated(guest(pages=PAGES, vcpus=VCPUS))
-    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+    with tracing(shell, FAULTS) as session:
         for turn in range(len(some)):
             places = [some[(turn + vcpu) % len(some)] for vcpu in range(VCPUS)]
             claim.observe(f"vCPUs on CPUs {places}")

@@ -56,7 +56,7 @@ def test_eviction_blocks(
     with (
         zram_swap(shell),
         memcg_of(vm, shell) as memcg,
-        tracing(shell, wanted(expectation)) as session,
+        tracing(shell, wanted(expectation, "eviction_blocks")) as session,
     ):
         # No page_idle here: it leaves PG_young on pages, which eviction takes for a reference.
         populated(vm)

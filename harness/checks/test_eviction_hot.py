@@ -19,13 +19,13 @@ from harness.checks import pressure
 from harness.checks.claim import Claim
 from harness.checks.cpus import free_cpu
 from harness.checks.driver import reaching
-from harness.checks.mglru import Memcg, memcg_of, zram_swap
+from harness.checks.mglru import AGER, Memcg, memcg_of, zram_swap
 from harness.checks.overlap import AGE
 from harness.checks.pages import populated, require_huge
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages
+from harness.observe.trace import Wanted, asked_pages, by_tasks
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -60,7 +60,7 @@ def test_eviction_hot(
         zram_swap(shell),
         pressure.lru(shell, "no_walk"),
         memcg_of(vm, shell) as memcg,
-        tracing(shell, Wanted((AGE,), ())) as session,
+        tracing(shell, Wanted((AGE,), filters={AGE: by_tasks(AGER)})) as session,
     ):
         populated(vm)
         require_huge(vm)

@@ -16,7 +16,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, situation
+from harness.checks.driver import FAULTS, check_faults, situation
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import (
     idle_tells,
@@ -34,7 +34,7 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.collect import NoDump
-from harness.observe.trace import ACCESS_FAULT, PAGE, Wanted
+from harness.observe.trace import PAGE
 from harness.observe.tracefs import tracing
 
 PAGES = {"anon": 512, "thp": 2048}
@@ -80,7 +80,7 @@ def test_far(
     vm.flush()
     touched = pick(rng, half, block) | {half + page for page in pick(rng, half, block)}
     young = whole_blocks(touched, block)
-    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+    with tracing(shell, FAULTS) as session:
         session.start()
         vm.touch(touched, write=False)
         counts = session.stop()

@@ -18,7 +18,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
-from harness.checks.driver import check_faults, situation
+from harness.checks.driver import FAULTS, check_faults, situation
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import (
     idle_tells,
@@ -36,7 +36,6 @@ from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import ACCESS_FAULT, Wanted
 from harness.observe.tracefs import tracing
 
 PAGES = {"anon": 512, "thp": 4096}
@@ -82,7 +81,7 @@ def test_fetch_and_walk(
     if block > 1 and aged:
         require_blocks(vm, aged)
     vm.flush()
-    with tracing(shell, Wanted((ACCESS_FAULT,), ())) as session:
+    with tracing(shell, FAULTS) as session:
         session.start()
         access(touched)
         counts = session.stop()

@@ -163,7 +163,7 @@ def _age(
     if len(stage2.young(before, vm.slot.ipa, PAGES)) != PAGES:
         raise Unproven("the block is not young before any aging")
     with contextlib.ExitStack() as stack:
-        session = stack.enter_context(tracing(shell, wanted(functions_only(age))))
+        session = stack.enter_context(tracing(shell, wanted(functions_only(age), "damon")))
         with counted(vm, shell, claim, contract.expect_counters(situation(cell))):
             session.start()
             stack.enter_context(damon.sampling(shell, vm.greeting.pid, starts, size, cell.slowdown))

@@ -382,12 +382,13 @@ def test_pressure(
     off = pressure.clears(under, contract.lru_gen_bit)
     eviction = contract.expect(driver, here, bit_off=off)
     counting = contract.expect_counters(here)
+    plain = (wanted(aging, "mglru_walk"), wanted(eviction, driver))
     with (
         pressure.lru(shell, under),
         zram_swap(shell),
         guest(pages=PAGES, vcpus=2) as vm,
         memcg_of(vm, shell) as memcg,
-        tracing(shell, notices.recorded(wanted(aging), wanted(eviction))) as session,
+        tracing(shell, notices.recorded(*plain)) as session,
     ):
         story = Story(vm, shell, claim, regions)
         scene = Scene(vm, shell, memcg, session, regions, story)

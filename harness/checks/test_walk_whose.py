@@ -18,7 +18,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
-from harness.checks.mglru import memcg_of, moved_to, zram_swap
+from harness.checks.mglru import AGER, memcg_of, moved_to, zram_swap
 from harness.checks.overlap import AGE
 from harness.checks.pages import (
     mark_idle,
@@ -32,7 +32,7 @@ from harness.checks.pages import (
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Wanted, asked_pages
+from harness.observe.trace import Wanted, asked_pages, by_tasks
 from harness.observe.tracefs import tracing
 
 # Whole tables of the host's.
@@ -56,7 +56,9 @@ def test_walk_of_other_memcg(
         f"others that the guest touched; page_idle makes all of them old (seed {cell.seed})"
     )
     vm = guest(pages=PAGES)
-    with memcg_of(vm, shell), moved_to(vm, shell) as other, tracing(shell, Wanted((AGE,))) as trace:
+    # Eviction by others would ask for them as well.
+    walks = Wanted((AGE,), filters={AGE: by_tasks(AGER)})
+    with memcg_of(vm, shell), moved_to(vm, shell) as other, tracing(shell, walks) as trace:
         fresh = pick(rng, PAGES)
         vm.advise("dontneed", fresh)
         vm.touch(fresh, write=True)

@@ -35,7 +35,7 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.collect import dump_stage2
-from harness.observe.trace import Wanted
+from harness.observe.trace import Wanted, merged
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -92,8 +92,7 @@ def test_young(
         words = f"before any scan: {show_set(touched[way], found)}"
         assert found == touched[way], words
 
-    plain = wanted(expectation)
-    recorded = Wanted((*plain.events, khugepaged.SCAN), plain.functions)
+    recorded = merged(wanted(expectation, "khugepaged"), Wanted((khugepaged.SCAN,)))
     with tracing(shell, recorded) as session, khugepaged.busy(shell):
         vm.advise("hugepage", range(PAGES))
         with counted(vm, shell, claim, contract.expect_counters(situation(cell))):

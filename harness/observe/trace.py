@@ -12,6 +12,12 @@ Unproven instead of returning a number otherwise.
 Entries of functions are counted by kprobe events, from the hits and misses in kprobe_profile: the
 events themselves are filtered out where nobody asks for them, because to print an address as a
 symbol is the dearest part of a trace, and so a full buffer cannot spoil these counts.
+
+The profile counts entries by all tasks, and a machine has others that reclaim memory or run VMs.
+Where it matters who entered a function, entries by others are recorded and taken off, of which a
+quiet machine has none; of a function that is not to be entered, those by ours are. Tasks are told
+by their names, which an event filter can ask for before there is a task (`comm` in
+Documentation/trace/events.rst), and which our own choose.
 """
 
 from __future__ import annotations
@@ -27,6 +33,8 @@ PAGE = 4096
 
 _EVENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}:[A-Za-z_][A-Za-z0-9_]{0,63}")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,126}")
+# A task's name, at most TASK_COMM_LEN - 1 characters.
+_TASK = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 # An access to a page whose flag is clear at stage 2, where hardware does not set it.
 ACCESS_FAULT = "kvm:kvm_access_fault"
 # Memory of which each CPU has its own. Since Linux 6.0 the first says which function asked for it.
@@ -56,6 +64,8 @@ class Wanted:
     long, to widen the window of a race, with how often the time of looking up a symbol, up to
     MOST_SLOWED (a return: PROBE_FULL): 8 are a tenth of a millisecond and more under emulation,
     if the kernel can. The event of a return stands where that time begins.
+    `ours` are the names of the tasks whose entries of functions count, everybody's if there are
+    none; of those that take long everybody's do. Of `entries` only theirs are recorded then.
     """
 
     events: tuple[str, ...] = ()
@@ -65,6 +75,7 @@ class Wanted:
     returns: Mapping[str, str] = field(default_factory=dict)
     slowed: Mapping[str, int] = field(default_factory=dict)
     entries: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for event in self.events:
@@ -73,6 +84,9 @@ class Wanted:
         for function in (*self.functions, *self.returns):
             if not _FUNCTION.fullmatch(function):
                 raise UsageError(f"not the name of a function: {function!r}")
+        for task in self.ours:
+            if not _TASK.fullmatch(task):
+                raise UsageError(f"not the name of a task: {task!r}")
         if unknown := set(self.filters) - set(self.events):
             raise UsageError(f"a filter for an event that is not recorded: {sorted(unknown)}")
         if unknown := set(self.entries) - set(self.functions):
@@ -100,6 +114,18 @@ class Wanted:
         starts = range(0, often, PROBE_FULL)
         return tuple(_names(min(PROBE_FULL, often - start)) for start in starts)
 
+    def tells_others(self, function: str) -> bool:
+        """Whether what is recorded of a function are its entries by tasks that are not ours."""
+        return bool(self.ours) and function not in self.slowed and function not in self.entries
+
+    def entry_filter(self, function: str) -> str | None:
+        """Which entries of a function are recorded: "" for all, None for none at all."""
+        if self.tells_others(function):
+            return " && ".join(f'comm != "{task}"' for task in self.ours)
+        if function in self.entries:
+            return by_tasks(*self.ours)
+        return None
+
     def return_probe(self, function: str) -> str:
         """The name of our kretprobe event on a function."""
         plain = function.replace(".", "_")[:48]
@@ -111,11 +137,27 @@ class Wanted:
         names = {event.partition(":")[2]: event for event in self.events}
         names[_MARK_IN_TRACE] = MARK
         names |= {self.probe(name): name for name in self.entries}
+        names |= {
+            self.probe(name): by_others(name) for name in self.functions if self.tells_others(name)
+        }
         return names | {self.return_probe(name): returned(name) for name in self.returns}
 
 
 def _names(number: int) -> str:
     return "".join(f" s{index}={_SLOWLY}" for index in range(number))
+
+
+def by_tasks(*names: str) -> str:
+    """The filter of an event that lets it pass for tasks of these names; for all if none is given.
+
+    The kernel compares with the name that a task has at that moment.
+    """
+    return " || ".join(f'comm == "{name}"' for name in names)
+
+
+def by_others(function: str) -> str:
+    """The name of the event that is a function's entry by a task that is not ours."""
+    return f"{function} by others"
 
 
 def slowed_entry(function: str) -> str:
@@ -177,12 +219,14 @@ class Counts:
     def events(self, name: str) -> tuple[Event, ...]:
         """All events of a name (system:event, or an entry's or return's) in order of time.
 
-        Unproven if it is absent or events were lost; KeyError for one that was not asked for.
+        Unproven if it is absent, or events were lost, or its probe missed some; KeyError for one
+        that was not asked for.
         """
         returns = (returned(one) for one in self.wanted.returns)
         if name not in (MARK, *self.wanted.events, *self.wanted.entries, *returns):
             raise KeyError(f"{name} was not recorded")
         self._present(name)
+        self._whole(name)
         if self.lost:
             raise Unproven(f"{name}: the trace buffer lost {self.lost} events")
         return tuple(event for event in self.recorded if event.name == name)
@@ -194,21 +238,69 @@ class Counts:
         return tuple(event for event in self.recorded if event.name in names)
 
     def of(self, name: str) -> int:
-        """How often an event occurred or a function was entered.
+        """How often an event occurred or a function was entered, by a task of ours if there are.
 
         Unproven if it is absent, or some were lost or missed; KeyError as events() does.
         """
         if name not in self.wanted.functions:
             return len(self.events(name))
+        others = self.of_others(name)
+        return self.probes[name].hits - others
+
+    def of_others(self, name: str) -> int:
+        """How often a function was entered by a task that is not ours, 0 if everybody's count.
+
+        Unproven as of() is. The profile is not read at the moment at which recording begins or
+        ends, so of a function that others enter at that time some are taken for ours, unless its
+        entries are recorded.
+        """
         self._present(name)
-        probe = self.probes[name]
-        if probe.missed:
-            raise Unproven(f"{name}: its probe missed {probe.missed} entries")
-        return probe.hits
+        self._whole(name)
+        hits = self.probes[name].hits
+        if not self.wanted.ours or name in self.wanted.slowed or not hits:
+            return 0
+        if self.lost:
+            raise Unproven(
+                f"{name}: entered {hits} times, and as the trace buffer lost {self.lost} events it "
+                "does not tell by whom"
+            )
+        if name in self.wanted.entries:
+            return hits - len(self.events(name))
+        return sum(event.name == by_others(name) for event in self.recorded)
+
+    def _whole(self, name: str) -> None:
+        probe = self.probes.get(name)
+        if probe is not None and probe.missed:
+            raise Unproven(
+                f"{name}: its probe missed {probe.missed} of {probe.hits + probe.missed}"
+            )
 
     def _present(self, name: str) -> None:
         if name in self.absent:
             raise Unproven(f"{name} cannot be observed: {self.absent[name]}")
+
+
+def merged(*parts: Wanted) -> Wanted:
+    """What records all that each of them does, with buffers as large as the largest.
+
+    An event has a filter if all of those have one that record it; what passes one of them passes.
+    """
+    filters: dict[str, str] = {}
+    events = tuple(dict.fromkeys(name for one in parts for name in one.events))
+    for event in events:
+        asked = {one.filters.get(event, "") for one in parts if event in one.events}
+        if "" not in asked:
+            filters[event] = " || ".join(f"({text})" for text in sorted(asked))
+    return Wanted(
+        events,
+        tuple(dict.fromkeys(name for one in parts for name in one.functions)),
+        buffer_kib=max(one.buffer_kib for one in parts),
+        filters=filters,
+        returns={name: text for one in parts for name, text in one.returns.items()},
+        slowed={name: often for one in parts for name, often in one.slowed.items()},
+        entries=tuple(dict.fromkeys(name for one in parts for name in one.entries)),
+        ours=tuple(dict.fromkeys(name for one in parts for name in one.ours)),
+    )
 
 
 def together(parts: Sequence[Counts]) -> Counts:

@@ -34,6 +34,9 @@ MARKS = "/run/kvm-harness-mark"
 # first. Recorded on 6.12, it damaged the ring buffer, likely since the kernel reserves room for the
 # name, but takes it to be KSYM_NAME_LEN bytes and clears the last of these.
 _NEVER = "common_pid < 0"
+# Threads that may be within a function at a time, of which a kretprobe sees the return. By default
+# as many as there are CPUs: but they sleep in some, and wait for a lock (kernel/kprobes.c).
+RETURN = "r256"
 
 # Probes and buffers come and go after grace periods, for which nobody waits but this script: of a
 # trace's 240 ms these were 150. What is traced has the kernel as it was.
@@ -98,7 +101,8 @@ def setup_script(wanted: Wanted) -> str:
     for function in wanted.functions:
         probe = wanted.probe(function)
         slowly = wanted.fetches(function)
-        only = "" if function in wanted.entries else _NEVER
+        which = wanted.entry_filter(function)
+        only = _NEVER if which is None else which
         lines.append(_probe_script(function, function, probe, "p", (*slowly[:1], ""), only))
         if slowly:
             name = slowed_entry(function)
@@ -116,14 +120,14 @@ def setup_script(wanted: Wanted) -> str:
     for function, condition in wanted.returns.items():
         probe = wanted.return_probe(function)
         lines.append(
-            _probe_script(returned(function), function, probe, "r", (" ret=$retval",), condition)
+            _probe_script(returned(function), function, probe, RETURN, (" ret=$retval",), condition)
         )
         if slowly := wanted.fetches(function)[:1]:
             # Of two probes on a return the one that was made first comes first: the last one is
             # at the head of the probe's list, so it is entered first, and what was entered first
             # returns last (kernel/kprobes.c).
             name = slowed_return(function)
-            lines.append(_probe_script(name, function, f"{probe}_slow", "r", slowly, _NEVER))
+            lines.append(_probe_script(name, function, f"{probe}_slow", RETURN, slowly, _NEVER))
     return "\n".join(lines)
 
 
