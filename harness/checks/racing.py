@@ -49,6 +49,7 @@ from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
 from harness.observe.trace import MARK, Counts, Event, Wanted, returned
 from harness.observe.tracefs import Session, tracing
+from harness.observe.unproven import Unproven
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -349,8 +350,18 @@ def fast_functions(contract: Contract, cell: CellSpec) -> tuple[str, ...]:
 
 
 def entries(counts: Counts, functions: Iterable[str]) -> int:
-    """How often these functions were seen to be entered; what cannot be seen counts for nothing."""
-    return sum(counts.probes[name].hits for name in functions if name in counts.probes)
+    """How often these functions were seen to be entered; what cannot be seen counts for nothing.
+
+    By whomever, or by our tasks alone if the trace tells them.
+    """
+    number = 0
+    for name in functions:
+        if name in counts.probes and counts.wanted.ours:
+            with contextlib.suppress(Unproven):
+                number += counts.of(name)
+        elif name in counts.probes:
+            number += counts.probes[name].hits
+    return number
 
 
 def never_entered(functions: Sequence[str], number: int) -> str:
