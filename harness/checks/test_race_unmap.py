@@ -224,7 +224,8 @@ def met_in(result: RaceReply, counts: Counts, shows: Shows, vm: Guest) -> Met:
     """How often the threads of a race met, by its trace."""
     ages = shows.agings(counts, vm)
     spans = unmaps(counts)
-    retries = len(counts.events(returned(MKYOUNG)))
+    # Recorded only of a kernel in which it tells.
+    retries = len(counts.events(returned(MKYOUNG))) if MKYOUNG in counts.wanted.returns else 0
     return Met(
         ages=len(ages),
         unmaps=len(spans),
