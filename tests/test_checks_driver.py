@@ -20,7 +20,8 @@ from harness.checks.driver import (
     wanted,
 )
 from harness.checks.pages import pick, shorten, show_set
-from harness.contract import Driver, Expectation
+from harness.contract import Expectation
+from harness.contract_file import Driver
 from harness.observe.trace import Counts, Event, Probe, by_others
 from harness.observe.unproven import Unproven
 

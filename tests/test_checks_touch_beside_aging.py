@@ -10,7 +10,7 @@ import pytest
 
 from harness.checks.overlap import AGE, AGED
 from harness.checks.test_touch_beside_aging import ENTRY, EXIT, Seen, _met, recorded, seen_in
-from harness.contract import load
+from harness.contract_load import load
 from harness.observe.trace import ACCESS_FAULT, Counts, Event, returned
 from harness.observe.unproven import Unproven
 
