@@ -476,9 +476,10 @@ class Guest:
         reply = self.line.ask("reset", ("vcpus",))
         reply.agree(reply.number("vcpus") == self.greeting.vcpus, "another number of vCPUs")
 
-    def lock(self, on: bool) -> None:
-        """Lock all tested pages into memory, or let go of them again (mlock(2))."""
-        self.line.ask(f"lock {'on' if on else 'off'}", ())
+    def lock(self, on: bool, pages: Iterable[int] | None = None) -> None:
+        """Lock pages into memory, all if none are named, or let go of them again (mlock(2))."""
+        chosen = range(self._pages) if pages is None else pages
+        self._act(f"lock {'on' if on else 'off'}", chosen)
 
     def snapshot(self) -> None:
         """Have a child of kvm-guest keep the pages as they are, by copy on write (fork(2)).

@@ -149,10 +149,10 @@ def test_a_reset_is_one_of_all_vcpus() -> None:
 
 
 def test_memory_is_locked_and_let_go_of() -> None:
-    guest, process = start("ok", "ok")
-    guest.lock(True)
+    guest, process = start("ok pages=3", "ok pages=4096")
+    guest.lock(True, [4, 5, 7])
     guest.lock(False)
-    assert process.sent == ["lock on", "lock off"]
+    assert process.sent == ["lock on 4-5,7", "lock off 0-4095"]
 
 
 def test_the_slot_can_be_at_address_0() -> None:

@@ -171,18 +171,35 @@ int command_replace(struct vm *vm, char **words)
 	return change(vm, words[0], replace);
 }
 
+static int lock(struct vm *vm, bool on, const uint32_t *list, uint32_t count)
+{
+	for (uint32_t i = 0, run; i < count; i += run) {
+		char *at = vm_page(vm, list[i]);
+		size_t size;
+
+		run = ranges_run(list + i, count - i);
+		size = (size_t)run << GUEST_PAGE_SHIFT;
+		if (on ? mlock(at, size) : munlock(at, size))
+			return reply_errno("mlock");
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
 /* Locked pages (mlock(2)) are never evicted, and MGLRU's walk passes them over. */
 int command_lock(struct vm *vm, char **words)
 {
-	size_t size = (size_t)vm->pages << GUEST_PAGE_SHIFT;
 	bool on = !strcmp(words[0], "on");
+	uint32_t *list, count;
+	int result = -1;
 
 	if (!on && strcmp(words[0], "off"))
-		return reply_error("usage", "expected: lock on|off");
-	if (on ? mlock(vm->slot, size) : munlock(vm->slot, size))
-		return reply_errno("mlock");
-	reply_ok("%s", "");
-	return 0;
+		return reply_error("usage", "expected: lock on|off RANGES");
+	list = new_list(vm);
+	if (!parse_pages(vm, words[1], list, &count))
+		result = lock(vm, on, list, count);
+	free(list);
+	return result;
 }
 
 /*
