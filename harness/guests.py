@@ -438,6 +438,13 @@ class Guest:
         """
         self._act(f"mprotect {access(write)}", pages)
 
+    def uffd_protect(self, on: bool, pages: Iterable[int]) -> None:
+        """Protect pages of the backing anon against writes by userfaultfd(2), or no more.
+
+        Nobody waits for the faults: a guest's store there ends as with mprotect().
+        """
+        self._act(f"uffd-protect {'on' if on else 'off'}", pages)
+
     def replace(self, pages: Iterable[int]) -> None:
         """Put new memory where pages of the backing anon are; the old is unmapped (munmap(2))."""
         self._act("replace", pages)

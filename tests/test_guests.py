@@ -155,6 +155,13 @@ def test_memory_is_locked_and_let_go_of() -> None:
     assert process.sent == ["lock on 4-5,7", "lock off 0-4095"]
 
 
+def test_pages_are_protected_by_userfaultfd_and_set_free() -> None:
+    guest, process = start("ok pages=3", "ok pages=3")
+    guest.uffd_protect(True, [4, 5, 7])
+    guest.uffd_protect(False, [4, 5, 7])
+    assert process.sent == ["uffd-protect on 4-5,7", "uffd-protect off 4-5,7"]
+
+
 def test_the_slot_can_be_at_address_0() -> None:
     shell = FakeShell(FakeProcess([READY.replace("slot_ipa=0x80000000", "slot_ipa=0x0")]))
     guest = Guest.start(shell, vcpus=2, low=True)

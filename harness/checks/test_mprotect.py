@@ -4,6 +4,8 @@
 mprotect() takes write permission from a mapping of the host, under a memslot that is writable. KVM
 is told by an MMU notifier, and must neither keep a writable leaf nor make one again, be it by a
 fault for AF or for reading. A guest's store then ends KVM_RUN with EFAULT and reaches no memory.
+userfaultfd(2) takes it from pages, and leaves the mapping as it is
+(Documentation/admin-guide/mm/userfaultfd.rst, "Write Protect Notifications").
 
 Whoever splits a mapping elsewhere than between two ranges of 2 MiB takes the whole of such a range
 from stage 2 (__split_huge_pmd() of mm/huge_memory.c, though no page of it is huge): so whether KVM
@@ -13,7 +15,8 @@ heeds mprotect() itself shows with whole ranges alone, and whether all else stay
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import pytest
 
@@ -21,6 +24,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.pages import aging_is_exact, leaves, pick, populated, shorten
+from harness.errors import InfraError
 from harness.guest_words import Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -28,6 +32,13 @@ from harness.observe import stage2
 
 UNIT = 512
 PAGES = 3 * UNIT
+NO_UFFD = "no write protection by userfaultfd"
+
+
+class _Change(Protocol):
+    """Lets the owner write pages, or only read them."""
+
+    def __call__(self, pages: Iterable[int], *, write: bool) -> None: ...
 
 
 @pytest.mark.parametrize("backing", grouped(["anon", "memfd", "thp"], stress=["memfd"]))
@@ -52,23 +63,70 @@ def test_mprotect(
         f"beside it stay as they are; aging is exact meanwhile and afterwards (seed {cell.seed})"
     )
     vm = populated(guest(backing=backing, pages=PAGES))
-    before = leaves(vm, shell, claim, "before")
-    vm.mprotect(whole, write=False)
-    after = _none_writable(vm, shell, claim, "ranges", whole)
-    changed = stage2.differing(before, after, vm.slot.ipa, PAGES, af=True) - whole
-    claim.observe(f"{len(changed)} other leaves changed")
-    assert not changed, f"leaves of others changed: {shorten(changed)}"
-    _hold(vm, shell, claim, rng, "ranges", whole)
+    _barred_alone(vm, shell, claim, vm.mprotect, "ranges", whole)
+    _hold(vm, shell, claim, rng, vm.mprotect, "ranges", whole)
     if single:
-        _hold(vm, shell, claim, rng, "pages", pick(rng, PAGES))
+        _hold(vm, shell, claim, rng, vm.mprotect, "pages", pick(rng, PAGES))
+
+
+@pytest.mark.deep
+def test_uffd_protect(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+) -> None:
+    """The same of pages that userfaultfd protects, each for itself: no mapping is split for it."""
+    whole = frozenset(range(UNIT, 2 * UNIT))
+    claim.expect(
+        f"of {PAGES} pages userfaultfd protects a range of 2 MiB, then single pages: no leaf of "
+        "them is writable, all others stay as they are; whatever is aged and read, the guest "
+        "reads what it wrote, and each of its stores there ends in EFAULT and reaches no memory; "
+        f"aging is exact meanwhile and afterwards (seed {cell.seed})"
+    )
+    vm = populated(guest(pages=PAGES))
+
+    def change(pages: Iterable[int], *, write: bool) -> None:
+        vm.uffd_protect(not write, pages)
+
+    try:
+        change([0], write=False)
+    except InfraError as exc:
+        if NO_UFFD in str(exc):
+            pytest.skip(f"this kernel has {NO_UFFD}")
+        raise
+    change([0], write=True)
+    for name, barred in (("ranges", whole), ("pages", pick(rng, PAGES))):
+        vm.touch(range(PAGES), write=True)
+        _barred_alone(vm, shell, claim, change, name, barred)
+        _hold(vm, shell, claim, rng, change, name, barred)
+
+
+def _barred_alone(
+    vm: Guest, shell: Shell, claim: Claim, change: _Change, name: str, barred: frozenset[int]
+) -> None:
+    """Take write permission from these pages; assert that stage 2 heeds it, for no others."""
+    before = leaves(vm, shell, claim, f"{name}-before")
+    change(barred, write=False)
+    after = _none_writable(vm, shell, claim, name, barred)
+    changed = stage2.differing(before, after, vm.slot.ipa, PAGES, af=True) - barred
+    claim.observe(f"{name}: {len(changed)} other leaves changed")
+    assert not changed, f"{name}: leaves of others changed: {shorten(changed)}"
 
 
 def _hold(
-    vm: Guest, shell: Shell, claim: Claim, rng: random.Random, name: str, barred: frozenset[int]
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    change: _Change,
+    name: str,
+    barred: frozenset[int],
 ) -> None:
     """Assert that the guest may do with these pages what the host may, now and afterwards."""
     everything = frozenset(range(PAGES))
-    vm.mprotect(barred, write=False)
+    change(barred, write=False)
     vm.touch(everything, write=False)
     _none_writable(vm, shell, claim, f"{name}-read", barred)
     aging_is_exact(vm, shell, claim, rng, f"{name}-barred")
@@ -83,7 +141,7 @@ def _hold(
     vm.touch(everything, write=False)
     vm.verify(everything)
 
-    vm.mprotect(barred, write=True)
+    change(barred, write=True)
     vm.touch(everything, write=True)
     refused = vm.refused()
     assert not refused, f"{name}: stores were refused where the host may: {shorten(refused)}"
