@@ -134,21 +134,23 @@ class Harvest:
     """Entries taken from a vCPU's dirty ring, and the tested pages that they name.
 
     `others` name pages of the payload, `strange` ones a page that no slot has; KVM_RUN ended
-    `full` times because the ring was full.
+    `full` times because the ring was full. Then it was called again before the ring was harvested,
+    and the vCPU has entered the guest, and left it, `entered` times all the same.
     """
 
     entries: int
     others: int
     strange: int
     full: int
+    entered: int
     dirty: frozenset[int]
 
     @classmethod
     def of(cls, reply: Reply) -> Harvest:
         """As a reply tells it; InfraError where its numbers do not agree."""
         dirty = reply.counted_set("dirty")
-        taken, others, strange, full = (reply.number(name) for name in HARVEST[1:5])
-        found = cls(taken, others, strange, full, dirty)
+        taken, others, strange, full, entered = (reply.number(name) for name in HARVEST[1:6])
+        found = cls(taken, others, strange, full, entered, dirty)
         reply.agree(found.doubled >= 0, "more pages than entries")
         return found
 
@@ -190,7 +192,7 @@ class RaceReply:
 
 
 MARK = ("marked", "absent", "unmarked")
-HARVEST = ("vcpu", "entries", "others", "strange", "full", "count", "dirty")
+HARVEST = ("vcpu", "entries", "others", "strange", "full", "entered", "count", "dirty")
 RING_MAX = 65536
 """The most entries that a dirty ring can have."""
 SPIN_VALUE = ("vcpu", "value")

@@ -134,14 +134,14 @@ def test_flagged() -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        ("ok vcpu=0 entries=2 others=1 strange=0 full=0 count=1 dirty=7", "another vCPU"),
-        ("ok vcpu=1 entries=2 others=1 strange=0 full=0 count=2 dirty=7", "not the set's size"),
-        ("ok vcpu=1 entries=2 others=1 strange=1 full=0 count=1 dirty=7", "more pages than"),
-        ("ok vcpu=1 entries=9 others=1 strange=0 full=0 count=1 dirty=7", "than asked for"),
+        ("vcpu=0 entries=2 others=1 strange=0 full=0 entered=0 count=1 dirty=7", "another vCPU"),
+        ("vcpu=1 entries=2 others=1 strange=0 full=0 entered=0 count=2 dirty=7", "the set's size"),
+        ("vcpu=1 entries=2 others=1 strange=1 full=0 entered=0 count=1 dirty=7", "more pages than"),
+        ("vcpu=1 entries=9 others=1 strange=0 full=0 entered=0 count=1 dirty=7", "than asked for"),
     ],
 )
 def test_a_harvest_that_cannot_be_is_refused(answer: str, why: str) -> None:
-    guest, _ = start(answer)
+    guest, _ = start(f"ok {answer}")
     with pytest.raises(InfraError, match=why):
         guest.harvest(1, 8)
 

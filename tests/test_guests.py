@@ -60,18 +60,18 @@ def test_the_addresses_can_be_wide_and_the_dirty_log_manual() -> None:
 
 
 def test_dirty_rings_are_harvested_in_order_and_reset() -> None:
-    harvest = "ok vcpu=1 entries=4 others=1 strange=0 full=0 count=3 dirty=7,64-65"
-    full = "ok vcpu=1 entries=600 others=3 strange=1 full=2 count=2 dirty=8-9"
+    harvest = "ok vcpu=1 entries=4 others=1 strange=0 full=0 entered=0 count=3 dirty=7,64-65"
+    full = "ok vcpu=1 entries=600 others=3 strange=1 full=2 entered=4 count=2 dirty=8-9"
     touched = f"ok vcpu=1 pages=3 {EXITS}"
     process = FakeProcess([READY, touched, harvest, full, "ok harvested=605 reset=604"])
     shell = FakeShell(process)
     guest = Guest.start(shell, vcpus=2, ring=512)
     assert " ".join(shell.argv[1:]).startswith("--backing anon --pages 4096 --ring 512 --vcpus 2")
     guest.touch_in_order([65, 7, 64], write=True, vcpu=1)
-    assert guest.harvest(1, 5) == Harvest(4, 1, 0, 0, frozenset({7, 64, 65}))
+    assert guest.harvest(1, 5) == Harvest(4, 1, 0, 0, 0, frozenset({7, 64, 65}))
     # Beyond what was asked for comes what was harvested when the ring was full.
     full_ring = guest.harvest(1, 8)
-    assert full_ring == Harvest(600, 3, 1, 2, frozenset({8, 9}))
+    assert full_ring == Harvest(600, 3, 1, 2, 4, frozenset({8, 9}))
     # Of 596 entries for two pages.
     assert full_ring.doubled == 594
     assert guest.reset_rings() == (605, 604)

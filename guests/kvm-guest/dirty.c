@@ -126,8 +126,9 @@ int command_harvest(struct vm *vm, char **words)
 		ring_forget(vcpu, &since, dirty);
 		for (uint32_t page = 0; page < vm->pages; page++)
 			count += dirty[page];
-		reply_ok(" vcpu=%u entries=%u others=%u strange=%u full=%u count=%u dirty=",
-			 vcpu->id, since.taken, since.others, since.strange, since.full, count);
+		reply_ok(" vcpu=%u entries=%u others=%u strange=%u full=%u entered=%u count=%u dirty=",
+			 vcpu->id, since.taken, since.others, since.strange, since.full,
+			 since.entered, count);
 		ranges_print(reply, dirty, vm->pages);
 		result = 0;
 	}

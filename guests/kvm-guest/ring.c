@@ -65,6 +65,14 @@ void ring_map(struct vcpu *vcpu)
 		die("out of memory");
 }
 
+void ring_unmap(struct vcpu *vcpu)
+{
+	if (!vcpu->ring.gfns)
+		return;
+	munmap(vcpu->ring.gfns, ring_size(vcpu->vm));
+	free(vcpu->ring.dirty);
+}
+
 static void note(const struct vm *vm, struct ring *ring, uint32_t slot, uint64_t offset)
 {
 	ring->taken++;
@@ -113,6 +121,7 @@ void ring_forget(struct vcpu *vcpu, struct ring *since, bool *dirty)
 	ring->others = 0;
 	ring->strange = 0;
 	ring->full = 0;
+	ring->entered = 0;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -147,6 +156,14 @@ void ring_enter(struct vcpu *vcpu)
 {
 	pthread_mutex_lock(&lock);
 	vcpu->ring.before = progress(vcpu);
+	pthread_mutex_unlock(&lock);
+}
+
+void ring_note_entered(struct vcpu *vcpu, uint64_t entered)
+{
+	pthread_mutex_lock(&lock);
+	if (progress(vcpu) == vcpu->ring.before)
+		vcpu->ring.entered += entered;
 	pthread_mutex_unlock(&lock);
 }
 

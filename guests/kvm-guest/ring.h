@@ -30,6 +30,7 @@ struct ring {
 	uint32_t others;		/* those of other slots among them */
 	uint32_t strange;		/* those that name no page of a slot that is logged */
 	uint32_t full;			/* how often KVM_RUN ended since the ring was full */
+	uint32_t entered;		/* how often the guest was entered all the same */
 };
 
 /* Gives the vCPUs that @vm is to have a ring each; before its memslots; fatal on failure. */
@@ -37,6 +38,9 @@ void ring_enable(const struct vm *vm);
 
 /* Maps a vCPU's ring if its VM has rings; fatal on failure. */
 void ring_map(struct vcpu *vcpu);
+
+/* Undoes it. KVM keeps a vCPU whose ring is mapped, and its VM. */
+void ring_unmap(struct vcpu *vcpu);
 
 /* Harvests @most entries at most. */
 void ring_harvest(struct vcpu *vcpu, uint32_t most);
@@ -52,6 +56,12 @@ int ring_reset(struct vm *vm, uint64_t *harvested, uint64_t *resets);
 
 /* To be called before each KVM_RUN of a vCPU that has a ring. */
 void ring_enter(struct vcpu *vcpu);
+
+/*
+ * To be called when KVM_RUN was called again while the ring was full, and the guest has left
+ * @entered times by KVM's own count. Counts nothing if somebody has made room since ring_enter().
+ */
+void ring_note_entered(struct vcpu *vcpu, uint64_t entered);
 
 /*
  * When KVM_RUN has ended since the ring is full: makes room in it. False if neither this nor

@@ -23,6 +23,9 @@
 
 #define INSTRUCTION_SIZE 4
 
+/* How often a vCPU is run again while its dirty ring is full. */
+#define FULL_RUNS 2
+
 /* How long a vCPU may take to leave KVM_RUN when kicked, in seconds. */
 #define KICK_PATIENCE 2.0
 
@@ -178,13 +181,38 @@ static enum vcpu_state judge_exit(struct vcpu *vcpu)
 	return value == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
 }
 
+static bool is_full(const struct vcpu *vcpu)
+{
+	return vcpu->ring.gfns && vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
+}
+
+/*
+ * KVM_RUN; when it ends since the vCPU's dirty ring is full, again with the ring as it is, as by a
+ * VMM that does not care: KVM must not enter the guest.
+ */
+static int run(struct vcpu *vcpu)
+{
+	int result = ioctl(vcpu->fd, KVM_RUN, NULL), error;
+	uint64_t before;
+
+	if (result || !is_full(vcpu))
+		return result;
+	before = vcpu_stats_exits(&vcpu->stats);
+	for (int i = 0; i < FULL_RUNS && !result && is_full(vcpu); i++)
+		result = ioctl(vcpu->fd, KVM_RUN, NULL);
+	error = errno;
+	ring_note_entered(vcpu, vcpu_stats_exits(&vcpu->stats) - before);
+	errno = error;
+	return result;
+}
+
 static enum vcpu_state run_until_stopped(struct vcpu *vcpu)
 {
 	for (;;) {
 		vcpu->error = 0;
 		if (vcpu->ring.gfns)
 			ring_enter(vcpu);
-		if (!ioctl(vcpu->fd, KVM_RUN, NULL)) {
+		if (!run(vcpu)) {
 			enum vcpu_state state = judge_exit(vcpu);
 
 			if (state != VCPU_RUNNING)
@@ -310,6 +338,7 @@ bool vcpu_run_here(struct vcpu *vcpu)
 
 void vcpu_destroy(struct vcpu *vcpu)
 {
+	ring_unmap(vcpu);
 	munmap(vcpu->run, vcpu->run_size);
 	close(vcpu->stats.fd);
 	close(vcpu->fd);

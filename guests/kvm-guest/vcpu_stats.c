@@ -69,6 +69,11 @@ struct vcpu_counts vcpu_stats_read(const struct vcpu_stats *stats)
 	return counts;
 }
 
+uint64_t vcpu_stats_exits(const struct vcpu_stats *stats)
+{
+	return vcpu_stats_read(stats).values[0];
+}
+
 void vcpu_stats_print_since(const struct vcpu_stats *stats, struct vcpu_counts before)
 {
 	struct vcpu_counts now = vcpu_stats_read(stats);

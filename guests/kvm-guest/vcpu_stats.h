@@ -22,6 +22,9 @@ void vcpu_stats_open(struct vcpu_stats *stats, int vcpu_fd);
 /* Reads them. This neither stops nor disturbs the vCPU. */
 struct vcpu_counts vcpu_stats_read(const struct vcpu_stats *stats);
 
+/* Of these, how often the vCPU has left the guest. */
+uint64_t vcpu_stats_exits(const struct vcpu_stats *stats);
+
 /* Prints " NAME=COUNT" to the reply for what was counted since @before. */
 void vcpu_stats_print_since(const struct vcpu_stats *stats, struct vcpu_counts before);
 

@@ -163,11 +163,16 @@ def test_dirty_ring(
 def test_dirty_ring_full(
     guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
 ) -> None:
-    """A ring that gets full loses nothing: the vCPU waits until it was harvested and reset."""
+    """A ring that gets full loses nothing: the vCPU waits until it was harvested and reset.
+
+    Until then KVM_RUN ends with KVM_EXIT_DIRTY_RING_FULL each time that it is called, and does not
+    enter the guest (kvm_dirty_ring_check_request(), virt/kvm/dirty_ring.c).
+    """
     claim.expect(
         f"two vCPUs, one after the other, write {MANY} of {MORE} pages, in any order and when "
         f"page_idle has aged them, with rings of {FEW} entries, which are harvested and reset when "
-        "KVM_RUN ends because they are full: exactly these pages are in them, each once but for "
+        "KVM_RUN has ended three times because they are full: no vCPU enters the guest before "
+        "that; exactly these pages are in them, each once but for "
         "those that made a ring full, and no page can be written after the last reset"
     )
     vm = populated(_guest(guest, shell, MORE, FEW, vcpus=2))
@@ -315,6 +320,10 @@ def _harvest(
     )
     if found.full and not may_be_full:
         raise Unproven(f"{when}: KVM_RUN ended, since the ring was full, before it was harvested")
+    assert not found.entered, (
+        f"{when}: called again after it had ended {found.full} times because the ring was full, "
+        f"and before anything was harvested, KVM_RUN entered the guest ({found.entered} exits)"
+    )
     assert not found.strange, f"{when}: {found.strange} entries name no page of the guest"
     twice = f"{when}: {found.doubled} entries name a page once more"
     assert found.doubled <= found.full, f"{twice}, and KVM_RUN ended {found.full} times when full"
