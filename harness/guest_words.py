@@ -29,7 +29,7 @@ Advice = Literal[
     "nohugepage",
     "collapse",
 ]
-Churn = Literal["idle", "run", "too-large"]
+Churn = Literal["idle", "run", "slots", "too-large"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
     "guest",

@@ -531,8 +531,10 @@ class Guest:
         """Ask for so many further VMs, end each that is made, and return how many were made.
 
         `idle` ones never run. A vCPU of those that `run` reads all tested pages; they have their
-        blocks split as this VM has, and the dirty log on to their end if it is on here. Those that
-        are `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
+        blocks split and dirty rings as this VM has, and the dirty log on to their end if it is on
+        here. `slots` ones read as well, between changes of the memslot of these pages: it has its
+        log switched on and off, is moved away and back, deleted and made again. Those that are
+        `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
         not heed it (pKVM), and then all are made.
         """
         reply = self.line.ask(f"churn {count} {kind}", ("asked", "made"))

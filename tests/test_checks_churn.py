@@ -27,6 +27,7 @@ def judged(
     charges: tuple[Charged, ...] = (AT_REST,) * 3,
     lost: tuple[int, ...] = (0, 0, 0),
     objects: tuple[int, ...] = (64, 64, 64),
+    vmalloc: tuple[int, ...] = (900, 900, 900),
     trace: tuple[tuple[str, str], ...] = FREED,
 ) -> None:
     caches = [MappingProxyType({"kmalloc-64": Cache(active, 64, 64)}) for active in objects]
@@ -37,7 +38,7 @@ def judged(
     )
     counts = Counts(WANTED, {}, 0, {}, events, "")
     claim = Claim(Path("unused"), "")
-    churned = Churned(charges, readings, counts)
+    churned = Churned(charges, readings, vmalloc, counts)
     judge(churned, WAYS["idle"], cast(Any, Resting(*objects[-1:] * RESTING)), claim, 0)
     judge_percpu(churned, WAYS["idle"], claim)
 
@@ -76,6 +77,12 @@ def test_pages_that_nothing_accounts_for_are_bounded() -> None:
     judged(lost=(0, LOST - 1, 2 * LOST))
     with pytest.raises(AssertionError, match=f"{LOST} pages behind"):
         judged(lost=(0, LOST, 2 * LOST))
+
+
+def test_pages_of_vmalloc_are_bounded_too() -> None:
+    judged(vmalloc=(900, 900 + LOST - 1, 900 + 2 * LOST))
+    with pytest.raises(AssertionError, match=rf"{LOST} pages behind that vmalloc\(\) gave"):
+        judged(vmalloc=(900, 900 + LOST, 900 + 2 * LOST))
 
 
 def test_an_object_for_each_vm_is_a_leak_though_it_is_not_charged() -> None:

@@ -391,6 +391,12 @@ def test_churn_counts_its_vms() -> None:
             guest.churn(192)
 
 
+def test_churn_of_vms_that_run_makes_all() -> None:
+    guest, process = start("ok asked=9 made=9", "ok asked=9 made=9")
+    assert guest.churn(9, "run") == guest.churn(9, "slots") == 9
+    assert process.sent == ["churn 9 run", "churn 9 slots"]
+
+
 def test_a_crowd_is_of_all_its_vms() -> None:
     guest, process = start("ok asked=192 made=192", "ok asked=192 made=191")
     guest.crowd(192)

@@ -19,6 +19,8 @@
 #define MAX_CHURN 100000
 /* pKVM's hypervisor knows of 255 VMs at once (KVM_MAX_PVMS). */
 #define MAX_CROWD 240
+/* Changes of each kind that the slot of a VM goes through. */
+#define SLOT_CHANGES 4
 
 static int make_idle(struct vm *vm, uint32_t *made)
 {
@@ -59,22 +61,60 @@ static int use(struct vm *second, bool dirty_log)
 {
 	if (make_vcpu_twice(second) || second_reads_all(second))
 		return -1;
-	if (dirty_log && vm_set_slot_flags(second, KVM_MEM_LOG_DIRTY_PAGES))
+	if (dirty_log && vm_set_dirty_log(second, true))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	if (dirty_log && second->ring) {
+		/* Its ring has the pages of the payload then that it writes to. */
+		if (second_reads_all(second))
+			return -1;
+		ring_harvest(&second->vcpus[0], second->ring);
+	}
 	return 0;
 }
 
-static int make_run(struct vm *vm, uint32_t *made)
+static int change_slot(const struct vm *second)
+{
+	return vm_set_slot_flags(second, KVM_MEM_LOG_DIRTY_PAGES) ||
+	       vm_set_slot_flags(second, 0) ||
+	       vm_move_slot(second, SECOND_SLOT_IPA) ||
+	       vm_move_slot(second, vm_slot_ipa(second)) ||
+	       vm_delete_slot(second) ||
+	       vm_set_slot_flags(second, 0);
+}
+
+static int change_slots(struct vm *second, bool dirty_log)
+{
+	(void)dirty_log;
+	for (int i = 0; i < SLOT_CHANGES; i++) {
+		if (second_reads_all(second))
+			return -1;
+		if (change_slot(second))
+			return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	}
+	return second_reads_all(second);
+}
+
+static int make(struct vm *vm, uint32_t *made, int (*act)(struct vm *second, bool dirty_log))
 {
 	struct vm second;
 	int result;
 
-	vm_create_second(&second, vm);
-	result = use(&second, vm->dirty_log);
+	vm_create_second(&second, vm, 1);
+	result = act(&second, vm->dirty_log);
 	vm_close_vcpus(&second);
 	vm_close(&second);
 	++*made;
 	return result;
+}
+
+static int make_run(struct vm *vm, uint32_t *made)
+{
+	return make(vm, made, use);
+}
+
+static int make_slots(struct vm *vm, uint32_t *made)
+{
+	return make(vm, made, change_slots);
 }
 
 int command_crowd(struct vm *vm, char **words)
@@ -89,7 +129,7 @@ int command_crowd(struct vm *vm, char **words)
 	if (!crowd)
 		die("out of memory");
 	while (!result && made < count) {
-		vm_create_second(&crowd[made], vm);
+		vm_create_second(&crowd[made], vm, 1);
 		result = second_reads_all(&crowd[made++]);
 	}
 	for (uint32_t i = 0; i < made; i++) {
@@ -108,6 +148,7 @@ static const struct {
 } kinds[] = {
 	{ "idle", make_idle },
 	{ "run", make_run },
+	{ "slots", make_slots },
 	{ "too-large", make_too_large },
 };
 
@@ -126,5 +167,5 @@ int command_churn(struct vm *vm, char **words)
 		reply_ok(" asked=%u made=%u", count, made);
 		return 0;
 	}
-	return reply_error("usage", "expected: churn COUNT idle|run|too-large");
+	return reply_error("usage", "expected: churn COUNT idle|run|slots|too-large");
 }

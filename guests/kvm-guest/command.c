@@ -62,7 +62,7 @@ static const struct command {
 	{ "spin-value", 1, "spin-value VCPU", command_spin_value },
 	{ "pin", 3, "pin VCPU CPU other|fifo", command_pin },
 	{ "race", 5, "race SEED ROUNDS AGERS AGER OPPONENT", command_race },
-	{ "churn", 2, "churn COUNT idle|run|too-large", command_churn },
+	{ "churn", 2, "churn COUNT idle|run|slots|too-large", command_churn },
 	{ "crowd", 1, "crowd COUNT", command_crowd },
 	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },

@@ -13,7 +13,7 @@ int oppose_by_vm(struct race *race, uint32_t first, uint32_t count)
 
 	(void)first;
 	(void)count;
-	vm_create_second(&other, race->vm);
+	vm_create_second(&other, race->vm, 1);
 	result = second_reads_all(&other);
 	vm_close_vcpus(&other);
 	/* The last that holds it. */

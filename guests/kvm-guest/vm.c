@@ -315,20 +315,24 @@ static void create_like(struct vm *other, const struct vm *vm, char *slot, unsig
 		.low = vm->low,
 		.wide = vm->wide,
 		.eager_split = vm->eager_split,
+		.ring = vm->ring,
 		.vcpu_count = vcpus,
 		.kvm_fd = vm->kvm_fd,
 		.slot = slot,
 	};
 	create_vm(other);
+	if (other->ring)
+		ring_enable(other);
 	if (vm_set_slot_flags(other, 0))
 		die_errno("KVM_SET_USER_MEMORY_REGION of a second VM's tested slot");
 	create_payload(other);
 }
 
-void vm_create_second(struct vm *second, const struct vm *vm)
+void vm_create_second(struct vm *second, const struct vm *vm, unsigned int vcpus)
 {
-	create_like(second, vm, vm->slot, 1);
-	vcpu_create(second, &second->vcpus[0], 0);
+	create_like(second, vm, vm->slot, vcpus);
+	for (unsigned int i = 0; i < vcpus; i++)
+		vcpu_create(second, &second->vcpus[i], i);
 }
 
 /*

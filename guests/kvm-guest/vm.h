@@ -99,10 +99,10 @@ uint64_t vm_view_address(const struct vm *vm, unsigned int vcpu);
 uint64_t vm_view_ipa(const struct vm *vm, unsigned int vcpu);
 
 /*
- * Makes another VM of one vCPU, without a thread, with the tested pages of @vm;
- * fatal on failure. It is gone when its vCPUs are closed and then it is.
+ * Makes another VM of so many vCPUs, without threads, with the tested pages of @vm, and with
+ * dirty rings as it has; fatal on failure. It is gone when its vCPUs are closed and then it is.
  */
-void vm_create_second(struct vm *second, const struct vm *vm);
+void vm_create_second(struct vm *second, const struct vm *vm, unsigned int vcpus);
 void vm_close_vcpus(struct vm *second);
 void vm_close(struct vm *second);
 

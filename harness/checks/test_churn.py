@@ -2,8 +2,8 @@
 """Many VMs are made and ended, in each of the ways in which a VM can end, and leave nothing.
 
 Their owner has a memcg of its own, which is charged for what KVM allocates for them: that is exact
-to the byte. What is not charged shows as memory that nothing accounts for, as objects of the
-kernel's allocator, or, if each CPU has its own, in the trace.
+to the byte. What is not charged shows as memory that nothing accounts for, or that vmalloc()
+gave, as objects of the kernel's allocator, or, if each CPU has its own, in the trace.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from harness.checks.charged import Charged
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
 from harness.checks.mglru import memcg_of
+from harness.checks.skips import guest_or_skip
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read, spread
+from harness.guest_replies import PAGE_SIZE, RING_MAX
 from harness.guest_words import Churn
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import percpu
+from harness.observe import percpu, vmstat
 from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -38,29 +40,41 @@ class Ways:
     kind: Churn
     vms: int
     words: str
+    logs: bool = False
+    """Whether the dirty log is on to their end."""
+    ring: int | None = None
+    """Entries of the dirty ring that each vCPU has."""
 
 
 # An object lost for each of 192 VMs fills slabs.
 WAYS: dict[str, Ways] = {
     "idle": Ways("idle", 192, "made and ended, without a vCPU"),
     "run": Ways("run", 64, "made, run, refused a vCPU that they have already, and ended"),
-    "split": Ways("run", 8, "made, run, their blocks split for a dirty log, and ended"),
+    "split": Ways("run", 8, "made, run, their blocks split for a dirty log, and ended", logs=True),
+    # A ring of the largest size is 256 pages.
+    "ring": Ways("run", 8, "made, run with a dirty ring, and ended", logs=True, ring=RING_MAX),
+    "slots": Ways("slots", 16, "made, run between changes of a memslot, and ended"),
     "refused": Ways(
         "too-large", 192, "refused, since they ask for more bits of IPA than there are"
     ),
 }
 
 
-# Of the pages that nothing accounts for, which other things move as well.
+# Of the pages that nothing accounts for, and of vmalloc()'s, which other things move as well.
 LOST = 128
 
 
 @dataclass(frozen=True)
 class Churned:
-    """What there is after each of three times, and what was allocated for each CPU meanwhile."""
+    """What there is after each of three times, and what was allocated for each CPU meanwhile.
+
+    `vmalloc` are pages that vmalloc() gave: a dirty ring is of these, and charged to nobody
+    (kvm_dirty_ring_alloc(), virt/kvm/dirty_ring.c).
+    """
 
     charges: tuple[Charged, ...]
     readings: tuple[Reading, ...]
+    vmalloc: tuple[int, ...]
     trace: Counts
 
 
@@ -80,10 +94,10 @@ def test_churn(
     claim.expect(
         f"{ways.vms} VMs {ways.words}, two times: their tables are gone, while their owner goes "
         "on; no page and no byte more is charged to its memcg, and none when that has ended; less "
-        f"than {LOST} pages{objects} are lost otherwise; nothing is left that was allocated for "
-        "each CPU"
+        f"than {LOST} pages{objects} are lost otherwise, or stay vmalloc()'s; nothing is left that "
+        "was allocated for each CPU"
     )
-    vm = split_eagerly(guest) if way == "split" else guest(pages=1)
+    vm = guest_of(way, ways, guest)
     made = vm.churn(1, ways.kind)
     if way == "refused" and made and cell.cell.kvm_mode == "protected":
         pytest.skip("pKVM does not heed how many bits of IPA a VM asks for")
@@ -91,13 +105,28 @@ def test_churn(
     moved = spread(shell, LOST)
     with memcg_of(vm, shell):
         vm.populate()
-        if way == "split":
+        if ways.logs:
             vm.dirty_log(True)
         churned = churn(vm, ways, shell, claim, cell.slowdown)
         vm.close()
         judge(churned, ways, shell, claim, moved)
         charged.assert_nothing_left(shell, claim, cell.slowdown)
     judge_percpu(churned, ways, claim)
+
+
+def guest_of(way: str, ways: Ways, guest: Callable[..., Guest]) -> Guest:
+    """A guest whose further VMs are such ones; skips where KVM has none."""
+    if way == "split":
+        return split_eagerly(guest)
+    if ways.ring is None:
+        return guest(pages=1)
+    refusal = "this kernel has no such dirty ring"
+    return guest_or_skip(lambda: guest(pages=1, ring=ways.ring), refusal, refusal)
+
+
+def vmalloc_pages(shell: Shell) -> int:
+    """Pages that vmalloc() has given: kernel stacks as well."""
+    return vmstat.parse_meminfo(shell.read("/proc/meminfo"))["VmallocUsed"] // PAGE_SIZE
 
 
 def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) -> Churned:
@@ -112,15 +141,16 @@ def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) ->
         vm.churn(ways.vms // 3, ways.kind)
         assert_no_tables(ways, shell, claim, held, slowdown)
         charges = [charged.settled(shell, slowdown)]
-        readings = [read(shell)]
+        readings, vmalloc = [read(shell)], [vmalloc_pages(shell)]
         for _ in range(2):
             vm.churn(ways.vms, ways.kind)
             assert_no_tables(ways, shell, claim, held, slowdown)
             charges.append(charged.falls_to(shell, claim, charges[-1], slowdown))
             readings.append(read(shell))
+            vmalloc.append(vmalloc_pages(shell))
         counts = session.stop()
     claim.save("percpu.txt", counts.raw)
-    return Churned(tuple(charges), tuple(readings), counts)
+    return Churned(tuple(charges), tuple(readings), tuple(vmalloc), counts)
 
 
 def assert_no_tables(ways: Ways, shell: Shell, claim: Claim, held: int, slowdown: float) -> None:
@@ -138,9 +168,12 @@ def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) 
         after.unaccounted - before.unaccounted for before, after in pairwise(churned.readings)
     )
     claim.observe(f"{lost} pages lost with {ways.vms} VMs (moves by {moved} at rest)")
+    given = min(after - before for before, after in pairwise(churned.vmalloc))
+    claim.observe(f"{given} pages more are vmalloc()'s")
     text = f"{ways.vms} VMs {ways.words}, leave"
     assert not all(more), f"{text} behind what is charged to their owner's memcg: {more[-1]}"
     assert lost < LOST, f"{text} {lost} pages behind that nothing accounts for"
+    assert given < LOST, f"{text} {given} pages behind that vmalloc() gave"
     keeps_no_objects(shell, claim, churned.readings, ways.vms, "VM")
 
 
