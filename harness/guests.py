@@ -547,8 +547,8 @@ class Guest:
     def crowd(self, count: int) -> None:
         """Make so many further VMs that live at the same time, and then end all of them.
 
-        A vCPU of each reads all tested pages. GuestBroke if one does not run; GuestNoMemory if it
-        does not for ENOMEM.
+        A vCPU of each reads all tested pages, another never runs. GuestBroke if one does not do
+        so; GuestNoMemory if it does not for ENOMEM.
         """
         reply = self.line.ask(f"crowd {count}", ("asked", "made"))
         made = reply.number("made")

@@ -19,6 +19,8 @@
 #define MAX_CHURN 100000
 /* pKVM's hypervisor knows of 255 VMs at once (KVM_MAX_PVMS). */
 #define MAX_CROWD 240
+/* Of a crowd's VM, the first of which runs. */
+#define CROWD_VCPUS 2
 /* Changes of each kind that the slot of a VM goes through. */
 #define SLOT_CHANGES 4
 
@@ -129,7 +131,7 @@ int command_crowd(struct vm *vm, char **words)
 	if (!crowd)
 		die("out of memory");
 	while (!result && made < count) {
-		vm_create_second(&crowd[made], vm, 1);
+		vm_create_second(&crowd[made], vm, CROWD_VCPUS);
 		result = second_reads_all(&crowd[made++]);
 	}
 	for (uint32_t i = 0; i < made; i++) {

@@ -2,12 +2,13 @@
 """Many VMs live at the same time, end, and leave their memory to others, later VMs among them.
 
 Under pKVM the host shares the pages of each struct kvm and kvm_vcpu with the hypervisor while the
-VM lives, and has a struct hyp_shared_pfn for each (share_pfn_hyp(), arch/arm64/kvm/mmu.c). A page
-that stays shared when its VM has ended (kvm_arch_destroy_vm(), arch/arm64/kvm/arm.c) cannot be
-donated: when a later VM has it for what the hypervisor is to keep (__pkvm_init_vm(),
-arch/arm64/kvm/hyp/nvhe/pkvm.c), that VM does not run. VMs that follow each other have the same
-pages, so test_churn does not see it. Here, too, whether a later VM has a page of an earlier one is
-up to the allocator, and is not looked at; objects are the other witness.
+VM lives, those of vCPUs that never run too, and has a struct hyp_shared_pfn for each
+(share_pfn_hyp(), arch/arm64/kvm/mmu.c). A page that stays shared when its VM has ended
+(kvm_arch_destroy_vm(), arch/arm64/kvm/arm.c) cannot be donated: when a later VM has it for what the
+hypervisor is to keep (__pkvm_init_vm(), arch/arm64/kvm/hyp/nvhe/pkvm.c), that VM does not run. VMs
+that follow each other have the same pages, so test_churn does not see it. Here, too, whether a
+later VM has a page of an earlier one is up to the allocator, and is not looked at; objects are the
+other witness.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def test_crowd(
     )
     claim.expect(
         f"{VMS} VMs that live at the same time, {ROUNDS} times, with memory that has become free "
-        f"given to others between: each of them runs{objects}"
+        "given to others between: each of them runs, by one of two vCPUs, of which the other never "
+        f"does{objects}"
     )
     taker = guest(pages=(ROUNDS - 1) * BLOCKS * BLOCK)
     vm = guest(pages=1)
