@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.cell import CellSpec
-from harness.checks import damon
+from harness.checks import damon, tables
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import check_path, functions_only, promised, situation, wanted
@@ -63,16 +63,21 @@ def test_gib_block(
         "of a block of 1 GiB: with a dirty log exactly the pages that the guest writes are logged "
         "and writable, each by a leaf of its own, and with the log off it is a block again; all of "
         "it old after DAMON aged it, all of it young after a touch of one page; nothing mapped "
-        "once it is dropped; nothing that was written is lost before that; no splat "
+        "once it is dropped; nothing that was written is lost before that; of the tables that the "
+        "log needs none left when it is a block again, nor when the VM has ended; no splat "
         f"(seed {cell.seed})"
     )
     splatted = splats(shell)
+    baseline = tables.at_first(shell, claim)
     with guest_or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, REASON) as vm:
         written = _some(rng)
         vm.touch(written, write=True)
         if levels := _levels(vm, leaves(vm, shell, claim, "populated")):
             raise Unproven(f"stage 2 maps a page of 1 GiB {levels}")
-        written |= _log(vm, shell, claim, rng)
+        whole = None if baseline is None else tables.count(shell)
+        written |= _log(vm, shell, claim, rng, whole)
+        if whole is not None:
+            _tables_joined(shell, claim, whole, cell.slowdown)
         vm.touch(written, write=False)
         vm.verify(written)
         try:
@@ -83,6 +88,7 @@ def test_gib_block(
         vm.verify(written)
         vm.advise("dontneed", range(PAGES))
         mapped_pages(vm, shell, claim, frozenset(), "dropped")
+        tables.assert_none_left(vm, shell, claim, baseline, cell.slowdown)
     assert_none_new(shell, claim, splatted)
 
 
@@ -127,10 +133,13 @@ def _levels(vm: Guest, ranges: tuple[stage2.Range, ...]) -> str:
     return f"to {len(mapped)} of {PAGES} pages, by leaves of level {levels or 'none'}"
 
 
-def _log(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset[int]:
+def _log(
+    vm: Guest, shell: Shell, claim: Claim, rng: random.Random, whole: int | None
+) -> frozenset[int]:
     """Assert that what the guest writes under a dirty log is all that it may write, by pages.
 
-    With the log off one block must map them again. Returns the pages that were written.
+    With the log off one block must map them again. Returns the pages that were written. `whole` is
+    how many tables there are while one block maps them, if that is known.
     """
     everything = frozenset(range(PAGES))
     assert_writable(vm, claim, leaves(vm, shell, claim, "log-off"), everything, "before the log")
@@ -143,6 +152,8 @@ def _log(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset
     coarse = stage2.blocks(ranges, vm.slot.ipa, PAGES) & some
     assert not coarse, f"{len(coarse)} pages are written by way of a block, unlogged ones beside"
     assert_logged(vm, claim, some, "written")
+    if whole is not None:
+        _tables_apart(shell, claim, whole, len({page // BLOCK for page in some}))
     vm.dirty_log(False)
     # One that has no leaf yet, for which the block comes back.
     last = rng.choice(sorted(everything - some))
@@ -151,6 +162,25 @@ def _log(vm: Guest, shell: Shell, claim: Claim, rng: random.Random) -> frozenset
     claim.observe(levels or "one block again with the log off")
     assert not levels, f"with the log off stage 2 maps a page of 1 GiB {levels}"
     return some | {last}
+
+
+def _tables_apart(shell: Shell, claim: Claim, whole: int, touched: int) -> None:
+    """Unproven unless so many tables of the last level stand where the block was, and more."""
+    made = tables.count(shell) - whole
+    claim.observe(f"{made} tables where the block was, {touched} of them for the pages written")
+    if made <= touched:
+        raise Unproven(f"{made} tables were made where {touched} and one above them were expected")
+
+
+def _tables_joined(shell: Shell, claim: Claim, whole: int, slowdown: float) -> None:
+    """Assert that all tables are gone in whose place there is one block, the lowest ones too.
+
+    Only the highest is unlinked then. What hangs below it is freed later, by a walk that has to be
+    told at which level it begins (stage2_map_walk_table_pre(), arch/arm64/kvm/hyp/pgtable.c).
+    """
+    left = tables.falls_to(shell, claim, whole, slowdown) - whole
+    claim.observe(f"{left} tables more than at first when it is a block again")
+    assert not left, f"{left} pages of tables stay whose memory one block maps"
 
 
 def _age(

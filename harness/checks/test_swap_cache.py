@@ -26,6 +26,7 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.mglru import zram_swap
 from harness.checks.pages import leaves, populated, shows_stage2
 from harness.guests import Guest
@@ -37,6 +38,7 @@ PAGES = 256
 EVERYTHING = frozenset(range(PAGES))
 # As many that were only read, then written, have to have gone twice.
 ENOUGH = 16
+WITNESSES = 16
 
 
 @pytest.mark.deep
@@ -51,18 +53,15 @@ def test_swap_cache(
     claim.expect(
         f"{PAGES} pages are swapped out and read into the swap cache; the guest reads some, writes "
         "some, and writes some that it had read; all are swapped out once more, and it reads what "
-        f"it wrote last (seed {cell.seed})"
+        "it wrote last; the same with a dirty log on, where it may write none that it has read, "
+        f"and which names just those that it wrote (seed {cell.seed})"
     )
     with zram_swap(shell), guest(pages=PAGES) as vm:
         dump = shows_stage2(vm, shell, claim, "what the guest reads")
         populated(vm)
-        first = _swapped_out(vm)
-        vm.advise("willneed", EVERYTHING)
-        only_written = frozenset(page for page in EVERYTHING if rng.random() < 0.25)
-        read = EVERYTHING - only_written
-        written = frozenset(page for page in read if rng.random() < 0.5)
+        cached, read, written = _cached(vm, rng)
         vm.touch(read, write=False)
-        subject = written & first & vm.flagged("swapcache")
+        subject = written & cached & vm.flagged("swapcache")
         if dump:
             writable = stage2.writable(leaves(vm, shell, claim, "read"), vm.slot.ipa, PAGES)
             claim.observe(f"{len(writable & subject)} of {len(subject)} writable once read")
@@ -70,19 +69,61 @@ def test_swap_cache(
                 # Of the first write to each KVM is told by a fault.
                 pytest.skip("this kernel lets a guest write no page that it read from swap")
             subject &= writable
-        vm.touch(written | only_written, write=True)
-        again = subject & _swapped_out(vm)
-        claim.observe(
-            f"{len(subject)} of {PAGES} such pages in the swap cache, read and then written; "
-            f"{len(again)} of these swapped out again"
+        vm.touch(written | EVERYTHING - read, write=True)
+        _nothing_lost(vm, claim, subject, "without the log")
+        _logged(vm, shell, claim, rng, dump=dump)
+
+
+def _logged(vm: Guest, shell: Shell, claim: Claim, rng: random.Random, *, dump: bool) -> None:
+    """The same with a dirty log on: the guest may write a page from the first write on.
+
+    It is then no new leaf that must call its page dirty, but one that is changed
+    (kvm_pgtable_stage2_relax_perms() of user_mem_abort()): to its owner the page is writable, and
+    clean, still.
+    """
+    cached, read, written = _cached(vm, rng)
+    vm.dirty_log(True)
+    vm.touch(read, write=False)
+    subject = written & cached & vm.flagged("swapcache")
+    if dump:
+        ranges = leaves(vm, shell, claim, "read-logged")
+        assert_writable(vm, claim, ranges, frozenset(), "read with the log on")
+        subject &= stage2.mapped(ranges, vm.slot.ipa, PAGES)
+    written |= EVERYTHING - read
+    vm.touch(written, write=True)
+    assert_logged(vm, claim, written, "written with the log on")
+    vm.dirty_log(False)
+    _nothing_lost(vm, claim, subject, "with the log on")
+
+
+def _cached(vm: Guest, rng: random.Random) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
+    """Swap all out and read it into the swap cache: the pages that this has gone well for.
+
+    Also, by chance, those that the guest is to read, and which of these it is to write then.
+    """
+    gone = _swapped_out(vm)
+    vm.advise("willneed", EVERYTHING)
+    read = frozenset(page for page in EVERYTHING if rng.random() < 0.75)
+    return gone, read, frozenset(page for page in read if rng.random() < 0.5)
+
+
+def _nothing_lost(vm: Guest, claim: Claim, subject: frozenset[int], when: str) -> None:
+    """Have all swapped out, and assert that the guest reads what it wrote last.
+
+    Unproven unless enough of the pages `subject` go, which it read from the swap cache first.
+    """
+    again = subject & _swapped_out(vm)
+    claim.observe(
+        f"{when}: {len(subject)} of {PAGES} such pages in the swap cache, read and then written; "
+        f"{len(again)} of these swapped out again"
+    )
+    vm.touch(EVERYTHING, write=False)
+    vm.verify(EVERYTHING)
+    if len(again) < ENOUGH:
+        raise Unproven(
+            f"{when} {len(again)} pages came back from the swap cache for a read, writable to "
+            f"their owner, were written and swapped out again: {ENOUGH} at least are needed"
         )
-        vm.touch(EVERYTHING, write=False)
-        vm.verify(EVERYTHING)
-        if len(again) < ENOUGH:
-            raise Unproven(
-                f"{len(again)} pages came back from the swap cache for a read, so that the guest "
-                f"may write them, were written and swapped out again: {ENOUGH} at least are needed"
-            )
 
 
 def _swapped_out(vm: Guest) -> frozenset[int]:
