@@ -10,6 +10,7 @@ Backing = Literal[
     "thp",
     "hugetlb",
     "hugetlbshared",
+    "contiguous",
     "gigantic",
     "memfd",
     "memfdthp",

@@ -22,6 +22,7 @@ static const char * const names[] = {
 	[BACKING_THP] = "thp",
 	[BACKING_HUGETLB] = "hugetlb",
 	[BACKING_HUGETLBSHARED] = "hugetlbshared",
+	[BACKING_CONTIGUOUS] = "contiguous",
 	[BACKING_GIGANTIC] = "gigantic",
 	[BACKING_MEMFD] = "memfd",
 	[BACKING_MEMFDTHP] = "memfdthp",
@@ -48,14 +49,16 @@ const char *backing_name(enum backing backing)
 bool backing_is_huge(enum backing backing)
 {
 	return backing == BACKING_THP || backing == BACKING_HUGETLB ||
-	       backing == BACKING_HUGETLBSHARED || backing == BACKING_GIGANTIC ||
-	       backing == BACKING_MEMFDTHP;
+	       backing == BACKING_HUGETLBSHARED || backing == BACKING_CONTIGUOUS ||
+	       backing == BACKING_GIGANTIC || backing == BACKING_MEMFDTHP;
 }
 
 size_t backing_page_size(enum backing backing)
 {
 	if (backing == BACKING_GIGANTIC)
 		return GIGANTIC_PAGE_SIZE;
+	if (backing == BACKING_CONTIGUOUS)
+		return CONTIGUOUS_PAGE_SIZE;
 	return backing_is_huge(backing) ? HUGE_PAGE_SIZE : GUEST_PAGE_SIZE;
 }
 
@@ -153,12 +156,12 @@ static void *map_hugetlb(void *area, size_t size, int sharing)
 }
 
 /* The free memory hardly ever has one, so they are the pool's, which is made at boot. */
-static void *map_gigantic(void *area, size_t size)
+static void *map_pool(void *area, size_t size, unsigned int shift, const char *what)
 {
-	void *memory = map_hugetlb_of(area, size, 30, MAP_PRIVATE);
+	void *memory = map_hugetlb_of(area, size, shift, MAP_PRIVATE);
 
 	if (memory == MAP_FAILED)
-		die_errno("mmap of pages of 1 GiB for the tested slot");
+		die_errno(what);
 	return memory;
 }
 
@@ -216,8 +219,11 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 	case BACKING_HUGETLBSHARED:
 		map_hugetlb(memory, size, MAP_SHARED);
 		break;
+	case BACKING_CONTIGUOUS:
+		map_pool(memory, size, 25, "mmap of pages of 32 MiB for the tested slot");
+		break;
 	case BACKING_GIGANTIC:
-		map_gigantic(memory, size);
+		map_pool(memory, size, 30, "mmap of pages of 1 GiB for the tested slot");
 		break;
 	case BACKING_MEMFD:
 		map_memfd(memory, size);

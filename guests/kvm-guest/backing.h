@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #define HUGE_PAGE_SIZE (2UL << 20)
+#define CONTIGUOUS_PAGE_SIZE (32UL << 20)
 #define GIGANTIC_PAGE_SIZE (1UL << 30)
 
 enum backing {
@@ -14,6 +15,7 @@ enum backing {
 	BACKING_THP,		/* anonymous, transparent huge pages of 2 MiB */
 	BACKING_HUGETLB,	/* hugetlbfs pages of 2 MiB */
 	BACKING_HUGETLBSHARED,	/* the same, of a file that is shared */
+	BACKING_CONTIGUOUS,	/* of 32 MiB, 16 entries side by side; only from a pool, too */
 	BACKING_GIGANTIC,	/* of 1 GiB, which only come from a pool */
 	BACKING_MEMFD,		/* shared memory of memfd_create(2) */
 	BACKING_MEMFDTHP,	/* the same, transparent huge pages of 2 MiB */

@@ -23,7 +23,7 @@
 #include "serve.h"
 
 #define OPTIONS \
-	"[--backing anon|thp|hugetlb|hugetlbshared|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
+	"[--backing anon|thp|hugetlb|hugetlbshared|contiguous|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
 	"[--manual-log clear|set] [--ring ENTRIES] [--second slot|above|vm] [--vcpus N] " \
 	"[--timeout SECONDS]" \
@@ -179,10 +179,10 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		usage("--ring must be a power of two from 256 to 65536");
 	if (vm->ring && (vm->second || vm->manual_log))
 		usage("--ring has neither --second nor --manual-log");
-	if (vm->backing == BACKING_GIGANTIC && vm->skew)
-		usage("--skew would take a further page of 1 GiB");
+	if (backing_page_size(vm->backing) > HUGE_PAGE_SIZE && vm->skew)
+		usage("--skew would take a further page of the pool");
 	if (vm->pages % (backing_page_size(vm->backing) / GUEST_PAGE_SIZE))
-		usage("--pages must be a multiple of 512 for huge pages, of 262144 for those of 1 GiB");
+		usage("--pages must be a multiple of what a huge page has: 512, 8192 or 262144");
 }
 
 static void greet(const struct vm *vm)
