@@ -112,7 +112,7 @@ def test_the_command_line_of_a_test_kernel() -> None:
     made = bootargs.of_machine(own, ("kvm_harness.cell=c1", *bootargs.tickless(3), "x=1"))
     assert made == (
         "root=/dev/sda2 ro console=ttyS0 earlycon panic=15 kvm_harness.cell=c1 "
-        "nohz_full=3 isolcpus=nohz,domain,3 rcu_nocbs=3 x=1"
+        "nohz_full=3 isolcpus=domain,3 rcu_nocbs=3 x=1"
     )
 
 
