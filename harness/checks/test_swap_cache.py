@@ -61,7 +61,10 @@ def test_swap_cache(
         populated(vm)
         cached, read, written = _cached(vm, rng)
         vm.touch(read, write=False)
-        subject = written & cached & vm.flagged("swapcache")
+        kept = vm.flagged("swapcache")
+        if cached and not kept & read and cached & read <= vm.flagged("dirty"):
+            pytest.skip("this kernel keeps nothing in the swap cache that was read: it is dirty")
+        subject = written & cached & kept
         if dump:
             writable = stage2.writable(leaves(vm, shell, claim, "read"), vm.slot.ipa, PAGES)
             claim.observe(f"{len(writable & subject)} of {len(subject)} writable once read")
