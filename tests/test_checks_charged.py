@@ -95,3 +95,12 @@ def test_what_stays_is_told_when_time_is_up(claim: Claim) -> None:
 def test_what_still_moves_is_read_again() -> None:
     texts = (stat(kernel=8192), stat(kernel=4096), stat(kernel=4096))
     assert settled(shell(*texts), 1.0).kernel == 1
+
+
+def test_pages_charged_by_bytes_are_asked_for_once_before_they_are_judged(claim: Claim) -> None:
+    """And not where more than pages is left, of which a shell would leave more."""
+    pages, none = stat(kernel=5 * 4096), stat()
+    assert falls_to(shell(pages, "", none), claim, NOTHING, 1.0) == Charged(0, 0, 0, cpus=2)
+    assert claim.observed == ""
+    more = stat(kernel=5 * 4096, slab_unreclaimable=8)
+    assert falls_to(shell(more, none), claim, NOTHING, 1.0) == Charged(0, 0, 0, cpus=2)
