@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
@@ -30,13 +30,17 @@ def evict_untouched(
     expectation: Expectation,
     counters: Mapping[str, bool],
     touched: frozenset[int],
+    *,
+    use: Callable[[], None] = lambda: None,
 ) -> None:
     """Have the guest read these pages, evict all that can go, and assert which did.
 
-    No page_idle may go before: it leaves PG_young on pages, which eviction takes for a reference.
+    `use` comes before that, when all pages have been left behind. No page_idle may go before: it
+    leaves PG_young on pages, which eviction takes for a reference.
     """
     pages = vm.slot.pages
     memcg.leave_behind()
+    use()
     vm.flush()
     vm.touch(touched, write=False)
     present = frozenset(vm.pfns())

@@ -191,22 +191,25 @@ def _assert_empty(shell: Shell, path: str | None, claim: Claim) -> None:
     assert number == 0, f"{number} bytes of a private mapping came to its file"
 
 
-def _use_before(vm: Guest, shell: Shell, path: str | None, memcg: Memcg, claim: Claim) -> None:
-    """Have all pages young and used before, so that MGLRU takes no use that follows for the first.
+def _used_before(vm: Guest, shell: Shell, path: str | None, memcg: Memcg) -> Callable[[], None]:
+    """Have MGLRU take no use that it is to judge for the first: what to do when pages are old.
 
-    Linux 7.3 takes a page that was used once, and one that was used before is part of the working
-    set and stays that (LRU_REFS_FLAGS, include/linux/mmzone.h). It begins anew when it moves a page
-    to the next generation (folio_inc_gen(), mm/vmscan.c), as aging does with pages of files, which
-    come to the oldest one (lru_gen_folio_seq()): so the host reads these. KVM may have told of a
-    use as well, when it mapped a page.
+    Linux 7.3 takes a page that it finds young for the first time (LRU_REFS_FLAGS,
+    include/linux/mmzone.h). The walk finds all young twice, which makes them part of the working
+    set for good. A page of a file begins anew whenever aging moves it to the next generation
+    (folio_inc_gen(), mm/vmscan.c), as it comes to the oldest one (lru_gen_folio_seq()): that the
+    host reads the file is its first use.
     """
     if path:
-        shell.run(f"cat {path} > /dev/null")
-    else:
-        memcg.walk()
-        vm.flush()
-        vm.touch(range(PAGES), write=False)
-    claim.observe(f"{len(vm.flagged('referenced'))} pages are known as used")
+        return lambda: _read_by_host(shell, path)
+    memcg.walk()
+    vm.flush()
+    vm.touch(range(PAGES), write=False)
+    return lambda: None
+
+
+def _read_by_host(shell: Shell, path: str) -> None:
+    shell.run(f"cat {path} > /dev/null")
 
 
 @pytest.mark.parametrize("backing", grouped(["file", "memfd"], stress=["memfd"]))
@@ -236,8 +239,10 @@ def test_eviction_backing(
         tracing(shell, wanted(expectation, "eviction")) as session,
     ):
         fill(vm, shell, claim, rng)
-        _use_before(vm, shell, path, memcg, claim)
+        use = _used_before(vm, shell, path, memcg)
         for touched in (everything, pick(rng, PAGES)):
-            evict_untouched(vm, shell, claim, memcg, session, expectation, counters, touched)
+            evict_untouched(
+                vm, shell, claim, memcg, session, expectation, counters, touched, use=use
+            )
         # kvm-guest compares what the guest reads with what it wrote.
         vm.touch(everything, write=False)
