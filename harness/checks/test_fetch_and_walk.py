@@ -28,8 +28,10 @@ from harness.checks.pages import (
     pick,
     populated,
     require_blocks,
+    require_huge,
     shorten,
     show_set,
+    whole_blocks,
     young_pages,
 )
 from harness.contract import Contract
@@ -79,15 +81,21 @@ def test_fetch_and_walk(
     access(frozenset(sorted(touched)[::2]))
     mark_idle(vm)
     aged = old_pages(vm, shell, claim)
-    if block > 1 and aged:
-        require_blocks(vm, aged)
+    if block > 1:
+        if aged:
+            require_blocks(vm, aged)
+        else:
+            require_huge(vm)
     vm.flush()
     with tracing(shell, FAULTS) as session:
         session.start()
         access(touched)
         counts = session.stop()
     claim.save("trace.txt", counts.raw)
-    young = stage2.by_leaf(aged, vm.slot.ipa, pages, touched) if aged else touched
+    # By page_idle alone it is the huge page that is young as a whole.
+    young = whole_blocks(touched, block)
+    if aged:
+        young = stage2.by_leaf(aged, vm.slot.ipa, pages, touched)
     young_pages(vm, shell, claim, young)
     check_faults(claim, faults, counts, vm, touched)
     idle_tells(vm, claim, young)
