@@ -26,6 +26,7 @@ from harness.checks.pages import (
     on_lists,
     pick,
     populated,
+    refuse_no_dump,
     shorten,
     young_pages,
 )
@@ -96,6 +97,8 @@ def test_walk_unforced(
         "old after the first, which is forced, and after the second, which is not"
     )
     vm = guest(pages=PAGES)
+    # By page_idle alone, aging by page_idle would have to come before the walk.
+    refuse_no_dump(vm, shell)
     everything = range(PAGES)
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         populated(vm)
