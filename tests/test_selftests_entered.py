@@ -35,7 +35,7 @@ def test_what_was_done_is_told(tmp_path: Path, name: str) -> None:
     ("probes", "why"),
     [
         ({"new_name": Probe(0, 0)}, "new_name was never entered"),
-        ({"new_name": Probe(3, 1)}, "missed 1 entries"),
+        ({"new_name": Probe(3, 1)}, "missed 1 of 4"),
         ({}, "has none of"),
     ],
 )
