@@ -221,6 +221,14 @@ class Guest:
         command = f"touch-both {write} {reader} {format_ranges(asked)} {pause}"
         return self._touches(command, reader, len(asked))
 
+    def write_dropped(self, pages: Iterable[int], *, writer: int, reader: int) -> None:
+        """Have one vCPU write to each page, which is dropped as soon as the host has it for that.
+
+        Then another vCPU reads it. Of private memory; GuestDataLost if a value is neither zero nor
+        what was written.
+        """
+        self._act(f"write-dropped {writer} {reader}", pages)
+
     def plant(self, pages: Iterable[int]) -> None:
         """Make the pages ones that fetch() can run and walk() can go through.
 
@@ -410,16 +418,18 @@ class Guest:
         """End a spin."""
         return self._spins(f"spin-stop {vcpu}", vcpu)
 
-    def pin(self, vcpu: int, cpu: int, *, fifo: bool = False) -> None:
-        """Bind a vCPU's thread to one CPU of the host.
+    def pin(self, vcpu: int, cpu: int, *, fifo: bool = False) -> int:
+        """Bind a vCPU's thread to one CPU of the host; returns the thread's id.
 
         With `fifo` it is of class SCHED_FIFO, which a spin without exits needs from Linux 6.12 on:
         the deadline server of the fair class interrupts a fair thread every second. Nothing else
         runs on that CPU then, work of the kernel included: call drain() before the spin begins.
         """
-        reply = self.line.ask(f"pin {vcpu} {cpu} {'fifo' if fifo else 'other'}", ("vcpu", "cpu"))
+        how = "fifo" if fifo else "other"
+        reply = self.line.ask(f"pin {vcpu} {cpu} {how}", ("vcpu", "cpu", "tid"))
         same = (reply.number("vcpu"), reply.number("cpu")) == (vcpu, cpu)
         reply.agree(same, "another vCPU or CPU")
+        return reply.number("tid")
 
     def advise(self, advice: Advice, pages: Iterable[int]) -> None:
         """Give madvise(2) advice on pages.

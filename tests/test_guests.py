@@ -90,6 +90,14 @@ def test_touches_begin_with_something_else() -> None:
     assert process.sent == ["touch-aging write 1 4,9 150", both, both]
 
 
+def test_pages_are_dropped_while_they_are_written() -> None:
+    guest, process = start("ok pages=3", "ok pages=2")
+    guest.write_dropped([4, 5, 7], writer=0, reader=1)
+    with pytest.raises(InfraError, match="another number of pages"):
+        guest.write_dropped([4, 5, 7], writer=0, reader=1)
+    assert process.sent == ["write-dropped 0 1 4-5,7"] * 2
+
+
 def test_there_is_no_second_slot_unless_it_was_asked_for() -> None:
     guest, _ = start()
     for name in ("second_dir", "second_slot"):
@@ -323,14 +331,14 @@ def test_dirty_log() -> None:
 
 def test_spin() -> None:
     guest, process = start(
-        "ok vcpu=0 cpu=1",
+        "ok vcpu=0 cpu=1 tid=97",
         f"ok vcpu=0 touches=77831 {EXITS}",
         "ok",
         f"ok vcpu=0 touches=77900 {EXITS}",
         f"ok vcpu=0 touches=77901 {EXITS}",
         f"ok vcpu=0 touches=77999 {EXITS}",
     )
-    guest.pin(0, 1, fifo=True)
+    assert guest.pin(0, 1, fifo=True) == 97
     assert guest.spin([5], write=False).touches == 77831
     guest.flush()
     assert guest.spin_wait(2).touches == 77900
@@ -356,7 +364,7 @@ def test_advise_and_verify() -> None:
 
 
 def test_pin_must_be_confirmed() -> None:
-    guest, _ = start("ok vcpu=0 cpu=0")
+    guest, _ = start("ok vcpu=0 cpu=0 tid=97")
     with pytest.raises(InfraError, match="another vCPU or CPU"):
         guest.pin(0, 1)
 

@@ -501,10 +501,46 @@ def test_a_further_probe_that_is_refused_is_told(tmp_path: Path) -> None:
     assert "looks up no symbol" in said["1"] and "has no probe" in said[""]
 
 
-def test_a_return_has_one_slow_probe() -> None:
-    trace.Wanted(returns={"f": ""}, slowed={"f": trace.PROBE_FULL})
-    with pytest.raises(UsageError, match="a return is slowed 48 times at most"):
-        trace.Wanted(returns={"f": ""}, slowed={"f": trace.PROBE_FULL + 1})
+def test_a_return_that_takes_longer_than_one_probe_can_gets_more_of_them() -> None:
+    often = trace.PROBE_FULL + 2
+    script = tracefs.setup_script(trace.Wanted(returns={"f": ""}, slowed={"f": often}))
+    assert script.count(":symstr") == often
+    made = [line for line in script.split("echo '") if line.startswith("r256:kvm_harness/")]
+    assert [line.split()[0].removeprefix("r256:kvm_harness/kvmhr0_f") for line in made] == [
+        "",
+        "_slow",
+        "_slow1",
+    ]
+    assert "'common_pid < 0' > $I/events/kvm_harness/kvmhr0_f_slow1/filter" in script
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+def test_what_one_thread_alone_is_slowed_by_is_in_an_instance_for_it() -> None:
+    often = trace.PROBE_FULL + 1
+    wanted = trace.Wanted(returns={"f": ""}, slowed={"f": often}, slowed_thread=97)
+    script = tracefs.setup_script(wanted)
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
+    assert "echo 97 > $J/set_event_pid" in script
+    # Before a probe is enabled: none may be met by others.
+    assert script.index("set_event_pid") < script.index("/enable; echo 'ok f()'")
+    for end, instance in (("", "$I"), ("_slow", "$J"), ("_slow1", "$J")):
+        assert f"echo 1 > {instance}/events/kvm_harness/kvmhr0_f{end}/enable" in script
+    assert "set_event_pid" not in tracefs.setup_script(trace.Wanted(returns={"f": ""}))
+    both = trace.merged(trace.Wanted(returns={"g": ""}), wanted)
+    assert both.slowed_thread == 97
+
+
+def test_what_a_killed_run_left_goes_with_both_instances(tmp_path: Path) -> None:
+    alone, instance = tmp_path / "kvm-harness-alone", tmp_path / "kvm-harness"
+    script = tracefs.REMOVE.replace(tracefs.INSTANCE, str(instance)).replace(
+        tracefs.TRACEFS, str(tmp_path / "no")
+    )
+    for folder in (alone, instance):
+        (folder / "events").mkdir(parents=True)
+    # In tracefs the files go with the folder.
+    script = script.replace("rmdir", "rm -r")
+    subprocess.run(["sh", "-eu", "-c", script], check=True, timeout=10)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_slowed_return_is_another_probe_than_the_one_that_is_recorded() -> None:

@@ -22,6 +22,7 @@ static const struct command {
 	{ "touch-aging", 4, "touch-aging read|write VCPU RANGES MICROSECONDS",
 	  command_touch_aging },
 	{ "touch-both", 5, "touch-both VCPU WRITTEN VCPU READ MICROSECONDS", command_touch_both },
+	{ "write-dropped", 3, "write-dropped WRITER READER RANGES", command_write_dropped },
 	{ "plant", 1, "plant RANGES", command_plant },
 	{ "hafdbs", 0, "hafdbs", command_hafdbs },
 	{ "entries", 1, "entries RANGES", command_entries },

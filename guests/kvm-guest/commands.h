@@ -24,6 +24,9 @@ int command_touch(struct vm *vm, char **words);
 int command_touch_aging(struct vm *vm, char **words);
 int command_touch_both(struct vm *vm, char **words);
 
+/* write_dropped.c */
+int command_write_dropped(struct vm *vm, char **words);
+
 /* plant.c */
 int command_plant(struct vm *vm, char **words);
 

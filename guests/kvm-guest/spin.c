@@ -158,6 +158,6 @@ int command_pin(struct vm *vm, char **words)
 		return reply_errno("sched_setaffinity");
 	if (sched_setscheduler(vcpu->tid, policy, &param))
 		return reply_errno("sched_setscheduler");
-	reply_ok(" vcpu=%u cpu=%u", vcpu->id, cpu);
+	reply_ok(" vcpu=%u cpu=%u tid=%d", vcpu->id, cpu, vcpu->tid);
 	return 0;
 }

@@ -62,8 +62,10 @@ class Wanted:
     them all.
     `slowed` are those of `functions` whose entry, and those of `returns` whose return, is to take
     long, to widen the window of a race, with how often the time of looking up a symbol, up to
-    MOST_SLOWED (a return: PROBE_FULL): 8 are a tenth of a millisecond and more under emulation,
+    MOST_SLOWED: 8 are a tenth of a millisecond and more under emulation,
     if the kernel can. The event of a return stands where that time begins.
+    `slowed_thread` is the id of the thread of which alone the returns of `slowed` take long,
+    everybody's if it is None.
     `ours` are the names of the tasks whose entries of functions count, everybody's if there are
     none; of those that take long everybody's do. Of `entries` only theirs are recorded then.
     """
@@ -74,6 +76,7 @@ class Wanted:
     filters: Mapping[str, str] = field(default_factory=dict)
     returns: Mapping[str, str] = field(default_factory=dict)
     slowed: Mapping[str, int] = field(default_factory=dict)
+    slowed_thread: int | None = None
     entries: tuple[str, ...] = ()
     ours: tuple[str, ...] = ()
 
@@ -95,8 +98,6 @@ class Wanted:
             raise UsageError(f"an entry that is recorded cannot take long: {sorted(both)}")
         if any(not 1 <= often <= MOST_SLOWED for often in self.slowed.values()):
             raise UsageError(f"a probe is slowed 1 to {MOST_SLOWED} times: {dict(self.slowed)}")
-        if any(self.slowed.get(function, 0) > PROBE_FULL for function in self.returns):
-            raise UsageError(f"a return is slowed {PROBE_FULL} times at most: {dict(self.slowed)}")
         if any("\n" in text for text in (*self.filters.values(), *self.returns.values())):
             raise UsageError("a filter of more than one line")
         short = [name for _, _, name in (event.partition(":") for event in self.events)]
@@ -298,6 +299,7 @@ def merged(*parts: Wanted) -> Wanted:
         filters=filters,
         returns={name: text for one in parts for name, text in one.returns.items()},
         slowed={name: often for one in parts for name, often in one.slowed.items()},
+        slowed_thread=next((one.slowed_thread for one in parts if one.slowed_thread), None),
         entries=tuple(dict.fromkeys(name for one in parts for name in one.entries)),
         ours=tuple(dict.fromkeys(name for one in parts for name in one.ours)),
     )

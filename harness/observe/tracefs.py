@@ -21,6 +21,9 @@ from harness.observe.trace_text import counts, parse_setup
 TRACEFS = "/sys/kernel/tracing"
 NAME = "kvm-harness"
 INSTANCE = f"{TRACEFS}/instances/{NAME}"
+# Where the probes are enabled that one thread alone is to meet (set_event_pid): to the others they
+# take no time, as the kernel looks at that before it fetches anything. Nothing is recorded there.
+ALONE = f"{INSTANCE}-alone"
 GROUP = "kvm_harness"
 # The kernel takes a third of a second to list its functions under emulation; the list of a
 # running kernel without modules stays the same, and /run does not outlive it.
@@ -53,8 +56,10 @@ fi
 
 # Events must be off before an instance or a probe can go, and the instance goes first: the
 # probes are enabled in it. Works on what a killed run left as well.
-REMOVE = f"""{EXPEDITE}T={TRACEFS} I={INSTANCE}
-if [ -d $I ]; then echo 0 > $I/tracing_on; echo 0 > $I/events/enable; rmdir $I; fi
+REMOVE = f"""{EXPEDITE}T={TRACEFS} I={INSTANCE} J={ALONE}
+for i in $J $I; do
+  if [ -d $i ]; then echo 0 > $i/tracing_on; echo 0 > $i/events/enable; rmdir $i; fi
+done
 if [ -e $T/kprobe_events ] && read -r any < $T/kprobe_events; then
   sed -n 's|^[pr][0-9]*:\\({GROUP}/[^ ]*\\) .*|-:\\1|p' $T/kprobe_events |
   while read -r probe; do echo "$probe" >> $T/kprobe_events; done
@@ -87,6 +92,10 @@ def setup_script(wanted: Wanted) -> str:
         f"[ -d {TRACEFS}/instances ] || {{ echo '{TRACEFS} is not mounted' >&2; exit 1; }}",
         new_instance(wanted.buffer_kib),
     ]
+    if wanted.slowed_thread is not None:
+        lines.append(
+            f"mkdir $J\necho 0 > $J/tracing_on\necho {wanted.slowed_thread} > $J/set_event_pid"
+        )
     for event in wanted.events:
         folder = "$I/events/" + event.replace(":", "/")
         lines.append(f"if [ -d {folder} ]; then")
@@ -106,13 +115,9 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(_probe_script(function, function, probe, "p", (*slowly[:1], ""), only))
         if slowly:
             name = slowed_entry(function)
-            more = "".join(
-                f"{_further_probe(function, f'{probe}_slow{index}', fetch)}\n"
-                for index, fetch in enumerate(slowly[1:], 1)
-            )
+            more = _further_probes(function, probe, "p", slowly[1:], "$I")
             lines.append(
-                f'[ "$made" != 0 ] || {{\n{more}:; }}\n'
-                f"case $made in 0) echo 'ok {name}' ;;\n"
+                f"{more}case $made in 0) echo 'ok {name}' ;;\n"
                 f"few) echo 'absent {name}: this kernel refuses a further probe on it' ;;\n"
                 f"'') echo 'absent {name}: it has no probe' ;;\n"
                 f"*) echo 'absent {name}: this kernel looks up no symbol in a probe' ;; esac"
@@ -122,23 +127,34 @@ def setup_script(wanted: Wanted) -> str:
         lines.append(
             _probe_script(returned(function), function, probe, RETURN, (" ret=$retval",), condition)
         )
-        if slowly := wanted.fetches(function)[:1]:
+        if slowly := wanted.fetches(function):
             # Of two probes on a return the one that was made first comes first: the last one is
             # at the head of the probe's list, so it is entered first, and what was entered first
             # returns last (kernel/kprobes.c).
             name = slowed_return(function)
-            lines.append(_probe_script(name, function, f"{probe}_slow", RETURN, slowly, _NEVER))
+            where = "$I" if wanted.slowed_thread is None else "$J"
+            slow = f"{probe}_slow"
+            lines.append(
+                _probe_script(name, function, slow, RETURN, slowly[:1], _NEVER, where)
+                + f"\n{_further_probes(function, probe, RETURN, slowly[1:], where)}"
+            )
     return "\n".join(lines)
 
 
 def _probe_script(
-    name: str, function: str, probe: str, kind: str, fetches: Sequence[str], condition: str
+    name: str,
+    function: str,
+    probe: str,
+    kind: str,
+    fetches: Sequence[str],
+    condition: str,
+    instance: str = "$I",
 ) -> str:
     """The lines that make and enable one probe and print "ok" or "absent" with its `name`.
 
     It has the first of `fetches` that the kernel takes: `made` is its index.
     """
-    event = f"$I/events/{GROUP}/{probe}"
+    event = f"{instance}/events/{GROUP}/{probe}"
     real = _real(function)
     makes = " || ".join(
         f"{{ echo '{kind}:{GROUP}/{probe} {real}{fetch}' 2>/dev/null >> $T/kprobe_events &&"
@@ -155,11 +171,27 @@ def _probe_script(
     )
 
 
-def _further_probe(function: str, probe: str, fetch: str) -> str:
+def _further_probes(
+    function: str, probe: str, kind: str, fetches: Sequence[str], instance: str
+) -> str:
+    """The lines that make and enable more probes beside the first slow one, if that was made.
+
+    `made` is "few" if they fail.
+    """
+    if not fetches:
+        return ""
+    more = "".join(
+        f"{_further_probe(function, f'{probe}_slow{index}', kind, fetch, instance)}\n"
+        for index, fetch in enumerate(fetches, 1)
+    )
+    return f'[ "$made" != 0 ] || {{\n{more}:; }}\n'
+
+
+def _further_probe(function: str, probe: str, kind: str, fetch: str, instance: str) -> str:
     """The lines that make and enable a probe beside one like it; `made` is "few" if they fail."""
-    event = f"$I/events/{GROUP}/{probe}"
+    event = f"{instance}/events/{GROUP}/{probe}"
     return (
-        f"{{ echo 'p:{GROUP}/{probe} {_real(function)}{fetch}' >> $T/kprobe_events &&\n"
+        f"{{ echo '{kind}:{GROUP}/{probe} {_real(function)}{fetch}' >> $T/kprobe_events &&\n"
         f"printf '%s\\n' {shlex.quote(_NEVER)} > {event}/filter &&\n"
         f"echo 1 > {event}/enable; }} 2>/dev/null || made=few"
     )
