@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A block is taken apart, or made again, while its access flags are being changed.
+"""A block is taken apart, or made again, while its access flags are being changed, or it is mapped.
 
 Whoever loads an entry and stores to it later must not store if it was taken away meanwhile: it is
 locked first, then a table takes its place, or is freed from there. A store to a locked entry is
@@ -63,6 +63,9 @@ SLOWED_IN_TABLE = 8
 PAUSE_IN_TABLE = 20000
 # Who takes an entry away calls it when that is locked, before another takes its place.
 LOCKED = "kvm_s2_put_page"
+# Whoever maps enters it between the load of an entry and locking that; and takes a reference to the
+# table when it is locked, before it stores what maps.
+MAP_CALLBACK, HOLD = "stage2_map_walker", "kvm_host_get_page"
 # Frees a table that a block took the place of; the second in Linux 6.2.
 FREES = ("kvm_pgtable_stage2_free_unlinked", "kvm_pgtable_stage2_free_removed")
 # In ESR_EL2 the fault status code and whether it was a write (Arm ARM, D24.2.40, "DFSC" and "WnR"),
@@ -222,6 +225,38 @@ def test_split_beside_fault(
         flags = by_address(of(faults, READS_OLD), vm, EVERYTHING)
         spans = windows(flags, counts.events(ENTER))
         return Met(len(splits), meetings(spans, splits, Window.lasts))
+
+    _race(field, shell, claim, cell, wanted, one_round, beside)
+
+
+@pytest.mark.deep
+def test_two_faults_map(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
+) -> None:
+    """Two vCPUs' faults map a block at once: one of them locks its entry, and the other retries."""
+    claim.expect(
+        f"a block is gone from stage 2, and one vCPU writes to it while another reads from it, "
+        f"again and again (seed {cell.seed}): no content lost, no splat, no table left when the VM "
+        "is gone; faults came while another on the same block was being handled"
+    )
+    field = _field(guest, shell, claim)
+    vm = field.vm
+    slowed = {MAP_CALLBACK: SLOWED, HOLD: SLOWED}
+    wanted = Wanted((FAULT, ENTER), tuple(slowed), slowed=slowed)
+
+    def one_round() -> None:
+        # Unmaps it from stage 2, and leaves it in the host's memory.
+        vm.mprotect(EVERYTHING, write=False)
+        vm.mprotect(EVERYTHING, write=True)
+        written, read = rng.sample(range(BLOCK), 2)
+        pause = rng.randrange(PAUSE)
+        vm.touch_both({written}, {read}, writer=WRITER, reader=READER, pause=pause)
+
+    def beside(counts: Counts) -> Met:
+        faults = tuple(by_address(counts.events(FAULT), vm, EVERYTHING))
+        return Met(
+            len(faults), meetings(windows(faults, counts.events(ENTER)), faults, Window.lasts)
+        )
 
     _race(field, shell, claim, cell, wanted, one_round, beside)
 
