@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Hold aging to the TLB invalidations of stage 2 that the contract lets it make.
+"""Hold aging to the TLB invalidations of stage 2 that it may make, and to those that it must.
 
 Each stops all CPUs of a host for a moment, so a host that ages a guest's memory page by page must
 not pay one for each (claim 9). Two witnesses: the functions that invalidate, and the VM's own
-counter, which is no tracing's. Neither shows one that EL2 makes by itself, without VHE.
+counter, which is no tracing's. Neither shows one that EL2 makes by itself, without VHE. Who asks
+KVM with the flush, by clear_flush_young, must get one for each page that was young (claim 13).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.checks.overlap import AGE
 from harness.contract_file import FlushRule
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe.trace import Counts, Wanted
+from harness.observe.trace import Counts, Wanted, returned
 from harness.observe.unproven import Unproven
 
 # Invalidations of stage 2, host side. A kernel that has not all of them shows those it has. The
@@ -26,6 +27,8 @@ from harness.observe.unproven import Unproven
 FLUSHES = ("kvm_arch_flush_remote_tlbs", "kvm_tlb_flush_vmid_range", "__kvm_tlb_flush_vmid_ipa")
 # Of a VM; virt/kvm/kvm_main.c, kvm_flush_remote_tlbs().
 COUNTER = "remote_tlb_flush_requests"
+# Asks with the flush, and returns whether any VM had the page young.
+ASK_FLUSHING = "__mmu_notifier_clear_flush_young"
 
 
 def with_flushes(plain: Wanted) -> Wanted:
@@ -82,6 +85,29 @@ def check_flushes(
     for counts in recordings:
         for name in FLUSHES:
             counts.of(name)
+
+
+def with_flushing(plain: Wanted) -> Wanted:
+    """What must be recorded for check_flushed(), on top of what is `plain`."""
+    return replace(plain, returns={**plain.returns, ASK_FLUSHING: "ret != 0"})
+
+
+def check_flushed(claim: Claim, vm: Guest, shell: Shell, counts: Counts, requested: int) -> None:
+    """Assert that whoever asked with the flush, and was told "young", has invalidated the TLB.
+
+    clear_flush_young of include/linux/mmu_notifier.h tears the translation down, whoever sets the
+    flag. `requested` is what the VM's counter rose by meanwhile; nothing is judged without it, or
+    where the kernel does not show what is asked.
+    """
+    if returned(ASK_FLUSHING) in counts.absent or COUNTER not in counters(vm, shell):
+        claim.observe("how often aging must invalidate stage 2's TLB is not shown")
+        return
+    young = len(counts.events(returned(ASK_FLUSHING)))
+    claim.observe(f"{young} times young, asked with the flush; {requested} TLB invalidations")
+    assert requested >= young, (
+        f"{young} times a page was found young by who asks with the flush, but stage 2's TLB was "
+        f"invalidated {requested} times"
+    )
 
 
 def _by_others(counts: Counts) -> int:
