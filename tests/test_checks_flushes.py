@@ -4,15 +4,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import pytest
 
+from harness.checks import flushes
 from harness.checks.claim import Claim
-from harness.checks.flushes import FLUSHES, check_flushes, with_flushes
+from harness.checks.flushes import (
+    ASK_FLUSHING,
+    COUNTER,
+    FLUSHES,
+    check_flushed,
+    check_flushes,
+    with_flushes,
+    with_flushing,
+)
 from harness.checks.overlap import AGE
 from harness.contract_file import FlushRule
-from harness.observe.trace import Counts, Event, Probe, Wanted
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe.trace import Counts, Event, Probe, Wanted, returned
 from harness.observe.unproven import Unproven
 
 WANTED = with_flushes(Wanted((AGE,), ("kvm_age_gfn",)))
@@ -105,3 +116,27 @@ def test_only_what_the_task_that_ages_invalidates_is_its() -> None:
         by_whom(ours=0, others=4, requested=3)
     with pytest.raises(AssertionError, match="TLB 5 times"):
         by_whom(ours=0, others=4, requested=5)
+
+
+def flushed(monkeypatch: pytest.MonkeyPatch, young: int, requested: int, *names: str) -> str:
+    """What is said of so many answers "young", and so many invalidations by a counter so named."""
+    wanted = with_flushing(Wanted())
+    name = returned(ASK_FLUSHING)
+    answers = tuple(Event(0, 0, "task", 1, name, "", {"ret": 1}) for _ in range(young))
+    monkeypatch.setattr(flushes, "counters", lambda vm, shell: dict.fromkeys(names, 0))
+    claim = Claim(Path("unused"), "")
+    counts = Counts(wanted, {}, 0, {}, answers, "")
+    check_flushed(claim, cast(Guest, None), cast(Shell, None), counts, requested)
+    return claim.observed
+
+
+def test_who_asks_with_the_flush_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "3 times young" in flushed(monkeypatch, 3, 3, COUNTER)
+    assert flushed(monkeypatch, 3, 5, COUNTER)
+    assert flushed(monkeypatch, 0, 0, COUNTER)
+    with pytest.raises(AssertionError, match="TLB was invalidated 2 times"):
+        flushed(monkeypatch, 3, 2, COUNTER)
+
+
+def test_nothing_is_asked_of_a_kernel_without_the_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not shown" in flushed(monkeypatch, 3, 0, "exits")
