@@ -184,4 +184,4 @@ def _bare(check: str | None) -> str:
 
 def _number(word: str) -> int:
     digits = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-    return 1 + (*digits, "ten", "eleven", "twelve").index(word)
+    return 1 + (*digits, "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen").index(word)
