@@ -4,8 +4,15 @@
 from __future__ import annotations
 
 from harness.checks.overlap import FAULT, UNMAP
-from harness.checks.test_write_beside_drop import LOOK_UP, MAPS, RELAXES, Met, overtaken
-from harness.observe.trace import Event, returned
+from harness.checks.test_write_beside_drop import (
+    LOOK_UP,
+    MAPS,
+    RELAXES,
+    Met,
+    met_by,
+    overtaken,
+)
+from harness.observe.trace import Counts, Event, Wanted, returned
 
 WRITER, READER, OWNER = 97, 98, 96
 PERMISSION, TRANSLATION = 0x9200004F, 0x92000047
@@ -49,6 +56,18 @@ def test_what_comes_in_another_order_does_not_count() -> None:
         [DROP, *READ, MAPPED],
     ):
         assert overtaken(events, WRITER) == Met()
+
+
+def test_a_kernel_with_a_way_of_its_own_under_pkvm_goes_the_other_elsewhere() -> None:
+    wanted = Wanted(
+        events=(UNMAP, FAULT),
+        returns=dict.fromkeys((*LOOK_UP, *MAPS, *RELAXES), ""),
+        slowed_thread=WRITER,
+    )
+    events = (*look_up(PERMISSION), DROP, *READ, MAPPED)
+    for absent in ((), (MAPS[1], RELAXES[1])):
+        missing = dict.fromkeys(map(returned, absent), "no such function")
+        assert met_by(Counts(wanted, missing, 0, {}, events, "")) == Met(permission=1)
 
 
 def test_met_faults_add_up_and_are_told() -> None:

@@ -16,6 +16,8 @@
 #include "ranges.h"
 #include "reply.h"
 
+#define NO_UFFD "no write protection by userfaultfd"
+
 /* Of all tested pages, from the first command to the end. */
 static int uffd = -1;
 
@@ -44,15 +46,18 @@ static int open_once(const struct vm *vm)
 	if (uffd >= 0)
 		return 0;
 	fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (fd < 0 && errno == ENOSYS)
-		return reply_error("system", "no write protection by userfaultfd");
 	if (fd < 0)
-		return reply_errno("userfaultfd");
+		return reply_error("system", NO_UFFD);
 	if (ioctl(fd, UFFDIO_API, &api)) {
 		if (errno != EINVAL)
 			return refuse(fd, "UFFDIO_API");
 		close(fd);
-		return reply_error("system", "no write protection by userfaultfd");
+		return reply_error("system", NO_UFFD);
+	}
+	/* Kernels before 6.10 accept what they do not have, and do not name it. */
+	if (!(api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
+		close(fd);
+		return reply_error("system", NO_UFFD);
 	}
 	if (ioctl(fd, UFFDIO_REGISTER, &all))
 		return refuse(fd, "UFFDIO_REGISTER");

@@ -188,10 +188,11 @@ def met_by(counts: Counts) -> Met:
     Unproven if the kernel does not show by what they do.
     """
     shown = looking_up(counts.absent) or LOOK_UP[0]
-    mapped = next((name for name in reversed(MAPS) if returned(name) not in counts.absent), MAPS[0])
-    relaxed = dict(zip(MAPS, RELAXES, strict=True))[mapped]
-    names = [returned(name) for name in (shown, mapped, relaxed)]
-    return overtaken(counts.in_order(FAULT, UNMAP, *names), counts.wanted.slowed_thread)
+    # Kernels with a way of their own under pKVM show it in every mode, and go it in that alone.
+    ways = [way for way in zip(MAPS, RELAXES, strict=True) if returned(way[0]) not in counts.absent]
+    names = [returned(name) for way in ways or [(MAPS[0], RELAXES[0])] for name in way]
+    events = counts.in_order(FAULT, UNMAP, returned(shown), *names)
+    return overtaken(events, counts.wanted.slowed_thread)
 
 
 def overtaken(events: Iterable[Event], writer: int | None) -> Met:
