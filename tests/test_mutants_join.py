@@ -220,6 +220,7 @@ def test_what_was_only_listed_as_something_else_was_not_run() -> None:
     joined = join([matrix(before, caught(name="second"))], TABLE)
     assert joined.verdict == "error"
     assert any("not run in any part: first" in note for note in joined.notes)
+    assert tally(joined).startswith("1 of 1 mutants caught by the check named, 1 more not run")
 
 
 def part_of(harness: str, *results: Result) -> Matrix:

@@ -93,6 +93,8 @@ def tally(matrix: Matrix) -> str:
     breaks = [r for r in matrix.results if r.kind == "break" and r.found]
     sound = [r for r in matrix.results if r.kind in ("neutral", "control") and r.found]
     parts = [f"{_count(breaks, 'caught')} of {len(breaks)} mutants caught by the check named"]
+    if absent := sum(r.kind == "break" and not r.ran for r in matrix.results):
+        parts.append(f"{absent} more not run")
     if less := sum(_fewer_seeds(result, matrix.seeds) for result in breaks):
         parts.append(f"{less} of them not tried with each seed")
     parts += [
