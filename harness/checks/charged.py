@@ -22,7 +22,7 @@ from harness.observe.unproven import Unproven
 
 _RECLAIM, _ALL = f"{CGROUP}/memory.reclaim", "1G"
 # What a CPU has charged in advance, or counted and not told yet, it tells when it charges another
-# memcg: a shell that forks there makes it. Linux 7.3 holds that for five memcgs (NR_OBJ_STOCK,
+# memcg: a shell on it that forks there makes it. Linux 7.3 holds that for five memcgs (NR_OBJ_STOCK,
 # mm/memcontrol.c), takes empty places first, and then each in turn: nine others fill all. To write
 # memory.high does not reach isolated CPUs (drain_all_stock()). A CPU that we may not use was not
 # the guest's either. To read cpu.stat gathers what is told, drop_caches the pages on their way to
@@ -31,12 +31,12 @@ _OTHERS = " ".join(f"{OTHER_CGROUP}-{number}" for number in range(9))
 _SCRIPT = f"""{tables.SETTLE}
 echo 1 > /proc/sys/vm/drop_caches
 mkdir -p {_OTHERS}
-for other in {_OTHERS}; do
-	sh -c 'echo $$ > $1/cgroup.procs
-		for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
-			[ "$(cat $cpu/online 2>/dev/null)" = 0 ] ||
-				taskset -c ${{cpu##*cpu}} sh -c "(:); :" || :
-		done' sh $other
+for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+	[ "$(cat $cpu/online 2>/dev/null)" = 0 ] || taskset -c ${{cpu##*cpu}} sh -c '
+		for other; do
+			echo $$ > $other/cgroup.procs
+			(:)
+		done' sh {_OTHERS} || :
 done
 rmdir {_OTHERS} 2>/dev/null || {{ sleep 1; rmdir {_OTHERS} || :; }}
 cat {CGROUP}/cpu.stat > /dev/null
