@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.checks.test_race_unmap import LOOK_UP, MAPS, PKVM_MAPS, lost_races, tells_lost
+from harness.checks.overlap import LOOK_UP, MAPS, PKVM_MAPS
+from harness.checks.test_race_unmap import lost_races, tells_lost
 from harness.observe.trace import Counts, Event, Probe, Wanted, returned
 
 WANTED = Wanted(functions=(*MAPS, *PKVM_MAPS), returns=dict.fromkeys(LOOK_UP, ""))

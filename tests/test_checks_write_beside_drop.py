@@ -3,15 +3,8 @@
 
 from __future__ import annotations
 
-from harness.checks.overlap import FAULT, UNMAP
-from harness.checks.test_write_beside_drop import (
-    LOOK_UP,
-    MAPS,
-    RELAXES,
-    Met,
-    met_by,
-    overtaken,
-)
+from harness.checks.overlap import FAULT, LOOK_UP, MAPS, PKVM_MAPS, UNMAP
+from harness.checks.test_write_beside_drop import Met, met_by, overtaken
 from harness.observe.trace import Counts, Event, Wanted, returned
 
 WRITER, READER, OWNER = 97, 98, 96
@@ -33,7 +26,7 @@ MAPPED = event(READER, returned(MAPS[0]))
 
 def test_a_fault_is_overtaken_by_a_drop_and_a_mapping_before_it_is_through() -> None:
     again = event(WRITER, FAULT, PERMISSION)
-    relaxed = event(WRITER, returned(RELAXES[0]))
+    relaxed = event(WRITER, returned(MAPS[1]))
     for end in ([again], [relaxed], []):
         events = [*look_up(PERMISSION), DROP, *READ, MAPPED, *end]
         assert overtaken(events, WRITER) == Met(permission=1)
@@ -61,11 +54,11 @@ def test_what_comes_in_another_order_does_not_count() -> None:
 def test_a_kernel_with_a_way_of_its_own_under_pkvm_goes_the_other_elsewhere() -> None:
     wanted = Wanted(
         events=(UNMAP, FAULT),
-        returns=dict.fromkeys((*LOOK_UP, *MAPS, *RELAXES), ""),
+        returns=dict.fromkeys((*LOOK_UP, *MAPS, *PKVM_MAPS), ""),
         slowed_thread=WRITER,
     )
     events = (*look_up(PERMISSION), DROP, *READ, MAPPED)
-    for absent in ((), (MAPS[1], RELAXES[1])):
+    for absent in ((), PKVM_MAPS):
         missing = dict.fromkeys(map(returned, absent), "no such function")
         assert met_by(Counts(wanted, missing, 0, {}, events, "")) == Met(permission=1)
 

@@ -21,6 +21,12 @@ UNMAPPED = "kvm_mmu_notifier_invalidate_range_end"
 # The host calls it for each page that it takes out of its table, between the two.
 TAKE = "folio_remove_rmap_ptes"
 FAULT = "kvm:kvm_guest_fault"
+# What it looks its page up by: from Linux 6.13 on the second (virt/kvm/kvm_main.c).
+LOOK_UP = ("__gfn_to_pfn_memslot", "__kvm_faultin_pfn")
+# By which it maps that page, or gives a leaf more rights; and what it enters in their place in
+# protected mode from 6.14 on (arch/arm64/kvm/pkvm.c), which those kernels show in every mode.
+MAPS = ("kvm_pgtable_stage2_map", "kvm_pgtable_stage2_relax_perms")
+PKVM_MAPS = ("pkvm_pgtable_stage2_map", "pkvm_pgtable_stage2_relax_perms")
 # Unmaps what such a notice names from the stage 2 of one VM, and this all of a memslot that goes;
 # both enter the last for each page that they find, with the MMU lock held for writing.
 UNMAP_WALK = "kvm_unmap_gfn_range"
@@ -55,6 +61,11 @@ def walk_functions(contract: Contract, *others: str) -> tuple[str, ...]:
     """The functions that a race of aging records: the walk's callback, others, the fast path's."""
     fast = contract.fast_path.functions if contract.fast_path else ()
     return tuple(dict.fromkeys((AGE_CALLBACK, *others, *fast)))
+
+
+def looking_up(absent: Container[str]) -> str | None:
+    """What a fault of this kernel looks its page up by, None if that cannot be seen."""
+    return next((name for name in LOOK_UP if returned(name) not in absent), None)
 
 
 @dataclass(frozen=True)

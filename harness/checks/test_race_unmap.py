@@ -29,9 +29,13 @@ from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
+    LOOK_UP,
+    MAPS,
+    PKVM_MAPS,
     UNMAP,
     UNMAP_CALLBACK,
     UNMAP_WALK,
+    looking_up,
     meetings,
     unmaps,
     walk_functions,
@@ -73,13 +77,6 @@ MKYOUNG = "kvm_pgtable_stage2_mkyoung"
 # Of the kernels seen the last in which that returns the entry, 0 where there is none any more. In
 # 7.3 it returns nothing, so what stands in the register says nothing.
 LAST_WITH_ENTRY = (6, 12)
-# A fault that has looked up its page and not yet mapped it must find out that it was unmapped: then
-# it enters none of MAPS, and has to let go of the page.
-# From Linux 6.13 on the look-up has the second name (virt/kvm/kvm_main.c).
-LOOK_UP = ("__gfn_to_pfn_memslot", "__kvm_faultin_pfn")
-MAPS = ("kvm_pgtable_stage2_map", "kvm_pgtable_stage2_relax_perms")
-# What it enters in their place in protected mode, from 6.14 on (arch/arm64/kvm/pkvm.c).
-PKVM_MAPS = ("pkvm_pgtable_stage2_map", "pkvm_pgtable_stage2_relax_perms")
 
 
 def returns_entry(release: str) -> bool:
@@ -237,13 +234,12 @@ def met_in(result: RaceReply, counts: Counts, shows: Shows, vm: Guest) -> Met:
     )
 
 
-def looking_up(absent: Container[str]) -> str | None:
-    """What a fault of this kernel looks its page up by, None if that cannot be seen."""
-    return next((name for name in LOOK_UP if returned(name) not in absent), None)
-
-
 def tells_lost(absent: Container[str]) -> bool:
-    """Whether this kernel shows which faults did not come to map what they looked up."""
+    """Whether this kernel shows which faults did not come to map what they looked up.
+
+    One that must find out that its page was unmapped meanwhile enters none of MAPS, and has to let
+    go of the page.
+    """
     return looking_up(absent) is not None and not any(name in absent for name in MAPS)
 
 

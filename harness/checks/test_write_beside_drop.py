@@ -14,7 +14,7 @@ which its thread alone meets: the other vCPU must be through in that time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,7 +26,7 @@ from harness.checks.cpus import leave_last, several
 from harness.checks.driver import GUEST
 from harness.checks.evidence import Evidence
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import FAULT, UNMAP
+from harness.checks.overlap import FAULT, LOOK_UP, MAPS, PKVM_MAPS, UNMAP, looking_up
 from harness.checks.pages import leaves, shorten
 from harness.checks.racing import added, kept, not_widened
 from harness.checks.undo import undone
@@ -50,11 +50,6 @@ PAGES = 16
 # Tries until so many permission faults were overtaken, which one of two is on a busy machine.
 TRIES, ENOUGH = 6, 2
 WRITER, READER = 0, 1
-# From Linux 6.13 on it has the second name (virt/kvm/kvm_main.c).
-LOOK_UP = ("__gfn_to_pfn_memslot", "__kvm_faultin_pfn")
-# A fault's mapping of a page; in protected mode the second from 6.14 on (arch/arm64/kvm/pkvm.c).
-MAPS = ("kvm_pgtable_stage2_map", "pkvm_pgtable_stage2_map")
-RELAXES = ("kvm_pgtable_stage2_relax_perms", "pkvm_pgtable_stage2_relax_perms")
 # The data fault status codes of a permission fault, by the level of the entry (ESR_EL2.ISS.DFSC).
 DFSC, PERMISSION = 0x3F, range(0xC, 0x10)
 # The reader needs a millisecond (emulated), and the program that drops the page one as well.
@@ -121,7 +116,7 @@ def recorded(writer: int) -> Wanted:
     """What shows the order of things, and keeps the writer's thread long."""
     return Wanted(
         events=(UNMAP, FAULT),
-        returns=dict.fromkeys((*LOOK_UP, *MAPS, *RELAXES), by_tasks(GUEST)),
+        returns=dict.fromkeys((*LOOK_UP, *MAPS, *PKVM_MAPS), by_tasks(GUEST)),
         slowed=dict.fromkeys(LOOK_UP, SLOWLY),
         slowed_thread=writer,
     )
@@ -177,20 +172,14 @@ def _assert_own(vm: Guest, shell: Shell, claim: Claim, number: int) -> None:
     assert not others, f"pages may be written that are not the guest's own: {shorten(others)}"
 
 
-def looking_up(absent: Container[str]) -> str | None:
-    """What a fault of this kernel looks its page up by, None if that cannot be seen."""
-    return next((name for name in LOOK_UP if returned(name) not in absent), None)
-
-
 def met_by(counts: Counts) -> Met:
     """How many of the writer's faults had looked up a page when it was dropped and another mapped.
 
     Unproven if the kernel does not show by what they do.
     """
     shown = looking_up(counts.absent) or LOOK_UP[0]
-    # Kernels with a way of their own under pKVM show it in every mode, and go it in that alone.
-    ways = [way for way in zip(MAPS, RELAXES, strict=True) if returned(way[0]) not in counts.absent]
-    names = [returned(name) for way in ways or [(MAPS[0], RELAXES[0])] for name in way]
+    ways = [way for way in (MAPS, PKVM_MAPS) if returned(way[0]) not in counts.absent]
+    names = [returned(name) for way in ways or [MAPS] for name in way]
     events = counts.in_order(FAULT, UNMAP, returned(shown), *names)
     return overtaken(events, counts.wanted.slowed_thread)
 
@@ -222,6 +211,6 @@ def overtaken(events: Iterable[Event], writer: int | None) -> Met:
 def _fault(since: Sequence[str] | None, *, permission: bool) -> Met:
     """Of one fault: nothing, if no page was mapped after an unmap."""
     after = since[since.index(UNMAP) :] if since and UNMAP in since else ()
-    if not any(returned(name) in after for name in MAPS):
+    if not any(returned(name) in after for name in (MAPS[0], PKVM_MAPS[0])):
         return Met()
     return Met(permission=int(permission), others=int(not permission))
