@@ -22,7 +22,7 @@ from harness.observe.unproven import Unproven
 
 _RECLAIM, _ALL = f"{CGROUP}/memory.reclaim", "1G"
 # What a CPU has charged in advance, or counted and not told yet, it tells when it charges another
-# memcg: a shell on it that forks there makes it. Linux 7.3 holds that for five memcgs (NR_OBJ_STOCK,
+# memcg: a shell on it that forks there makes it. Linux 7.3 holds that for five (NR_OBJ_STOCK,
 # mm/memcontrol.c), takes empty places first, and then each in turn: nine others fill all. To write
 # memory.high does not reach isolated CPUs (drain_all_stock()). A CPU that we may not use was not
 # the guest's either. To read cpu.stat gathers what is told, drop_caches the pages on their way to

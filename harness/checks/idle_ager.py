@@ -9,6 +9,7 @@ Where a race is to go by MGLRU's walk, the same process has that walk all that t
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
@@ -102,6 +103,12 @@ def beside(
             process.replied(command, r"ok words=[0-9]+")
 
         yield both
+
+
+def later(milliseconds: int, act: Callable[[], object]) -> None:
+    """What is to begin so much later beside such a process than it is told to age."""
+    time.sleep(milliseconds / 1000)
+    act()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def folios_by_advice(shell: Shell) -> Iterator[None]:
     Skips the check where the kernel has no folios of that size.
     """
     settings = {_enabled(HUGE_KIB): "never", _enabled(KIB): "madvise"}
-    before = {path: chosen(shell.run(f"cat {path}", check=False).stdout) for path in settings}
+    before = {path: chosen(shell.run(f"cat {path}", check=False).stdout, path) for path in settings}
     if None in before.values():
         pytest.skip(f"this kernel has no folios of {KIB} KiB (mTHP, Linux 6.8)")
 

@@ -29,11 +29,11 @@ def huge_by_advice(shell: Shell) -> Iterator[None]:
         yield
 
 
-def chosen(text: str) -> str | None:
-    """Which of the file's words is in brackets; None for an empty text."""
+def chosen(text: str, path: str = ENABLED) -> str | None:
+    """Which of the words of this file is in brackets; None for an empty text."""
     if not text.strip():
         return None
     found = re.findall(r"\[([a-z_]{1,20})\]", text)
     if len(found) != 1:
-        raise InfraError(f"{ENABLED} has no one choice: {text[:80]!r}")
+        raise InfraError(f"{path} has no one choice: {text[:80]!r}")
     return str(found[0])

@@ -142,7 +142,7 @@ def _makes_young(
     aged = old_pages(vm, shell, claim, "readonly-aged")
     vm.flush()
     access(touched)
-    young = stage2.by_leaf(aged, vm.slot.ipa, vm.slot.pages, touched) if aged else touched
+    young = stage2.by_leaf(aged, vm.slot.ipa, vm.slot.pages, touched)
     young_pages(vm, shell, claim, young, "readonly-young")
 
 

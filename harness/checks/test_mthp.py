@@ -16,7 +16,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
-from harness.checks.evicting import what_stays
+from harness.checks.evicting import check_kept, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.mthp import FOLIO, KIB, folios_by_advice, swapped_out_whole
 from harness.checks.pages import (
@@ -28,7 +28,6 @@ from harness.checks.pages import (
     on_lists,
     populated,
     require_no_blocks,
-    shorten,
     whole_blocks,
 )
 from harness.contract import Contract
@@ -82,11 +81,7 @@ def test_mthp_evicted(
                 "swapped out whole"
             )
             mapped_pages(vm, shell, claim, present, "evicted")
-            lost = kept - present
-            enough = not lost if expectation.spares == "young" else present & kept
-            assert enough, f"{len(lost)} pages went of young folios: {shorten(lost)}"
-            spared = present - kept
-            assert not spared, f"{len(spared)} pages stayed of old folios: {shorten(spared)}"
+            check_kept(expectation, present, kept)
             vm.touch(EVERYTHING, write=False)
             vm.verify(EVERYTHING)
             on_lists(vm)

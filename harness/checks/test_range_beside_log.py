@@ -11,7 +11,6 @@ says which errors end one), and the host takes for used what its guest has left 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,7 +19,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
-from harness.checks.idle_ager import HUGE, beside
+from harness.checks.idle_ager import HUGE, beside, later
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
@@ -99,7 +98,7 @@ def test_range_beside_log(
             # A cached translation would hide the touch from stage 2.
             vm.flush()
             vm.touch(range(PAGES), write=True)
-            log = partial(_later, AFTER[number % len(AFTER)], vm)
+            log = partial(later, AFTER[number % len(AFTER)], partial(vm.dirty_log, True))
             _, counts = kept(session, claim, f"trace{number}.txt", partial(both, log))
             young = stage2.young(leaves(vm, shell, claim, str(number)), vm.slot.ipa, PAGES)
             claim.observe(f"round {number}: {len(young)} young")
@@ -116,11 +115,6 @@ def test_range_beside_log(
     tally.prove("the log was never switched on during an aging")
     if missing := never_entered(fast, entered):
         raise Unproven(missing)
-
-
-def _later(milliseconds: int, vm: Guest) -> None:
-    time.sleep(milliseconds / 1000)
-    vm.dirty_log(True)
 
 
 def _met(counts: Counts, vm: Guest) -> int:

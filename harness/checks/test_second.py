@@ -21,7 +21,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import situation
-from harness.checks.evicting import what_stays
+from harness.checks.evicting import check_kept, what_stays
 from harness.checks.groups import grouped
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import memcg_of, zram_swap
@@ -190,10 +190,7 @@ def test_second_evicted(
         claim.observe(
             f"touched {len(touched[0])} and {len(touched[1])}; {pages - len(kept)} evicted"
         )
-        lost, spared = expected - kept, kept - expected
-        enough = not lost if eviction.spares == "young" else kept & expected
-        assert enough, f"{len(lost)} young pages were evicted: {shorten(lost)}"
-        assert not spared, f"{len(spared)} old pages were kept: {shorten(spared)}"
+        check_kept(eviction, kept, expected)
         for way, mapped, _ in _seen(vm, shell, claim, "evicted"):
             left = mapped - kept
             assert not left, f"{len(left)} are mapped by the {way} way still: {shorten(left)}"

@@ -38,7 +38,6 @@ PAGES = 256
 EVERYTHING = frozenset(range(PAGES))
 # As many that were only read, then written, have to have gone twice.
 ENOUGH = 16
-WITNESSES = 16
 
 
 @pytest.mark.deep

@@ -16,7 +16,6 @@ so that the answers tell of stage 2.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.driver import FAULTS, GUEST, situation
-from harness.checks.idle_ager import reading
+from harness.checks.idle_ager import later, reading
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
@@ -110,7 +109,9 @@ def test_touch_beside_aging(
             # A cached translation would hide the touch from stage 2.
             vm.flush()
             order = rng.sample(range(PAGES), PAGES)
-            touch = partial(_later, AFTER[number % len(AFTER)], vm, order)
+            # No write: what flush() leaves is write-protected, so each would fault.
+            reads = partial(vm.touch_in_order, order, write=False)
+            touch = partial(later, AFTER[number % len(AFTER)], reads)
             idle, counts = kept(session, claim, f"trace{number}.txt", partial(both, touch))
             old = frozenset(page for page, pfn in pfns.items() if pfn in idle)
             forgotten = vm.idle_read()
@@ -132,12 +133,6 @@ def test_touch_beside_aging(
     tally.prove("no page was touched while it was being aged")
     if missing := never_entered(fast, entered):
         raise Unproven(missing)
-
-
-def _later(milliseconds: int, vm: Guest, order: Sequence[int]) -> None:
-    time.sleep(milliseconds / 1000)
-    # No write: what flush() leaves is write-protected, so each would fault.
-    vm.touch_in_order(order, write=False)
 
 
 def recorded(contract: Contract) -> Wanted:

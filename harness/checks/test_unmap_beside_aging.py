@@ -11,7 +11,6 @@ which KASAN tells), and not later because of that.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
-from harness.checks.idle_ager import beside, reached
+from harness.checks.idle_ager import beside, later, reached
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE_CALLBACK,
@@ -169,11 +168,6 @@ _UNMAP = _Slow(
 )
 
 
-def _later(milliseconds: int, act: Callable[[], None]) -> None:
-    time.sleep(milliseconds / 1000)
-    act()
-
-
 def _dropped(
     guest: Callable[..., Guest],
     shell: Shell,
@@ -215,7 +209,7 @@ def _dropped(
             wait = AFTER[number % len(AFTER)]
             # In milliseconds, of the ager and of the drop.
             waits = (0, wait) if slow.ager_first else (wait, 0)
-            drop = partial(_later, waits[1], partial(vm.advise, "dontneed", gone))
+            drop = partial(later, waits[1], partial(vm.advise, "dontneed", gone))
             with beside(vm, shell, frames, by, waits[0]) as both:
                 _, counts = kept(session, claim, f"trace{number}.txt", partial(both, drop))
             if empty is not None and len(gone) == memory.pages:
