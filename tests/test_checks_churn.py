@@ -31,14 +31,17 @@ def judged(
     trace: tuple[tuple[str, str], ...] = FREED,
 ) -> None:
     caches = [MappingProxyType({"kmalloc-64": Cache(active, 64, 64)}) for active in objects]
-    readings = tuple(Reading(pages, cache) for pages, cache in zip(lost, caches, strict=True))
+    readings = tuple(
+        Reading(pages, cache, vmalloc=given)
+        for pages, cache, given in zip(lost, caches, vmalloc, strict=True)
+    )
     events = tuple(
         Event(at, 0, "kvm-guest", 7, name, text, {"ptr": 9})
         for at, (text, name) in enumerate(trace)
     )
     counts = Counts(WANTED, {}, 0, {}, events, "")
     claim = Claim(Path("unused"), "")
-    churned = Churned(charges, readings, vmalloc, counts)
+    churned = Churned(charges, readings, counts)
     judge(churned, WAYS["idle"], cast(Any, Resting(*objects[-1:] * RESTING)), claim, 0)
     judge_percpu(churned, WAYS["idle"], claim)
 

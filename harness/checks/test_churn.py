@@ -23,11 +23,11 @@ from harness.checks.mglru import memcg_of
 from harness.checks.skips import guest_or_skip
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read, spread
-from harness.guest_replies import PAGE_SIZE, RING_MAX
+from harness.guest_replies import RING_MAX
 from harness.guest_words import Churn
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import percpu, vmstat
+from harness.observe import percpu
 from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
@@ -66,15 +66,10 @@ LOST = 128
 
 @dataclass(frozen=True)
 class Churned:
-    """What there is after each of three times, and what was allocated for each CPU meanwhile.
-
-    `vmalloc` are pages that vmalloc() gave: a dirty ring is of these, and charged to nobody
-    (kvm_dirty_ring_alloc(), virt/kvm/dirty_ring.c).
-    """
+    """What there is after each of three times, and what was allocated for each CPU meanwhile."""
 
     charges: tuple[Charged, ...]
     readings: tuple[Reading, ...]
-    vmalloc: tuple[int, ...]
     trace: Counts
 
 
@@ -124,11 +119,6 @@ def guest_of(way: str, ways: Ways, guest: Callable[..., Guest]) -> Guest:
     return guest_or_skip(lambda: guest(pages=1, ring=ways.ring), refusal, refusal)
 
 
-def vmalloc_pages(shell: Shell) -> int:
-    """Pages that vmalloc() has given: kernel stacks as well."""
-    return vmstat.parse_meminfo(shell.read("/proc/meminfo"))["VmallocUsed"] // PAGE_SIZE
-
-
 def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) -> Churned:
     """Have such VMs made and ended, two times after a third of a time."""
     wanted = Wanted(
@@ -141,16 +131,15 @@ def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) ->
         vm.churn(ways.vms // 3, ways.kind)
         assert_no_tables(ways, shell, claim, held, slowdown)
         charges = [charged.settled(shell, slowdown)]
-        readings, vmalloc = [read(shell)], [vmalloc_pages(shell)]
+        readings = [read(shell)]
         for _ in range(2):
             vm.churn(ways.vms, ways.kind)
             assert_no_tables(ways, shell, claim, held, slowdown)
             charges.append(charged.falls_to(shell, claim, charges[-1], slowdown))
             readings.append(read(shell))
-            vmalloc.append(vmalloc_pages(shell))
         counts = session.stop()
     claim.save("percpu.txt", counts.raw)
-    return Churned(tuple(charges), tuple(readings), tuple(vmalloc), counts)
+    return Churned(tuple(charges), tuple(readings), counts)
 
 
 def assert_no_tables(ways: Ways, shell: Shell, claim: Claim, held: int, slowdown: float) -> None:
@@ -168,7 +157,8 @@ def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) 
         after.unaccounted - before.unaccounted for before, after in pairwise(churned.readings)
     )
     claim.observe(f"{lost} pages lost with {ways.vms} VMs (moves by {moved} at rest)")
-    given = min(after - before for before, after in pairwise(churned.vmalloc))
+    # A dirty ring is of these (kvm_dirty_ring_alloc(), virt/kvm/dirty_ring.c), charged to nobody.
+    given = min(after.vmalloc - before.vmalloc for before, after in pairwise(churned.readings))
     claim.observe(f"{given} pages more are vmalloc()'s")
     text = f"{ways.vms} VMs {ways.words}, leave"
     assert not all(more), f"{text} behind what is charged to their owner's memcg: {more[-1]}"

@@ -22,6 +22,7 @@ from harness.checks import charged, tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
 from harness.checks.mglru import memcg_of
+from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import memory, slab, vmstat
@@ -49,12 +50,14 @@ OBJECT_RESTS = 3
 class Reading:
     """Memory at one moment: pages that nothing accounts for, and objects by cache.
 
-    `time` is when, in seconds of the controller's clock.
+    `time` is when, in seconds of the controller's clock. `vmalloc` are pages that vmalloc() has
+    given, kernel stacks among them.
     """
 
     unaccounted: int
     caches: Mapping[str, slab.Cache]
     time: float = 0.0
+    vmalloc: int = 0
 
 
 def read(shell: Shell) -> Reading:
@@ -71,8 +74,13 @@ def read(shell: Shell) -> Reading:
         zones, meminfo, again = memory.apart(pages)
         pcp, later = memory.parse_pcp(zones), memory.parse_pcp(again)
         if abs(pcp - later) <= STILL:
-            found = memory.unaccounted(vmstat.parse_meminfo(meminfo), pcp)
-            return Reading(found, slab.parse(slabs), time.monotonic())
+            found = vmstat.parse_meminfo(meminfo)
+            return Reading(
+                memory.unaccounted(found, pcp),
+                slab.parse(slabs),
+                time.monotonic(),
+                found["VmallocUsed"] // PAGE_SIZE,
+            )
     raise Unproven(f"free pages went from list to list in each of {LOOKS} readings of memory")
 
 
