@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "array_size.h"
@@ -140,6 +141,15 @@ int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu)
 		return -1;
 	*vcpu = &vm->vcpus[id];
 	return 0;
+}
+
+uint32_t *new_pages(const struct vm *vm)
+{
+	uint32_t *list = malloc(vm->pages * sizeof(*list));
+
+	if (!list)
+		die("out of memory");
+	return list;
 }
 
 int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count)

@@ -115,7 +115,9 @@ int command_snapshot(struct vm *vm, char **words);
 /* Words of a command as values; each returns 0, or -1 with the error as the reply. */
 int parse_number(const char *word, uint32_t limit, const char *what, uint32_t *number);
 int parse_vcpu(struct vm *vm, const char *word, struct vcpu **vcpu);
-/* @list has room for all pages of the slot. */
+/* Room for all pages of the slot, for the caller to free. */
+uint32_t *new_pages(const struct vm *vm);
+/* @list has that room. */
 int parse_pages(const struct vm *vm, const char *word, uint32_t *list, uint32_t *count);
 /* "VCPU RANGES" for a vCPU that is idle; the pages go to its list. */
 int parse_task(struct vm *vm, char **words, struct vcpu **vcpu, uint32_t *count);

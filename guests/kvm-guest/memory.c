@@ -78,18 +78,9 @@ static int apply(struct vm *vm, int advice, const uint32_t *list, uint32_t count
 	return 0;
 }
 
-static uint32_t *new_list(const struct vm *vm)
-{
-	uint32_t *list = malloc(vm->pages * sizeof(*list));
-
-	if (!list)
-		die("out of memory");
-	return list;
-}
-
 int command_verify(struct vm *vm, char **words)
 {
-	uint32_t *list = new_list(vm), count;
+	uint32_t *list = new_pages(vm), count;
 	int result = -1;
 
 	if (!parse_pages(vm, words[0], list, &count))
@@ -105,7 +96,7 @@ int command_advise(struct vm *vm, char **words)
 
 	if (advice < 0)
 		return reply_error("usage", "unknown advice");
-	list = new_list(vm);
+	list = new_pages(vm);
 	if (!parse_pages(vm, words[1], list, &count))
 		result = apply(vm, advice, list, count);
 	free(list);
@@ -154,7 +145,7 @@ static int change(struct vm *vm, const char *ranges,
 		return reply_error("usage", "only memory of the backing anon is replaced");
 	if (vcpus_check_idle(vm))
 		return -1;
-	list = new_list(vm);
+	list = new_pages(vm);
 	if (!parse_pages(vm, ranges, list, &count))
 		result = act(vm, list, count);
 	free(list);
@@ -195,7 +186,7 @@ int command_lock(struct vm *vm, char **words)
 
 	if (!on && strcmp(words[0], "off"))
 		return reply_error("usage", "expected: lock on|off RANGES");
-	list = new_list(vm);
+	list = new_pages(vm);
 	if (!parse_pages(vm, words[1], list, &count))
 		result = lock(vm, on, list, count);
 	free(list);

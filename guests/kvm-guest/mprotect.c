@@ -34,9 +34,7 @@ int command_mprotect(struct vm *vm, char **words)
 		return reply_error("usage", "the pages are in two slots");
 	if (vcpus_check_idle(vm))
 		return -1;
-	list = malloc(vm->pages * sizeof(*list));
-	if (!list)
-		die("out of memory");
+	list = new_pages(vm);
 	if (!parse_pages(vm, words[1], list, &count))
 		result = protect(vm, writable, list, count);
 	free(list);

@@ -28,11 +28,9 @@ static void plant(const struct vm *vm, uint32_t page)
 
 int command_plant(struct vm *vm, char **words)
 {
-	uint32_t *list = malloc(vm->pages * sizeof(*list)), count;
+	uint32_t *list = new_pages(vm), count;
 	int result = -1;
 
-	if (!list)
-		die("out of memory");
 	if (!parse_pages(vm, words[0], list, &count)) {
 		for (uint32_t i = 0; i < count; i++)
 			plant(vm, list[i]);

@@ -21,6 +21,7 @@
 #include "array_size.h"
 #include "commands.h"
 #include "cpus.h"
+#include "now.h"
 #include "reply.h"
 #include "threads.h"
 
@@ -44,14 +45,6 @@
 #define LEADER_PRIORITY 2
 /* Of the instance that harness/observe/trace.py makes. */
 #define MARKER "/sys/kernel/tracing/instances/kvm-harness/trace_marker"
-
-static double now(void)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	return at.tv_sec + at.tv_nsec / 1e9;
-}
 
 static double left(const struct race *race)
 {

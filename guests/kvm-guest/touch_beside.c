@@ -4,10 +4,10 @@
  * in the guest, where it needs no scheduler to go on.
  */
 #include <string.h>
-#include <time.h>
 
 #include "commands.h"
 #include "idle.h"
+#include "now.h"
 #include "page_idle.h"
 #include "reply.h"
 #include "touch.h"
@@ -17,14 +17,6 @@
 static int parse_pause(const char *word, uint32_t *pause)
 {
 	return parse_number(word, MAX_PAUSE, "MICROSECONDS", pause);
-}
-
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
 }
 
 /* --timeout is for all of a command. */

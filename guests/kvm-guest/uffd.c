@@ -95,9 +95,7 @@ int command_uffd_protect(struct vm *vm, char **words)
 		return reply_error("usage", "only memory of the backing anon is protected");
 	if (vcpus_check_idle(vm))
 		return -1;
-	list = malloc(vm->pages * sizeof(*list));
-	if (!list)
-		die("out of memory");
+	list = new_pages(vm);
 	if (!parse_pages(vm, words[1], list, &count) && !open_once(vm))
 		result = protect(vm, on, list, count);
 	free(list);

@@ -160,6 +160,11 @@ static bool is_kicked(const struct vcpu *vcpu)
 	return __atomic_load_n(&vcpu->kicked, __ATOMIC_ACQUIRE);
 }
 
+static bool is_full(const struct vcpu *vcpu)
+{
+	return vcpu->ring.gfns && vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
+}
+
 /* Which state a return from KVM_RUN means; VCPU_RUNNING: enter it again. */
 static enum vcpu_state judge_exit(struct vcpu *vcpu)
 {
@@ -168,7 +173,7 @@ static enum vcpu_state judge_exit(struct vcpu *vcpu)
 
 	if (emulate(vcpu))
 		return VCPU_RUNNING;
-	if (run->exit_reason == KVM_EXIT_DIRTY_RING_FULL && vcpu->ring.gfns) {
+	if (is_full(vcpu)) {
 		/* Newer kernels end a reset early at a signal. KVM_RUN sees the kick. */
 		return ring_make_room(vcpu) || is_kicked(vcpu) ? VCPU_RUNNING : VCPU_FAILED;
 	}
@@ -179,11 +184,6 @@ static enum vcpu_state judge_exit(struct vcpu *vcpu)
 	if (run->mmio.phys_addr != REPORT_IPA)
 		return judge_store(vcpu, run->mmio.phys_addr, value);
 	return value == REPORT_PARKED ? VCPU_PARKED : VCPU_EXCEPTION;
-}
-
-static bool is_full(const struct vcpu *vcpu)
-{
-	return vcpu->ring.gfns && vcpu->run->exit_reason == KVM_EXIT_DIRTY_RING_FULL;
 }
 
 /*

@@ -8,11 +8,11 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "commands.h"
 #include "judge.h"
+#include "now.h"
 #include "reply.h"
 #include "touch.h"
 
@@ -27,14 +27,6 @@ static uint64_t entry_of(int pagemap, const void *at)
 	if (pread(pagemap, &entry, sizeof(entry), offset) != sizeof(entry))
 		die_errno("pread of " PAGEMAP);
 	return entry;
-}
-
-static double now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec + time.tv_nsec / 1e9;
 }
 
 /* Waits until the host has another page there, or the vCPU is through, or takes too long. */
@@ -132,9 +124,7 @@ int command_write_dropped(struct vm *vm, char **words)
 		return -1;
 	if (writer == reader || backing_is_shared(vm->backing) || vm->second || vm->readonly)
 		return reply_error("usage", "needs two vCPUs, and memory that is private");
-	list = malloc(vm->pages * sizeof(*list));
-	if (!list)
-		die("out of memory");
+	list = new_pages(vm);
 	if (!parse_pages(vm, words[2], list, &count))
 		result = write_all_dropped(vm, writer, reader, list, count);
 	free(list);
