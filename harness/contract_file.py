@@ -11,7 +11,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from harness.situation import AfMode, Mode, Situation
+from harness.inventory import AfMode, KvmMode
+from harness.situation import Situation
 
 CostMetric = Literal[
     "cost-idle",
@@ -93,7 +94,7 @@ class AgingPath(_Model):
 class Where(_Model):
     """Conditions on a situation; one that is not given always holds."""
 
-    modes: tuple[Mode, ...] = get_args(Mode)
+    modes: tuple[KvmMode, ...] = get_args(KvmMode)
     stage1_af: AfMode | None = None
     stage2_af: AfMode | None = None
 
@@ -225,7 +226,7 @@ class FastPath(_Model):
 
     functions: Annotated[tuple[Symbol, ...], Field(min_length=1)]
     drivers: tuple[Driver, ...] = ()
-    modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
+    modes: Annotated[tuple[KvmMode, ...], Field(min_length=1)]
     stage2_af: tuple[AfMode, ...] = get_args(AfMode)
     lru_gen_bit: Annotated[int, Field(gt=0, le=0x8000)] | None = None
 

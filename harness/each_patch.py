@@ -26,7 +26,7 @@ from harness.records import write_atomically
 from harness.report.each_patch import each_patch_report
 from harness.report.text import text_report
 from harness.results import EachPatch, Finding, PatchRecord, Summary
-from harness.run import Run, Step, load_series
+from harness.run import Run, Step, load_series, require_named
 from harness.runfolder import make_run_folder
 from harness.verdict import Verdict
 
@@ -48,8 +48,7 @@ class EachPatchRun:
     def __init__(self, options: Options, progress: Progress) -> None:
         if options.base_only:
             raise UsageError("--each-patch walks a series, --base-only has none")
-        if options.mbox is not None and not options.series:
-            raise UsageError("--mbox needs --series NAME, whose contract it is for")
+        require_named(options)
         quick = () if options.narrowed else QUICK
         self.folder = make_run_folder(options.output)
         self._options = replace(

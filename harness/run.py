@@ -217,8 +217,7 @@ class Run:
         options = self._options
         stock = inventory.load(options.inventory)
         missing = self._narrow(stock)
-        if options.mbox is not None and (options.base_only or not options.series):
-            raise UsageError("--mbox needs --series NAME, whose contract it is for")
+        require_named(options)
         series = self._step.series if self._step else None
         if series is None and not options.base_only:
             series = load_series(options, stock)
@@ -499,6 +498,12 @@ class Run:
     def _write(self, reason: str) -> Summary:
         """Write what is known; `reason` is why the run ended early, if it did."""
         return self._record.write(reason, self._input)
+
+
+def require_named(options: Options) -> None:
+    """UsageError for mails without the name of a contract that they are for."""
+    if options.mbox is not None and (options.base_only or not options.series):
+        raise UsageError("--mbox needs --series NAME, whose contract it is for")
 
 
 def load_series(options: Options, stock: Inventory | None = None) -> Series:

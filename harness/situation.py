@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
-Mode = Literal["vhe", "nvhe", "protected"]
-AfMode = Literal["hardware", "software"]
+from harness.inventory import AfMode, KvmMode
 
 
 @dataclass(frozen=True)
@@ -19,14 +18,14 @@ class Situation:
     lru_gen/enabled); `stage2_af` that of the guests (VTCR_EL2.HA on top of it).
     """
 
-    mode: Mode
+    mode: KvmMode
     stage1_af: AfMode
     stage2_af: AfMode
 
 
 def situations() -> Iterator[Situation]:
     """All that exist: stage 2 is not managed by hardware that stage 1 lacks."""
-    for mode in get_args(Mode):
+    for mode in get_args(KvmMode):
         yield Situation(mode, "hardware", "hardware")
         yield Situation(mode, "hardware", "software")
         yield Situation(mode, "software", "software")

@@ -11,8 +11,9 @@ from contract_helpers import A57, ASKERS, N1, N1_SOFTWARE, PROTECTED
 
 from harness.contract_file import Driver, LockRule
 from harness.contract_load import BASE, base_for, load
+from harness.inventory import KvmMode
 from harness.paths import PROJECT
-from harness.situation import Mode, Situation, situations
+from harness.situation import Situation, situations
 
 
 def test_base_walk_depends_on_stage_1_not_on_stage_2() -> None:
@@ -195,8 +196,8 @@ def test_aging_under_pkvm_is_done_at_el2_in_7_3() -> None:
         assert base.expect(driver, N1).enters[-1] == ("kvm_pgtable_stage2_test_clear_young",)
 
 
-@pytest.mark.parametrize("mode", get_args(Mode))
-def test_eviction_of_7_3_spares_some_young_pages_where_nobody_walks(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", get_args(KvmMode))
+def test_eviction_of_7_3_spares_some_young_pages_where_nobody_walks(mode: KvmMode) -> None:
     contract = load(None, base_for("7.3.4"))
     walked = contract.expect("eviction", Situation(mode, "hardware", "software"))
     alone = contract.expect("eviction", Situation(mode, "software", "software"))

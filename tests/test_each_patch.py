@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from command import in_process
 from kernel_helpers import AGE, GIT_ENV, as_mail, create, edit, toy_tree
 from made_up import a_cell, a_check, a_summary
 from rich.console import Console
@@ -234,10 +235,9 @@ def test_a_patch_that_does_not_apply_is_found_before_anything_runs(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     argv = ["run", "--each-patch", "--series", str(mbox), "--source", str(case.options.source)]
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert ended.value.code == 125
-    assert re.search(f"input error: {where}", capsys.readouterr().err)
+    done = in_process(argv, capsys)
+    assert done.returncode == 125
+    assert re.search(f"input error: {where}", done.stderr)
     assert not case.plan.asked
 
 

@@ -12,10 +12,10 @@ import pytest
 from harness.checks.claim import Claim
 from harness.contract_file import Driver
 from harness.contract_load import load
+from harness.inventory import AfMode, KvmMode
 from harness.linux_guest.test_linux_guest import FLUSHES, no_complaints, path_of, recorded
 from harness.observe.klog import splats
 from harness.paths import PROJECT
-from harness.situation import AfMode, Mode
 
 STALL = "[   40.000000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [linux-guest-ini:1]\n"
 BAD_PAGE = "[   41.000000] BUG: Bad page state in process linux-guest-ini  pfn:40200\n"
@@ -48,7 +48,7 @@ def test_no_stall_hides_what_else_is_reported() -> None:
         told(STALL + BAD_PAGE, emulated=True)
 
 
-def cell(mode: Mode, af: AfMode = "hardware") -> Any:
+def cell(mode: KvmMode, af: AfMode = "hardware") -> Any:
     return SimpleNamespace(
         cell=SimpleNamespace(kvm_mode=mode, af_mode=af), host=SimpleNamespace(af=af)
     )

@@ -32,11 +32,13 @@ def tidy(
 
     LeaseLost if it is another's: then what is there is theirs.
     """
+    # Consoles can be long: not in the time that contact with the machine has.
+    reported = illness(wanted.folder)
     with machine.shell(Deadline(CONTACT_SECONDS)) as shell:
         ours.check()
         clear(shell)
         pstore.collect(shell, crashes, wanted.folder / PSTORE)
-        left = gate.dismiss(machine.name, shell, before, illness(wanted.folder))
+        left = gate.dismiss(machine.name, shell, before, reported)
     machine.say("nothing of the cell is left on it")
     if left:
         (wanted.folder / LEFT).write_text("".join(f"{line}\n" for line in left))

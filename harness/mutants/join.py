@@ -129,22 +129,15 @@ def _newer(
     """
     if before is None or not before.ran:
         return result, []
-    of_break = result.kind == "break"
-    again = {
-        one.folder: [
-            other for other in result.ran if (other.cell, other.seed) == (one.cell, one.seed)
-        ]
-        for one in before.ran
-    }
-    outdone = [
-        one
-        for one in before.ran
-        if (
-            _counts_later(before, one, again[one.folder], by)
-            if of_break
-            else _told_later(one, again[one.folder])
-        )
-    ]
+    earlier = before
+
+    def is_outdone(one: Ran) -> bool:
+        again = [it for it in result.ran if (it.cell, it.seed) == (one.cell, one.seed)]
+        if result.kind == "break":
+            return _counts_later(earlier, one, again, by)
+        return _told_later(one, again)
+
+    outdone = [one for one in before.ran if is_outdone(one)]
     kept = tuple(one for one in before.ran if one not in outdone)
     both = result.model_copy(update={"ran": (*kept, *result.ran)})
     if len(kept) == len(before.ran):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +16,7 @@ from harness.mutants.judge import GOOD, failed
 from harness.mutants.results import NAMED, NAMED_IN_PARTS, Matrix, Result
 from harness.printable import printable
 from harness.report.matrix import short_name
-from harness.report.text import EMULATION, UNBOUND
+from harness.report.text import EMULATION, fits
 from harness.results import SERIES
 
 _STYLES = {
@@ -133,9 +132,7 @@ class _Rows:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = _columns(self.matrix)
-        # A measurement is never wider than what it is asked for.
-        unbound = options.update(max_width=UNBOUND)
-        if Measurement.get(console, unbound, table).minimum <= options.max_width:
+        if fits(console, options, table):
             yield table
             yield _legend(names([result for result in self.matrix.results if result.ran]))
         else:
@@ -331,8 +328,7 @@ def _sound(matrix: Matrix) -> Iterator[str]:
                 ", ".join(map(str, sorted({one.seed for one in result.ran}))),
                 str(len(result.ran)),
                 str(len(names([result]))),
-                f"{result.build.seconds:.0f}" if result.build else "",
-                f"{sum(one.seconds for one in result.ran):.0f}",
+                *_seconds(result),
             )
     yield ""
 

@@ -104,14 +104,19 @@ class _Cells:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = _table(self.shape, *_marks(self.shape))
-        # A measurement is never wider than what it is asked for.
-        unbound = options.update(max_width=UNBOUND)
-        if Measurement.get(console, unbound, table).minimum <= options.max_width:
+        if fits(console, options, table):
             yield table
             yield _legend(self.run, self.shape)
         else:
             yield _table(self.shape, *_numbers(self.run))
             yield Text(f"each check in each cell: {EACH_CHECK}", style="dim")
+
+
+def fits(console: Console, options: ConsoleOptions, table: Table) -> bool:
+    """Whether no column of a table would be cut off."""
+    # A measurement is never wider than what it is asked for.
+    unbound = options.update(max_width=UNBOUND)
+    return Measurement.get(console, unbound, table).minimum <= options.max_width
 
 
 def _marks(shape: Matrix) -> tuple[Sequence[str], Mapping[str, Sequence[Text]]]:
