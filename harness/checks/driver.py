@@ -140,16 +140,16 @@ def check_path(
     expectation: Expectation,
     session: Session,
     counts: Counts,
-    vm: Guest,
+    vm: Guest | None,
     present: frozenset[int] | None = None,
     *,
     partly: bool = False,
 ) -> Expectation:
     """Assert that what was recorded is what the contract promises, and say what held.
 
-    `present` are the tested pages that KVM can be asked for, all if not given; `partly` if it need
-    not be asked for each. Unproven where a function cannot be seen in this kernel or events were
-    lost.
+    `vm` is needed where the path has an event for each page. `present` are the tested pages that
+    KVM can be asked for, all if not given; `partly` if it need not be asked for each. Unproven
+    where a function cannot be seen in this kernel or events were lost.
     """
     try:
         _check_path(claim, expectation, session, counts, vm, present, partly)
@@ -167,7 +167,7 @@ def _check_path(
     expectation: Expectation,
     session: Session,
     counts: Counts,
-    vm: Guest,
+    vm: Guest | None,
     present: frozenset[int] | None,
     partly: bool,
 ) -> None:
@@ -196,6 +196,8 @@ def _check_path(
             claim.observe(f"{name} was entered {others} times, by others than {_tasks(counts)}")
         assert number == 0, f"{name} was entered {number} times, and never must be here"
     if expectation.event is not None:
+        if vm is None:
+            raise TypeError("events for each page are those of a VM's pages")
         tested = frozenset(range(vm.slot.pages)) if present is None else present
         _check_pages(claim, expectation, counts, vm, tested, partly)
     # At the end: what is wrong outranks what cannot be seen.

@@ -12,7 +12,6 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import cast
 
 import pytest
 
@@ -33,7 +32,6 @@ from harness.checks.pages import pick, shorten, show_set
 from harness.contract import Contract, Expectation
 from harness.contract_file import Driver
 from harness.deadline import Deadline
-from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.linux_guest import ENDING
 from harness.linux_guest.guest import LinuxGuest
@@ -210,8 +208,7 @@ def _check_path(claim: Claim, path: Expectation, session: Session, name: str) ->
     """End a recording, keep it by that name, and assert that it shows the path."""
     counts = session.stop()
     claim.save(name, counts.raw)
-    # Which guest it is matters only to who looks at its pages.
-    check_path(claim, path, session, counts, cast(Guest, None))
+    check_path(claim, path, session, counts, None)
 
 
 def _aged_by_page_idle(
