@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from harness.checks.overlap import (
     AGE,
+    AGED,
     TEST,
     TESTED,
     UNMAP,
@@ -12,6 +13,7 @@ from harness.checks.overlap import (
     acts,
     askings,
     between,
+    entered,
     in_first_vm,
     meetings,
     most_threads,
@@ -71,6 +73,29 @@ def test_of_several_vms_the_first_that_is_asked_is_told_apart() -> None:
         Window(8, 18, 21, 4 * PAGE, 4 * PAGE + 1),
         Window(9, 30, 35, 2 * PAGE, 2 * PAGE + 1),
     )
+
+
+def test_each_aging_is_told_with_the_functions_that_its_thread_entered_meanwhile() -> None:
+    def entry(name: str, time: int, pid: int) -> Event:
+        return Event(time, 0, "task", pid, name, "", {})
+
+    def back(time: int, pid: int) -> Event:
+        return Event(time, 0, "task", pid, returned(AGED), "", {"ret": 0})
+
+    recorded = (
+        # What is entered before and after it, or by others, is not its own.
+        *(entry("slow", 5, 2), age(10), entry("fast", 11, 2), entry("slow", 11, 3), back(20, 2)),
+        *(entry("slow", 25, 2), age(30), age(31, pid=3), entry("slow", 32, 3), back(33, 3)),
+        *(back(40, 2), age(50)),
+    )
+    wanted = Wanted((AGE,), ("fast", "slow"), returns={AGED: ""}, entries=("fast", "slow"))
+    counts = Counts(wanted, {}, 0, {}, recorded, "")
+    assert entered(counts, ("fast", "slow")) == (
+        (window(10, 20, 2, 0, 1), frozenset({"fast"})),
+        (window(31, 33, 3, 0, 1), frozenset({"slow"})),
+        (window(30, 40, 2, 0, 1), frozenset()),
+    )
+    assert [names for _, names in entered(counts, ["fast"])] == [{"fast"}, set(), set()]
 
 
 def test_spans_overlap_by_their_time_in_another_thread() -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from harness.contract import Contract
@@ -126,6 +126,25 @@ def unmaps(counts: Counts) -> tuple[Window, ...]:
 def agings(counts: Counts) -> tuple[Window, ...]:
     """How long each aging by page_idle took, of a trace with AGE and the returns of AGED."""
     return windows(counts.events(AGE), counts.events(returned(AGED)))
+
+
+def entered(
+    counts: Counts, functions: Collection[str]
+) -> tuple[tuple[Window, frozenset[str]], ...]:
+    """Each aging as agings() has it, with those of the recorded functions that it entered."""
+    begun: dict[int, tuple[Event, set[str]]] = {}
+    found: list[tuple[Window, frozenset[str]]] = []
+    for event in counts.in_order(AGE, *functions, returned(AGED)):
+        if event.name == AGE:
+            begun[event.pid] = event, set()
+        elif event.name != returned(AGED):
+            if event.pid in begun:
+                begun[event.pid][1].add(event.name)
+        elif aging := begun.pop(event.pid, None):
+            first, names = aging
+            window = Window(event.pid, first.time, event.time, *address_range(first))
+            found.append((window, frozenset(names)))
+    return tuple(found)
 
 
 def askings(counts: Counts) -> tuple[Window, ...]:
