@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from rich.console import Console
 
@@ -40,14 +42,20 @@ def ran(
 
 
 def a_break(
-    *runs: Ran, name: str = "wrong", says: str | None = None, deaths: tuple[Death, ...] = ()
+    *runs: Ran,
+    name: str = "wrong",
+    says: str | None = None,
+    deaths: tuple[Death, ...] = (),
+    check: str = "test_a",
+    during: str | None = None,
 ) -> Result:
     result = Result(
         name=name,
         kind="break",
         breaks="all",
         claim=1,
-        check="test_a",
+        check=check,
+        during=during,
         says=says,
         deaths=deaths,
         build=Build(build_id="ab", seconds=20.0, cached=False),
@@ -137,6 +145,15 @@ def test_death_is_a_catch_only_where_the_break_is_known_for_it() -> None:
     assert a_break(hang, deaths=("livelock",)).found == "error"
     assert a_break(hang, deaths=("livelock", "hang")).found == "caught"
     assert a_break(ran(a="fail"), deaths=("livelock",)).found == "caught"
+
+
+def test_death_in_whose_course_the_kernel_complains_leaves_nobody_to_read_its_log() -> None:
+    hang = ran(a="fail", death="hang")
+    read = ran(a="pass", log="fail", why="BUG: sleeping")
+    told = partial(a_break, hang, read, check="test_log", during="test_a", says="sleeping")
+    assert told(deaths=("hang",)).found == "caught"
+    assert told(deaths=("livelock",)).found == "caught elsewhere"
+    assert a_break(hang, check="test_log", deaths=("hang",)).found == "caught elsewhere"
 
 
 def test_failure_without_the_break_as_well_is_no_catch() -> None:

@@ -70,6 +70,7 @@ class Result(_Model):
     claim: int | None = None
     series: str | None = None
     check: str | None = None
+    during: str | None = None
     deaths: tuple[Death, ...] = ()
     says: str | None = None
     debug: bool = False
@@ -113,6 +114,7 @@ def listed(name: str, mutant: Mutant) -> Result:
         claim=mutant.claim,
         series=mutant.series,
         check=mutant.check,
+        during=mutant.during,
         debug=mutant.debug,
         shown_by=mutant.shown_by,
         deaths=mutant.deaths,

@@ -77,7 +77,8 @@ class Mutant(_Model):
     says: Line | None = None
     """What that check must say when it fails; what the kernel log complains of, say."""
     deaths: tuple[Death, ...] = ()
-    """How the kernel may die in that check, where a death is not likely to be a slow machine's."""
+    """How the kernel may die in that check, or that of `during`, where a death is not likely to be
+    a slow machine's."""
     debug: bool = False
     """Only a debug kernel can show it."""
     metric: CostMetric | None = None
