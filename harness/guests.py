@@ -97,6 +97,7 @@ class Guest:
         far: bool = False,
         wide: bool = False,
         eager_split: bool = False,
+        shared_payload: bool = False,
         manual_log: ManualLog | None = None,
         ring: int | None = None,
         second: Second | None = None,
@@ -116,7 +117,9 @@ class Guest:
         256 MiB. With `far` it lies across 512 GiB, half of it on each side,
         where one of the first tables of stage 2 ends and another begins; with `wide` across the
         middle of all addresses that the host can give a guest, 48 bits at most. With `eager_split`
-        the dirty log splits all blocks when it is switched on (Linux 6.5). With `manual_log`
+        the dirty log splits all blocks when it is switched on (Linux 6.5). With `shared_payload`
+        what the guest's code lives in is shared memory, which is not reaped with its owner, so that
+        stage 2 keeps something beyond the slot. With `manual_log`
         clear_log() clears the dirty log, which has no page or all at first, and dirty() only
         reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `ring` each vCPU has a dirty ring of so
         many entries, a power of two from 256 on, for harvest() and reset_rings(), and dirty_log()
@@ -136,6 +139,7 @@ class Guest:
         argv += ["--far"] if far else []
         argv += ["--wide"] if wide else []
         argv += ["--eager-split"] if eager_split else []
+        argv += ["--shared-payload"] if shared_payload else []
         argv += ["--manual-log", manual_log] if manual_log else []
         argv += ["--ring", str(ring)] if ring else []
         argv += ["--second", second] if second else []
@@ -391,6 +395,13 @@ class Guest:
         The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
         """
         self.line.ask(f"readonly {'on' if on else 'off'}", ())
+
+    def move_slot(self) -> None:
+        """Move the tested slot to another guest physical address and back, its log as it is.
+
+        The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
+        """
+        self.line.ask("move-slot", ())
 
     def refused(self) -> frozenset[int]:
         """The pages of which a store came out to kvm-guest since the last time.

@@ -135,6 +135,12 @@ def test_memory_is_taken_and_put_back() -> None:
     assert process.sent == ["take 4-6", "replace 4-6", "take 4-6"]
 
 
+def test_a_slot_is_moved_and_back_by_one_command() -> None:
+    guest, process = start("ok")
+    guest.move_slot()
+    assert process.sent == ["move-slot"]
+
+
 def test_memory_is_moved_looked_at_and_moved_back() -> None:
     guest, process = start("ok pages=3", "ok pages=3", "ok pages=3", "ok pages=2", "error data x y")
     guest.move([4, 5, 6], leave=True)

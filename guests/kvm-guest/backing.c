@@ -73,15 +73,21 @@ bool backing_is_shared(enum backing backing)
 	       backing == BACKING_HUGETLBSHARED || backing == BACKING_FILE;
 }
 
-/* Address space for @size, aligned to @alignment, to map over with MAP_FIXED. */
+/*
+ * Address space for @size, aligned to @alignment, to map over with MAP_FIXED.
+ * From two huge pages on, its middle is at a multiple of 1 GiB: there one of the
+ * host's tables of huge pages ends and another begins, for whoever walks them.
+ */
 static void *reserve(size_t size, size_t alignment)
 {
-	char *area = mmap(NULL, size + alignment, PROT_NONE,
+	size_t below = size / 2 & ~(alignment - 1) & ~(HUGE_PAGE_SIZE - 1);
+	char *area = mmap(NULL, size + 2 * GIGANTIC_PAGE_SIZE, PROT_NONE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (area == MAP_FAILED)
 		die_errno("mmap of address space for the tested slot");
-	return (void *)(((uintptr_t)area + alignment - 1) & ~(alignment - 1));
+	area += below + GIGANTIC_PAGE_SIZE - 1;
+	return (void *)((uintptr_t)area & ~(GIGANTIC_PAGE_SIZE - 1)) - below;
 }
 
 static void *map_over(void *area, size_t size, int flags, int fd)

@@ -106,6 +106,9 @@ int command_uffd_protect(struct vm *vm, char **words);
 int command_move(struct vm *vm, char **words);
 int command_moved(struct vm *vm, char **words);
 
+/* move_slot.c */
+int command_move_slot(struct vm *vm, char **words);
+
 /* reset.c */
 int command_reset(struct vm *vm, char **words);
 

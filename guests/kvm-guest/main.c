@@ -19,15 +19,17 @@
 #include "keeper.h"
 #include "numa.h"
 #include "protocol.h"
+#include "reaper.h"
 #include "reply.h"
 #include "serve.h"
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|hugetlbshared|contiguous|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
 	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
-	"[--manual-log clear|set] [--ring ENTRIES] [--second slot|above|vm] [--vcpus N] " \
+	"[--shared-payload] [--manual-log clear|set] [--ring ENTRIES] [--second slot|above|vm] [--vcpus N] " \
 	"[--timeout SECONDS]" \
-	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]"
+	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]" \
+	" | --reaper [--timeout SECONDS]"
 #define DEFAULT_PAGES 4096
 #define DEFAULT_TIMEOUT 20.0
 #define MAX_TIMEOUT 86400.0
@@ -83,6 +85,7 @@ static enum second parse_second(const char *word)
 struct other {
 	const char *keeper;
 	bool idle_ager;
+	bool reaper;
 };
 
 static void parse_options(struct vm *vm, struct other *other, int argc, char **argv)
@@ -97,6 +100,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "far", no_argument, NULL, 'r' },
 		{ "wide", no_argument, NULL, 'w' },
 		{ "eager-split", no_argument, NULL, 'e' },
+		{ "shared-payload", no_argument, NULL, 'y' },
 		{ "manual-log", required_argument, NULL, 'm' },
 		{ "ring", required_argument, NULL, 'g' },
 		{ "second", required_argument, NULL, '2' },
@@ -104,6 +108,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "timeout", required_argument, NULL, 't' },
 		{ "keeper", required_argument, NULL, 'k' },
 		{ "idle-ager", no_argument, NULL, 'a' },
+		{ "reaper", no_argument, NULL, 'd' },
 		{ }
 	};
 	int option;
@@ -141,6 +146,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		case 'e':
 			vm->eager_split = true;
 			break;
+		case 'y':
+			vm->shared_payload = true;
+			break;
 		case 'm':
 			vm->manual_log = parse_manual_log(optarg);
 			break;
@@ -161,6 +169,9 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 			break;
 		case 'a':
 			other->idle_ager = true;
+			break;
+		case 'd':
+			other->reaper = true;
 			break;
 		default:
 			usage("unknown option");
@@ -228,6 +239,8 @@ int main(int argc, char **argv)
 	}
 	if (other.idle_ager)
 		idle_ager_serve(vm.timeout);
+	if (other.reaper)
+		reaper_serve(vm.timeout);
 	if (sysconf(_SC_PAGESIZE) != GUEST_PAGE_SIZE)
 		die("the host's pages are of %ld bytes; only 4096 is supported",
 		    sysconf(_SC_PAGESIZE));

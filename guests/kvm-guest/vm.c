@@ -209,7 +209,7 @@ int vm_log_and_stop(const struct vm *vm)
 
 int vm_move_slot(const struct vm *vm, uint64_t ipa)
 {
-	return set_slot(vm, ipa, slot_size(vm), 0);
+	return set_slot(vm, ipa, slot_size(vm), vm->dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0);
 }
 
 int vm_delete_slot(const struct vm *vm)
@@ -277,7 +277,7 @@ static void create_payload(struct vm *vm)
 	vm->payload_size = vm_drops_offset(vm) +
 			   whole_pages((size_t)vm->pages * sizeof(struct drops));
 	vm->payload = mmap(NULL, vm->payload_size, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			   (vm->shared_payload ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS, -1, 0);
 	if (vm->payload == MAP_FAILED)
 		die_errno("mmap of the payload's slot");
 	/* Only to keep huge pages out of the picture: a kernel without any refuses. */

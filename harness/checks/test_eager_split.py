@@ -15,10 +15,16 @@ import pytest
 
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
-from harness.checks.pages import leaves, pick, populated, require_blocks
+from harness.checks.pages import (
+    leaves,
+    mark_idle,
+    pick,
+    populated,
+    require_blocks,
+)
 from harness.checks.pages import shorten as short
 from harness.checks.skips import guest_or_skip
-from harness.checks.test_split import PAGES, age_and_touch
+from harness.checks.test_split import BLOCK, PAGES, age_and_touch
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -41,26 +47,35 @@ def split_eagerly(guest: Callable[..., Guest], vcpus: int = 1) -> Guest:
 def test_eager_split(
     guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
 ) -> None:
-    """Young blocks become young pages, write-protected and with what they held."""
+    """Blocks become pages, those of young ones young, write-protected, with what they held."""
     claim.expect(
-        f"{PAGES} young pages in blocks: as soon as the dirty log is on each is mapped by an entry "
-        "of its own, is young, and may not be written; the log names exactly the pages written; "
-        "aging is exact; no content is lost"
+        f"{PAGES} pages in two blocks, of which one is young: as soon as the dirty log is on each "
+        "is mapped by an entry of its own, those of the one are young, and none may be written; "
+        "the log names exactly the pages written; aging is exact; no content is lost"
     )
     vm = populated(split_eagerly(guest))
     ipa = vm.slot.ipa
+    first = rng.choice(range(0, PAGES, BLOCK))
+    used = frozenset(range(first, first + BLOCK))
+    mark_idle(vm)
+    # What hides a touch from stage 2 goes with the memory; by a dirty log the blocks would go too.
+    vm.advise("dontneed", used)
+    vm.touch(used, write=True)
     blocks = leaves(vm, shell, claim, "populated")
     require_blocks(vm, blocks)
-    if stage2.young(blocks, ipa, PAGES) != EVERYTHING:
-        raise Unproven("not all of the blocks are young to begin with")
+    if stage2.young(blocks, ipa, PAGES) != used:
+        raise Unproven("not exactly one of the blocks is young to begin with")
     vm.dirty_log(True)
     split = leaves(vm, shell, claim, "split")
     left, young = stage2.blocks(split, ipa, PAGES), stage2.young(split, ipa, PAGES)
     claim.observe(f"after the split: {len(left)} pages in blocks, {len(young)} young")
     assert_writable(vm, claim, split, frozenset(), "after the split")
-    if left:
-        raise Unproven(f"the dirty log left {len(left)} pages in blocks")
-    assert young == EVERYTHING, f"young before, and not after: {short(EVERYTHING - young)}"
+    if left == EVERYTHING:
+        raise Unproven("the dirty log left all pages in blocks")
+    # It may give up for want of memory, which there is: it did not for the other block.
+    assert not left, f"{len(left)} pages are in a block still: {short(left)}"
+    # Linux 6.12 makes young pages of an old block as well.
+    assert used <= young, f"young before, and not after: {short(used - young)}"
     written = pick(rng, PAGES)
     vm.touch(written, write=True)
     assert_writable(vm, claim, leaves(vm, shell, claim, "written"), written, "written")

@@ -179,9 +179,10 @@ def test_split(
 ) -> None:
     """Aging is exact before, while and after a dirty log has blocks split into pages."""
     claim.expect(
-        f"{PAGES} pages of {backing} memory in blocks, some split by the dirty log, and joined "
-        "again as the kernel likes: each time all mapped leaves old after aging, then exactly the "
-        "touched ones young; the log names exactly the pages written; no content is lost"
+        f"{PAGES} pages of {backing} memory in blocks, some split by the dirty log, and all in "
+        "blocks again when they are written without it: each time all mapped leaves old after "
+        "aging, then exactly the touched ones young; the log names exactly the pages written; no "
+        "content is lost"
     )
     with prepared(backing, shell), guest(backing=backing, pages=PAGES) as vm:
         _split_and_joined(populated(vm), shell, claim, rng)
@@ -204,10 +205,14 @@ def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random)
     if left & written:
         raise Unproven("the dirty log did not split the block that was written to")
     age_and_touch(vm, shell, claim, rng, "split", logging=True)
+    # Then each page has an entry, and a write finds that it may not, and not that there is none.
+    vm.touch(range(PAGES), write=False)
     vm.dirty_log(False)
     vm.touch(range(PAGES), write=True)
     joined = stage2.blocks(leaves(vm, shell, claim, "joined"), ipa, PAGES)
     claim.observe(f"{len(joined)} of {PAGES} pages in blocks at the end")
+    apart = frozenset(range(PAGES)) - joined
+    assert not apart, f"{len(apart)} pages are not in blocks again: {short(apart)}"
     age_and_touch(vm, shell, claim, rng, "joined")
     vm.verify(range(PAGES))
 

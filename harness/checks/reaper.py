@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kill the owner of a VM and have the kernel reap its memory before the owner gets to run.
+
+So does the OOM killer (mm/oom_kill.c, __oom_reap_task_mm()), and a manager of memory by
+process_mrelease(2), which is what is used here: the notifiers of that unmap may not block.
+"""
+
+from __future__ import annotations
+
+import os
+
+from harness.companion import Companion
+from harness.guests import Guest
+from harness.hosts.protocols import Shell
+from harness.observe import cpu_list, kvmstats
+from harness.observe.collect import Dump, dump_by, refusal
+from harness.observe.unproven import Unproven
+
+_REAPED = r"ok errno=([0-9]+) dump=(.*)"
+
+
+def reap(vm: Guest, shell: Shell) -> Dump | None:
+    """Kill a guest's process and have its memory taken; what stage 2 is then, None if none tells.
+
+    The process has ended when the guest is closed. Unproven if the kernel did not take the memory,
+    or came too late for it.
+    """
+    cpu = cpu_list.usable(shell)[0]
+    # None of its threads is to run before all is done: the reaper has that CPU until then.
+    shell.run(f"taskset -apc {cpu} {vm.greeting.pid}")
+    dump = "-" if refusal(shell, vm.vm_dir) else f"{kvmstats.folder(vm.vm_dir)}/stage2_page_tables"
+    command = f"reap {vm.greeting.pid} {dump}"
+    pinned = ("taskset", "-c", str(cpu))
+    with Companion.start(
+        shell, ("--reaper",), "reaper", "reaper", vm.slowdown, before=pinned
+    ) as process:
+        process.send(command)
+        error, text = process.replied(command, _REAPED).groups()
+    if number := int(error):
+        raise Unproven(f"process_mrelease() did not take the memory: {os.strerror(number)}")
+    return None if dump == "-" else dump_by(vm.vm_dir, text.replace(";", "\n"))
