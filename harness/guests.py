@@ -403,6 +403,15 @@ class Guest:
         """
         self.line.ask("move-slot", ())
 
+    def slot_beyond(self) -> tuple[int, int, int]:
+        """Ask for a slot of the last page that the VM has addresses for, of that and the next one,
+        and of the next alone; the errno of each, 0 if KVM made it. None of them stays.
+        """
+        names = ("before", "across", "beyond")
+        reply = self.line.ask("slot-beyond", names)
+        before, across, beyond = map(reply.number, names)
+        return before, across, beyond
+
     def refused(self) -> frozenset[int]:
         """The pages of which a store came out to kvm-guest since the last time.
 

@@ -141,6 +141,12 @@ def test_a_slot_is_moved_and_back_by_one_command() -> None:
     assert process.sent == ["move-slot"]
 
 
+def test_a_slot_beyond_all_addresses_is_told_by_its_error() -> None:
+    guest, process = start("ok before=0 across=14 beyond=14")
+    assert guest.slot_beyond() == (0, 14, 14)
+    assert process.sent == ["slot-beyond"]
+
+
 def test_memory_is_moved_looked_at_and_moved_back() -> None:
     guest, process = start("ok pages=3", "ok pages=3", "ok pages=3", "ok pages=2", "error data x y")
     guest.move([4, 5, 6], leave=True)

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The tested slot at another guest physical address and back, with its dirty log as it is. */
+/*
+ * The tested slot at another guest physical address and back, with its dirty log as
+ * it is; and where the addresses of a VM end, beyond which it can have no slot.
+ */
+#include <errno.h>
+
 #include "commands.h"
 #include "reply.h"
 
@@ -15,5 +20,30 @@ int command_move_slot(struct vm *vm, char **words)
 	if (vm_move_slot(vm, OTHER_IPA) || vm_move_slot(vm, vm_slot_ipa(vm)))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
 	reply_ok("%s", "");
+	return 0;
+}
+
+/* errno of a further slot of so many pages, 0 if KVM made it; then it is gone again. */
+static int try_slot(const struct vm *vm, uint64_t ipa, unsigned int pages)
+{
+	if (vm_set_second_slot(vm, ipa, (uint64_t)pages << GUEST_PAGE_SHIFT))
+		return errno;
+	if (vm_set_second_slot(vm, ipa, 0))
+		die_errno("KVM_SET_USER_MEMORY_REGION of a slot to be deleted");
+	return 0;
+}
+
+int command_slot_beyond(struct vm *vm, char **words)
+{
+	uint64_t end = 1UL << vm->ipa_bits;
+	int before, across, beyond;
+
+	(void)words;
+	if (vm->second || vm->pages < 2)
+		return reply_error("usage", "the pages are in two slots, or there is one page");
+	before = try_slot(vm, end - GUEST_PAGE_SIZE, 1);
+	across = try_slot(vm, end - GUEST_PAGE_SIZE, 2);
+	beyond = try_slot(vm, end, 1);
+	reply_ok(" before=%d across=%d beyond=%d", before, across, beyond);
 	return 0;
 }

@@ -171,6 +171,11 @@ static int set_slot(const struct vm *vm, uint64_t ipa, uint64_t size, uint32_t f
 			  flags | (vm->readonly ? KVM_MEM_READONLY : 0));
 }
 
+int vm_set_second_slot(const struct vm *vm, uint64_t ipa, uint64_t size)
+{
+	return set_region(vm, SLOT_SECOND, ipa, size, vm->slot, 0);
+}
+
 static int set_second_slot(const struct vm *vm, uint32_t flags)
 {
 	return set_region(vm, SLOT_SECOND, vm_second_ipa(vm), slot_size(vm), vm->second_slot,

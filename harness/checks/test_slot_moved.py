@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A memslot that is moved in guest addresses: its pages leave stage 2, its dirty log stays.
 
+It can be moved to where the VM has addresses, which are fewer than those of the host by default:
+beyond them stage 2 has no tables to walk (kvm_arch_prepare_memory_region()).
+
 KVM_SET_USER_MEMORY_REGION with another guest_phys_addr (Documentation/virt/kvm/api.rst) makes the
 slot invalid, takes all of it from stage 2, and makes it anew with the bitmap that it had: what was
 written and not yet read must not be forgotten (claim 4).
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from errno import EFAULT
 
 import pytest
 
@@ -49,3 +53,17 @@ def test_slot_moved(
     vm.dirty_log(False)
     vm.verify(range(PAGES))
     aging_is_exact(vm, shell, claim, rng, "moved-aged")
+
+
+@pytest.mark.deep
+def test_slot_beyond(guest: Callable[..., Guest], claim: Claim) -> None:
+    """A slot ends where the VM's guest physical addresses end, and not beyond."""
+    claim.expect(
+        "a slot of the last page that the VM has an address for is made; one that begins there and "
+        "is longer, and one behind it, are refused (EFAULT)"
+    )
+    before, across, beyond = guest(pages=PAGES).slot_beyond()
+    claim.observe(f"errno {before} before the end, {across} across it, {beyond} beyond it")
+    assert before == 0, f"a slot of the last page is refused: errno {before}"
+    assert across == EFAULT, f"a slot across the end of the VM's addresses: errno {across}"
+    assert beyond == EFAULT, f"a slot beyond the VM's addresses: errno {beyond}"

@@ -34,8 +34,8 @@ GIB = 1 << 30
 # modules, are far larger, as are their build folders.
 KEEP = {
     "sources": 4,
-    "trees": 320,
-    "builds": 320,
+    "trees": 400,
+    "builds": 400,
     "machines": 8,
     "lines": 16,
     "selftests": 16,
