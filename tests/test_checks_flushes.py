@@ -138,5 +138,11 @@ def test_who_asks_with_the_flush_gets_one(monkeypatch: pytest.MonkeyPatch) -> No
         flushed(monkeypatch, 3, 2, COUNTER)
 
 
+def test_who_asks_about_other_vms_is_not_counted() -> None:
+    asks = with_flushing(Wanted(ours=("sh", "kvm-guest"))).returns[ASK_FLUSHING]
+    assert asks == 'ret != 0 && (comm == "sh" || comm == "kvm-guest")'
+    assert with_flushing(Wanted()).returns[ASK_FLUSHING] == "ret != 0"
+
+
 def test_nothing_is_asked_of_a_kernel_without_the_counter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not shown" in flushed(monkeypatch, 3, 0, "exits")

@@ -15,6 +15,7 @@ from harness.errors import InfraError
 from harness.guests import Guest
 from harness.hosts.protocols import Process, Result
 from harness.observe import stage2
+from harness.observe.collect import NoDump
 from harness.observe.errors import ObserveError
 from harness.observe.unproven import Unproven
 
@@ -54,7 +55,6 @@ def test_the_owner_is_put_where_the_reaper_is_and_stage_2_is_read_before_it_runs
     shell = FakeShell(f"ok errno=0 dump={stage2.HEADER};{LINES}")
     vm = Guest.start(shell)
     dump = reap(vm, shell)
-    assert dump is not None
     assert not stage2.mapped(dump.ranges, vm.slot.ipa, vm.slot.pages)
     assert shell.moved == "taskset -apc 0 54"
     assert shell.argv[:3] == ["taskset", "-c", "0"]
@@ -64,7 +64,8 @@ def test_the_owner_is_put_where_the_reaper_is_and_stage_2_is_read_before_it_runs
 
 def test_without_a_dump_the_memory_is_taken_all_the_same() -> None:
     shell = FakeShell("ok errno=0 dump=", why="absent")
-    assert reap(Guest.start(shell), shell) is None
+    with pytest.raises(NoDump):
+        reap(Guest.start(shell), shell)
     assert shell.reaper.sent == ["reap 54 -"]
 
 

@@ -13,22 +13,23 @@ from harness.companion import Companion
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list, kvmstats
-from harness.observe.collect import Dump, dump_by, refusal
+from harness.observe.collect import Dump, dump_by, refusal, refuse
 from harness.observe.unproven import Unproven
 
 _REAPED = r"ok errno=([0-9]+) dump=(.*)"
 
 
-def reap(vm: Guest, shell: Shell) -> Dump | None:
-    """Kill a guest's process and have its memory taken; what stage 2 is then, None if none tells.
+def reap(vm: Guest, shell: Shell) -> Dump:
+    """Kill a guest's process and have its memory taken; what stage 2 is then.
 
     The process has ended when the guest is closed. Unproven if the kernel did not take the memory,
-    or came too late for it.
+    or came too late for it; NoDump, when it was taken, where the kernel does not show stage 2.
     """
     cpu = cpu_list.usable(shell)[0]
     # None of its threads is to run before all is done: the reaper has that CPU until then.
     shell.run(f"taskset -apc {cpu} {vm.greeting.pid}")
-    dump = "-" if refusal(shell, vm.vm_dir) else f"{kvmstats.folder(vm.vm_dir)}/stage2_page_tables"
+    why = refusal(shell, vm.vm_dir)
+    dump = "-" if why else f"{kvmstats.folder(vm.vm_dir)}/stage2_page_tables"
     command = f"reap {vm.greeting.pid} {dump}"
     pinned = ("taskset", "-c", str(cpu))
     with Companion.start(
@@ -38,4 +39,5 @@ def reap(vm: Guest, shell: Shell) -> Dump | None:
         error, text = process.replied(command, _REAPED).groups()
     if number := int(error):
         raise Unproven(f"process_mrelease() did not take the memory: {os.strerror(number)}")
-    return None if dump == "-" else dump_by(vm.vm_dir, text.replace(";", "\n"))
+    refuse(why)
+    return dump_by(vm.vm_dir, text.replace(";", "\n"))
