@@ -66,6 +66,15 @@ def write_then_log(vm: Guest) -> None:
     vm.line.ask_all((write, write, ("dirty-log on", ())))
 
 
+def log_anew(vm: Guest) -> None:
+    """Switch the dirty log off, which leaves pages write-protected, and on again.
+
+    One exchange, so that vCPU 0, which spins with writes, is at its second fault or third when the
+    log goes on, and all that it is at began with the log off.
+    """
+    vm.line.ask_all((("dirty-log off", ()), ("spin-wait 0 1", SPIN), ("dirty-log on", ())))
+
+
 def mark_then_flush(vm: Guest, vcpu: int = 0) -> MarkThenFlush:
     """What a spinning vCPU's pages look like between Guest.idle_mark() and flush(), and after.
 
