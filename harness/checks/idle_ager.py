@@ -86,6 +86,13 @@ def ager(
 
 
 @contextlib.contextmanager
+def marker(vm: Guest, shell: Shell) -> Iterator[Callable[[Iterable[int]], None]]:
+    """A process that ages just the pages that what is yielded is given, by their PFNs."""
+    with _process(vm, shell) as process:
+        yield lambda pfns: process.ask(f"mark {words(pfns)}", r"ok words=[0-9]+")
+
+
+@contextlib.contextmanager
 def beside(
     vm: Guest, shell: Shell, pfns: Iterable[int], by: Outsider = "page-idle", after: int = 0
 ) -> Iterator[Callable[[Callable[[], object]], None]]:

@@ -38,9 +38,10 @@ from harness.observe import stage2
 from harness.observe.unproven import Unproven
 
 UNIT = 512
-PAGES = 3 * UNIT
-# Pages enough for a table, or a block, with others on either side.
-MIDDLE = frozenset(range(UNIT, 2 * UNIT))
+PAGES = 4 * UNIT
+# Pages enough for two tables, or blocks, with others on either side.
+MIDDLE = frozenset(range(UNIT, 3 * UNIT))
+FIRST_OF_MIDDLE = frozenset(range(UNIT, 2 * UNIT))
 EVERYTHING = frozenset(range(PAGES))
 BARRED = 4
 
@@ -112,9 +113,18 @@ def _write_old(scene: Scene) -> frozenset[int]:
     return written
 
 
+def _map_apart(vm: Guest) -> None:
+    """Have the owner's memory in three mappings, of which one ends within MIDDLE.
+
+    Whoever unmaps across them goes from mapping to mapping, and tells of each.
+    """
+    vm.advise("hugepage", FIRST_OF_MIDDLE)
+
+
 def _replace(scene: Scene) -> None:
     """The guest has the new memory at once, and all other pages as they were."""
     vm = scene.vm
+    _map_apart(vm)
     before = scene.leaves("before")
     vm.replace(MIDDLE)
     after = scene.leaves("replaced")
@@ -130,6 +140,7 @@ def _replace(scene: Scene) -> None:
 def _take(scene: Scene) -> None:
     """Where its owner has nothing, a store ends KVM_RUN, and nothing is held on to by that."""
     vm = scene.vm
+    _map_apart(vm)
     vm.take(MIDDLE)
     left = MIDDLE & stage2.mapped(scene.leaves("taken"), vm.slot.ipa, PAGES)
     assert not left, f"{len(left)} pages are mapped that their owner has unmapped: {shorten(left)}"
