@@ -9,10 +9,12 @@ take the places of their blocks: what a block's entry said, each of their entrie
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
+from harness.checks import test_gib_block
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import (
@@ -25,22 +27,67 @@ from harness.checks.pages import (
 from harness.checks.pages import shorten as short
 from harness.checks.skips import guest_or_skip
 from harness.checks.test_split import BLOCK, PAGES, age_and_touch
+from harness.guest_words import Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
 
 EVERYTHING = frozenset(range(PAGES))
+LAST_LEVEL = 3
 
 
-def split_eagerly(guest: Callable[..., Guest], vcpus: int = 1) -> Guest:
+def split_eagerly(
+    guest: Callable[..., Guest], backing: Backing = "thp", pages: int = PAGES, vcpus: int = 1
+) -> Guest:
     """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
     refusal = "this kernel splits no blocks eagerly"
     return guest_or_skip(
-        lambda: guest(backing="thp", pages=PAGES, eager_split=True, vcpus=vcpus),
+        lambda: guest(backing=backing, pages=pages, eager_split=True, vcpus=vcpus),
         refusal,
         f"{refusal}: it can from Linux 6.5 on",
     )
+
+
+@pytest.mark.deep
+def test_eager_split_gib(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """A block of 1 GiB becomes pages as well, all of it, through tables of two levels."""
+    pages = test_gib_block.PAGES
+    claim.expect(
+        f"a block of 1 GiB: as soon as the dirty log is on each of its {pages} pages is mapped by "
+        "an entry of its own, and none may be written; the log names exactly the pages written; no "
+        "content is lost"
+    )
+    vm = guest_or_skip(
+        lambda: split_eagerly(guest, "gigantic", pages),
+        test_gib_block.REFUSAL,
+        test_gib_block.REASON,
+    )
+    written = pick(rng, BLOCK)
+    vm.touch(written, write=True)
+    before = _levels(leaves(vm, shell, claim, "populated"), vm)
+    if before != {test_gib_block.LEVEL: pages}:
+        raise Unproven(f"stage 2 maps a page of 1 GiB by leaves of levels {before}")
+    vm.dirty_log(True)
+    split = leaves(vm, shell, claim, "split")
+    after = _levels(split, vm)
+    claim.observe(f"pages by the level of their leaf: {after}")
+    if after == before:
+        raise Unproven("the dirty log left the block as it is")
+    assert after == {LAST_LEVEL: pages}, f"pages by the level of their leaf: {after}"
+    assert_writable(vm, claim, split, frozenset(), "after the split")
+    again = pick(rng, BLOCK)
+    vm.touch(again, write=True)
+    assert_logged(vm, claim, again, "written")
+    vm.verify(written | again)
+
+
+def _levels(ranges: Sequence[stage2.Range], vm: Guest) -> Mapping[int, int]:
+    """How many pages of the slot leaves of each level map."""
+    mapped = stage2.slot_leaves(ranges, vm.slot.ipa, vm.slot.pages)
+    return Counter(leaf.level for leaf in mapped if leaf.valid)
 
 
 @pytest.mark.deep

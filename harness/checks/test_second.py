@@ -78,6 +78,7 @@ def test_second(
         "page_idle, then young by each way exactly those that were touched by it, and not idle "
         "those that were touched by any; old by both when aged again; what is unmapped is gone "
         f"from both (seed {cell.seed})"
+        + ("; pages that a vCPU copies as it writes are the other's as well" * (backing == "anon"))
     )
     counting = contract.expect_counters(situation(cell))
     vm = populated(guest(backing=backing, pages=PAGES, vcpus=2, second=second))
@@ -108,6 +109,27 @@ def test_second(
     # Each load is held to what was last written by any way, or to zero.
     _read(vm, (EVERYTHING, EVERYTHING))
     vm.verify(EVERYTHING)
+    if backing == "anon":
+        _copy(vm)
+
+
+def _copy(vm: Guest) -> None:
+    """Have each vCPU write to pages that a child of the owner has as well, and the other one read.
+
+    The vCPU's own thread makes each copy then, and tells all VMs that the page goes: it invalidates
+    what another VM has cached in the middle of its own KVM_RUN, and has to come back from that. The
+    VM that was made last is told first.
+    """
+    vm.snapshot()
+    _read(vm, (EVERYTHING, EVERYTHING))
+    for vcpu, pages in enumerate(
+        (frozenset(range(PAGES // 2)), frozenset(range(PAGES // 2, PAGES)))
+    ):
+        vm.touch(pages, write=True, vcpu=vcpu)
+        vm.touch(pages, write=False, vcpu=1 - vcpu)
+    vm.verify(EVERYTHING)
+    vm.look_at_snapshot()
+    vm.drop_snapshot()
 
 
 @pytest.mark.deep
