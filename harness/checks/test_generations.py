@@ -15,8 +15,8 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
-from harness.checks.mglru import memcg_of
-from harness.checks.pages import mark_idle, pick, populated, require_huge
+from harness.checks.mglru import memcg_of, zram_swap
+from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
 from harness.contract import Contract
 from harness.guest_words import Backing
 from harness.guests import Guest
@@ -27,6 +27,10 @@ PAGES: dict[Backing, int] = {"anon": 2048, "thp": 16 * 512}
 BLOCK: dict[Backing, int] = {"anon": 1, "thp": 512}
 # Pages of the owner's own, on the same lists: far fewer than one huge page.
 OTHERS = 256
+# Fewer than the kernel counts at once (MIN_LRU_BATCH of mm/vmscan.c).
+EVICTED, KEPT = 1024, 48
+# What is lost of the sizes once is lost for good; the owner's own pages make up for some of it.
+ROUNDS = 4
 
 
 @pytest.mark.deep
@@ -73,3 +77,42 @@ def test_generations(
         assert expected <= seen < expected + OTHERS, (
             f"{seen} pages where the {expected} that were {words} should be counted"
         )
+
+
+@pytest.mark.deep
+def test_generations_evicted(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
+    """What eviction keeps, since the guest has touched it, is counted where it is put."""
+    reaching(contract, "eviction", cell)
+    claim.expect(
+        f"of {EVICTED} pages that are old the guest touches {KEPT}, eviction takes the others and "
+        "keeps these, and the sizes of all generations together are no fewer pages than it kept, "
+        f"{ROUNDS} times "
+        f"(seed {cell.seed})"
+    )
+    vm = guest(pages=EVICTED)
+    with zram_swap(shell), memcg_of(vm, shell) as memcg:
+        for number in range(ROUNDS):
+            populated(vm)
+            mark_idle(vm)
+            forget_references(vm, shell)
+            memcg.leave_behind()
+            vm.flush()
+            touched = frozenset(rng.sample(range(EVICTED), KEPT))
+            vm.touch(touched, write=False)
+            memcg.evict(2 * EVICTED)
+            kept = vm.pfns().keys()
+            sizes = {one.seq: one.anon for one in memcg.lruvec().generations}
+            claim.observe(f"{len(kept)} kept; pages by generation: {sizes}")
+            if not touched <= kept or len(kept) > 2 * KEPT:
+                raise Unproven(f"eviction kept {len(kept)} pages, of {KEPT} that were touched")
+            counted = sum(sizes.values())
+            assert counted >= len(kept), (
+                f"round {number}: {counted} pages are counted, where {len(kept)} are: {sizes}"
+            )
