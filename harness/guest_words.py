@@ -28,6 +28,7 @@ Advice = Literal[
     "remove",
     "hugepage",
     "nohugepage",
+    "dontdump",
     "collapse",
 ]
 Churn = Literal["idle", "run", "slots", "too-large"]

@@ -35,6 +35,7 @@ class FakeShell(UnaskedShell):
         self.reaper = FakeProcess([READY, *answers])
         self.processes = [FakeProcess([GUEST]), self.reaper]
         self.why = why
+        self.version = "#1 SMP PREEMPT_DYNAMIC"
         self.argv: list[str] = []
         self.moved = ""
 
@@ -42,6 +43,8 @@ class FakeShell(UnaskedShell):
         if command.startswith("taskset -apc"):
             self.moved = command
             return Result(command, 0, "", "")
+        if command.startswith("uname -v"):
+            return Result(command, 0, f"{self.version}\n", "")
         if command.startswith("taskset -c"):
             return Result(command, 0, "Cpus_allowed_list:\t0-1\n", "")
         return Result(command, 0, f"{self.why}\n", "")
@@ -52,7 +55,7 @@ class FakeShell(UnaskedShell):
 
 
 def test_the_owner_is_put_where_the_reaper_is_and_stage_2_is_read_before_it_runs() -> None:
-    shell = FakeShell(f"ok errno=0 dump={stage2.HEADER};{LINES}")
+    shell = FakeShell(f"ok errno=0 waited=0 dump={stage2.HEADER};{LINES}")
     vm = Guest.start(shell)
     dump = reap(vm, shell)
     assert not stage2.mapped(dump.ranges, vm.slot.ipa, vm.slot.pages)
@@ -63,7 +66,7 @@ def test_the_owner_is_put_where_the_reaper_is_and_stage_2_is_read_before_it_runs
 
 
 def test_without_a_dump_the_memory_is_taken_all_the_same() -> None:
-    shell = FakeShell("ok errno=0 dump=", why="absent")
+    shell = FakeShell("ok errno=0 waited=0 dump=", why="absent")
     with pytest.raises(NoDump):
         reap(Guest.start(shell), shell)
     assert shell.reaper.sent == ["reap 54 -"]
@@ -71,12 +74,14 @@ def test_without_a_dump_the_memory_is_taken_all_the_same() -> None:
 
 @pytest.mark.parametrize(("errno", "why"), [(3, "No such process"), (11, "Resource temporarily")])
 def test_memory_that_the_kernel_did_not_take_proves_nothing(errno: int, why: str) -> None:
-    shell = FakeShell(f"ok errno={errno} dump=")
+    shell = FakeShell(f"ok errno={errno} waited=0 dump=")
     with pytest.raises(Unproven, match=why):
         reap(Guest.start(shell), shell)
 
 
-@pytest.mark.parametrize("reply", ["ok errno=0", "error system kill: x (errno 1)", None])
+@pytest.mark.parametrize(
+    "reply", ["ok errno=0", "ok errno=0 dump=", "error system kill: x (errno 1)", None]
+)
 def test_a_bad_reply_is_an_error(reply: str | None) -> None:
     shell = FakeShell(reply)
     with pytest.raises(InfraError, match="reaper"):
@@ -85,6 +90,27 @@ def test_a_bad_reply_is_an_error(reply: str | None) -> None:
 
 
 def test_a_dump_that_is_none_is_not_believed() -> None:
-    shell = FakeShell("ok errno=0 dump=nonsense;")
+    shell = FakeShell("ok errno=0 waited=0 dump=nonsense;")
     with pytest.raises(ObserveError, match="stage2_page_tables"):
         reap(Guest.start(shell), shell)
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        ("ok errno=0 waited=1 dump=", "had to wait"),
+        ("error system sched_setscheduler: Operation not permitted (errno 1)", "real-time"),
+    ],
+)
+def test_an_owner_who_may_have_run_proves_nothing(reply: str, why: str) -> None:
+    shell = FakeShell(reply)
+    with pytest.raises(Unproven, match=why):
+        reap(Guest.start(shell), shell)
+
+
+def test_nobody_is_killed_where_locks_let_others_run() -> None:
+    shell = FakeShell()
+    shell.version = "#1 SMP PREEMPT_RT"
+    with pytest.raises(Unproven, match="PREEMPT_RT"):
+        reap(Guest.start(shell), shell)
+    assert not shell.reaper.sent

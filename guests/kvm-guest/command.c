@@ -71,7 +71,7 @@ static const struct command {
 	{ "protected-vm", 0, "protected-vm", command_protected_vm },
 	{ "give", 1, "give KEEPER", command_give },
 	{ "advise", 2,
-	  "advise dontneed|free|cold|pageout|willneed|remove|hugepage|nohugepage|collapse RANGES",
+	  "advise dontneed|free|cold|pageout|willneed|remove|hugepage|nohugepage|dontdump|collapse RANGES",
 	  command_advise },
 };
 

@@ -48,6 +48,7 @@ static int advice_of(const char *word)
 		{ "remove", MADV_REMOVE },
 		{ "hugepage", MADV_HUGEPAGE },
 		{ "nohugepage", MADV_NOHUGEPAGE },
+		{ "dontdump", MADV_DONTDUMP },
 		{ "collapse", MADV_COLLAPSE },
 	};
 

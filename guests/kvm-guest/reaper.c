@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ struct reaper {
 	char dump[ROOM];
 	ssize_t size;
 	int released;	/* errno of process_mrelease(2), 0 if it did */
+	bool waited;	/* others had the CPU meanwhile: the owner may have ended */
 };
 
 static int read_dump(struct reaper *reaper, int fd)
@@ -40,23 +42,37 @@ static int read_dump(struct reaper *reaper, int fd)
 	return got ? -1 : 0;
 }
 
+static long switches(void)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage))
+		die_errno("getrusage");
+	return usage.ru_nvcsw + usage.ru_nivcsw;
+}
+
 /*
  * The owner's threads may run on this CPU only, and none of them does while a
  * thread of SCHED_FIFO has it: so the owner has its mm still, and KVM its tables.
- * Without them a dump must not be read: that oopses Linux 6.12.
+ * Without them a dump must not be read: that oopses Linux 6.12. So it is not if
+ * this thread had to wait for anything.
  */
 static int reap(struct reaper *reaper, pid_t pid, int owner, int dump)
 {
 	static const struct sched_param urgent = { .sched_priority = 1 };
 	int failed = 0;
+	long before;
 
+	memset(reaper->dump, 0, sizeof(reaper->dump));
 	if (sched_setscheduler(0, SCHED_FIFO, &urgent))
 		return reply_errno("sched_setscheduler");
+	before = switches();
 	if (kill(pid, SIGKILL)) {
 		failed = reply_errno("kill");
 	} else {
 		reaper->released = syscall(SYS_process_mrelease, owner, 0) ? errno : 0;
-		if (dump >= 0 && !reaper->released && read_dump(reaper, dump))
+		reaper->waited = switches() != before;
+		if (dump >= 0 && !reaper->released && !reaper->waited && read_dump(reaper, dump))
 			failed = reply_errno("read of the dump");
 	}
 	return failed;
@@ -67,7 +83,8 @@ static void print(struct reaper *reaper)
 	for (ssize_t i = 0; i < reaper->size; i++)
 		if (reaper->dump[i] == '\n')
 			reaper->dump[i] = ';';
-	reply_ok(" errno=%d dump=%.*s", reaper->released, (int)reaper->size, reaper->dump);
+	reply_ok(" errno=%d waited=%d dump=%.*s", reaper->released, reaper->waited,
+		 (int)reaper->size, reaper->dump);
 }
 
 /* Reads "PID DUMP"; a line of the dump ends with ";" in the reply. */

@@ -12,11 +12,11 @@ import os
 from harness.companion import Companion
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
-from harness.observe import cpu_list, kvmstats
+from harness.observe import cpu_list, kvmstats, preempt
 from harness.observe.collect import Dump, dump_by, refusal, refuse
 from harness.observe.unproven import Unproven
 
-_REAPED = r"ok errno=([0-9]+) dump=(.*)"
+_REAPED = r"ok errno=([0-9]+) waited=([01]) dump=(.*)|error system sched_setscheduler: (.*)"
 
 
 def reap(vm: Guest, shell: Shell) -> Dump:
@@ -28,6 +28,9 @@ def reap(vm: Guest, shell: Shell) -> Dump:
     cpu = cpu_list.usable(shell)[0]
     # None of its threads is to run before all is done: the reaper has that CPU until then.
     shell.run(f"taskset -apc {cpu} {vm.greeting.pid}")
+    # The locks that are taken on the way let others run, on such a kernel.
+    if preempt.is_realtime(shell):
+        raise Unproven("with PREEMPT_RT the owner may end before its memory is taken")
     why = refusal(shell, vm.vm_dir)
     dump = "-" if why else f"{kvmstats.folder(vm.vm_dir)}/stage2_page_tables"
     command = f"reap {vm.greeting.pid} {dump}"
@@ -36,8 +39,12 @@ def reap(vm: Guest, shell: Shell) -> Dump:
         shell, ("--reaper",), "reaper", "reaper", vm.slowdown, before=pinned
     ) as process:
         process.send(command)
-        error, text = process.replied(command, _REAPED).groups()
+        error, waited, text, refused = process.replied(command, _REAPED).groups()
+    if refused:
+        raise Unproven(f"this host lets nobody have a real-time priority: {refused}")
     if number := int(error):
         raise Unproven(f"process_mrelease() did not take the memory: {os.strerror(number)}")
     refuse(why)
+    if waited == "1":
+        raise Unproven("the reaper had to wait, so that the owner may have ended meanwhile")
     return dump_by(vm.vm_dir, text.replace(";", "\n"))

@@ -19,7 +19,7 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
-from harness.checks.driver import either, expected
+from harness.checks.driver import GUEST, either, expected
 from harness.checks.evidence import Evidence
 from harness.checks.idle_ager import beside
 from harness.checks.overlap import (
@@ -28,6 +28,7 @@ from harness.checks.overlap import (
     UNMAP,
     UNMAP_WALK,
     entered,
+    slot_range,
     unmaps,
 )
 from harness.checks.pages import leaves, on_lists, populated, shorten
@@ -36,7 +37,7 @@ from harness.contract import Contract, Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Wanted
+from harness.observe.trace import Counts, Wanted, by_tasks
 from harness.observe.tracefs import tracing
 
 # Each half has host tables of its own, and so locks of its own for them.
@@ -70,7 +71,11 @@ def test_age_beside_unmap(
     met, evidence = 0, Evidence()
     nothing: tuple[frozenset[str], ...] = ()
     entries = (*fast, *never)
-    wanted = Wanted((AGE, UNMAP), entries, returns={UNMAP_WALK: "", AGED: ""}, entries=entries)
+    # Others age and unmap what is in no memslot, and go no further then.
+    ours = dict.fromkeys((AGE, UNMAP), by_tasks(GUEST))
+    wanted = Wanted(
+        (AGE, UNMAP), entries, filters=ours, returns={UNMAP_WALK: "", AGED: ""}, entries=entries
+    )
     with tracing(shell, wanted) as trace, beside(vm, shell, [pfns[page] for page in aged]) as both:
         seen_fast, seen_never = (frozenset(names) - trace.absent.keys() for names in (fast, never))
         for number in range(PASSES):
@@ -85,7 +90,7 @@ def test_age_beside_unmap(
                 lambda: both(lambda: vm.advise("dontneed", dropped)),
             )
             found = leaves(vm, shell, claim, str(number))
-            asked = partial(_beside_unmap, counts, seen_fast | seen_never)
+            asked = partial(_beside_unmap, counts, vm, seen_fast | seen_never)
             beside_unmap = evidence.read(asked, nothing)
             young = stage2.young(found, vm.slot.ipa, PAGES)
             mapped = stage2.mapped(found, vm.slot.ipa, PAGES)
@@ -113,11 +118,15 @@ def _never(path: Expectation) -> tuple[str, ...]:
     return tuple(name for name in path.never if all(name in one.never for one in either(path)))
 
 
-def _beside_unmap(counts: Counts, functions: Collection[str]) -> tuple[frozenset[str], ...]:
+def _beside_unmap(
+    counts: Counts, vm: Guest, functions: Collection[str]
+) -> tuple[frozenset[str], ...]:
     """Of each aging that began while pages were being unmapped, which functions it entered."""
-    spans = unmaps(counts)
+    start, end = slot_range(vm)
+    spans = [one for one in unmaps(counts) if one.start_address < end and one.end_address > start]
     return tuple(
         names
         for aging, names in entered(counts, functions)
-        if any(span.pid != aging.pid and span.begin <= aging.begin <= span.end for span in spans)
+        if start <= aging.start_address < end
+        and any(span.pid != aging.pid and span.begin <= aging.begin <= span.end for span in spans)
     )

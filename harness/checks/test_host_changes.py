@@ -118,7 +118,7 @@ def _map_apart(vm: Guest) -> None:
 
     Whoever unmaps across them goes from mapping to mapping, and tells of each.
     """
-    vm.advise("hugepage", FIRST_OF_MIDDLE)
+    vm.advise("dontdump", FIRST_OF_MIDDLE)
 
 
 def _replace(scene: Scene) -> None:

@@ -211,6 +211,8 @@ def _split_and_joined(vm: Guest, shell: Shell, claim: Claim, rng: random.Random)
     vm.touch(range(PAGES), write=True)
     joined = stage2.blocks(leaves(vm, shell, claim, "joined"), ipa, PAGES)
     claim.observe(f"{len(joined)} of {PAGES} pages in blocks at the end")
+    # Reclaim may have taken one apart, or all of it, meanwhile.
+    require_huge(vm)
     apart = frozenset(range(PAGES)) - joined
     assert not apart, f"{len(apart)} pages are not in blocks again: {short(apart)}"
     age_and_touch(vm, shell, claim, rng, "joined")

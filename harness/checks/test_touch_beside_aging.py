@@ -37,7 +37,7 @@ from harness.checks.overlap import (
     agings,
     walk_functions,
 )
-from harness.checks.pages import mark_idle, populated, shorten
+from harness.checks.pages import mark_idle, populated, require_marks_kept, shorten
 from harness.checks.racing import Tally, entries, kept, never_entered, not_widened
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
@@ -98,7 +98,7 @@ def test_touch_beside_aging(
     fast = contract.expect("page_idle", situation(cell)).enters_fast_path
     found, entered, tally = 0, 0, Tally(ENOUGH)
     vm = populated(guest(pages=PAGES))
-    _keeps_marks(vm)
+    require_marks_kept(vm)
     pfns = vm.pfns()
     with (
         tracing(shell, recorded(contract)) as session,
@@ -145,16 +145,6 @@ def recorded(contract: Contract) -> Wanted:
         slowed={AGE_CALLBACK: SLOWED, SET_FLAGS: SLOWED_FAULT},
     )
     return merged(ages, runs, FAULTS)
-
-
-def _keeps_marks(vm: Guest) -> None:
-    """Unproven where a touch ends the mark of a page by itself, whatever aging finds."""
-    mark_idle(vm)
-    vm.flush()
-    vm.touch(range(PAGES), write=True)
-    if unmarked := EVERYTHING - vm.flagged("idle"):
-        # With the classic LRU the fault does.
-        raise Unproven(f"{len(unmarked)} pages are not idle to the host after a touch: nobody asks")
 
 
 def _met(counts: Counts, vm: Guest, old: frozenset[int], *, by_hardware: bool) -> int:
