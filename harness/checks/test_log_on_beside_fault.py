@@ -29,10 +29,11 @@ from harness.observe import stage2
 from harness.observe.trace import PROBE_FULL, Counts, Wanted, by_tasks, returned, slowed_return
 from harness.observe.tracefs import tracing
 
-PAGES = 16
+# With fewer all would be writable by the time that a busy host switches the log.
+PAGES = 64
 ENTRY = "kvm:kvm_entry"
 # Switches, until so many came while a page was being mapped.
-ROUNDS, ENOUGH = 16, 4
+ROUNDS, ENOUGH = 32, 12
 
 
 @pytest.mark.deep
