@@ -9,13 +9,13 @@ import pytest
 from fake_shell import UnaskedShell
 from test_keeper import GUEST, FakeProcess
 
-from harness.checks.reaper import reap
+from harness.checks.reaper import reaper
 from harness.deadline import Deadline
 from harness.errors import InfraError
 from harness.guests import Guest
-from harness.hosts.protocols import Process, Result
+from harness.hosts.protocols import Process, Result, Shell
 from harness.observe import stage2
-from harness.observe.collect import NoDump
+from harness.observe.collect import Dump, NoDump
 from harness.observe.errors import ObserveError
 from harness.observe.unproven import Unproven
 
@@ -52,6 +52,11 @@ class FakeShell(UnaskedShell):
     def start(self, argv: Sequence[str]) -> Process:
         self.argv = list(argv)
         return self.processes.pop(0)
+
+
+def reap(vm: Guest, shell: Shell) -> Dump:
+    with reaper(vm, shell) as act:
+        return act()
 
 
 def test_the_owner_is_put_where_the_reaper_is_and_stage_2_is_read_before_it_runs() -> None:

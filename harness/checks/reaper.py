@@ -7,7 +7,9 @@ process_mrelease(2), which is what is used here: the notifiers of that unmap may
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator
 
 from harness.companion import Companion
 from harness.guests import Guest
@@ -19,32 +21,39 @@ from harness.observe.unproven import Unproven
 _REAPED = r"ok errno=([0-9]+) waited=([01]) dump=(.*)|error system sched_setscheduler: (.*)"
 
 
-def reap(vm: Guest, shell: Shell) -> Dump:
-    """Kill a guest's process and have its memory taken; what stage 2 is then.
+@contextlib.contextmanager
+def reaper(vm: Guest, shell: Shell) -> Iterator[Callable[[], Dump]]:
+    """What kills a guest's process and has its memory taken when it is called, at once.
 
-    The process has ended when the guest is closed. Unproven if the kernel did not take the memory,
-    or came too late for it; NoDump, when it was taken, where the kernel does not show stage 2.
+    It returns what stage 2 is then; the process has ended when the guest is closed. Unproven where
+    the owner might end first, if the kernel did not take the memory, or came too late for it;
+    NoDump, when it was taken, where the kernel does not show stage 2.
     """
-    cpu = cpu_list.usable(shell)[0]
-    # None of its threads is to run before all is done: the reaper has that CPU until then.
-    shell.run(f"taskset -apc {cpu} {vm.greeting.pid}")
     # The locks that are taken on the way let others run, on such a kernel.
     if preempt.is_realtime(shell):
         raise Unproven("with PREEMPT_RT the owner may end before its memory is taken")
     why = refusal(shell, vm.vm_dir)
     dump = "-" if why else f"{kvmstats.folder(vm.vm_dir)}/stage2_page_tables"
     command = f"reap {vm.greeting.pid} {dump}"
+    cpu = cpu_list.usable(shell)[0]
+    # None of its threads is to run before all is done: the reaper has that CPU until then.
+    shell.run(f"taskset -apc {cpu} {vm.greeting.pid}")
     pinned = ("taskset", "-c", str(cpu))
     with Companion.start(
         shell, ("--reaper",), "reaper", "reaper", vm.slowdown, before=pinned
     ) as process:
-        process.send(command)
-        error, waited, text, refused = process.replied(command, _REAPED).groups()
-    if refused:
-        raise Unproven(f"this host lets nobody have a real-time priority: {refused}")
-    if number := int(error):
-        raise Unproven(f"process_mrelease() did not take the memory: {os.strerror(number)}")
-    refuse(why)
-    if waited == "1":
-        raise Unproven("the reaper had to wait, so that the owner may have ended meanwhile")
-    return dump_by(vm.vm_dir, text.replace(";", "\n"))
+
+        def reap() -> Dump:
+            process.send(command)
+            error, waited, text, refused = process.replied(command, _REAPED).groups()
+            if refused:
+                raise Unproven(f"this host lets nobody have a real-time priority: {refused}")
+            if number := int(error):
+                why_not = os.strerror(number)
+                raise Unproven(f"process_mrelease() did not take the memory: {why_not}")
+            refuse(why)
+            if waited == "1":
+                raise Unproven("the reaper had to wait, so that the owner may have ended meanwhile")
+            return dump_by(vm.vm_dir, text.replace(";", "\n"))
+
+        yield reap

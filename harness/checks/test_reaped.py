@@ -18,24 +18,28 @@ from harness.cell import CellSpec
 from harness.checks import charged, tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import several
+from harness.checks.driver import GUEST
 from harness.checks.evidence import Evidence
 from harness.checks.idle_ager import ager
 from harness.checks.mglru import born_in_memcg
 from harness.checks.newsplats import assert_none_new, splats
 from harness.checks.overlap import (
     AGE,
+    AGE_CALLBACK,
     UNMAP,
     UNMAP_WALK,
     meetings,
     unmaps,
+    walk_functions,
 )
 from harness.checks.pages import populated, shorten
 from harness.checks.racing import kept
-from harness.checks.reaper import reap
+from harness.checks.reaper import reaper
+from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import Counts, Wanted
+from harness.observe.trace import Counts, Wanted, by_tasks
 from harness.observe.tracefs import tracing
 
 PAGES = 1024
@@ -47,7 +51,13 @@ ENOUGH, DEATHS = 2, 8
 
 
 @pytest.mark.deep
-def test_reaped(guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: CellSpec) -> None:
+def test_reaped(
+    guest: Callable[..., Guest],
+    shell: Shell,
+    claim: Claim,
+    cell: CellSpec,
+    contract: Contract,
+) -> None:
     """Memory that is reaped has left stage 2 before its owner runs: no splat, nothing left."""
     several(shell, "nobody ages while an owner's memory is taken")
     tables.nobody_else(shell)
@@ -60,7 +70,14 @@ def test_reaped(guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: C
     )
     before = splats(shell)
     # No probe makes the unmap longer: what has the CPU until it is done must not take long.
-    wanted = Wanted((AGE, UNMAP), returns={UNMAP_WALK: ""})
+    wanted = Wanted(
+        (AGE, UNMAP),
+        walk_functions(contract),
+        filters=dict.fromkeys((AGE, UNMAP), by_tasks(GUEST)),
+        returns={UNMAP_WALK: ""},
+        # Or the trace has no room for all that it ages.
+        slowed={AGE_CALLBACK: 8},
+    )
     met, evidence = 0, Evidence()
     with tracing(shell, wanted) as session:
         for number in range(DEATHS):
@@ -70,8 +87,8 @@ def test_reaped(guest: Callable[..., Guest], shell: Shell, claim: Claim, cell: C
                 # A dump does not tell what comes after its last entries: those of the payload.
                 populated(vm)
                 ipa = vm.slot.ipa
-                with ager(vm, shell, vm.pfns().values()):
-                    taken = partial(evidence.read, partial(reap, vm, shell), None)
+                with ager(vm, shell, vm.pfns().values()), reaper(vm, shell) as reap:
+                    taken = partial(evidence.read, reap, None)
                     reaped, counts = kept(session, claim, f"trace{number}.txt", taken)
                     vm.close()
                 if reaped:
