@@ -89,6 +89,7 @@ def test_stale_start_that_looks_right_is_not_believed() -> None:
 def test_blocks() -> None:
     ranges = stage2.parse(dump("thp.txt"))
     assert stage2.blocks(ranges, SLOT, 2048) == frozenset(range(2048))
+    assert stage2.by_level(ranges, SLOT, 2048) == {2: 2048}
     assert stage2.young(ranges, SLOT, 2048) == frozenset(range(512, 1024))
     assert stage2.by_leaf(ranges, SLOT, 2048, {700}) == frozenset(range(512, 1024))
     assert stage2.by_leaf(ranges, SLOT, 2048, ()) == frozenset()

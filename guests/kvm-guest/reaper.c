@@ -63,6 +63,7 @@ static int reap(struct reaper *reaper, pid_t pid, int owner, int dump)
 	int failed = 0;
 	long before;
 
+	/* Its pages come now: later it would have to wait for them. */
 	memset(reaper->dump, 0, sizeof(reaper->dump));
 	if (sched_setscheduler(0, SCHED_FIFO, &urgent))
 		return reply_errno("sched_setscheduler");

@@ -121,10 +121,10 @@ void vm_create(struct vm *vm);
  * KVM_MEM_READONLY if it is read-only; -1 with errno.
  */
 int vm_set_slot_flags(const struct vm *vm, uint32_t flags);
-/* The same with the slot at @ipa. */
+/* The same with the slot at @ipa, and its dirty log on if it is. */
+int vm_move_slot(const struct vm *vm, uint64_t ipa);
 /* A slot of the first tested pages, where there is no second one; of size 0, none any more. */
 int vm_set_second_slot(const struct vm *vm, uint64_t ipa, uint64_t size);
-int vm_move_slot(const struct vm *vm, uint64_t ipa);
 /*
  * Switches the dirty log of the tested slot, and of the payload's where there are dirty rings: then
  * these have pages of two slots; -1 with errno.

@@ -9,7 +9,7 @@ from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import check_path
 from harness.checks.mglru import Memcg
-from harness.checks.pages import shorten
+from harness.checks.pages import forget_references, mark_idle, shorten
 from harness.contract import Expectation
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -19,6 +19,17 @@ from harness.observe.tracefs import Session
 def what_stays(expectation: Expectation) -> str:
     """For a claim, after "evicted is all that the guest left alone, and"."""
     return "nothing else" if expectation.spares == "young" else "not all that it touched"
+
+
+def leave_all_behind(vm: Guest, shell: Shell, memcg: Memcg) -> None:
+    """Have nobody keep a mark on any page, all in a generation that eviction takes from.
+
+    What the guest touches from here on is all that it has used, and each touch shows at stage 2.
+    """
+    mark_idle(vm)
+    forget_references(vm, shell)
+    memcg.leave_behind()
+    vm.flush()
 
 
 def evict_untouched(

@@ -28,9 +28,11 @@ from harness.checks.overlap import (
     AGE,
     AGE_CALLBACK,
     AGED,
+    LOOK_UP,
     Window,
     acts,
     agings,
+    looking_up,
     meetings,
     most_threads,
     slot_range,
@@ -47,7 +49,7 @@ from harness.guest_words import Ager, Backing, Opponent
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import cpu_list
-from harness.observe.trace import MARK, Counts, Event, Wanted, returned
+from harness.observe.trace import MARK, Counts, Event, Wanted, returned, slowed_return
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
 
@@ -303,6 +305,13 @@ def not_widened(claim: Claim, absent: Mapping[str, str], *names: str) -> None:
     """Tell which of the probes that make a window wider this kernel does not allow, and why."""
     for name in absent.keys() & set(names):
         claim.observe(f"the window was not widened at {name}: {absent[name]}")
+
+
+def not_widened_at_look_up(claim: Claim, absent: Mapping[str, str]) -> None:
+    """The same where a fault has looked its page up; whether this kernel shows that at all."""
+    shown = looking_up(absent)
+    names = (slowed_return(shown),) if shown else tuple(map(returned, LOOK_UP))
+    not_widened(claim, absent, *names)
 
 
 def drawn(rng: random.Random, races: int) -> tuple[tuple[int, ...], random.Random]:

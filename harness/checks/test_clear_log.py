@@ -29,7 +29,7 @@ from harness.checks.pages import (
     shorten,
     young_pages,
 )
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import NO_MANUAL_LOG, guest_or_skip
 from harness.guest_words import Backing, ManualLog
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -214,7 +214,6 @@ def _guest(
     guest: Callable[..., Guest], first: ManualLog, pages: int, backing: Backing = "anon"
 ) -> Guest:
     """A guest with such a log; skips where KVM has none."""
-    refusal = "this kernel has no such manual dirty log"
     return guest_or_skip(
-        lambda: guest(backing=backing, pages=pages, manual_log=first), refusal, refusal
+        lambda: guest(backing=backing, pages=pages, manual_log=first), NO_MANUAL_LOG, NO_MANUAL_LOG
     )

@@ -9,8 +9,7 @@ take the places of their blocks: what a block's entry said, each of their entrie
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import pytest
 
@@ -25,7 +24,7 @@ from harness.checks.pages import (
     require_blocks,
 )
 from harness.checks.pages import shorten as short
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import NO_EAGER_SPLIT, guest_or_skip
 from harness.checks.test_split import BLOCK, PAGES, age_and_touch
 from harness.guest_words import Backing
 from harness.guests import Guest
@@ -41,11 +40,10 @@ def split_eagerly(
     guest: Callable[..., Guest], backing: Backing = "thp", pages: int = PAGES, vcpus: int = 1
 ) -> Guest:
     """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
-    refusal = "this kernel splits no blocks eagerly"
     return guest_or_skip(
         lambda: guest(backing=backing, pages=pages, eager_split=True, vcpus=vcpus),
-        refusal,
-        f"{refusal}: it can from Linux 6.5 on",
+        NO_EAGER_SPLIT,
+        f"{NO_EAGER_SPLIT}: it can from Linux 6.5 on",
     )
 
 
@@ -67,12 +65,12 @@ def test_eager_split_gib(
     )
     written = pick(rng, BLOCK)
     vm.touch(written, write=True)
-    before = _levels(leaves(vm, shell, claim, "populated"), vm)
+    before = stage2.by_level(leaves(vm, shell, claim, "populated"), vm.slot.ipa, pages)
     if before != {test_gib_block.LEVEL: pages}:
         raise Unproven(f"stage 2 maps a page of 1 GiB by leaves of levels {before}")
     vm.dirty_log(True)
     split = leaves(vm, shell, claim, "split")
-    after = _levels(split, vm)
+    after = stage2.by_level(split, vm.slot.ipa, pages)
     claim.observe(f"pages by the level of their leaf: {after}")
     if after == before:
         raise Unproven("the dirty log left the block as it is")
@@ -82,12 +80,6 @@ def test_eager_split_gib(
     vm.touch(again, write=True)
     assert_logged(vm, claim, again, "written")
     vm.verify(written | again)
-
-
-def _levels(ranges: Sequence[stage2.Range], vm: Guest) -> Mapping[int, int]:
-    """How many pages of the slot leaves of each level map."""
-    mapped = stage2.slot_leaves(ranges, vm.slot.ipa, vm.slot.pages)
-    return Counter(leaf.level for leaf in mapped if leaf.valid)
 
 
 @pytest.mark.deep

@@ -29,7 +29,7 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import FEW_BITS, guest_or_skip
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -125,6 +125,6 @@ def _far_guest(guest: Callable[..., Guest], backing: str, pages: int, *, wide: b
     """A guest with memory up there; skips where the CPU has not the bits of address for it."""
     return guest_or_skip(
         lambda: guest(backing=backing, pages=pages, far=not wide, wide=wide),
-        "bits of physical address",
+        FEW_BITS,
         f"this CPU gives guests fewer than {41 if wide else 40} bits of physical address",
     )

@@ -25,12 +25,11 @@ from harness.checks.overlap import (
     AGE_CALLBACK,
     FAULT,
     LOOK_UP,
-    looking_up,
     slot_range,
     walk_functions,
 )
 from harness.checks.pages import populated
-from harness.checks.racing import kept, not_widened
+from harness.checks.racing import kept, not_widened, not_widened_at_look_up
 from harness.contract import Contract
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -40,9 +39,7 @@ from harness.observe.trace import (
     Counts,
     Wanted,
     by_tasks,
-    returned,
     slowed_entry,
-    slowed_return,
 )
 from harness.observe.tracefs import tracing
 
@@ -88,9 +85,8 @@ def test_fault_beside_aging(
             if met >= ENOUGH or evidence.unseen:
                 break
     claim.observe(f"{met} faults during which an aging began; {again} of them came again")
-    shown = looking_up(session.absent)
-    names = (slowed_return(shown),) if shown else tuple(map(returned, LOOK_UP))
-    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK), *names)
+    not_widened(claim, session.absent, slowed_entry(AGE_CALLBACK))
+    not_widened_at_look_up(claim, session.absent)
     vm.verify(range(PAGES))
     # Whoever unmaps any memory of the guest's owner has a fault begin anew, too.
     most = max(met, ENOUGH) // 4

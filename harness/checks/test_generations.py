@@ -15,8 +15,9 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
+from harness.checks.evicting import leave_all_behind
 from harness.checks.mglru import memcg_of, zram_swap
-from harness.checks.pages import forget_references, mark_idle, pick, populated, require_huge
+from harness.checks.pages import mark_idle, pick, populated, require_huge
 from harness.contract import Contract
 from harness.guest_words import Backing
 from harness.guests import Guest
@@ -100,10 +101,7 @@ def test_generations_evicted(
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         for number in range(ROUNDS):
             populated(vm)
-            mark_idle(vm)
-            forget_references(vm, shell)
-            memcg.leave_behind()
-            vm.flush()
+            leave_all_behind(vm, shell, memcg)
             touched = frozenset(rng.sample(range(EVICTED), KEPT))
             vm.touch(touched, write=False)
             memcg.evict(2 * EVICTED)

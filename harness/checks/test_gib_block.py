@@ -110,8 +110,7 @@ def test_gib_apart(
         written = _some(rng)
         vm.touch(written, write=True)
         ranges = leaves(vm, shell, claim, "written")
-        mapped = stage2.slot_leaves(ranges, vm.slot.ipa, PAGES)
-        levels = {leaf.level for leaf in mapped if leaf.valid}
+        levels = set(stage2.by_level(ranges, vm.slot.ipa, PAGES))
         claim.observe(f"leaves of levels {sorted(levels)}")
         assert levels == {LEVEL + 1}, f"mapped by leaves of levels {sorted(levels)}"
         vm.verify(written)
@@ -126,11 +125,11 @@ def _some(rng: random.Random) -> frozenset[int]:
 
 def _levels(vm: Guest, ranges: tuple[stage2.Range, ...]) -> str:
     """By what stage 2 maps the page, in words, unless it is one block."""
-    mapped = [leaf.level for leaf in stage2.slot_leaves(ranges, vm.slot.ipa, PAGES) if leaf.valid]
-    if len(mapped) == PAGES and set(mapped) == {LEVEL}:
+    mapped = stage2.by_level(ranges, vm.slot.ipa, PAGES)
+    if mapped == {LEVEL: PAGES}:
         return ""
-    levels = ", ".join(map(str, sorted(set(mapped))))
-    return f"to {len(mapped)} of {PAGES} pages, by leaves of level {levels or 'none'}"
+    levels = ", ".join(map(str, sorted(mapped)))
+    return f"to {mapped.total()} of {PAGES} pages, by leaves of level {levels or 'none'}"
 
 
 def _log(

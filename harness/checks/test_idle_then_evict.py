@@ -17,10 +17,10 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.evicting import leave_all_behind
 from harness.checks.groups import grouped
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.pages import (
-    forget_references,
     mark_idle,
     pick,
     populated,
@@ -56,11 +56,7 @@ def test_idle_then_evict(
         populated(vm)
         if backing == "thp":
             require_huge(vm)
-        # From here on nobody has a mark on any page.
-        mark_idle(vm)
-        forget_references(vm, shell)
-        memcg.leave_behind()
-        vm.flush()
+        leave_all_behind(vm, shell, memcg)
         touched = pick(rng, pages, unit)
         vm.touch(touched, write=False)
         mark_idle(vm)

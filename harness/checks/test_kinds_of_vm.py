@@ -17,6 +17,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import check_path, functions_only, promised, wanted
 from harness.checks.pages import mark_idle, old_pages, populated
+from harness.checks.skips import FEW_BITS, NO_EAGER_SPLIT, NO_MANUAL_LOG, NO_RING
 from harness.contract import Contract
 from harness.errors import InfraError
 from harness.guests import Guest
@@ -37,20 +38,15 @@ class Kind:
     readonly: bool = False
 
 
-NO_BITS = "bits of physical address"
 KINDS: Mapping[str, Kind] = {
     "a dirty log": Kind(logged=True),
-    "a dirty log that is cleared apart": Kind(
-        {"manual_log": "clear"}, "this kernel has no such manual dirty log", logged=True
-    ),
-    "dirty rings": Kind({"ring": 256}, "this kernel has no such dirty ring", logged=True),
-    "blocks that are split eagerly": Kind(
-        {"eager_split": True}, "this kernel splits no blocks eagerly"
-    ),
+    "a dirty log that is cleared apart": Kind({"manual_log": "clear"}, NO_MANUAL_LOG, logged=True),
+    "dirty rings": Kind({"ring": 256}, NO_RING, logged=True),
+    "blocks that are split eagerly": Kind({"eager_split": True}, NO_EAGER_SPLIT),
     "a read-only slot": Kind(readonly=True),
     "a slot at address 0": Kind({"low": True}),
-    "a slot across 512 GiB": Kind({"far": True}, NO_BITS),
-    "as many bits of address as can be": Kind({"wide": True}, NO_BITS),
+    "a slot across 512 GiB": Kind({"far": True}, FEW_BITS),
+    "as many bits of address as can be": Kind({"wide": True}, FEW_BITS),
     "a second slot": Kind({"second": "slot", "vcpus": 2}),
     "a second VM beside it": Kind({"second": "vm", "vcpus": 2}),
     "four vCPUs": Kind({"vcpus": 4}),

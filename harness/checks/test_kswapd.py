@@ -16,9 +16,10 @@ from harness.cell import CellSpec
 from harness.checks import background, notices, pressure
 from harness.checks.claim import Claim
 from harness.checks.driver import check_path, situation, wanted
+from harness.checks.evicting import leave_all_behind
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.overlap import UNMAP
-from harness.checks.pages import forget_references, mark_idle, populated, shorten
+from harness.checks.pages import populated, shorten
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -57,10 +58,7 @@ def test_kswapd(
         background.scarce(shell, PAGES, cell.slowdown) as reclaim,
     ):
         populated(vm)
-        mark_idle(vm)
-        forget_references(vm, shell)
-        memcg.leave_behind()
-        vm.flush()
+        leave_all_behind(vm, shell, memcg)
         touched = frozenset(rng.sample(range(PAGES), rng.randint(PAGES // 8, PAGES // 4)))
         # kswapd may run before and after: the touches and both looks at what is present fall into
         # the trace.

@@ -18,15 +18,15 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import several
 from harness.checks.driver import GUEST
 from harness.checks.newsplats import assert_none_new, splats
-from harness.checks.overlap import FAULT, LOOK_UP, PREPARED, looking_up, slot_range, stays
+from harness.checks.overlap import FAULT, LOOK_UP, PREPARED, slot_range, stays
 from harness.checks.pages import leaves, populated, shorten
-from harness.checks.racing import Tally, kept, not_widened
+from harness.checks.racing import Tally, kept, not_widened_at_look_up
 from harness.guest_exchanges import log_anew
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
-from harness.observe.trace import PROBE_FULL, Counts, Wanted, by_tasks, returned, slowed_return
+from harness.observe.trace import PROBE_FULL, Counts, Wanted, by_tasks, returned
 from harness.observe.tracefs import tracing
 
 # With fewer all would be writable by the time that a busy host switches the log.
@@ -80,9 +80,7 @@ def test_log_on_beside_fault(guest: Callable[..., Guest], shell: Shell, claim: C
                 break
     vm.spin_stop()
     claim.observe(f"{tally.met} of {number + 1} switches began during a fault")
-    shown = looking_up(session.absent)
-    names = (slowed_return(shown),) if shown else tuple(map(returned, LOOK_UP))
-    not_widened(claim, session.absent, *names)
+    not_widened_at_look_up(claim, session.absent)
     assert_none_new(shell, claim, before)
     tally.prove("the log was never switched on during a fault")
 

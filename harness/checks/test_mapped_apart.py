@@ -17,9 +17,9 @@ from harness.cell import CellSpec
 from harness.checks.aging import Ager, aging_by
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
+from harness.checks.evicting import leave_all_behind
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.pages import (
-    forget_references,
     leaves,
     mark_idle,
     old_pages,
@@ -112,11 +112,7 @@ def test_mapped_apart_evicted(
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
         holes = _mapped_apart(vm, shell, claim, rng)
         parts = [frozenset(range(at * BLOCK, (at + 1) * BLOCK)) - holes for at in units]
-        # From here on nobody has a mark on any page.
-        mark_idle(vm)
-        forget_references(vm, shell)
-        memcg.leave_behind()
-        vm.flush()
+        leave_all_behind(vm, shell, memcg)
         chosen = rng.sample(units, len(units) // 2)
         # Where a loop ends too early, or begins too late, the last or the first tells.
         touched = {max(parts[chosen[0]]), min(parts[chosen[1]])}

@@ -16,15 +16,13 @@ import pytest
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.driver import reaching
-from harness.checks.evicting import check_kept, what_stays
+from harness.checks.evicting import check_kept, leave_all_behind, what_stays
 from harness.checks.mglru import memcg_of, zram_swap
 from harness.checks.mthp import FOLIO, KIB, folios_by_advice, swapped_out_whole
 from harness.checks.pages import (
     aging_is_exact,
-    forget_references,
     leaves,
     mapped_pages,
-    mark_idle,
     on_lists,
     populated,
     require_no_blocks,
@@ -64,11 +62,7 @@ def test_mthp_evicted(
             _require_folios(vm)
             require_no_blocks(vm, leaves(vm, shell, claim, "populated"))
             aging_is_exact(vm, shell, claim, rng, "young")
-            # From here on nobody has a mark on any page.
-            mark_idle(vm)
-            forget_references(vm, shell)
-            memcg.leave_behind()
-            vm.flush()
+            leave_all_behind(vm, shell, memcg)
             touched = _one_of_some(rng)
             kept = whole_blocks(touched, FOLIO)
             vm.touch(touched, write=False)

@@ -21,13 +21,12 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.counted import counted
 from harness.checks.driver import situation, wanted
-from harness.checks.evicting import check_kept, what_stays
+from harness.checks.evicting import check_kept, leave_all_behind, what_stays
 from harness.checks.flushes import check_flushed, requests, with_flushing
 from harness.checks.groups import grouped
 from harness.checks.idle_ager import age_huge_page
 from harness.checks.mglru import Memcg, memcg_of, zram_swap
 from harness.checks.pages import (
-    forget_references,
     idle_tells,
     mark_idle,
     pick,
@@ -206,10 +205,7 @@ def test_second_evicted(
         # the second use that the walk sees on, which is this one, it has PG_workingset.
         memcg.walk()
         # By both ways.
-        mark_idle(vm)
-        forget_references(vm, shell)
-        memcg.leave_behind()
-        vm.flush()
+        leave_all_behind(vm, shell, memcg)
         touched = by_each_way(rng, pages, unit)
         _read(vm, touched)
         recorded = with_flushing(wanted(eviction, driver))

@@ -26,6 +26,7 @@ there, and what the host walks is no table at all: see REFUSAL.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -202,6 +203,11 @@ def slot_leaves(ranges: Sequence[Range], ipa: int, pages: int) -> tuple[Range, .
     for part in _overlapping(ranges, ipa, end):
         leaves += [part] * ((min(part.end, end) - max(part.start, ipa)) // PAGE)
     return tuple(leaves)
+
+
+def by_level(ranges: Sequence[Range], ipa: int, pages: int) -> Counter[int]:
+    """How many of the slot's pages valid leaves of each level map; as slot_leaves()."""
+    return Counter(leaf.level for leaf in slot_leaves(ranges, ipa, pages) if leaf.valid)
 
 
 def young(ranges: Sequence[Range], ipa: int, pages: int) -> frozenset[int]:
