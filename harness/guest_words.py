@@ -19,6 +19,7 @@ Backing = Literal[
 ]
 Second = Literal["slot", "above", "vm"]
 ManualLog = Literal["clear", "set"]
+Chunk = Literal["huge", "gigantic"]
 Advice = Literal[
     "dontneed",
     "free",

@@ -33,7 +33,17 @@ from harness.guest_replies import (
     TouchReply,
     parse_greeting,
 )
-from harness.guest_words import Advice, Ager, Backing, Churn, ManualLog, Opponent, Second, access
+from harness.guest_words import (
+    Advice,
+    Ager,
+    Backing,
+    Chunk,
+    Churn,
+    ManualLog,
+    Opponent,
+    Second,
+    access,
+)
 from harness.hosts.places import PROGRAMS
 from harness.hosts.protocols import Process, Shell
 from harness.ranges import format_ranges
@@ -96,7 +106,7 @@ class Guest:
         low: bool = False,
         far: bool = False,
         wide: bool = False,
-        eager_split: bool = False,
+        eager_split: Chunk | None = None,
         shared_payload: bool = False,
         manual_log: ManualLog | None = None,
         ring: int | None = None,
@@ -117,9 +127,9 @@ class Guest:
         256 MiB. With `far` it lies across 512 GiB, half of it on each side,
         where one of the first tables of stage 2 ends and another begins; with `wide` across the
         middle of all addresses that the host can give a guest, 48 bits at most. With `eager_split`
-        the dirty log splits all blocks when it is switched on (Linux 6.5). With `shared_payload`
-        what the guest's code lives in is shared memory, which is not reaped with its owner, so that
-        stage 2 keeps something beyond the slot. With `manual_log`
+        the dirty log splits all blocks when it is switched on, by 2 MiB or 1 GiB each (Linux 6.5).
+        With `shared_payload` what the guest's code lives in is shared memory, which is not reaped
+        with its owner, so that stage 2 keeps something beyond the slot. With `manual_log`
         clear_log() clears the dirty log, which has no page or all at first, and dirty() only
         reads it (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2). With `ring` each vCPU has a dirty ring of so
         many entries, a power of two from 256 on, for harvest() and reset_rings(), and dirty_log()
@@ -138,7 +148,7 @@ class Guest:
         argv += ["--low"] if low else []
         argv += ["--far"] if far else []
         argv += ["--wide"] if wide else []
-        argv += ["--eager-split"] if eager_split else []
+        argv += ["--eager-split", eager_split] if eager_split else []
         argv += ["--shared-payload"] if shared_payload else []
         argv += ["--manual-log", manual_log] if manual_log else []
         argv += ["--ring", str(ring)] if ring else []
@@ -402,6 +412,13 @@ class Guest:
         The pages stay with what they hold; stage 2 maps none of them. No vCPU may spin.
         """
         self.line.ask("move-slot", ())
+
+    def tested_slot(self, on: bool) -> None:
+        """Delete the tested slot, its dirty log as it is, or make it anew, without a log.
+
+        The pages stay with what they hold; the guest has none of them meanwhile. No vCPU may spin.
+        """
+        self.line.ask(f"slot {'on' if on else 'off'}", ())
 
     def slot_beyond(self) -> tuple[int, int, int]:
         """Ask for a slot of the last page that the VM has addresses for, of that and the next one,

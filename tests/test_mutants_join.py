@@ -215,6 +215,13 @@ def test_what_was_run_as_something_else_is_refused(name: str, was: object, words
         join([matrix(before)], TABLE)
 
 
+def test_what_is_named_for_another_check_since_is_left_out() -> None:
+    before = a_break(ran(b="pass"), name="first").model_copy(update={"check": "test_b"})
+    joined = join([matrix(before), matrix(caught(name="first"), caught(name="second"))], TABLE)
+    assert joined.results[0].found == "caught"
+    assert "first: what test_b found of it is left out" in joined.notes
+
+
 def test_what_was_only_listed_as_something_else_was_not_run() -> None:
     before = listed("first", BREAK).model_copy(update={"kind": "equivalent"})
     joined = join([matrix(before, caught(name="second"))], TABLE)

@@ -56,6 +56,7 @@ static const struct command {
 	{ "move", 2, "move away|leave RANGES", command_move },
 	{ "moved", 1, "moved look|back", command_moved },
 	{ "move-slot", 0, "move-slot", command_move_slot },
+	{ "slot", 1, "slot on|off", command_slot },
 	{ "slot-beyond", 0, "slot-beyond", command_slot_beyond },
 	{ "lock", 2, "lock on|off RANGES", command_lock },
 	{ "reset", 0, "reset", command_reset },

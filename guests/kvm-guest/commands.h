@@ -108,6 +108,7 @@ int command_moved(struct vm *vm, char **words);
 
 /* move_slot.c */
 int command_move_slot(struct vm *vm, char **words);
+int command_slot(struct vm *vm, char **words);
 int command_slot_beyond(struct vm *vm, char **words);
 
 /* reset.c */

@@ -25,7 +25,7 @@
 
 #define OPTIONS \
 	"[--backing anon|thp|hugetlb|hugetlbshared|contiguous|gigantic|memfd|memfdthp|file|fileprivate] [--file PATH] " \
-	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split] " \
+	"[--pages N] [--skew N] [--ipa-skew N] [--low] [--far] [--wide] [--eager-split huge|gigantic] " \
 	"[--shared-payload] [--manual-log clear|set] [--ring ENTRIES] [--second slot|above|vm] [--vcpus N] " \
 	"[--timeout SECONDS]" \
 	" | --keeper NAME [--timeout SECONDS] | --idle-ager [--timeout SECONDS]" \
@@ -59,6 +59,15 @@ static double parse_timeout(const char *word)
 	if (end == word || *end || !(seconds > 0) || seconds > MAX_TIMEOUT)
 		usage("--timeout");
 	return seconds;
+}
+
+static uint64_t parse_chunk(const char *word)
+{
+	if (!strcmp(word, "huge"))
+		return HUGE_PAGE_SIZE;
+	if (!strcmp(word, "gigantic"))
+		return GIGANTIC_PAGE_SIZE;
+	usage("--eager-split");
 }
 
 static enum manual_log parse_manual_log(const char *word)
@@ -99,7 +108,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 		{ "low", no_argument, NULL, 'l' },
 		{ "far", no_argument, NULL, 'r' },
 		{ "wide", no_argument, NULL, 'w' },
-		{ "eager-split", no_argument, NULL, 'e' },
+		{ "eager-split", required_argument, NULL, 'e' },
 		{ "shared-payload", no_argument, NULL, 'y' },
 		{ "manual-log", required_argument, NULL, 'm' },
 		{ "ring", required_argument, NULL, 'g' },
@@ -144,7 +153,7 @@ static void parse_options(struct vm *vm, struct other *other, int argc, char **a
 			vm->wide = true;
 			break;
 		case 'e':
-			vm->eager_split = true;
+			vm->split_chunk = parse_chunk(optarg);
 			break;
 		case 'y':
 			vm->shared_payload = true;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The tested slot at another guest physical address and back, with its dirty log as
- * it is; and where the addresses of a VM end, beyond which it can have no slot.
+ * it is; deleted with its log as it is, and made anew; and where the addresses of a VM end, beyond which it can have no slot.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "commands.h"
 #include "reply.h"
@@ -19,6 +20,24 @@ int command_move_slot(struct vm *vm, char **words)
 		return -1;
 	if (vm_move_slot(vm, OTHER_IPA) || vm_move_slot(vm, vm_slot_ipa(vm)))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	reply_ok("%s", "");
+	return 0;
+}
+
+/* KVM sees no end of a log whose slot goes with it. Made anew, the slot has none. */
+int command_slot(struct vm *vm, char **words)
+{
+	bool on = !strcmp(words[0], "on");
+
+	if (!on && strcmp(words[0], "off"))
+		return reply_error("usage", "expected: slot on|off");
+	if (vm->second || vm->ring)
+		return reply_error("usage", "the pages are in two slots, or rings name the slot");
+	if (vcpus_check_idle(vm))
+		return -1;
+	if (on ? vm_set_slot_flags(vm, 0) : vm_delete_slot(vm))
+		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	vm->dirty_log = false;
 	reply_ok("%s", "");
 	return 0;
 }

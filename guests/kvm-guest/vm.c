@@ -48,10 +48,11 @@ static void split_eagerly(const struct vm *vm)
 {
 	struct kvm_enable_cap cap = {
 		.cap = KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE,
-		.args = { HUGE_PAGE_SIZE },
+		.args = { vm->split_chunk },
 	};
+	int sizes = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES);
 
-	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES) <= 0)
+	if (sizes <= 0 || !((uint64_t)sizes & vm->split_chunk))
 		die("this kernel splits no blocks eagerly");
 	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
 		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
@@ -81,7 +82,7 @@ static void create_vm(struct vm *vm)
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, vm_type(vm));
 	if (vm->fd < 0)
 		die_errno("KVM_CREATE_VM");
-	if (vm->eager_split)
+	if (vm->split_chunk)
 		split_eagerly(vm);
 }
 
@@ -319,7 +320,7 @@ static void create_like(struct vm *other, const struct vm *vm, char *slot, unsig
 		.far = vm->far,
 		.low = vm->low,
 		.wide = vm->wide,
-		.eager_split = vm->eager_split,
+		.split_chunk = vm->split_chunk,
 		.ring = vm->ring,
 		.vcpu_count = vcpus,
 		.kvm_fd = vm->kvm_fd,

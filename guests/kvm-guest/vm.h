@@ -44,7 +44,7 @@ struct vm {
 	bool far;		/* the tested pages lie across the middle of all addresses */
 	bool low;		/* they begin at address 0 */
 	bool wide;		/* as far, of as many bits of address as the host can give it */
-	bool eager_split;	/* the dirty log splits all blocks when it is switched on */
+	uint64_t split_chunk;	/* the dirty log splits all blocks by so many bytes; 0: it does not */
 	bool shared_payload;	/* its memory is not private: nobody reaps it */
 	enum manual_log manual_log;
 	uint32_t ring;		/* entries of each vCPU's dirty ring; 0: there is none */

@@ -26,7 +26,7 @@ from harness.checks.pages import (
 from harness.checks.pages import shorten as short
 from harness.checks.skips import NO_EAGER_SPLIT, guest_or_skip
 from harness.checks.test_split import BLOCK, PAGES, age_and_touch
-from harness.guest_words import Backing
+from harness.guest_words import Backing, Chunk
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -37,11 +37,15 @@ LAST_LEVEL = 3
 
 
 def split_eagerly(
-    guest: Callable[..., Guest], backing: Backing = "thp", pages: int = PAGES, vcpus: int = 1
+    guest: Callable[..., Guest],
+    backing: Backing = "thp",
+    pages: int = PAGES,
+    vcpus: int = 1,
+    chunk: Chunk = "huge",
 ) -> Guest:
     """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
     return guest_or_skip(
-        lambda: guest(backing=backing, pages=pages, eager_split=True, vcpus=vcpus),
+        lambda: guest(backing=backing, pages=pages, eager_split=chunk, vcpus=vcpus),
         NO_EAGER_SPLIT,
         f"{NO_EAGER_SPLIT}: it can from Linux 6.5 on",
     )

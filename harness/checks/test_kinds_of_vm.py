@@ -42,7 +42,7 @@ KINDS: Mapping[str, Kind] = {
     "a dirty log": Kind(logged=True),
     "a dirty log that is cleared apart": Kind({"manual_log": "clear"}, NO_MANUAL_LOG, logged=True),
     "dirty rings": Kind({"ring": 256}, NO_RING, logged=True),
-    "blocks that are split eagerly": Kind({"eager_split": True}, NO_EAGER_SPLIT),
+    "blocks that are split eagerly": Kind({"eager_split": "huge"}, NO_EAGER_SPLIT),
     "a read-only slot": Kind(readonly=True),
     "a slot at address 0": Kind({"low": True}),
     "a slot across 512 GiB": Kind({"far": True}, FEW_BITS),

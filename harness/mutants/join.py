@@ -42,8 +42,9 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
     cell of each part counts, so no false alarm is lost; but one that ended in an error, or in which
     something could not be proven, and that came to its end in a later part with the same seed, is
     told by a note as well. So is what no part ran of what the table asks for, which is an error.
-    UsageError for parts of different kernels, for a mutant that the table lacks, and for one that
-    ran for another check than the table has now. Parts that different harnesses ran may be of
+    What a mutant was run for another check than the table has now is left out if a later part ran
+    it for that one. UsageError if none did, for parts of different kernels, and for a mutant that
+    the table lacks. Parts that different harnesses ran may be of
     different checks: `harnesses` says so.
     """
     first = parts[0]
@@ -67,6 +68,9 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
             if not result.ran and result.name in results:
                 continue
             before = results.get(result.name)
+            if before and before.ran and _named_since(before, result, mutants):
+                notes.append(f"{result.name}: what {before.check} found of it is left out")
+                before = None
             results[result.name], note = _newer(before, result, by)
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
@@ -118,6 +122,14 @@ def _listed_anew(result: Result, anew: Result) -> Result:
         if result.ran and was != is_now:
             raise UsageError(f"{result.name} was run with {name} {was}, and the table has {is_now}")
     return anew.model_copy(update={"ran": result.ran, "build": result.build})
+
+
+def _named_since(before: Result, result: Result, mutants: Mapping[str, Mutant]) -> bool:
+    """Whether another check was to catch it than the table has now, and that one since."""
+    if result.name not in mutants:
+        return False
+    check = mutants[result.name].check
+    return before.check != check and result.check == check
 
 
 def _newer(
