@@ -32,7 +32,9 @@ Advice = Literal[
     "dontdump",
     "collapse",
 ]
-Churn = Literal["idle", "run", "slots", "too-large"]
+Churn = Literal["idle", "run", "slots", "owner", "too-large"]
+Holder = Literal["vm", "vcpu", "vm-stats", "vcpu-stats"]
+MoveHow = Literal["away", "leave", "uffd"]
 Ager = Literal["page-idle", "walk", "eviction"]
 Opponent = Literal[
     "guest",

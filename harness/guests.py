@@ -39,7 +39,9 @@ from harness.guest_words import (
     Backing,
     Chunk,
     Churn,
+    Holder,
     ManualLog,
+    MoveHow,
     Opponent,
     Second,
     access,
@@ -504,14 +506,14 @@ class Guest:
         """
         self._act("take", pages)
 
-    def move(self, pages: Iterable[int], *, leave: bool) -> None:
+    def move(self, how: MoveHow, pages: Iterable[int]) -> None:
         """Move pages to other addresses of kvm-guest (mremap(2)), until move_back().
 
-        With `leave` the guest has new memory in their place (MREMAP_DONTUNMAP; anonymous memory
-        alone). Otherwise there is nothing, and it is as after take(); kvm-guest itself may not
-        touch the place either, so no verify().
+        With "leave" the guest has new memory in their place (MREMAP_DONTUNMAP; anonymous memory
+        alone), with "uffd" as well (UFFDIO_MOVE of Linux 6.8). With "away" there is nothing, and it
+        is as after take(); kvm-guest itself may not touch the place either, so no verify().
         """
-        self._act(f"move {'leave' if leave else 'away'}", pages)
+        self._act(f"move {how}", pages)
 
     def look_at_moved(self) -> None:
         """Raise GuestDataLost unless each page that was moved still has what it held then."""
@@ -608,11 +610,14 @@ class Guest:
         reply.agree(made in (0, 1), "neither made nor refused")
         return bool(made)
 
-    def give(self, keeper: str) -> None:
-        """Send the VM's fd to the keeper of that name (harness/keeper.py)."""
+    def give(self, keeper: str, what: Holder = "vm") -> None:
+        """Send an fd that holds the VM to the keeper of that name (harness/keeper.py).
+
+        That of the VM or of vCPU 0, or a new one that the statistics of either are read from.
+        """
         if not re.fullmatch(r"[0-9a-z]{1,32}", keeper, re.ASCII):
             raise ValueError(f"not the name of a keeper: {keeper!r}")
-        self.line.ask(f"give {keeper}", ())
+        self.line.ask(f"give {keeper} {what}", ())
 
     def close(self) -> None:
         """End the program, and wait until it and its VM are gone; closing twice does nothing.

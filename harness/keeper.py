@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.companion import Companion
+from harness.guest_words import Holder
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 
@@ -24,9 +25,9 @@ class Keeper:
     process: Companion
     name: str
 
-    def keep(self, vm: Guest) -> None:
-        """Have a guest hand over its VM's fd; the errors of both."""
-        vm.give(self.name)
+    def keep(self, vm: Guest, what: Holder = "vm") -> None:
+        """Have a guest hand over its VM's fd, or another that holds the VM; the errors of both."""
+        vm.give(self.name, what)
         self.process.ask("take", "ok kept=1")
 
     def drop(self) -> None:

@@ -149,11 +149,11 @@ def test_a_slot_beyond_all_addresses_is_told_by_its_error() -> None:
 
 def test_memory_is_moved_looked_at_and_moved_back() -> None:
     guest, process = start("ok pages=3", "ok pages=3", "ok pages=3", "ok pages=2", "error data x y")
-    guest.move([4, 5, 6], leave=True)
+    guest.move("leave", [4, 5, 6])
     guest.look_at_moved()
     guest.move_back()
     with pytest.raises(InfraError, match="another number"):
-        guest.move([4, 5, 6], leave=False)
+        guest.move("away", [4, 5, 6])
     with pytest.raises(GuestDataLost):
         guest.look_at_moved()
     moves = ["move leave 4-6", "moved look", "moved back", "move away 4-6", "moved look"]

@@ -73,7 +73,7 @@ def test_a_guest_hands_its_vm_to_the_keeper_by_name() -> None:
         assert re.fullmatch("[0-9a-f]{16}", holder.name)
         holder.keep(Guest.start(shell))
         holder.drop()
-    assert owner.sent == [f"give {holder.name}"]
+    assert owner.sent == [f"give {holder.name} vm"]
     assert kept.sent == ["take", "drop"]
     assert (kept.waited, kept.closed) == (1, 1)
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "array_size.h"
@@ -117,6 +118,27 @@ static int make_slots(struct vm *vm, uint32_t *made)
 	return make(vm, made, change_slots);
 }
 
+/* The VM of a process that ends without closing it: its memory goes first. */
+static int make_owner(struct vm *vm, uint32_t *made)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child < 0)
+		return reply_errno("fork");
+	if (!child)
+		_exit(ioctl(vm->kvm_fd, KVM_CREATE_VM, vm_type(vm)) < 0 ? errno : 0);
+	if (waitpid(child, &status, 0) != child)
+		return reply_errno("waitpid");
+	if (!WIFEXITED(status))
+		return reply_error("system", "the owner of a VM died of signal %d", WTERMSIG(status));
+	errno = WEXITSTATUS(status);
+	if (errno)
+		return reply_errno("KVM_CREATE_VM");
+	++*made;
+	return 0;
+}
+
 /* It never runs, and is there until the VM ends, although nothing refers to it. */
 static int add_idle_vcpu(const struct vm *vm)
 {
@@ -163,6 +185,7 @@ static const struct {
 	{ "idle", make_idle },
 	{ "run", make_run },
 	{ "slots", make_slots },
+	{ "owner", make_owner },
 	{ "too-large", make_too_large },
 };
 
@@ -181,5 +204,5 @@ int command_churn(struct vm *vm, char **words)
 		reply_ok(" asked=%u made=%u", count, made);
 		return 0;
 	}
-	return reply_error("usage", "expected: churn COUNT idle|run|slots|too-large");
+	return reply_error("usage", "expected: churn COUNT idle|run|slots|owner|too-large");
 }

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Moves tested pages to other addresses of this process, and back (mremap(2)). */
+/*
+ * Moves tested pages to other addresses of this process, by mremap(2) or by
+ * userfaultfd(2), and back.
+ */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "ranges.h"
@@ -11,6 +20,18 @@
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4	/* since Linux 5.7 */
+#endif
+
+#ifndef UFFDIO_MOVE		/* since Linux 6.8 */
+struct uffdio_move {
+	__u64 dst;
+	__u64 src;
+	__u64 len;
+	__u64 mode;
+	__s64 move;
+};
+#define UFFD_FEATURE_MOVE (1 << 16)
+#define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
 
 static char *area;		/* address space for them, NULL if none is moved */
@@ -57,6 +78,70 @@ static bool bar(char *at, size_t size)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
+/* An fd of userfaultfd(2) to move pages into the area by, or -1 with the error as the reply. */
+static int open_uffd(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
+	struct uffdio_register all = {
+		.range = { .start = (uintptr_t)area, .len = area_size },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || !(api.features & UFFD_FEATURE_MOVE)) {
+		reply_error("system", "no move by userfaultfd");
+	} else if (mprotect(area, area_size, PROT_READ | PROT_WRITE)) {
+		reply_errno("mprotect");
+	} else if (ioctl(fd, UFFDIO_REGISTER, &all)) {
+		reply_errno("UFFDIO_REGISTER");
+	} else {
+		return fd;
+	}
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+/* So many bytes that lie together. The kernel ends early where somebody else holds a page. */
+static void move_run(int uffd, char *from, char *to, size_t size)
+{
+	for (size_t done = 0; done < size;) {
+		struct uffdio_move run = {
+			.dst = (uintptr_t)to + done,
+			.src = (uintptr_t)from + done,
+			.len = size - done,
+		};
+
+		if (ioctl(uffd, UFFDIO_MOVE, &run) && errno != EAGAIN)
+			die_errno("UFFDIO_MOVE");
+		if (run.move > 0)
+			done += run.move;
+	}
+}
+
+/* As by MREMAP_DONTUNMAP there are zeroes in their place then. */
+static int away_by_uffd(struct vm *vm)
+{
+	int uffd = open_uffd();
+
+	if (uffd < 0) {
+		forget();
+		return -1;
+	}
+	for (uint32_t i = 0, run; i < count; i += run) {
+		run = ranges_run(list + i, count - i);
+		move_run(uffd, vm_page(vm, list[i]), moved_at(list[i]),
+			 (size_t)run << GUEST_PAGE_SHIFT);
+	}
+	close(uffd);
+	for (uint32_t i = 0; i < count; i++) {
+		held[i] = vm->expected[list[i]];
+		vm->expected[list[i]] = 0;
+	}
+	reply_ok(" pages=%u", count);
+	return 0;
+}
+
 static int away(struct vm *vm, bool leave)
 {
 	int flags = MREMAP_MAYMOVE | MREMAP_FIXED | (leave ? MREMAP_DONTUNMAP : 0);
@@ -93,9 +178,9 @@ static int check_writable(const struct vm *vm)
 	return 0;
 }
 
-static int move(struct vm *vm, const char *ranges, bool leave)
+static int move(struct vm *vm, const char *ranges, bool leave, bool uffd)
 {
-	if (leave && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
+	if ((leave || uffd) && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
 		return reply_error("usage", "only anonymous memory leaves zeroes behind");
 	if (vm->second)
 		return reply_error("usage", "the pages are in two slots");
@@ -111,7 +196,7 @@ static int move(struct vm *vm, const char *ranges, bool leave)
 		forget();
 		return -1;
 	}
-	return away(vm, leave);
+	return uffd ? away_by_uffd(vm) : away(vm, leave);
 }
 
 static int look(void)
@@ -151,13 +236,13 @@ static int back(struct vm *vm)
 
 int command_move(struct vm *vm, char **words)
 {
-	bool leave = !strcmp(words[0], "leave");
+	bool leave = !strcmp(words[0], "leave"), uffd = !strcmp(words[0], "uffd");
 
 	if (vcpus_check_idle(vm))
 		return -1;
-	if (leave || !strcmp(words[0], "away"))
-		return move(vm, words[1], leave);
-	return reply_error("usage", "expected: move away|leave RANGES");
+	if (leave || uffd || !strcmp(words[0], "away"))
+		return move(vm, words[1], leave, uffd);
+	return reply_error("usage", "expected: move away|leave|uffd RANGES");
 }
 
 int command_moved(struct vm *vm, char **words)

@@ -54,6 +54,7 @@ WAYS: dict[str, Ways] = {
     # A ring of the largest size is 256 pages.
     "ring": Ways("run", 8, "made, run with a dirty ring, and ended", logs=True, ring=RING_MAX),
     "slots": Ways("slots", 16, "made, run between changes of a memslot, and ended"),
+    "owner": Ways("owner", 64, "made by a process each, which ends and does not close it"),
     "refused": Ways(
         "too-large", 192, "refused, since they ask for more bits of IPA than there are"
     ),
@@ -85,12 +86,16 @@ def test_churn(
     tables.nobody_else(shell)
     if not tables.has_barrier(shell):
         raise Unproven("this kernel cannot be told to free what waits for RCU (do_rcu_barrier)")
-    objects = "" if quarantined(shell) else " and less than an object for each VM"
+    # KASAN keeps freed objects for a while, and its shadow of vmalloc()'s memory until many areas
+    # are given back together (purge_vmap_area_lazy(), mm/vmalloc.c).
+    kasan = quarantined(shell)
+    objects = "" if kasan else " and less than an object for each VM"
+    lost = "" if ways.ring and kasan else f"less than {LOST} pages{objects} are lost otherwise; "
     claim.expect(
         f"{ways.vms} VMs {ways.words}, two times: their tables are gone, while their owner goes "
-        "on; no page and no byte more is charged to its memcg, and none when that has ended; less "
-        f"than {LOST} pages{objects} are lost otherwise, or stay vmalloc()'s; nothing is left that "
-        "was allocated for each CPU"
+        "on; no page and no byte more is charged to its memcg, and none when that has ended; "
+        f"{lost}less than {LOST} pages stay vmalloc()'s; nothing is left that was allocated for "
+        "each CPU"
     )
     vm = guest_of(way, ways, guest)
     made = vm.churn(1, ways.kind)
@@ -162,7 +167,12 @@ def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) 
     claim.observe(f"{given} pages more are vmalloc()'s")
     text = f"{ways.vms} VMs {ways.words}, leave"
     assert not all(more), f"{text} behind what is charged to their owner's memcg: {more[-1]}"
-    assert lost < LOST, f"{text} {lost} pages behind that nothing accounts for"
+    if ways.ring and quarantined(shell):
+        claim.observe(
+            "pages lost not judged: KASAN keeps the shadow of what vfree() got for a while"
+        )
+    else:
+        assert lost < LOST, f"{text} {lost} pages behind that nothing accounts for"
     assert given < LOST, f"{text} {given} pages behind that vmalloc() gave"
     keeps_no_objects(shell, claim, churned.readings, ways.vms, "VM")
 

@@ -27,10 +27,11 @@ from harness.checks.pages import (
     populated,
     require_blocks,
     shorten,
+    whole_blocks,
     young_pages,
 )
-from harness.checks.skips import NO_MANUAL_LOG, guest_or_skip
-from harness.guest_words import Backing, ManualLog
+from harness.checks.skips import NO_EAGER_SPLIT, NO_MANUAL_LOG, guest_or_skip
+from harness.guest_words import Backing, Chunk, ManualLog
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -129,6 +130,48 @@ def test_clear_log_blocks(
     vm.verify(everything)
 
 
+@pytest.mark.deep
+def test_clear_log_split(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random
+) -> None:
+    """What is cleared within a block has all of it split at once, in a VM that asks for that."""
+    everything = frozenset(range(BLOCK_PAGES))
+    claim.expect(
+        f"{BLOCK_PAGES} pages in writable blocks, all of them in the log, in a VM that has blocks "
+        "split at once: pages are cleared that are not the first of their block, then such of "
+        "several blocks: each of these blocks is mapped by pages; a page that the log does not "
+        "name cannot be written, and it names exactly what was written and not cleared since"
+    )
+    vm = guest_or_skip(
+        lambda: _guest(guest, "set", BLOCK_PAGES, "thp", "huge"),
+        NO_EAGER_SPLIT,
+        f"{NO_EAGER_SPLIT}: it can from Linux 6.5 on",
+    )
+    populated(vm)
+    require_blocks(vm, leaves(vm, shell, claim, "populated"))
+    vm.dirty_log(True)
+    logged = everything
+    for name, places in (("one", [1]), ("several", [0, 2, 3])):
+        # Words of the log, none of them the first of its block.
+        words = [BLOCK * at + WORD * rng.randrange(1, BLOCK // WORD) for at in places]
+        cleared = frozenset(
+            page for word in words for page in rng.sample(range(word, word + WORD), 9)
+        )
+        vm.clear_log(cleared)
+        logged -= cleared
+        split = leaves(vm, shell, claim, f"{name}-cleared")
+        whole = stage2.blocks(split, vm.slot.ipa, BLOCK_PAGES) & whole_blocks(cleared, BLOCK)
+        claim.observe(f"{name}: {len(whole)} pages of these blocks are mapped by blocks still")
+        assert not whole, f"{name}: {len(whole)} pages are in blocks still: {shorten(whole)}"
+        _held(vm, claim, split, logged, f"{name}-cleared")
+        written = pick(rng, BLOCK_PAGES)
+        vm.touch(written, write=True)
+        logged |= written
+        _held(vm, claim, leaves(vm, shell, claim, f"{name}-written"), logged, f"{name}-written")
+        assert_logged(vm, claim, logged, f"{name}-written")
+    vm.verify(everything)
+
+
 def some_word(rng: random.Random) -> range:
     """The pages of a word of the log."""
     first = rng.randrange(BLOCK_PAGES // WORD) * WORD
@@ -211,9 +254,15 @@ def _held(
 
 
 def _guest(
-    guest: Callable[..., Guest], first: ManualLog, pages: int, backing: Backing = "anon"
+    guest: Callable[..., Guest],
+    first: ManualLog,
+    pages: int,
+    backing: Backing = "anon",
+    eager_split: Chunk | None = None,
 ) -> Guest:
     """A guest with such a log; skips where KVM has none."""
     return guest_or_skip(
-        lambda: guest(backing=backing, pages=pages, manual_log=first), NO_MANUAL_LOG, NO_MANUAL_LOG
+        lambda: guest(backing=backing, pages=pages, manual_log=first, eager_split=eager_split),
+        NO_MANUAL_LOG,
+        NO_MANUAL_LOG,
     )

@@ -3,7 +3,8 @@
 
 Nothing changes for the owner but the physical pages, and KVM is told by the MMU notifier of
 try_to_migrate_one() alone: a page that stays in stage 2 is one that belongs to somebody else soon.
-Migration between NUMA nodes goes the same way.
+Migration between NUMA nodes goes the same way. What page_idle has noted of a page goes with it
+(folio_migrate_flags(), mm/migrate.c).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.cell import CellSpec
 from harness.checks.background import SMALL
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
-from harness.checks.pages import aging_is_exact, leaves, on_lists, populated, shorten
+from harness.checks.pages import aging_is_exact, leaves, mark_idle, on_lists, populated, shorten
 from harness.checks.undo import undone
 from harness.guest_replies import PAGE_SIZE
 from harness.guest_words import Backing
@@ -55,7 +56,8 @@ def test_compaction(
     claim.expect(
         f"{PAGES // 2} of {PAGES} pages ({backing}) are let go, and memory is compacted, in up to "
         f"{ROUNDS} rounds until {ENOUGH} pages were moved: stage 2 maps none of those, the guest "
-        "reads what it wrote, writes reach its owner's memory, aging is exact afterwards "
+        "reads what it wrote, writes reach its owner's memory, page_idle's mark goes with a page, "
+        "aging is exact afterwards "
         f"(seed {cell.seed})"
     )
     vm = populated(guest(backing=backing, pages=PAGES))
@@ -82,16 +84,21 @@ def _compact(vm: Guest, shell: Shell, claim: Claim, gone: frozenset[int], name: 
     Asserts that none of these is in stage 2.
     """
     vm.drain()
+    # All are young, so that each has both of page_idle's marks.
+    mark_idle(vm)
     with _little_kept(shell):
         vm.advise("remove" if vm.greeting.backing == "memfd" else "dontneed", gone)
         before = vm.pfns()
         shell.write(COMPACT, "1\n")
         after = vm.pfns()
+        idle = vm.flagged("idle")
     found = stage2.mapped(leaves(vm, shell, claim, name), vm.slot.ipa, PAGES)
     moved = frozenset(page for page, pfn in before.items() if after.get(page) != pfn)
     left = moved & found
     claim.observe(f"{len(moved)} of {len(before)} pages moved, {len(left)} of them mapped still")
     assert not left, f"{len(left)} pages are mapped where they are no more: {shorten(left)}"
+    used = moved & after.keys() - idle
+    assert not used, f"{len(used)} pages are idle no more, since they were moved: {shorten(used)}"
     return len(moved)
 
 

@@ -2,7 +2,8 @@
 """What the host does to a guest's memory while the guest has it (claims 4 and 5).
 
 The owner forks, so that its memory is copied on the next write to it; puts other memory where some
-was; lets the kernel drop pages until they are written (MADV_FREE). Of each KVM is told by an MMU
+was; lets the kernel drop pages until they are written (MADV_FREE); writes first to what the guest
+has only read, which is the kernel's page of zeroes till then. Of each KVM is told by an MMU
 notifier, with an event of its own or in a place of its own, and must take the pages from stage 2: a
 guest that keeps them writes to what is another's, is freed, or is dropped without the kernel's
 knowing that it was written.
@@ -191,6 +192,26 @@ def _free(scene: Scene) -> None:
     vm.advise("dontneed", freed - written)
 
 
+def _zero(scene: Scene) -> None:
+    """Pages that were only read are one page of zeroes, until somebody writes: the VMM here."""
+    vm = scene.vm
+    vm.advise("dontneed", MIDDLE)
+    vm.touch(MIDDLE, write=False)
+    zero = stage2.mapped(scene.leaves("read"), vm.slot.ipa, PAGES) & MIDDLE
+    writable = scene.writable("read") & MIDDLE
+    assert not writable, f"the guest may write {len(writable)} pages that are everybody's zeroes"
+    planted = frozenset(scene.rng.sample(sorted(MIDDLE), UNIT // 2))
+    vm.plant(planted)
+    left = planted & zero & stage2.mapped(scene.leaves("planted"), vm.slot.ipa, PAGES)
+    scene.claim.observe(
+        f"{len(zero)} pages read, {len(planted)} written by the VMM, {len(left)} mapped still"
+    )
+    assert not left, f"{len(left)} pages are mapped that others took the place of: {shorten(left)}"
+    vm.fetch(planted)
+    if not planted <= zero:
+        raise Unproven("reads mapped no pages where nothing had been written")
+
+
 # What is done, to memory of which kind.
 CHANGES: Mapping[str, tuple[Backing, Callable[[Scene], None]]] = {
     "fork-anon": ("anon", _fork),
@@ -199,6 +220,7 @@ CHANGES: Mapping[str, tuple[Backing, Callable[[Scene], None]]] = {
     "take": ("anon", _take),
     "collapse": ("anon", _collapse),
     "free": ("anon", _free),
+    "zero": ("anon", _zero),
 }
 
 

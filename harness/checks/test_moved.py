@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Memory that its owner moves to other addresses while a guest has it (claims 5 and 13).
 
-mremap(2) moves entries, or whole tables, from some addresses of the owner to others, and KVM knows
-a page by the first (move_page_tables() in mm/mremap.c, move_hugetlb_page_tables() in mm/hugetlb.c).
-It is told of the old addresses: a guest that keeps what it had there writes to memory that is its
-owner's alone now. With MREMAP_DONTUNMAP no unmapping follows that would tell KVM once more; without
-it one does, and so these variants tell less.
+mremap(2), or userfaultfd(2), moves entries, or whole tables, from some addresses of the owner to
+others, and KVM knows a page by the first (move_page_tables() in mm/mremap.c,
+move_hugetlb_page_tables() in mm/hugetlb.c, move_pages() in mm/userfaultfd.c). It is told of the old
+addresses: a guest that keeps what it had there writes to memory that is its owner's alone now. With
+MREMAP_DONTUNMAP no unmapping follows that would tell KVM once more; without it one does, and so
+these variants tell less.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from harness.checks.pages import (
     shorten,
     shows_stage2,
 )
-from harness.guest_words import Backing
+from harness.errors import InfraError
+from harness.guest_words import Backing, MoveHow
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -42,6 +44,8 @@ MIDDLE = frozenset(range(UNIT, 2 * UNIT))
 # Entries of a table that stays, in runs of so many.
 RUNS, LONGEST = 4, 24
 BARRED = 4
+# What kvm-guest says where it cannot.
+NO_MOVE = "no move by userfaultfd"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,12 @@ class Move:
     """What is moved, and what the guest has in its place: new memory, or nothing."""
 
     backing: Backing
-    leave: bool
+    how: MoveHow
+
+    @property
+    def leave(self) -> bool:
+        """Whether new memory is in their place."""
+        return self.how != "away"
 
     @property
     def small(self) -> bool:
@@ -58,10 +67,11 @@ class Move:
 
 
 MOVES: Mapping[str, Move] = {
-    "left-anon": Move("anon", leave=True),
-    "left-thp": Move("thp", leave=True),
-    "away-memfd": Move("memfd", leave=False),
-    "away-hugetlb": Move("hugetlb", leave=False),
+    "left-anon": Move("anon", "leave"),
+    "left-thp": Move("thp", "leave"),
+    "uffd-anon": Move("anon", "uffd"),
+    "away-memfd": Move("memfd", "away"),
+    "away-hugetlb": Move("hugetlb", "away"),
 }
 
 
@@ -93,7 +103,7 @@ def test_moved(
     # Where a mapping is split, KVM is told for another reason (test_mprotect).
     moved = MIDDLE | (_runs(rng) if how.small and how.leave else frozenset())
     before = leaves(vm, shell, claim, "before") if dump else ()
-    vm.move(moved, leave=how.leave)
+    _move(vm, how.how, moved)
     claim.observe(f"{len(moved)} of {PAGES} pages moved")
     if dump:
         _none_left(vm, shell, claim, moved, before, others=how.small)
@@ -109,6 +119,16 @@ def test_moved(
     if dump and how.small:
         on_lists(vm)
         aging_is_exact(vm, shell, claim, rng, "afterwards")
+
+
+def _move(vm: Guest, how: MoveHow, pages: frozenset[int]) -> None:
+    """Move the pages away; skips where the kernel cannot in this way."""
+    try:
+        vm.move(how, pages)
+    except InfraError as exc:
+        if NO_MOVE in str(exc):
+            pytest.skip(f"this kernel has {NO_MOVE}: it can from Linux 6.8 on")
+        raise
 
 
 def _age_some(vm: Guest, how: Move, rng: random.Random) -> None:
