@@ -582,7 +582,8 @@ class Guest:
         `idle` ones never run. A vCPU of those that `run` reads all tested pages; they have their
         blocks split and dirty rings as this VM has, and the dirty log on to their end if it is on
         here. `slots` ones read as well, between changes of the memslot of these pages: it has its
-        log switched on and off, is moved away and back, deleted and made again. Those that are
+        log switched on and off, is moved away and back, deleted and made again. An `owner` is a
+        process of its own for each, which makes it and ends without closing it. Those that are
         `too-large` ask for more bits of IPA than there are: KVM refuses to make them, or does
         not heed it (pKVM), and then all are made.
         """

@@ -105,9 +105,9 @@ static void use_huge_pages(void *memory, size_t size)
 		die_errno("madvise(MADV_HUGEPAGE)");
 }
 
-/* A kernel without transparent huge pages does not know the advice. */
-static void use_small_pages(void *memory, size_t size)
+void backing_use_small_pages(void *memory, size_t size)
 {
+	/* A kernel without transparent huge pages does not know the advice. */
 	if (madvise(memory, size, MADV_NOHUGEPAGE) && errno != EINVAL)
 		die_errno("madvise(MADV_NOHUGEPAGE)");
 }
@@ -213,7 +213,7 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 	case BACKING_ANON:
 		/* It may be more than the host has, if no more of it is touched. */
 		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-		use_small_pages(memory, size);
+		backing_use_small_pages(memory, size);
 		break;
 	case BACKING_THP:
 		map_over(memory, size, MAP_PRIVATE | MAP_ANONYMOUS, -1);
@@ -233,7 +233,7 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 		break;
 	case BACKING_MEMFD:
 		map_memfd(memory, size);
-		use_small_pages(memory, size);
+		backing_use_small_pages(memory, size);
 		break;
 	case BACKING_MEMFDTHP:
 		map_memfd(memory, size);
@@ -241,11 +241,11 @@ void *backing_map(enum backing backing, size_t size, const char *path)
 		break;
 	case BACKING_FILE:
 		map_file(memory, size, MAP_SHARED, path);
-		use_small_pages(memory, size);
+		backing_use_small_pages(memory, size);
 		break;
 	case BACKING_FILEPRIVATE:
 		map_file(memory, size, MAP_PRIVATE, path);
-		use_small_pages(memory, size);
+		backing_use_small_pages(memory, size);
 		break;
 	}
 	return memory;

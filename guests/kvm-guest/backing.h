@@ -37,5 +37,7 @@ bool backing_is_shared(enum backing backing);
  * fatal on failure. What is a file's is that of @path, which is made, or must be empty.
  */
 void *backing_map(enum backing backing, size_t size, const char *path);
+/* Nothing there becomes a huge page; fatal on failure. */
+void backing_use_small_pages(void *memory, size_t size);
 
 #endif

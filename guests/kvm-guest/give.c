@@ -3,12 +3,12 @@
  * Hands the VM's fd, or another one that holds the VM, to a keeper, which opened its
  * socket before this VM was made.
  */
-#include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "array_size.h"
 #include "commands.h"
 #include "keeper.h"
 #include "reply.h"
@@ -35,30 +35,50 @@ static int send_fd(int socket, int fd)
 	return sendmsg(socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
 
-/* Statistics have an fd of their own for each that asks, which is closed with this one. */
-static int give(int socket, int fd, bool statistics)
-{
-	int own = statistics ? ioctl(fd, KVM_GET_STATS_FD, NULL) : -1;
-	int failed;
+static const struct {
+	const char *name;
+	bool vcpu;
+	bool statistics;
+} holders[] = {
+	{ "vm", false, false },
+	{ "vcpu", true, false },
+	{ "vm-stats", false, true },
+	{ "vcpu-stats", true, true },
+};
 
-	if (statistics && own < 0)
+/* Statistics have an fd of their own for each that asks: @fd is of whom they are. */
+static int give_statistics(int socket, int fd)
+{
+	int own = ioctl(fd, KVM_GET_STATS_FD, NULL);
+	int result = 0;
+
+	if (own < 0)
 		return reply_errno("KVM_GET_STATS_FD");
-	failed = send_fd(socket, statistics ? own : fd);
-	if (own >= 0)
-		close(own);
-	return failed ? reply_errno("the keeper's socket") : 0;
+	if (send_fd(socket, own))
+		result = reply_errno("the keeper's socket");
+	close(own);
+	return result;
+}
+
+static int give(const struct vm *vm, int socket, size_t holder)
+{
+	int fd = holders[holder].vcpu ? vm->vcpus[0].fd : vm->fd;
+
+	if (holders[holder].statistics)
+		return give_statistics(socket, fd);
+	return send_fd(socket, fd) ? reply_errno("the keeper's socket") : 0;
 }
 
 int command_give(struct vm *vm, char **words)
 {
-	bool statistics = strstr(words[1], "-stats");
-	bool vcpu = !strncmp(words[1], "vcpu", strlen("vcpu"));
 	struct sockaddr_un address;
+	size_t holder = 0;
 	socklen_t size;
 	int fd, result = -1;
 
-	if (strcmp(words[1], "vm") && strcmp(words[1], "vcpu") &&
-	    strcmp(words[1], "vm-stats") && strcmp(words[1], "vcpu-stats"))
+	while (holder < ARRAY_SIZE(holders) && strcmp(words[1], holders[holder].name))
+		holder++;
+	if (holder == ARRAY_SIZE(holders))
 		return reply_error("usage", "expected: give NAME vm|vcpu|vm-stats|vcpu-stats");
 	if (!keeper_address(words[0], &address, &size))
 		return reply_error("usage", "no keeper can be called so");
@@ -66,7 +86,7 @@ int command_give(struct vm *vm, char **words)
 	if (fd < 0 || connect(fd, (struct sockaddr *)&address, size))
 		reply_errno("the keeper's socket");
 	else
-		result = give(fd, vcpu ? vm->vcpus[0].fd : vm->fd, statistics);
+		result = give(vm, fd, holder);
 	if (fd >= 0)
 		close(fd);
 	if (!result)

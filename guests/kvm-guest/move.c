@@ -14,6 +14,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "array_size.h"
+#include "backing.h"
 #include "commands.h"
 #include "ranges.h"
 #include "reply.h"
@@ -33,6 +35,10 @@ struct uffdio_move {
 #define UFFD_FEATURE_MOVE (1 << 16)
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
+
+#define NO_MOVE "no move by userfaultfd"
+
+enum how { AWAY, LEAVE, UFFD };
 
 static char *area;		/* address space for them, NULL if none is moved */
 static size_t area_size;
@@ -78,6 +84,14 @@ static bool bar(char *at, size_t size)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
+/* Closes @fd, and makes the last error the reply. Always returns -1. */
+static int refuse(int fd, const char *what)
+{
+	reply_errno(what);
+	close(fd);
+	return -1;
+}
+
 /* An fd of userfaultfd(2) to move pages into the area by, or -1 with the error as the reply. */
 static int open_uffd(void)
 {
@@ -87,19 +101,25 @@ static int open_uffd(void)
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	bool known;
 
-	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || !(api.features & UFFD_FEATURE_MOVE)) {
-		reply_error("system", "no move by userfaultfd");
-	} else if (mprotect(area, area_size, PROT_READ | PROT_WRITE)) {
-		reply_errno("mprotect");
-	} else if (ioctl(fd, UFFDIO_REGISTER, &all)) {
-		reply_errno("UFFDIO_REGISTER");
-	} else {
-		return fd;
-	}
-	if (fd >= 0)
+	if (fd < 0)
+		return errno == ENOSYS ? reply_error("system", NO_MOVE) :
+					 reply_errno("userfaultfd");
+	known = !ioctl(fd, UFFDIO_API, &api);
+	if (!known && errno != EINVAL)
+		return refuse(fd, "UFFDIO_API");
+	if (!known || !(api.features & UFFD_FEATURE_MOVE)) {
 		close(fd);
-	return -1;
+		return reply_error("system", NO_MOVE);
+	}
+	if (mprotect(area, area_size, PROT_READ | PROT_WRITE))
+		return refuse(fd, "mprotect");
+	/* As the slot's memory is; it comes back with what the area is. */
+	backing_use_small_pages(area, area_size);
+	if (ioctl(fd, UFFDIO_REGISTER, &all))
+		return refuse(fd, "UFFDIO_REGISTER");
+	return fd;
 }
 
 /* So many bytes that lie together. The kernel ends early where somebody else holds a page. */
@@ -178,10 +198,12 @@ static int check_writable(const struct vm *vm)
 	return 0;
 }
 
-static int move(struct vm *vm, const char *ranges, bool leave, bool uffd)
+static int move(struct vm *vm, const char *ranges, enum how how)
 {
-	if ((leave || uffd) && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
+	if (how == LEAVE && vm->backing != BACKING_ANON && vm->backing != BACKING_THP)
 		return reply_error("usage", "only anonymous memory leaves zeroes behind");
+	if (how == UFFD && vm->backing != BACKING_ANON)
+		return reply_error("usage", "only memory of the backing anon is moved so");
 	if (vm->second)
 		return reply_error("usage", "the pages are in two slots");
 	if (area)
@@ -196,7 +218,7 @@ static int move(struct vm *vm, const char *ranges, bool leave, bool uffd)
 		forget();
 		return -1;
 	}
-	return uffd ? away_by_uffd(vm) : away(vm, leave);
+	return how == UFFD ? away_by_uffd(vm) : away(vm, how == LEAVE);
 }
 
 static int look(void)
@@ -236,12 +258,14 @@ static int back(struct vm *vm)
 
 int command_move(struct vm *vm, char **words)
 {
-	bool leave = !strcmp(words[0], "leave"), uffd = !strcmp(words[0], "uffd");
+	static const char *const names[] = { [AWAY] = "away", [LEAVE] = "leave", [UFFD] = "uffd" };
 
 	if (vcpus_check_idle(vm))
 		return -1;
-	if (leave || uffd || !strcmp(words[0], "away"))
-		return move(vm, words[1], leave, uffd);
+	for (size_t how = 0; how < ARRAY_SIZE(names); how++) {
+		if (!strcmp(words[0], names[how]))
+			return move(vm, words[1], how);
+	}
 	return reply_error("usage", "expected: move away|leave|uffd RANGES");
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The tested slot at another guest physical address and back, with its dirty log as
- * it is; deleted with its log as it is, and made anew; and where the addresses of a VM end, beyond which it can have no slot.
+ * it is; deleted with its log as it is, and made anew; and where the addresses of a VM
+ * end, beyond which it can have no slot.
  */
 #include <errno.h>
 #include <string.h>
@@ -35,8 +36,11 @@ int command_slot(struct vm *vm, char **words)
 		return reply_error("usage", "the pages are in two slots, or rings name the slot");
 	if (vcpus_check_idle(vm))
 		return -1;
+	if (on != vm->slot_off)
+		return reply_error("usage", "the slot is %s already", on ? "there" : "gone");
 	if (on ? vm_set_slot_flags(vm, 0) : vm_delete_slot(vm))
 		return reply_errno("KVM_SET_USER_MEMORY_REGION");
+	vm->slot_off = !on;
 	vm->dirty_log = false;
 	reply_ok("%s", "");
 	return 0;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,8 +53,10 @@ static void split_eagerly(const struct vm *vm)
 	};
 	int sizes = ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_ARM_SUPPORTED_BLOCK_SIZES);
 
-	if (sizes <= 0 || !((uint64_t)sizes & vm->split_chunk))
+	if (sizes <= 0)
 		die("this kernel splits no blocks eagerly");
+	if (!((uint64_t)sizes & vm->split_chunk))
+		die("this kernel splits no blocks eagerly by %" PRIu64 " bytes", vm->split_chunk);
 	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
 		die_errno("KVM_CAP_ARM_EAGER_SPLIT_CHUNK_SIZE");
 }

@@ -67,6 +67,7 @@ struct vm {
 	uint64_t ring_resets;		/* those that KVM has reset, by its own count */
 	bool dirty_log;		/* KVM_MEM_LOG_DIRTY_PAGES is set on the tested slot */
 	bool readonly;		/* KVM_MEM_READONLY is */
+	bool slot_off;		/* the tested slot was deleted, and not made anew */
 	bool *unwritable;	/* pages that this process may not write: see mprotect.c */
 	bool *refused;		/* pages of which a store did not reach memory */
 	uint32_t sequence;	/* counts commands that write */

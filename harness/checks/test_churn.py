@@ -19,6 +19,7 @@ from harness.checks import charged, tables
 from harness.checks.charged import Charged
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
+from harness.checks.driver import GUEST
 from harness.checks.mglru import memcg_of
 from harness.checks.skips import guest_or_skip
 from harness.checks.test_eager_split import split_eagerly
@@ -28,7 +29,7 @@ from harness.guest_words import Churn
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import percpu
-from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted
+from harness.observe.trace import PERCPU_ALLOC, PERCPU_FREE, Counts, Wanted, by_tasks
 from harness.observe.tracefs import tracing
 from harness.observe.unproven import Unproven
 
@@ -88,9 +89,8 @@ def test_churn(
         raise Unproven("this kernel cannot be told to free what waits for RCU (do_rcu_barrier)")
     # KASAN keeps freed objects for a while, and its shadow of vmalloc()'s memory until many areas
     # are given back together (purge_vmap_area_lazy(), mm/vmalloc.c).
-    kasan = quarantined(shell)
-    objects = "" if kasan else " and less than an object for each VM"
-    lost = "" if ways.ring and kasan else f"less than {LOST} pages{objects} are lost otherwise; "
+    told = f"less than {LOST} pages and an object for each VM are lost otherwise; "
+    lost = "" if quarantined(shell) else told
     claim.expect(
         f"{ways.vms} VMs {ways.words}, two times: their tables are gone, while their owner goes "
         "on; no page and no byte more is charged to its memcg, and none when that has ended; "
@@ -128,7 +128,8 @@ def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) ->
     """Have such VMs made and ended, two times after a third of a time."""
     wanted = Wanted(
         events=(PERCPU_ALLOC, PERCPU_FREE),
-        filters={PERCPU_ALLOC: f"common_pid == {vm.greeting.pid}"},
+        # Owners of their own are its children, and have its name.
+        filters={PERCPU_ALLOC: by_tasks(GUEST)},
     )
     held = tables.count(shell)
     with tracing(shell, wanted) as session:
@@ -167,10 +168,8 @@ def judge(churned: Churned, ways: Ways, shell: Shell, claim: Claim, moved: int) 
     claim.observe(f"{given} pages more are vmalloc()'s")
     text = f"{ways.vms} VMs {ways.words}, leave"
     assert not all(more), f"{text} behind what is charged to their owner's memcg: {more[-1]}"
-    if ways.ring and quarantined(shell):
-        claim.observe(
-            "pages lost not judged: KASAN keeps the shadow of what vfree() got for a while"
-        )
+    if quarantined(shell):
+        claim.observe("pages lost not judged: KASAN keeps its shadow of what vfree() got")
     else:
         assert lost < LOST, f"{text} {lost} pages behind that nothing accounts for"
     assert given < LOST, f"{text} {given} pages behind that vmalloc() gave"

@@ -63,13 +63,16 @@ def test_evict_then_idle(
         vm.flush()
         touched = pick(rng, PAGES)
         vm.touch(touched, write=False)
-        # Where a touch is a fault, that ends the mark, and puts what is used twice out of reach.
-        by_eviction = touched & vm.flagged("idle")
+        marked = vm.flagged("idle")
+        if not touched & marked:
+            pytest.skip("a touch is a fault here, which ends the mark before eviction asks")
         memcg.squeeze(WANTED)
         kept = frozenset(vm.pfns())
         idle = vm.flagged("idle")
-        left = stage2.young(leaves(vm, shell, claim, "evicted"), vm.slot.ipa, PAGES)
-    asked = kept & touched - left
+        ranges = leaves(vm, shell, claim, "evicted")
+    # What has left stage 2 as well was not asked about, but moved, say.
+    mapped = stage2.mapped(ranges, vm.slot.ipa, PAGES)
+    asked = kept & touched & marked & mapped - stage2.young(ranges, vm.slot.ipa, PAGES)
     claim.observe(
         f"{PAGES - len(kept)} evicted; {len(asked)} of {len(touched)} touched pages were asked "
         f"about and kept, {len(asked & known)} of which page_idle had found young before"
@@ -78,6 +81,5 @@ def test_evict_then_idle(
     assert not wrong, f"{len(wrong)} pages are idle that were touched: {shorten(wrong)}"
     lost = kept - touched - idle
     assert not lost, f"{len(lost)} pages are not idle that nobody touched: {shorten(lost)}"
-    kinds = [asked & known, asked - known] if by_eviction else [asked]
-    if min(map(len, kinds)) < FEW:
+    if min(len(asked & known), len(asked - known)) < FEW:
         raise Unproven(f"eviction took the flags of fewer than {FEW} pages of either kind")

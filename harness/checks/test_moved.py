@@ -127,7 +127,7 @@ def _move(vm: Guest, how: MoveHow, pages: frozenset[int]) -> None:
         vm.move(how, pages)
     except InfraError as exc:
         if NO_MOVE in str(exc):
-            pytest.skip(f"this kernel has {NO_MOVE}: it can from Linux 6.8 on")
+            pytest.skip(f"this kernel has {NO_MOVE}: CONFIG_USERFAULTFD of Linux 6.8 can")
         raise
 
 

@@ -12,7 +12,6 @@ mapping of it.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +52,7 @@ from harness.checks.racing import (
     never_entered,
     not_widened,
 )
+from harness.checks.release import version
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guest_replies import RaceReply
@@ -81,8 +81,8 @@ LAST_WITH_ENTRY = (6, 12)
 
 def returns_entry(release: str) -> bool:
     """Whether MKYOUNG of a kernel of that release ("6.12.117") is known to return the entry."""
-    found = re.match(r"(\d{1,4})\.(\d{1,4})", release, re.ASCII)
-    return found is not None and (int(found[1]), int(found[2])) <= LAST_WITH_ENTRY
+    found = version(release)
+    return found is not None and found <= LAST_WITH_ENTRY
 
 
 def recorded(contract: Contract, aging: str, *, misses: bool) -> Wanted:

@@ -42,8 +42,9 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
     cell of each part counts, so no false alarm is lost; but one that ended in an error, or in which
     something could not be proven, and that came to its end in a later part with the same seed, is
     told by a note as well. So is what no part ran of what the table asks for, which is an error.
-    What a mutant was run for another check than the table has now is left out if a later part ran
-    it for that one. UsageError if none did, for parts of different kernels, and for a mutant that
+    A mutant that ran for another check than the table has now, and in a later part for that one,
+    counts in those cells alone in which that one ran, and a note says what was found before.
+    UsageError if it ran for the other alone, for parts of different kernels, and for a mutant that
     the table lacks. Parts that different harnesses ran may be of
     different checks: `harnesses` says so.
     """
@@ -69,8 +70,8 @@ def join(parts: Sequence[Matrix], mutants: Mapping[str, Mutant]) -> Matrix:
                 continue
             before = results.get(result.name)
             if before and before.ran and _named_since(before, result, mutants):
-                notes.append(f"{result.name}: what {before.check} found of it is left out")
-                before = None
+                before, told = _without_its_check(before, result.check)
+                notes.append(told)
             results[result.name], note = _newer(before, result, by)
             notes += note
     controls = [one for one in results.values() if one.kind == "control"]
@@ -130,6 +131,17 @@ def _named_since(before: Result, result: Result, mutants: Mapping[str, Mutant]) 
         return False
     check = mutants[result.name].check
     return before.check != check and result.check == check
+
+
+def _without_its_check(before: Result, check: str | None) -> tuple[Result, str]:
+    """The cells of it in which `check` ran, and a note of what was found for the other one."""
+    was = judge.judge(before)
+    note = (
+        f"{before.name}: an earlier part found: {was.found} ({was.why or was.check}). "
+        f"The table names {check} now"
+    )
+    ran = tuple(one for one in before.ran if check in one.checks)
+    return before.model_copy(update={"check": check, "ran": ran}), note
 
 
 def _newer(
