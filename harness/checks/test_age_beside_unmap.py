@@ -18,8 +18,9 @@ import pytest
 
 from harness.cell import CellSpec
 from harness.checks.claim import Claim
+from harness.checks.counted import check_which, counters
 from harness.checks.cpus import several
-from harness.checks.driver import GUEST, either, expected
+from harness.checks.driver import GUEST, either, expected, situation
 from harness.checks.evidence import Evidence
 from harness.checks.idle_ager import beside
 from harness.checks.overlap import (
@@ -58,17 +59,21 @@ def test_age_beside_unmap(
     """Aging makes each of its pages old, also those that it comes to while others are unmapped."""
     path = expected(contract, "page_idle", cell)
     fast, never = path.enters_fast_path, _never(path)
+    counting = contract.expect_counters(situation(cell))
     claim.expect(
         f"another process ages {HALF} young pages once by page_idle, while {HALF} others of the VM "
         f"are dropped: the ones are all old then, and the others all gone ({cell.cell.kvm_mode}); "
         f"some agings begin during an unmap, and enter {' or '.join(fast) or 'what they do'} as "
         f"they do at rest, none of {', '.join(never)}"
+        + "; the VM's counters say so as well"
+        * bool(counting)
     )
     several(shell, "nobody ages while another unmaps")
     aged, dropped = frozenset(range(HALF)), frozenset(range(HALF, PAGES))
     vm = populated(guest(pages=PAGES))
     pfns = vm.pfns()
     met, evidence = 0, Evidence()
+    at_first = counters(vm, shell)
     nothing: tuple[frozenset[str], ...] = ()
     entries = (*fast, *never)
     # Others age and unmap what is in no memslot, and go no further then.
@@ -107,6 +112,7 @@ def test_age_beside_unmap(
             met += len(beside_unmap)
             if met >= MEETINGS or evidence.unseen:
                 break
+    check_which(claim, counting, at_first, counters(vm, shell))
     vm.touch(aged, write=False)
     vm.verify(aged)
     evidence.prove("" if met else "no aging began while other pages were being unmapped")

@@ -76,7 +76,8 @@ def test_hot_page(
     hot = rng.randrange(PAGES)
     claim.expect(
         f"page {hot}, which a vCPU reads without end and without an exit, is old after aging for "
-        "as long as its translation is cached, and young after a stage-2 TLB invalidation"
+        "as long as its translation is cached, and young after a stage-2 TLB invalidation; none of "
+        f"the {PAGES - 1} others, which nobody touches, is young after aging"
     )
     vm = populated(guest(pages=PAGES))
     # Asked before the spin: nothing else is to run on the host then.
@@ -91,6 +92,8 @@ def test_hot_page(
         if not seen.exits:
             break
     vm.spin_stop()
+    others = seen.marked - {hot}
+    assert not others, f"{len(others)} others are young after aging: {shorten(others)}"
     if seen.exits or seen.touches <= 0:
         raise Unproven(
             f"the vCPU made {seen.exits} exits and {seen.touches} touches; its TLB was not alone"
