@@ -103,9 +103,11 @@ static int open_uffd(void)
 	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
 	bool known;
 
+	/* For any other reason there is no such system call. */
+	if (fd < 0 && (errno == EPERM || errno == EMFILE || errno == ENOMEM))
+		return reply_errno("userfaultfd");
 	if (fd < 0)
-		return errno == ENOSYS ? reply_error("system", NO_MOVE) :
-					 reply_errno("userfaultfd");
+		return reply_error("system", NO_MOVE);
 	known = !ioctl(fd, UFFDIO_API, &api);
 	if (!known && errno != EINVAL)
 		return refuse(fd, "UFFDIO_API");
