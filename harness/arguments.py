@@ -105,7 +105,11 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     _add_wait(where)
     checks = parser.add_argument_group("which checks (as in pytest)")
     checks.add_argument("-k", metavar="EXPRESSION", help="only checks whose names match")
-    checks.add_argument("-m", metavar="MARK", help="only checks that are so marked")
+    checks.add_argument(
+        "-m",
+        metavar="MARK",
+        help="only checks that are so marked (quick, deep, stress), and the kernel's log",
+    )
     checks.add_argument("-x", action="store_true", help="end a cell at its first failure")
     checks.add_argument(
         "--checks",
@@ -123,8 +127,8 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     checks.add_argument(
         "--build-others",
         action="store_true",
-        help="in a whole run of a series see whether x86-64 with KVM builds, too (the first time a "
-        "whole build of it)",
+        help="unless -k, -m or --checks is given: see whether x86-64 with KVM builds, too (the "
+        "first time a whole build of it)",
     )
     checks.add_argument(
         "--linux-guest",

@@ -64,14 +64,19 @@ class Options:
 
     @property
     def selection(self) -> tuple[str, ...]:
-        """What pytest is told: without -k and --checks, a stress check runs only if -m names it."""
+        """What pytest is told: without -k and --checks, a stress check runs only if -m names it.
+
+        The kernel's log (mark `last`) is judged whatever else -m selects, or what the kernel
+        reports in those checks would decide nothing.
+        """
         given = self.pytest_args
         if "-m" not in given:
             return given if self.narrowed else (*given, *prepare.EVERYDAY)
         at = given.index("-m") + 1
-        if "stress" in given[at]:
-            return given
-        return (*given[:at], f"({given[at]}) and not stress", *given[at + 1 :])
+        wanted = given[at] if "stress" in given[at] else f"({given[at]}) and not stress"
+        if "last" not in given[at]:
+            wanted = f"({wanted}) or last"
+        return (*given[:at], wanted, *given[at + 1 :])
 
     def only(self, left_out: Sequence[str]) -> tuple[str, ...]:
         """To what the run is narrowed, for the sentence that a report begins with.

@@ -15,6 +15,8 @@ SCHEMA = 1
 
 SERIES = "series"
 """Stands for a cell where a check is of the series itself; no cell has this id."""
+KERNEL_LOG = "test_kernel_log"
+"""The check that judges what the kernel reported."""
 
 NONE = "none"
 """The word for a condition of times that a host does not have."""

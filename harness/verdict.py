@@ -15,7 +15,7 @@ from typing import Literal
 
 from harness import errors
 from harness.observe.signatures import OF_THE_MACHINE
-from harness.results import SERIES, Cell, Check, Outcome, Splat
+from harness.results import KERNEL_LOG, SERIES, Cell, Check, Outcome, Splat
 
 Verdict = Literal["pass", "fail", "error", "unproven"]
 
@@ -178,6 +178,15 @@ def _lived(base: Cell | None) -> bool:
     )
 
 
+def _unheard(cell: Cell, checks: Sequence[Check]) -> str:
+    """What the kernel reported and no check was asked to judge, in words; "" for nothing."""
+    new = [splat.title for splat in cell.splats if not splat.on_base]
+    if not new or cell.death is not None or KERNEL_LOG in {check.name for check in checks}:
+        return ""
+    titles = "; ".join(new[:3])
+    return f"The kernel reported, and {KERNEL_LOG}, which judges that, did not run: {titles}"
+
+
 def _judge_cell(
     cell: Cell, base: Cell | None, checks: Sequence[Check], on_base: Sequence[Check]
 ) -> Cell:
@@ -200,6 +209,9 @@ def _judge_cell(
         reason += " The base kernel lived." if _lived(base) else ""
     elif cell.outcome != "pass":
         outcomes.append(cell.outcome)
+    if why := _unheard(cell, checks):
+        outcomes.append("unproven")
+        reason = f"{reason} {why}".lstrip()
     if set(outcomes) == {"skip"}:
         return cell.model_copy(update={"outcome": "skip", "reason": reason})
     return cell.model_copy(update={"outcome": worst(outcomes), "reason": reason})

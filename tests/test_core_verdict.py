@@ -374,6 +374,21 @@ def test_another_report_than_the_bases_is_the_series_own() -> None:
     assert "printed 1 of them as well, but not: WARNING: oops: b" in log.reason
 
 
+def test_a_report_that_no_check_was_asked_to_judge_is_no_pass() -> None:
+    heard = splat("warn: a")
+    cells = [
+        cell("base").model_copy(update={"splats": (heard,)}),
+        cell("patched").model_copy(update={"splats": (heard,)}),
+        cell("patched", host="a57").model_copy(update={"splats": (splat("oops: b"),)}),
+    ]
+    judged, _ = verdict.judge(cells, [check(one, "pass", name="test_a") for one in cells])
+    # What the base kernel reports as well is told of the base kernel.
+    assert [one.outcome for one in judged] == ["unproven", "pass", "unproven"]
+    assert "test_kernel_log, which judges that, did not run: WARNING: oops: b" in judged[2].reason
+    log = [check(one, "pass", name="test_kernel_log") for one in cells]
+    assert {one.outcome for one in verdict.judge(cells, log)[0]} == {"pass"}
+
+
 def test_a_report_that_only_the_patched_kernel_has() -> None:
     patched, log = with_splats([splat("warn: a")], [])
     assert [one.on_base for one in patched.splats] == [False]

@@ -297,8 +297,9 @@ def test_ending_at_the_first_failure_selects_no_checks() -> None:
 def test_stress_checks_run_where_they_are_asked_for() -> None:
     assert Options(pytest_args=("-x",)).selection == ("-x", "-m", "not stress")
     less = Options(pytest_args=("-m", "not deep", "-x"))
-    assert less.selection == ("-m", "(not deep) and not stress", "-x")
-    assert Options(pytest_args=("-m", "stress")).selection == ("-m", "stress")
+    assert less.selection == ("-m", "((not deep) and not stress) or last", "-x")
+    assert Options(pytest_args=("-m", "stress")).selection == ("-m", "(stress) or last")
+    assert Options(pytest_args=("-m", "stress and not last")).selection[1] == "stress and not last"
     assert Options(pytest_args=("-k", "race")).selection == ("-k", "race")
     assert Options(checks=(Path("mine.py"),)).selection == ()
 

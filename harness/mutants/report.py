@@ -235,13 +235,14 @@ _INTRO = """\
 # Mutants: does the harness catch a broken series?
 
 A mutant is a kernel that is wrong on purpose, in one small way. {ran}
-One is **caught** if the check that its entry names fails in every cell and with every seed. What
+One is **caught** if the check that its entry names fails in every cell and with every seed in which
+it was run; an **error** is what was asked for and was not run, or did not come to its end. What
 these words mean, how to run them and how to add one: [tests/mutants](../tests/mutants/README.md).
 """
 _ALL_RAN = "All checks run on each of them, with the first seed."
 _NAMED_RAN = """\
-On each of them ran **only the check that must catch it**, so that no other could fail; on what must
-pass, all that are named."""
+On each of them ran **only the check that must catch it**, so no other could fail; kernels with
+nothing wrong ran every check that a mutant names."""
 _SOME_RAN = """\
 In parts of what is below, on each of them ran **only the check that must catch it**, so that no
 other could fail: the column "also failed" is not whole."""

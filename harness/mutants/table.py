@@ -23,6 +23,7 @@ from harness.kernel import series as series_module
 from harness.kernel.series import Patch, Series
 from harness.observe.signatures import Kind as SplatKind
 from harness.paths import PROJECT
+from harness.results import KERNEL_LOG
 from harness.series_builds import NAMES as OF_SERIES
 from harness.yamlpos import load_yaml_model, problem_at
 
@@ -34,7 +35,6 @@ Line = Annotated[str, StringConstraints(pattern=r"^[^\n|]+$", max_length=200)]
 CheckName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\[[a-z0-9_-]+\])?$")]
 PlaceName = Annotated[str, StringConstraints(pattern=r"^(vhe|nvhe|protected) (hardware|software)$")]
 
-KERNEL_LOG = "test_kernel_log"
 
 # What stands for a mutant in every place that a verdict could lean on.
 NEUTRAL_NAME = "series"
