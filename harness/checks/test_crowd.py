@@ -22,6 +22,7 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
+from harness.checks.grace import expedited
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read
 from harness.guest_errors import GuestNoMemory
 from harness.guests import Guest
@@ -86,7 +87,8 @@ def have_crowd(vm: Guest, shell: Shell) -> None:
     """
     before = available(shell)
     try:
-        vm.crowd(VMS)
+        with expedited(shell):
+            vm.crowd(VMS)
     except GuestNoMemory as exc:
         least = min(before, available(shell))
         assert least < PLENTY, f"{exc}, while {least >> 20} MiB were available"
