@@ -4,14 +4,11 @@
  * userfaultfd(2), and back.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "array_size.h"
@@ -19,6 +16,7 @@
 #include "commands.h"
 #include "ranges.h"
 #include "reply.h"
+#include "uffd.h"
 
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4	/* since Linux 5.7 */
@@ -35,8 +33,6 @@ struct uffdio_move {
 #define UFFD_FEATURE_MOVE (1 << 16)
 #define UFFDIO_MOVE _IOWR(UFFDIO, 0x05, struct uffdio_move)
 #endif
-
-#define NO_MOVE "no move by userfaultfd"
 
 enum how { AWAY, LEAVE, UFFD };
 
@@ -84,44 +80,19 @@ static bool bar(char *at, size_t size)
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
-/* Closes @fd, and makes the last error the reply. Always returns -1. */
-static int refuse(int fd, const char *what)
-{
-	reply_errno(what);
-	close(fd);
-	return -1;
-}
-
 /* An fd of userfaultfd(2) to move pages into the area by, or -1 with the error as the reply. */
 static int open_uffd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MOVE };
 	struct uffdio_register all = {
 		.range = { .start = (uintptr_t)area, .len = area_size },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	bool known;
 
-	/* For any other reason there is no such system call. */
-	if (fd < 0 && (errno == EPERM || errno == EMFILE || errno == ENOMEM))
-		return reply_errno("userfaultfd");
-	if (fd < 0)
-		return reply_error("system", NO_MOVE);
-	known = !ioctl(fd, UFFDIO_API, &api);
-	if (!known && errno != EINVAL)
-		return refuse(fd, "UFFDIO_API");
-	if (!known || !(api.features & UFFD_FEATURE_MOVE)) {
-		close(fd);
-		return reply_error("system", NO_MOVE);
-	}
 	if (mprotect(area, area_size, PROT_READ | PROT_WRITE))
-		return refuse(fd, "mprotect");
+		return reply_errno("mprotect");
 	/* As the slot's memory is; it comes back with what the area is. */
 	backing_use_small_pages(area, area_size);
-	if (ioctl(fd, UFFDIO_REGISTER, &all))
-		return refuse(fd, "UFFDIO_REGISTER");
-	return fd;
+	return uffd_open(UFFD_FEATURE_MOVE, 0, &all, "no move by userfaultfd");
 }
 
 /* So many bytes that lie together. The kernel ends early where somebody else holds a page. */

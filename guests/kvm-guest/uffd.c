@@ -15,8 +15,7 @@
 #include "commands.h"
 #include "ranges.h"
 #include "reply.h"
-
-#define NO_UFFD "no write protection by userfaultfd"
+#include "uffd.h"
 
 /* Of all tested pages, from the first command to the end. */
 static int uffd = -1;
@@ -28,12 +27,30 @@ static int refuse(int fd, const char *what)
 	return -1;
 }
 
+int uffd_open(uint64_t needed, uint64_t others, struct uffdio_register *all, const char *absent)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = needed | others };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+	bool known;
+
+	/* For any other reason there is no such system call. */
+	if (fd < 0 && (errno == EPERM || errno == EMFILE || errno == ENOMEM))
+		return reply_errno("userfaultfd");
+	if (fd < 0)
+		return reply_error("system", "%s", absent);
+	known = !ioctl(fd, UFFDIO_API, &api);
+	if (!known && errno != EINVAL)
+		return refuse(fd, "UFFDIO_API");
+	/* Kernels before 6.10 accept what they do not have, and do not name it. */
+	if (!known || !(api.features & needed)) {
+		close(fd);
+		return reply_error("system", "%s", absent);
+	}
+	return ioctl(fd, UFFDIO_REGISTER, all) ? refuse(fd, "UFFDIO_REGISTER") : fd;
+}
+
 static int open_once(const struct vm *vm)
 {
-	struct uffdio_api api = {
-		.api = UFFD_API,
-		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_SIGBUS,
-	};
 	struct uffdio_register all = {
 		.range = {
 			.start = (uintptr_t)vm->slot,
@@ -41,28 +58,11 @@ static int open_once(const struct vm *vm)
 		},
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
-	int fd;
 
-	if (uffd >= 0)
-		return 0;
-	fd = syscall(SYS_userfaultfd, O_CLOEXEC);
-	if (fd < 0)
-		return reply_error("system", NO_UFFD);
-	if (ioctl(fd, UFFDIO_API, &api)) {
-		if (errno != EINVAL)
-			return refuse(fd, "UFFDIO_API");
-		close(fd);
-		return reply_error("system", NO_UFFD);
-	}
-	/* Kernels before 6.10 accept what they do not have, and do not name it. */
-	if (!(api.features & UFFD_FEATURE_PAGEFAULT_FLAG_WP)) {
-		close(fd);
-		return reply_error("system", NO_UFFD);
-	}
-	if (ioctl(fd, UFFDIO_REGISTER, &all))
-		return refuse(fd, "UFFDIO_REGISTER");
-	uffd = fd;
-	return 0;
+	if (uffd < 0)
+		uffd = uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_SIGBUS, &all,
+				 "no write protection by userfaultfd");
+	return uffd < 0 ? -1 : 0;
 }
 
 static int protect(struct vm *vm, bool on, const uint32_t *list, uint32_t count)

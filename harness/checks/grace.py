@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.hosts.protocols import Shell
 from harness.observe.tracefs import EXPEDITED
 
@@ -22,6 +22,5 @@ def expedited(shell: Shell) -> Iterator[None]:
     if not before:
         yield
         return
-    with undone(lambda: shell.write(EXPEDITED, f"{before}\n")):
-        shell.write(EXPEDITED, "1\n")
+    with written(shell, EXPEDITED, 1, before):
         yield

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.checks.pages import populated
-from harness.checks.undo import undone
+from harness.checks.undo import undone, written
 from harness.checks.zram import added
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -209,6 +209,5 @@ def no_zswap(shell: Shell) -> Iterator[None]:
     if before != "Y":
         yield
         return
-    with undone(lambda: shell.write(ZSWAP, f"{before}\n")):
-        shell.write(ZSWAP, "N\n")
+    with written(shell, ZSWAP, "N", before):
         yield

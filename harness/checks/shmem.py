@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.errors import InfraError
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
@@ -24,8 +24,7 @@ def huge_by_advice(shell: Shell) -> Iterator[None]:
     before = chosen(shell.run(f"cat {ENABLED}", check=False).stdout)
     if before is None:
         raise Unproven("this kernel has no huge pages for shared memory (shmem_enabled)")
-    with undone(lambda: shell.write(ENABLED, f"{before}\n")):
-        shell.write(ENABLED, "advise\n")
+    with written(shell, ENABLED, "advise", before):
         yield
 
 

@@ -21,7 +21,7 @@ from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
 from harness.checks.driver import GUEST
 from harness.checks.mglru import memcg_of
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import or_skip
 from harness.checks.test_eager_split import split_eagerly
 from harness.checks.test_leaks import Reading, keeps_no_objects, quarantined, read, spread
 from harness.guest_replies import RING_MAX
@@ -121,7 +121,7 @@ def guest_of(way: str, ways: Ways, guest: Callable[..., Guest]) -> Guest:
     if ways.ring is None:
         return guest(pages=1)
     refusal = "this kernel has no such dirty ring"
-    return guest_or_skip(lambda: guest(pages=1, ring=ways.ring), refusal, refusal)
+    return or_skip(lambda: guest(pages=1, ring=ways.ring), refusal, refusal)
 
 
 def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) -> Churned:

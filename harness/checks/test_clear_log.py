@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -30,8 +31,9 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.skips import NO_EAGER_SPLIT, NO_MANUAL_LOG, guest_or_skip
-from harness.guest_words import Backing, Chunk, ManualLog
+from harness.checks.skips import NO_MANUAL_LOG, or_skip
+from harness.checks.test_eager_split import split_eagerly
+from harness.guest_words import Backing, ManualLog
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -122,10 +124,7 @@ def test_clear_log_blocks(
         logged -= cleared
         _held(vm, claim, leaves(vm, shell, claim, f"{number}-cleared"), logged, f"{number}-cleared")
         assert_logged(vm, claim, logged, f"{number}-cleared")
-        written = pick(rng, BLOCK_PAGES)
-        vm.touch(written, write=True)
-        logged |= written
-        _held(vm, claim, leaves(vm, shell, claim, f"{number}-written"), logged, f"{number}-written")
+        logged, _ = _written(vm, shell, claim, rng, logged, f"{number}-written")
         assert_logged(vm, claim, logged, f"{number}-written")
     vm.verify(everything)
 
@@ -142,12 +141,7 @@ def test_clear_log_split(
         "several blocks: each of these blocks is mapped by pages; a page that the log does not "
         "name cannot be written, and it names exactly what was written and not cleared since"
     )
-    vm = guest_or_skip(
-        lambda: _guest(guest, "set", BLOCK_PAGES, "thp", "huge"),
-        NO_EAGER_SPLIT,
-        f"{NO_EAGER_SPLIT}: it can from Linux 6.5 on",
-    )
-    populated(vm)
+    vm = populated(split_eagerly(partial(_guest, guest, "set"), pages=BLOCK_PAGES))
     require_blocks(vm, leaves(vm, shell, claim, "populated"))
     vm.dirty_log(True)
     split = leaves(vm, shell, claim, "logged")
@@ -168,11 +162,7 @@ def test_clear_log_split(
         claim.observe(f"{name}: {len(whole)} pages of these blocks are mapped by blocks still")
         assert not whole, f"{name}: {len(whole)} pages are in blocks still: {shorten(whole)}"
         _held(vm, claim, split, logged, f"{name}-cleared")
-        written = pick(rng, BLOCK_PAGES)
-        vm.touch(written, write=True)
-        logged |= written
-        split = leaves(vm, shell, claim, f"{name}-written")
-        _held(vm, claim, split, logged, f"{name}-written")
+        logged, split = _written(vm, shell, claim, rng, logged, f"{name}-written")
         assert_logged(vm, claim, logged, f"{name}-written")
     vm.verify(everything)
 
@@ -192,12 +182,7 @@ def _round(
     name: str,
 ) -> frozenset[int]:
     """One round; the pages that are in the log after it."""
-    written = pick(rng, PAGES)
-    vm.touch(written, write=True)
-    logged |= written
-    before = leaves(vm, shell, claim, f"{name}-written")
-    _held(vm, claim, before, logged, f"{name}-written")
-
+    logged, before = _written(vm, shell, claim, rng, logged, f"{name}-written")
     mark_idle(vm)
     aged = old_pages(vm, shell, claim, f"{name}-aged")
     af_alone(vm, before, aged)
@@ -212,6 +197,23 @@ def _round(
     assert_logged(vm, claim, logged, f"{name}-again")
     young = leaves(vm, shell, claim, f"{name}-young")
     return _clear(vm, shell, claim, rng, logged, young, f"{name}-again-cleared")
+
+
+def _written(
+    vm: Guest,
+    shell: Shell,
+    claim: Claim,
+    rng: random.Random,
+    logged: frozenset[int],
+    name: str,
+) -> tuple[frozenset[int], tuple[stage2.Range, ...]]:
+    """Write some pages; the pages that are in the log then, and stage 2, held to these."""
+    written = pick(rng, vm.slot.pages)
+    vm.touch(written, write=True)
+    logged |= written
+    ranges = leaves(vm, shell, claim, name)
+    _held(vm, claim, ranges, logged, name)
+    return logged, ranges
 
 
 def _clear(
@@ -263,11 +265,11 @@ def _guest(
     first: ManualLog,
     pages: int,
     backing: Backing = "anon",
-    eager_split: Chunk | None = None,
+    **options: object,
 ) -> Guest:
     """A guest with such a log; skips where KVM has none."""
-    return guest_or_skip(
-        lambda: guest(backing=backing, pages=pages, manual_log=first, eager_split=eager_split),
+    return or_skip(
+        lambda: guest(backing=backing, pages=pages, manual_log=first, **options),
         NO_MANUAL_LOG,
         NO_MANUAL_LOG,
     )

@@ -20,7 +20,7 @@ from harness.checks.background import SMALL
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.pages import aging_is_exact, leaves, mark_idle, on_lists, populated, shorten
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.guest_replies import PAGE_SIZE
 from harness.guest_words import Backing
 from harness.guests import Guest
@@ -105,7 +105,5 @@ def _compact(vm: Guest, shell: Shell, claim: Claim, gone: frozenset[int], name: 
 @contextlib.contextmanager
 def _little_kept(shell: Shell) -> Iterator[None]:
     """Have CPUs keep few pages of those that they free."""
-    before = shell.read(KEPT)
-    with undone(lambda: shell.write(KEPT, before)):
-        shell.write(KEPT, f"{LITTLE}\n")
+    with written(shell, KEPT, LITTLE, shell.read(KEPT).strip()):
         yield

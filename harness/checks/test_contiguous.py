@@ -18,7 +18,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, mapped_pages, pick, shorten, whole_blocks
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import or_skip
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
@@ -43,7 +43,7 @@ def test_contiguous(
         "it writes are logged and writable, with the log off there are blocks again; it has what "
         f"it wrote, as the owner has, and nothing once the page is dropped (seed {cell.seed})"
     )
-    with guest_or_skip(lambda: guest(backing="contiguous", pages=PAGES), REFUSAL, REASON) as vm:
+    with or_skip(lambda: guest(backing="contiguous", pages=PAGES), REFUSAL, REASON) as vm:
         # Neither where the page begins nor where a block does, of which there are others behind.
         first = frozenset({rng.randrange(1, BLOCKS - 1) * BLOCK + rng.randrange(1, BLOCK)})
         some = first | pick(rng, PAGES, BLOCK)

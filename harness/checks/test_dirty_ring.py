@@ -32,7 +32,7 @@ from harness.checks.pages import (
     shows_stage2,
     young_pages,
 )
-from harness.checks.skips import NO_RING, guest_or_skip
+from harness.checks.skips import NO_RING, or_skip
 from harness.contract import Contract
 from harness.guest_replies import RING_MAX, Harvest
 from harness.guests import Guest
@@ -371,7 +371,7 @@ def _guest(
     Each vCPU stays on its CPU: what another one has cached of a page that could not be written
     then, the vCPU's next write there would have it entered once more.
     """
-    vm = guest_or_skip(lambda: guest(pages=pages, ring=entries, vcpus=vcpus), NO_RING, NO_RING)
+    vm = or_skip(lambda: guest(pages=pages, ring=entries, vcpus=vcpus), NO_RING, NO_RING)
     cpus = cpu_list.usable(shell)
     for vcpu in range(vcpus):
         vm.pin(vcpu, cpus[vcpu % len(cpus)])

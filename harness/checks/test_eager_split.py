@@ -24,7 +24,7 @@ from harness.checks.pages import (
     require_blocks,
 )
 from harness.checks.pages import shorten as short
-from harness.checks.skips import NO_EAGER_SPLIT, guest_or_skip
+from harness.checks.skips import NO_EAGER_SPLIT, or_skip
 from harness.checks.test_split import BLOCK, PAGES, age_and_touch
 from harness.guest_words import Backing, Chunk
 from harness.guests import Guest
@@ -44,7 +44,7 @@ def split_eagerly(
     chunk: Chunk = "huge",
 ) -> Guest:
     """A guest of huge memory whose VM has its blocks split so; skips where no VM can."""
-    return guest_or_skip(
+    return or_skip(
         lambda: guest(backing=backing, pages=pages, eager_split=chunk, vcpus=vcpus),
         NO_EAGER_SPLIT,
         f"{NO_EAGER_SPLIT}: it can from Linux 6.5 on",
@@ -62,7 +62,7 @@ def test_eager_split_gib(
         "an entry of its own, and none may be written; the log names exactly the pages written; no "
         "content is lost"
     )
-    vm = guest_or_skip(
+    vm = or_skip(
         lambda: split_eagerly(guest, "gigantic", pages),
         test_gib_block.REFUSAL,
         test_gib_block.REASON,

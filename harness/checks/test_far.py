@@ -29,7 +29,7 @@ from harness.checks.pages import (
     whole_blocks,
     young_pages,
 )
-from harness.checks.skips import FEW_BITS, guest_or_skip
+from harness.checks.skips import FEW_BITS, or_skip
 from harness.contract import Contract
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -123,7 +123,7 @@ def _writable(vm: Guest, shell: Shell, claim: Claim, expected: frozenset[int], n
 
 def _far_guest(guest: Callable[..., Guest], backing: str, pages: int, *, wide: bool) -> Guest:
     """A guest with memory up there; skips where the CPU has not the bits of address for it."""
-    return guest_or_skip(
+    return or_skip(
         lambda: guest(backing=backing, pages=pages, far=not wide, wide=wide),
         FEW_BITS,
         f"this CPU gives guests fewer than {41 if wide else 40} bits of physical address",

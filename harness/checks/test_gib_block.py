@@ -27,7 +27,7 @@ from harness.checks.pages import (
     old_pages,
     young_pages,
 )
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import or_skip
 from harness.contract import Contract, Expectation
 from harness.guest_replies import PAGE_SIZE
 from harness.guests import Guest
@@ -69,7 +69,7 @@ def test_gib_block(
     )
     splatted = splats(shell)
     baseline = tables.at_first(shell, claim)
-    with guest_or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, REASON) as vm:
+    with or_skip(lambda: guest(backing="gigantic", pages=PAGES), REFUSAL, REASON) as vm:
         written = _some(rng)
         vm.touch(written, write=True)
         if levels := _levels(vm, leaves(vm, shell, claim, "populated")):
@@ -106,7 +106,7 @@ def test_gib_apart(
         f"and the guest has what it wrote there, as the owner has (seed {cell.seed})"
     )
     apart = {"backing": "gigantic", "pages": PAGES, "ipa_skew": BLOCK}
-    with guest_or_skip(lambda: guest(**apart), REFUSAL, REASON) as vm:
+    with or_skip(lambda: guest(**apart), REFUSAL, REASON) as vm:
         written = _some(rng)
         vm.touch(written, write=True)
         ranges = leaves(vm, shell, claim, "written")

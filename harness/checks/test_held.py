@@ -16,11 +16,11 @@ from harness.cell import CellSpec
 from harness.checks import tables
 from harness.checks.claim import Claim
 from harness.checks.pages import populated
-from harness.checks.release import version
 from harness.guest_words import Holder
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.keeper import keeper
+from harness.kernel.config import version_pair
 from harness.observe.unproven import Unproven
 
 PAGES = 512
@@ -76,6 +76,5 @@ def _is_held(
 def _refuse_old(shell: Shell, what: Holder) -> None:
     """Unproven on a kernel of which it is known that this fd may hold no VM."""
     release = shell.run("uname -r").stdout.strip()
-    found = version(release)
-    if found is not None and found < STATISTICS_HOLD:
+    if version_pair(release) < STATISTICS_HOLD:
         raise Unproven(f"the {what} fd of Linux {release} holds no VM, as those from 6.5 on do")

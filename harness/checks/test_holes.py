@@ -30,7 +30,7 @@ from harness.checks.pages import (
     whole_blocks,
 )
 from harness.checks.shmem import huge_by_advice
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.guest_words import Advice, Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -60,8 +60,7 @@ def _prepared(backing: Backing, shell: Shell) -> Iterator[None]:
             yield
         return
     before = int(shell.read(POOL))
-    with undone(lambda: shell.write(POOL, f"{before}\n")):
-        shell.write(POOL, f"{before + HUGE_PAGES}\n")
+    with written(shell, POOL, before + HUGE_PAGES, before):
         if (got := int(shell.read(POOL)) - before) < HUGE_PAGES:
             raise Unproven(f"of {HUGE_PAGES} huge pages the host has memory for {got}")
         yield

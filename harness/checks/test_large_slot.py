@@ -17,7 +17,7 @@ from harness.cell import CellSpec
 from harness.checks.claim import Claim
 from harness.checks.logged import assert_logged, assert_writable
 from harness.checks.pages import leaves, mapped_pages, young_pages
-from harness.checks.skips import guest_or_skip
+from harness.checks.skips import or_skip
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
@@ -74,7 +74,7 @@ def test_large_slot(
 
 def _guest(guest: Callable[..., Guest]) -> Guest:
     """A guest with that slot; skips where a program cannot have so large a mapping."""
-    return guest_or_skip(
+    return or_skip(
         lambda: guest(pages=PAGES),
         "Cannot allocate memory",
         "this host gives no program more memory than it has (vm.overcommit_memory)",

@@ -30,7 +30,7 @@ from harness.checks.pages import (
     shorten,
     shows_stage2,
 )
-from harness.errors import InfraError
+from harness.checks.skips import NO_MOVE, or_skip
 from harness.guest_words import Backing, MoveHow
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -44,8 +44,6 @@ MIDDLE = frozenset(range(UNIT, 2 * UNIT))
 # Entries of a table that stays, in runs of so many.
 RUNS, LONGEST = 4, 24
 BARRED = 4
-# What kvm-guest says where it cannot.
-NO_MOVE = "no move by userfaultfd"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,11 @@ def test_moved(
     # Where a mapping is split, KVM is told for another reason (test_mprotect).
     moved = MIDDLE | (_runs(rng) if how.small and how.leave else frozenset())
     before = leaves(vm, shell, claim, "before") if dump else ()
-    _move(vm, how.how, moved)
+    or_skip(
+        lambda: vm.move(how.how, moved),
+        NO_MOVE,
+        f"this kernel has {NO_MOVE}: CONFIG_USERFAULTFD of Linux 6.8 can",
+    )
     claim.observe(f"{len(moved)} of {PAGES} pages moved")
     if dump:
         _none_left(vm, shell, claim, moved, before, others=how.small)
@@ -119,16 +121,6 @@ def test_moved(
     if dump and how.small:
         on_lists(vm)
         aging_is_exact(vm, shell, claim, rng, "afterwards")
-
-
-def _move(vm: Guest, how: MoveHow, pages: frozenset[int]) -> None:
-    """Move the pages away; skips where the kernel cannot in this way."""
-    try:
-        vm.move(how, pages)
-    except InfraError as exc:
-        if NO_MOVE in str(exc):
-            pytest.skip(f"this kernel has {NO_MOVE}: CONFIG_USERFAULTFD of Linux 6.8 can")
-        raise
 
 
 def _age_some(vm: Guest, how: Move, rng: random.Random) -> None:

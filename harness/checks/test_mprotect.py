@@ -25,7 +25,7 @@ from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.logged import assert_logged
 from harness.checks.pages import aging_is_exact, leaves, mark_idle, pick, populated, shorten
-from harness.errors import InfraError
+from harness.checks.skips import NO_UFFD, or_skip
 from harness.guest_words import Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -36,7 +36,6 @@ PAGES = 4 * UNIT
 # In the middle, with others on either side; a table of huge pages of the host's ends within it, and
 # another begins (docs/guest-protocol.md, "The machine").
 WHOLE = frozenset(range(UNIT, 3 * UNIT))
-NO_UFFD = "no write protection by userfaultfd"
 
 
 class _Change(Protocol):
@@ -93,12 +92,7 @@ def test_uffd_protect(
     def change(pages: Iterable[int], *, write: bool) -> None:
         vm.uffd_protect(not write, pages)
 
-    try:
-        change([0], write=False)
-    except InfraError as exc:
-        if NO_UFFD in str(exc):
-            pytest.skip(f"this kernel has {NO_UFFD}")
-        raise
+    or_skip(lambda: change([0], write=False), NO_UFFD, f"this kernel has {NO_UFFD}")
     change([0], write=True)
     for name, barred in (("ranges", WHOLE), ("pages", pick(rng, PAGES))):
         vm.touch(range(PAGES), write=True)

@@ -52,13 +52,13 @@ from harness.checks.racing import (
     never_entered,
     not_widened,
 )
-from harness.checks.release import version
 from harness.contract import Contract
 from harness.deadline import Deadline
 from harness.guest_replies import RaceReply
 from harness.guest_words import Ager
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
+from harness.kernel.config import version_pair
 from harness.observe.trace import Counts, Wanted, by_tasks, returned, slowed_entry, slowed_return
 from harness.observe.tracefs import Session, tracing
 from harness.observe.unproven import Unproven
@@ -81,8 +81,7 @@ LAST_WITH_ENTRY = (6, 12)
 
 def returns_entry(release: str) -> bool:
     """Whether MKYOUNG of a kernel of that release ("6.12.117") is known to return the entry."""
-    found = version(release)
-    return found is not None and found <= LAST_WITH_ENTRY
+    return version_pair(release) <= LAST_WITH_ENTRY
 
 
 def recorded(contract: Contract, aging: str, *, misses: bool) -> Wanted:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from harness.errors import DeadlineExceeded, HostDied, InfraError
+from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 
 
@@ -29,3 +30,11 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
             pass
         raise
     undo()
+
+
+@contextlib.contextmanager
+def written(shell: Shell, path: str, value: object, before: object) -> Iterator[None]:
+    """A file of the kernel's has a value in this block, and the one before it afterwards."""
+    with undone(lambda: shell.write(path, f"{before}\n")):
+        shell.write(path, f"{value}\n")
+        yield
