@@ -57,7 +57,7 @@ SIZES: dict[Opponent, Size] = {
     "slot-unmap": UNMAPPED,
     "vms": SLOW,
 }
-# Of the race without agers, which tells what the opponent's acts take alone.
+# Rounds of the race without agers.
 ALONE_ROUNDS = 8
 # Races with other seeds until aging has met its opponent often, and the seconds after which no
 # further one is begun.
@@ -70,6 +70,8 @@ ALL_RACES: tuple[Opponent, ...] = ("dirty-log",)
 
 # The writer whose wait for the agers is measured (claim 11), against the same without agers.
 TIMED: Opponent = "dontneed"
+# What takes the slot away meets more faults where no ager has the vCPUs' CPU.
+FAULTED: tuple[Opponent, ...] = ("slot-delete", "slot-move")
 # test_race_unmap has that mixture of two others, test_time_writer the one that is for its times;
 # test_race_two_drops is about no aging.
 OPPONENTS = [one for one in get_args(Opponent) if one not in ("unmap", "timed-drop", "two-drops")]
@@ -113,7 +115,7 @@ def test_race(
             "are young, and aging is exact afterwards; no splat; agings began during "
             f"{raced.against.words}"
         )
-        if opponent == TIMED:
+        if opponent in (TIMED, *FAULTED):
             alone, _ = raced.race(claim, later.randrange(1 << 31), ALONE_ROUNDS, 0, "alone")
             claim.observe(f"without agers: {show(alone)}")
         limit = Deadline(RACES_SECONDS * cell.slowdown)
