@@ -13,13 +13,14 @@ from harness.checks.claim import Claim
 from harness.checks.flushes import (
     ASK_FLUSHING,
     COUNTER,
+    FLUSH,
     FLUSHES,
     check_flushed,
     check_flushes,
     with_flushes,
     with_flushing,
 )
-from harness.checks.overlap import AGE
+from harness.checks.overlap import AGE, AGE_WALK
 from harness.contract_file import FlushRule
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
@@ -118,24 +119,65 @@ def test_only_what_the_task_that_ages_invalidates_is_its() -> None:
         by_whom(ours=0, others=4, requested=5)
 
 
-def flushed(monkeypatch: pytest.MonkeyPatch, young: int, requested: int, *names: str) -> str:
-    """What is said of so many answers "young", and so many invalidations by a counter so named."""
-    wanted = with_flushing(Wanted())
-    name = returned(ASK_FLUSHING)
-    answers = tuple(Event(0, 0, "task", 1, name, "", {"ret": 1}) for _ in range(young))
+WALKED, TOLD = returned(AGE_WALK), returned(ASK_FLUSHING)
+
+
+def event(name: str, pid: int = 1, ret: int = 1) -> Event:
+    return Event(0, 0, "task", pid, name, "", {"ret": ret})
+
+
+def flushed(
+    monkeypatch: pytest.MonkeyPatch,
+    events: tuple[Event, ...],
+    requested: int,
+    *names: str,
+    absent: str = "",
+) -> str:
+    """What is said of this recording, and so many invalidations by counters so named."""
+    missing = {absent: "inlined"} if absent else {}
     monkeypatch.setattr(flushes, "counters", lambda vm, shell: dict.fromkeys(names, 0))
     claim = Claim(Path("unused"), "")
-    counts = Counts(wanted, {}, 0, {}, answers, "")
+    counts = Counts(with_flushing(Wanted()), missing, 0, {}, events, "")
     check_flushed(claim, cast(Guest, None), cast(Shell, None), counts, requested)
     return claim.observed
 
 
 def test_who_asks_with_the_flush_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "3 times young" in flushed(monkeypatch, 3, 3, COUNTER)
-    assert flushed(monkeypatch, 3, 5, COUNTER)
-    assert flushed(monkeypatch, 0, 0, COUNTER)
+    three = 3 * (event(TOLD),)
+    assert "3 times young" in flushed(monkeypatch, three, 3, COUNTER)
+    assert flushed(monkeypatch, three, 5, COUNTER)
+    assert flushed(monkeypatch, (), 0, COUNTER)
     with pytest.raises(AssertionError, match="TLB was invalidated 2 times"):
-        flushed(monkeypatch, 3, 2, COUNTER)
+        flushed(monkeypatch, three, 2, COUNTER)
+
+
+def test_nothing_is_made_old_after_the_flush_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, walk, old, flush, told = map(
+        event, (ASK_FLUSHING, WALKED, WALKED, FLUSH, TOLD), (1,) * 5, (1, 0x100, 1, 1, 1)
+    )
+    elsewhere = tuple(event(one.name, pid=2) for one in (old, flush))
+    for right in (
+        (ask, old, walk, old, flush, told),
+        (ask, old, flush, walk, told),
+        (old, ask, old, flush, elsewhere[0], told, old),
+        (ask, told),
+    ):
+        assert flushed(monkeypatch, 2 * right, 2, COUNTER)
+    for wrong in (
+        (ask, old, flush, old, told),
+        (ask, flush, old, told),
+        (ask, old, elsewhere[1], told),
+    ):
+        with pytest.raises(AssertionError, match="2 times pages were made old after"):
+            flushed(monkeypatch, 2 * wrong, 2, COUNTER)
+
+
+@pytest.mark.parametrize("absent", [ASK_FLUSHING, FLUSH, WALKED])
+def test_a_kernel_that_does_not_show_the_order(
+    monkeypatch: pytest.MonkeyPatch, absent: str
+) -> None:
+    said = flushed(monkeypatch, (event(TOLD),), 1, COUNTER, absent=absent)
+    assert f"not shown: no {absent}" in said
 
 
 def test_who_asks_about_other_vms_is_not_counted() -> None:
@@ -145,4 +187,4 @@ def test_who_asks_about_other_vms_is_not_counted() -> None:
 
 
 def test_nothing_is_asked_of_a_kernel_without_the_counter(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not shown" in flushed(monkeypatch, 3, 0, "exits")
+    assert "not shown" in flushed(monkeypatch, 3 * (event(TOLD),), 0, "exits")

@@ -8,6 +8,7 @@ from fake_shell import UnaskedShell
 
 from harness.checks.mthp import FOLDER, folios_by_advice, swapped_out_whole
 from harness.deadline import Deadline
+from harness.errors import InfraError
 from harness.hosts.protocols import Result
 from harness.observe.unproven import Unproven
 
@@ -38,7 +39,23 @@ def test_the_settings_are_made_and_put_back() -> None:
     with pytest.raises(ZeroDivisionError), folios_by_advice(shell):
         assert shell.written == [(HUGE, "never\n"), (SMALL, "madvise\n")]
         raise ZeroDivisionError
-    assert shell.written[2:] == [(HUGE, "inherit\n"), (SMALL, "never\n")]
+    assert shell.written[2:] == [(SMALL, "never\n"), (HUGE, "inherit\n")]
+
+
+class Refused(Files):
+    """One that refuses to have the one file as it was."""
+
+    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
+        super().write(path, text, deadline)
+        if (path, text) == (SMALL, "never\n"):
+            raise InfraError("refused")
+
+
+def test_one_setting_is_put_back_where_the_other_cannot_be() -> None:
+    shell = Refused({SMALL: "always [never]\n", HUGE: "[inherit] never\n"})
+    with pytest.raises(InfraError, match="refused"), folios_by_advice(shell):
+        pass
+    assert shell.written[-1] == (HUGE, "inherit\n")
 
 
 def test_a_kernel_without_such_folios_is_skipped_and_left_alone() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.checks.shmem import chosen
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 
@@ -35,13 +35,9 @@ def folios_by_advice(shell: Shell) -> Iterator[None]:
     if None in before.values():
         pytest.skip(f"this kernel has no folios of {KIB} KiB (mTHP, Linux 6.8)")
 
-    def put_back() -> None:
-        for path, word in before.items():
-            shell.write(path, f"{word}\n")
-
-    with undone(put_back):
+    with contextlib.ExitStack() as stack:
         for path, word in settings.items():
-            shell.write(path, f"{word}\n")
+            stack.enter_context(written(shell, path, word, before[path]))
         yield
 
 

@@ -52,7 +52,7 @@ def test_eviction_blocks(
     counters = contract.expect_counters(situation(cell))
     claim.expect(
         f"{claim.expected}; of {BLOCKS} huge pages those of which the guest touched one page stay "
-        "and the others go; who finds one young with the flush invalidates stage 2's TLB"
+        "and the others go; who finds one young with the flush invalidates stage 2's TLB then"
         + ("; KVM is asked for each" if asks else "")
     )
     everything = frozenset(range(BLOCKS))

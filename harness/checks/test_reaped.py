@@ -109,7 +109,7 @@ def test_reaped(
     claim.observe(f"{left_tables} pages of tables left")
     assert_none_new(shell, claim, before)
     assert left_tables == 0, f"{left_tables} pages of stage-2 tables are left"
-    evidence.prove("" if met else "no aging began while pages were taken whose owner had not run since")
+    evidence.prove("" if met else "no aging met an owner whose pages were taken before it ran")
 
 
 def _met(counts: Counts) -> int:

@@ -193,7 +193,10 @@ def test_second_evicted(
         f"{pages} pages ({backing}) by a second {second}, all old: eviction takes all of which "
         f"nothing was touched by either way, and {what_stays(eviction)}, in units of {unit}, and "
         f"takes them from both (seed {cell.seed})"
-        + ("; stage 2's TLB is invalidated for each young one that it asks about" * flushes)
+        + (
+            "; of each young one that it asks about, the TLB is invalidated when both are old"
+            * flushes
+        )
     )
     vm = guest(backing=backing, pages=pages, vcpus=2, second=second)
     with zram_swap(shell), memcg_of(vm, shell) as memcg:
