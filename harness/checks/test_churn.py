@@ -20,6 +20,7 @@ from harness.checks.charged import Charged
 from harness.checks.claim import Claim
 from harness.checks.cpus import cpu_count
 from harness.checks.driver import GUEST
+from harness.checks.grace import expedited
 from harness.checks.mglru import memcg_of
 from harness.checks.skips import or_skip
 from harness.checks.test_eager_split import split_eagerly
@@ -132,7 +133,7 @@ def churn(vm: Guest, ways: Ways, shell: Shell, claim: Claim, slowdown: float) ->
         filters={PERCPU_ALLOC: by_tasks(GUEST)},
     )
     held = tables.count(shell)
-    with tracing(shell, wanted) as session:
+    with expedited(shell), tracing(shell, wanted) as session:
         session.start()
         vm.churn(ways.vms // 3, ways.kind)
         assert_no_tables(ways, shell, claim, held, slowdown)
