@@ -129,7 +129,7 @@ def test_what_is_wrong_outranks_what_cannot_be_seen() -> None:
 def test_faults_tell_who_sets_the_flag(promised: str, pages: set[int], mode: str) -> None:
     claim = Claim(Path("unused"), "")
     found = counts(*(event(FAULT, ipa=IPA + page * SIZE) for page in pages))
-    check_faults(claim, promised, found, GUEST, frozenset({1, 3}))
+    check_faults(claim, promised, found, GUEST.slot, frozenset({1, 3}))
     assert claim.af_observed == mode
 
 
@@ -141,13 +141,13 @@ def test_other_faults_fail(promised: str, pages: set[int], observed: str | None)
     claim = Claim(Path("unused"), "")
     found = counts(*(event(FAULT, ipa=IPA + page * SIZE) for page in pages))
     with pytest.raises(AssertionError, match="access faults"):
-        check_faults(claim, promised, found, GUEST, frozenset({1, 3}))
+        check_faults(claim, promised, found, GUEST.slot, frozenset({1, 3}))
     assert claim.af_observed == observed
 
 
 def test_faults_outside_the_slot_do_not_count() -> None:
     found = counts(event(FAULT, ipa=IPA - SIZE), event(FAULT, ipa=IPA + PAGES * SIZE))
-    check_faults(Claim(Path("unused"), ""), "none", found, GUEST, frozenset({1}))
+    check_faults(Claim(Path("unused"), ""), "none", found, GUEST.slot, frozenset({1}))
 
 
 def test_words_for_sets() -> None:

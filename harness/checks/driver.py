@@ -20,7 +20,7 @@ from harness.checks.mglru import AGER
 from harness.checks.pages import shorten, show_set
 from harness.contract import Contract, Expectation
 from harness.contract_file import Driver
-from harness.guest_replies import PAGE_SIZE
+from harness.guest_replies import PAGE_SIZE, Slot
 from harness.guests import PROGRAM, Guest
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen
@@ -272,13 +272,13 @@ def _size(event: Event) -> int:
 
 
 def check_faults(
-    claim: Claim, promised: str, counts: Counts, vm: Guest, touched: frozenset[int]
+    claim: Claim, promised: str, counts: Counts, slot: Slot, touched: frozenset[int]
 ) -> None:
     """Assert that guests took access faults for exactly the pages that the contract names.
 
     Also tells who set the access flag: nobody but hardware can, where no fault is taken.
     """
-    faulted = pages_by_ipa(counts.events(ACCESS_FAULT), vm.slot.ipa, vm.slot.pages)
+    faulted = pages_by_ipa(counts.events(ACCESS_FAULT), slot.ipa, slot.pages)
     claim.observe(f"access faults for {len(faulted)} of {len(touched)} touched pages")
     if faulted in (frozenset(), touched):
         claim.af_observed = "software" if faulted else "hardware"

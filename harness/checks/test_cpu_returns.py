@@ -73,7 +73,7 @@ def test_cpu_returns(
         counts = session.stop()
     claim.save("trace.txt", counts.raw)
     young_pages(vm, shell, claim, touched)
-    check_faults(claim, faults, counts, vm, touched)
+    check_faults(claim, faults, counts, vm.slot, touched)
     idle_tells(vm, claim, touched)
     vm.verify(range(PAGES))
 

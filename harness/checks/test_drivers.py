@@ -71,7 +71,7 @@ def test_page_idle(
         touching = session.stop()
         claim.save("trace-touching.txt", touching.raw)
     young_pages(vm, shell, claim, touched)
-    check_faults(claim, faults, touching, vm, touched)
+    check_faults(claim, faults, touching, vm.slot, touched)
     # A second witness, which no tracepoint can hide: each access fault is an exit of the vCPU.
     claim.observe(f"{exits} exits of the vCPU")
     few = exits < len(touched)

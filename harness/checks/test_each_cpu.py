@@ -64,7 +64,7 @@ def test_each_cpu(
             counts = session.stop()
             claim.save(f"trace-{turn}.txt", counts.raw)
             young_pages(vm, shell, claim, touched)
-            check_faults(claim, faults, counts, vm, touched)
+            check_faults(claim, faults, counts, vm.slot, touched)
 
 
 def _share(pages: frozenset[int], vcpu: int) -> frozenset[int]:

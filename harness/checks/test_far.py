@@ -87,7 +87,7 @@ def test_far(
     claim.save("trace.txt", counts.raw)
     young_pages(vm, shell, claim, young)
     # Who sets AF is a word in what each VM has of its own (VTCR_EL2), along with its size of IPA.
-    check_faults(claim, contract.expect_access_faults(situation(cell)), counts, vm, touched)
+    check_faults(claim, contract.expect_access_faults(situation(cell)), counts, vm.slot, touched)
     idle_tells(vm, claim, young)
 
     _log(vm, shell, claim, rng)

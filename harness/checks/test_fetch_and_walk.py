@@ -97,7 +97,7 @@ def test_fetch_and_walk(
     if aged:
         young = stage2.by_leaf(aged, vm.slot.ipa, pages, touched)
     young_pages(vm, shell, claim, young)
-    check_faults(claim, faults, counts, vm, touched)
+    check_faults(claim, faults, counts, vm.slot, touched)
     idle_tells(vm, claim, young)
 
     # Slots made anew: stage 2 is empty, so the accesses map what they need.
