@@ -422,14 +422,15 @@ class Guest:
         """
         self.line.ask(f"slot {'on' if on else 'off'}", ())
 
-    def slot_beyond(self) -> tuple[int, int, int]:
+    def slot_beyond(self) -> tuple[int, int, int, int]:
         """Ask for a slot of the last page that the VM has addresses for, of that and the next one,
-        and of the next alone; the errno of each, 0 if KVM made it. None of them stays.
+        and of the next alone, and move the tested slot there; the errno of each, 0 if KVM did it.
+        None of them stays. No vCPU may spin.
         """
-        names = ("before", "across", "beyond")
+        names = ("before", "across", "beyond", "moved")
         reply = self.line.ask("slot-beyond", names)
-        before, across, beyond = map(reply.number, names)
-        return before, across, beyond
+        before, across, beyond, moved = map(reply.number, names)
+        return before, across, beyond, moved
 
     def refused(self) -> frozenset[int]:
         """The pages of which a store came out to kvm-guest since the last time.

@@ -142,8 +142,8 @@ def test_a_slot_is_moved_and_back_by_one_command() -> None:
 
 
 def test_a_slot_beyond_all_addresses_is_told_by_its_error() -> None:
-    guest, process = start("ok before=0 across=14 beyond=14")
-    assert guest.slot_beyond() == (0, 14, 14)
+    guest, process = start("ok before=0 across=14 beyond=14 moved=22")
+    assert guest.slot_beyond() == (0, 14, 14, 22)
     assert process.sent == ["slot-beyond"]
 
 

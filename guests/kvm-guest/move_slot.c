@@ -59,14 +59,19 @@ static int try_slot(const struct vm *vm, uint64_t ipa, unsigned int pages)
 int command_slot_beyond(struct vm *vm, char **words)
 {
 	uint64_t end = 1UL << vm->ipa_bits;
-	int before, across, beyond;
+	int before, across, beyond, moved;
 
 	(void)words;
-	if (vm->second || vm->pages < 2)
-		return reply_error("usage", "the pages are in two slots, or there is one page");
+	if (vm->second || vm->ring || vm->pages < 2)
+		return reply_error("usage", "two slots, rings that name the slot, or one page");
+	if (vcpus_check_idle(vm))
+		return -1;
 	before = try_slot(vm, end - GUEST_PAGE_SIZE, 1);
 	across = try_slot(vm, end - GUEST_PAGE_SIZE, 2);
 	beyond = try_slot(vm, end, 1);
-	reply_ok(" before=%d across=%d beyond=%d", before, across, beyond);
+	moved = vm_move_slot(vm, end) ? errno : 0;
+	if (!moved && vm_move_slot(vm, vm_slot_ipa(vm)))
+		die_errno("KVM_SET_USER_MEMORY_REGION of a slot to be moved back");
+	reply_ok(" before=%d across=%d beyond=%d moved=%d", before, across, beyond, moved);
 	return 0;
 }

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.cell import CellSpec
+from harness.checks import undo
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
 from harness.checks.logged import assert_logged
@@ -31,12 +32,14 @@ from harness.checks.pages import (
     populated,
     require_huge,
     shorten,
+    whole_blocks,
 )
 from harness.guest_words import Backing
 from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
+from harness.selftests.table import OVERCOMMIT
 
 UNIT = 512
 PAGES = 4 * UNIT
@@ -89,6 +92,29 @@ def _fork(scene: Scene) -> None:
     claim.observe(
         f"after {len(written)} writes of the guest and {len(planted)} of its VMM both see their own"
     )
+    vm.drop_snapshot()
+
+
+def _fork_hugetlb(scene: Scene) -> None:
+    """The same of huge pages that are copied whole, and that nothing but DAMON ages."""
+    vm, shell = scene.vm, scene.shell
+    before = int(shell.read(OVERCOMMIT))
+    # What the guest has came beyond the pool already, and for copies there must be as much again:
+    # else the kernel takes the pages from the child.
+    with undo.written(shell, OVERCOMMIT, before + 2 * PAGES // UNIT, before):
+        vm.snapshot()
+        vm.touch({0}, write=False)
+        writable = scene.writable("forked")
+        assert not writable, f"the guest may write {len(writable)} pages that are its child's too"
+        vm.touch(EVERYTHING, write=False)
+        writable = scene.writable("read")
+        assert not writable, f"reads made {len(writable)} pages writable that are shared"
+        of_guest = whole_blocks(frozenset({scene.rng.randrange(PAGES)}), UNIT)
+        vm.touch(of_guest, write=True)
+        extra = scene.writable("written") - of_guest
+        assert not extra, f"a write made others writable: {shorten(extra)}"
+        vm.look_at_snapshot()
+    scene.claim.observe("after writes to one huge page both see their own")
     vm.drop_snapshot()
 
 
@@ -216,6 +242,7 @@ def _zero(scene: Scene) -> None:
 CHANGES: Mapping[str, tuple[Backing, Callable[[Scene], None]]] = {
     "fork-anon": ("anon", _fork),
     "fork-thp": ("thp", _fork),
+    "fork-hugetlb": ("hugetlb", _fork_hugetlb),
     "replace": ("anon", _replace),
     "take": ("anon", _take),
     "collapse": ("anon", _collapse),
@@ -240,13 +267,18 @@ def test_host_changes(
         "longer has or may not write, what either of them writes the other reads, nothing that "
         f"was written is lost; aging is exact afterwards (seed {cell.seed})"
     )
-    vm = populated(guest(backing=backing, pages=PAGES))
+    vm = guest(backing=backing, pages=PAGES)
+    if backing == "hugetlb":
+        # It is on no LRU list, which other backings are to be on first.
+        vm.populate()
+    else:
+        populated(vm)
     make(Scene(vm, shell, claim, rng))
     vm.touch(EVERYTHING, write=False)
     vm.verify(EVERYTHING)
     vm.touch(EVERYTHING, write=True)
     vm.verify(EVERYTHING)
-    if not _splits(vm):
+    if backing == "anon":
         vm.drain()
         aging_is_exact(vm, shell, claim, rng, "afterwards")
 

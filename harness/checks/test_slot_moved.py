@@ -57,16 +57,26 @@ def test_slot_moved(
 
 
 @pytest.mark.deep
-def test_slot_beyond(guest: Callable[..., Guest], claim: Claim, cell: CellSpec) -> None:
-    """A slot ends where the VM's guest physical addresses end, and not beyond."""
+def test_slot_beyond(
+    guest: Callable[..., Guest], shell: Shell, claim: Claim, rng: random.Random, cell: CellSpec
+) -> None:
+    """A slot ends where the VM's guest physical addresses end, and stays if it may not go there."""
     if cell.cell.kvm_mode == "protected":
         pytest.skip("pKVM does not heed how many bits of IPA a VM asks for")
     claim.expect(
         "a slot of the last page that the VM has an address for is made; one that begins there and "
-        "is longer, and one behind it, are refused (EFAULT)"
+        f"is longer, and one behind it, are refused (EFAULT); so is to move {PAGES} pages there, "
+        "which the guest has as before then: no content is lost, aging is exact"
     )
-    before, across, beyond = guest(pages=PAGES).slot_beyond()
-    claim.observe(f"errno {before} before the end, {across} across it, {beyond} beyond it")
+    vm = populated(guest(pages=PAGES))
+    before, across, beyond, moved = vm.slot_beyond()
+    claim.observe(
+        f"errno {before} before the end, {across} across it, {beyond} beyond it, {moved} of a move"
+    )
     assert before == 0, f"a slot of the last page is refused: errno {before}"
     assert across == EFAULT, f"a slot across the end of the VM's addresses: errno {across}"
     assert beyond == EFAULT, f"a slot beyond the VM's addresses: errno {beyond}"
+    assert moved == EFAULT, f"a slot that moves beyond the VM's addresses: errno {moved}"
+    vm.touch(range(PAGES), write=False)
+    vm.verify(range(PAGES))
+    aging_is_exact(vm, shell, claim, rng, "refused")
