@@ -495,6 +495,17 @@ class Guest:
         """
         self._act(f"uffd-protect {'on' if on else 'off'}", pages)
 
+    def protect_written(self) -> None:
+        """Protect pages of the backing anon that were written (PAGEMAP_SCAN of Linux 6.7).
+
+        A store, the guest's or the VMM's, makes its page writable again; none ends KVM_RUN.
+        """
+        self.line.ask("pagemap-scan protect", ())
+
+    def scan_written(self) -> frozenset[int]:
+        """The pages that were written since the last scan, which are protected then as well."""
+        return self.line.ask("pagemap-scan get", ("count", "pages")).counted_set("pages")
+
     def replace(self, pages: Iterable[int]) -> None:
         """Put new memory where pages of the backing anon are; the old is unmapped (munmap(2))."""
         self._act("replace", pages)

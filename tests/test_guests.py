@@ -182,6 +182,13 @@ def test_pages_are_protected_by_userfaultfd_and_set_free() -> None:
     assert process.sent == ["uffd-protect on 4-5,7", "uffd-protect off 4-5,7"]
 
 
+def test_a_scan_tells_which_pages_were_written() -> None:
+    guest, process = start("ok", "ok count=3 pages=4-5,7")
+    guest.protect_written()
+    assert guest.scan_written() == {4, 5, 7}
+    assert process.sent == ["pagemap-scan protect", "pagemap-scan get"]
+
+
 def test_the_slot_can_be_at_address_0() -> None:
     shell = FakeShell(FakeProcess([READY.replace("slot_ipa=0x80000000", "slot_ipa=0x0")]))
     guest = Guest.start(shell, vcpus=2, low=True)

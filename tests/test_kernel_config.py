@@ -104,17 +104,19 @@ CONFIG_B=y
 #: before 6.10
 CONFIG_C=y
 CONFIG_D=y
+#: from 6.10 -- why
+CONFIG_E=y
 """
 
 
 @pytest.mark.parametrize(
     ("version", "known", "left"),
     [
-        ("6.12.117", "B", "ABD"),
+        ("6.12.117", "B", "ABDE"),
         ("6.9.12", "B", "ABCD"),
-        ("6.10.0-rc1", "", "AD"),
-        ("5.19.0", "", "ACD"),
-        ("10.1.0", "CD", "AD"),
+        ("6.10.0-rc1", "", "ADE"),
+        ("5.19.0", "E", "ACD"),
+        ("10.1.0", "CD", "ADE"),
     ],
 )
 def test_a_condition_is_for_the_next_setting(
@@ -128,7 +130,7 @@ def test_a_condition_is_for_the_next_setting(
 
 def test_a_kernel_is_named_by_what_is_asked_of_it_alone(tmp_path: Path) -> None:
     """Or a condition for another version would rebuild every kernel."""
-    plain = fragment(tmp_path, "# why\nCONFIG_A=y\nCONFIG_D=y\n", "plain")
+    plain = fragment(tmp_path, "# why\nCONFIG_A=y\nCONFIG_D=y\nCONFIG_E=y\n", "plain")
     tree = config.Tree("6.12.117", lambda _: False)
     asked = config.read_fragments([fragment(tmp_path, CONDITIONS)], tree)
     assert asked.text == config.read_fragments([plain], tree).text

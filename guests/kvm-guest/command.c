@@ -50,6 +50,7 @@ static const struct command {
 	{ "refused", 0, "refused", command_refused },
 	{ "mprotect", 2, "mprotect read|write RANGES", command_mprotect },
 	{ "uffd-protect", 2, "uffd-protect on|off RANGES", command_uffd_protect },
+	{ "pagemap-scan", 1, "pagemap-scan protect|get", command_pagemap_scan },
 	{ "snapshot", 1, "snapshot take|look|drop", command_snapshot },
 	{ "replace", 1, "replace RANGES", command_replace },
 	{ "take", 1, "take RANGES", command_take },

@@ -102,6 +102,9 @@ int command_mprotect(struct vm *vm, char **words);
 /* uffd.c */
 int command_uffd_protect(struct vm *vm, char **words);
 
+/* scan.c */
+int command_pagemap_scan(struct vm *vm, char **words);
+
 /* move.c */
 int command_move(struct vm *vm, char **words);
 int command_moved(struct vm *vm, char **words);

@@ -18,6 +18,7 @@ NO_MANUAL_LOG = "this kernel has no such manual dirty log"
 NO_RING = "this kernel has no such dirty ring"
 FEW_BITS = "bits of physical address"
 NO_UFFD = "no write protection by userfaultfd"
+NO_SCAN = "no PAGEMAP_SCAN for writes"
 NO_MOVE = "no move by userfaultfd"
 
 

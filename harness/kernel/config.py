@@ -6,6 +6,7 @@ the setting on the next line:
 
     #: where known [-- why]      left out for a tree whose Kconfig files do not declare the symbol
     #: before 6.10 [-- why]      left out from that version on, by the tree's Makefile
+    #: from 6.10 [-- why]        left out before that version
 
 What is left out, and the conditions themselves, are no part of the text that a kernel is built
 and named from: a condition for another version changes no kernel. A misspelt symbol is still an
@@ -24,7 +25,8 @@ from harness.errors import UsageError
 _SET = re.compile(r"^CONFIG_(\w+)=(.*)$")
 _UNSET = re.compile(r"^# CONFIG_(\w+) is not set$")
 _CONDITION = re.compile(
-    r"^#: (?:(?P<known>where known)|before (?P<major>\d+)\.(?P<minor>\d+))(?: -- .+)?$"
+    r"^#: (?:(?P<known>where known)|(?P<way>before|from) (?P<major>\d+)\.(?P<minor>\d+))"
+    r"(?: -- .+)?$"
 )
 _DECLARED = re.compile(r"^\s*(?:menu)?config\s+(\w+)\s*$", re.MULTILINE)
 NOT_SET = "n"
@@ -123,7 +125,7 @@ def _for_tree(text: str, file: str, tree: Tree) -> list[tuple[str, Wish | None]]
         if line.startswith("#:"):
             condition = _CONDITION.match(line)
             if condition is None:
-                raise UsageError(f"{file}:{number}: want '#: where known' or '#: before X.Y'")
+                raise UsageError(f"{file}:{number}: want '#: where known' or '#: before|from X.Y'")
             continue
         if wish is None or condition is None or _applies(condition, wish, tree):
             kept.append((line, wish))
@@ -136,7 +138,8 @@ def _for_tree(text: str, file: str, tree: Tree) -> list[tuple[str, Wish | None]]
 def _applies(condition: re.Match[str], wish: Wish, tree: Tree) -> bool:
     if condition["known"]:
         return tree.knows(wish.symbol)
-    return version_pair(tree.version) < (int(condition["major"]), int(condition["minor"]))
+    before = version_pair(tree.version) < (int(condition["major"]), int(condition["minor"]))
+    return before == (condition["way"] == "before")
 
 
 def version_pair(version: str) -> tuple[int, int]:
