@@ -16,7 +16,7 @@ from harness.hosts.protocols import Result
 from harness.observe.unproven import Unproven
 from harness.selftests import execute
 from harness.selftests.execute import ModeMissing, Stuck, ended, mode_id
-from harness.selftests.table import MODE_4K, OVERCOMMIT, Needed, Selftest
+from harness.selftests.table import MODE_4K, Needed, Selftest
 
 HELP = """\
 usage: dirty_log_test [-h] [-i iterations]
@@ -175,27 +175,3 @@ def test_what_a_host_lacks_is_named() -> None:
     test = Selftest("a_test", "it works", "ok", 5.0, needs=(Needed("/proc/x", "x (CONFIG_X)"),))
     assert execute.lacks(Host(), test) == ""
     assert execute.lacks(Host(status=1), test) == "the host has no x (CONFIG_X)"
-
-
-class Pool(UnaskedShell):
-    """A host whose hugetlb may take 3 pages beyond its pool."""
-
-    def __init__(self) -> None:
-        self.pages = "3\n"
-
-    def read(self, path: str, deadline: Deadline | None = None) -> str:
-        assert path == OVERCOMMIT
-        return self.pages
-
-    def write(self, path: str, text: str, deadline: Deadline | None = None) -> None:
-        assert path == OVERCOMMIT
-        self.pages = text
-
-
-def test_hugetlb_may_take_pages_while_a_test_needs_them() -> None:
-    host = Pool()
-    with execute.overcommitted(host, 8):
-        assert host.pages == "11\n"
-    assert host.pages == "3\n"
-    with execute.overcommitted(UnaskedShell(), 0):
-        pass

@@ -4,13 +4,10 @@
  * PAGEMAP_SCAN, as programs do that save another one. See
  * Documentation/admin-guide/mm/pagemap.rst, "Pagemap Scan IOCTL".
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "ranges.h"
@@ -52,17 +49,9 @@ static int pagemap = -1;
 
 static int open_once(const struct vm *vm)
 {
-	struct uffdio_register all = {
-		.range = {
-			.start = (uintptr_t)vm->slot,
-			.len = (uint64_t)vm->pages << GUEST_PAGE_SHIFT,
-		},
-		.mode = UFFDIO_REGISTER_MODE_WP,
-	};
-
 	if (uffd < 0)
-		uffd = uffd_open(WP_ASYNC, UFFD_FEATURE_PAGEFAULT_FLAG_WP, &all,
-				 "no PAGEMAP_SCAN for writes");
+		uffd = uffd_open_slot(vm, WP_ASYNC, UFFD_FEATURE_PAGEFAULT_FLAG_WP,
+				      "no PAGEMAP_SCAN for writes");
 	if (uffd < 0)
 		return -1;
 	if (pagemap < 0)

@@ -49,7 +49,7 @@ int uffd_open(uint64_t needed, uint64_t others, struct uffdio_register *all, con
 	return ioctl(fd, UFFDIO_REGISTER, all) ? refuse(fd, "UFFDIO_REGISTER") : fd;
 }
 
-static int open_once(const struct vm *vm)
+int uffd_open_slot(const struct vm *vm, uint64_t needed, uint64_t others, const char *absent)
 {
 	struct uffdio_register all = {
 		.range = {
@@ -59,9 +59,14 @@ static int open_once(const struct vm *vm)
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
 
+	return uffd_open(needed, others, &all, absent);
+}
+
+static int open_once(const struct vm *vm)
+{
 	if (uffd < 0)
-		uffd = uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_SIGBUS, &all,
-				 "no write protection by userfaultfd");
+		uffd = uffd_open_slot(vm, UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFD_FEATURE_SIGBUS,
+				      "no write protection by userfaultfd");
 	return uffd < 0 ? -1 : 0;
 }
 

@@ -283,5 +283,5 @@ def check_faults(
     if faulted in (frozenset(), touched):
         claim.af_observed = "software" if faulted else "hardware"
     expected = touched if promised == "touched" else frozenset()
-    words = show_set(expected, faulted).replace("young", "faulted")
+    words = show_set(expected, faulted, "faulted")
     assert faulted == expected, f"access faults: {words}"

@@ -243,14 +243,14 @@ def _not_idle(vm: Guest) -> frozenset[int]:
     return frozenset(range(vm.slot.pages)) - vm.idle_read()
 
 
-def show_set(expected: frozenset[int], seen: frozenset[int]) -> str:
-    """Where a set of young pages differs from the expected one, in a sentence."""
+def show_set(expected: frozenset[int], seen: frozenset[int], word: str = "young") -> str:
+    """Where a set of pages, which are so, differs from the expected one, in a sentence."""
     if expected == seen:
-        return f"{len(seen)} young, exactly those expected"
+        return f"{len(seen)} {word}, exactly those expected"
     missing, extra = expected - seen, seen - expected
-    parts = [f"{len(seen)} young where {len(expected)} are expected"]
-    parts += [f"{len(missing)} not young: {shorten(missing)}"] if missing else []
-    parts += [f"{len(extra)} young without a touch: {shorten(extra)}"] if extra else []
+    parts = [f"{len(seen)} {word} where {len(expected)} are expected"]
+    parts += [f"{len(missing)} not {word}: {shorten(missing)}"] if missing else []
+    parts += [f"{len(extra)} {word} without a touch: {shorten(extra)}"] if extra else []
     return "; ".join(parts)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from harness.checks.claim import Claim
 from harness.checks.mglru import CGROUP, ROOT, Squeezed
-from harness.checks.undo import undone
+from harness.checks.undo import written
 from harness.guest_replies import PAGE_SIZE
 from harness.hosts.protocols import Shell
 from harness.observe import lru_gen, memcg, vmstat
@@ -88,8 +88,7 @@ def lru(shell: Shell, wanted: Lru, keep: int = 0) -> Iterator[Enabled]:
     """
     before = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
     value = Enabled(int(before) & ~_off(wanted, keep))
-    with undone(lambda: shell.write(lru_gen.ENABLED, f"{int(before):#x}\n")):
-        shell.write(lru_gen.ENABLED, f"{int(value):#x}\n")
+    with written(shell, lru_gen.ENABLED, f"{int(value):#x}", f"{int(before):#x}"):
         after = lru_gen.parse_enabled(shell.read(lru_gen.ENABLED))
         words = f"lru_gen/enabled is {int(after):#06x} after {int(value):#06x} was written"
         assert not after & ~value, words

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import pytest
 
 from harness.cell import CellSpec
-from harness.checks import undo
 from harness.checks.claim import Claim
 from harness.checks.groups import grouped
+from harness.checks.hugetlb import overcommitted
 from harness.checks.logged import assert_logged
 from harness.checks.pages import (
     aging_is_exact,
@@ -39,7 +39,6 @@ from harness.guests import Guest
 from harness.hosts.protocols import Shell
 from harness.observe import stage2
 from harness.observe.unproven import Unproven
-from harness.selftests.table import OVERCOMMIT
 
 UNIT = 512
 PAGES = 4 * UNIT
@@ -68,9 +67,9 @@ class Scene:
         return stage2.writable(self.leaves(name), self.vm.slot.ipa, PAGES)
 
 
-def _fork(scene: Scene) -> None:
-    """Each keeps what it has, whoever writes: the guest, or the VMM where the guest had read."""
-    vm, claim = scene.vm, scene.claim
+def _share(scene: Scene) -> None:
+    """Have the owner fork. The guest may write no page then, nor when it has read all."""
+    vm = scene.vm
     vm.snapshot()
     # fork() empties all of stage 2, and the dump of 6.12 leaves out what is above the last leaf.
     vm.touch({0}, write=False)
@@ -79,6 +78,12 @@ def _fork(scene: Scene) -> None:
     vm.touch(EVERYTHING, write=False)
     writable = scene.writable("read")
     assert not writable, f"reads made {len(writable)} pages writable that are shared"
+
+
+def _fork(scene: Scene) -> None:
+    """Each keeps what it has, whoever writes: the guest, or the VMM where the guest had read."""
+    vm, claim = scene.vm, scene.claim
+    _share(scene)
     aging_is_exact(vm, scene.shell, claim, scene.rng, "shared")
     before = _write_old(scene)
     written = pick(scene.rng, PAGES)
@@ -97,18 +102,11 @@ def _fork(scene: Scene) -> None:
 
 def _fork_hugetlb(scene: Scene) -> None:
     """The same of huge pages that are copied whole, and that nothing but DAMON ages."""
-    vm, shell = scene.vm, scene.shell
-    before = int(shell.read(OVERCOMMIT))
+    vm = scene.vm
     # What the guest has came beyond the pool already, and for copies there must be as much again:
     # else the kernel takes the pages from the child.
-    with undo.written(shell, OVERCOMMIT, before + 2 * PAGES // UNIT, before):
-        vm.snapshot()
-        vm.touch({0}, write=False)
-        writable = scene.writable("forked")
-        assert not writable, f"the guest may write {len(writable)} pages that are its child's too"
-        vm.touch(EVERYTHING, write=False)
-        writable = scene.writable("read")
-        assert not writable, f"reads made {len(writable)} pages writable that are shared"
+    with overcommitted(scene.shell, 2 * PAGES // UNIT):
+        _share(scene)
         of_guest = whole_blocks(frozenset({scene.rng.randrange(PAGES)}), UNIT)
         vm.touch(of_guest, write=True)
         extra = scene.writable("written") - of_guest

@@ -47,7 +47,7 @@ def test_pagemap_scan(
         written = pick(rng, PAGES)
         vm.touch(written, write=True)
         found = vm.scan_written()
-        words = f"{name} ones written: {show_set(written, found).replace('young', 'told')}"
+        words = f"{name} ones written: {show_set(written, found, 'told')}"
         claim.observe(words)
         assert found == written, words
         _assert_protected(vm, shell, claim, f"{name}-written")

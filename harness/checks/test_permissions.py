@@ -145,7 +145,7 @@ def _by_faults(
             claim.save(f"trace-{what}.txt", counts.raw)
             faults = [event for event in counts.events(FAULT) if not _for_af(event)]
             seen = whole_blocks(pages_by_ipa(faults, vm.slot.ipa, vm.slot.pages), block)
-            words = show_set(expected, seen).replace("young", "faulted")
+            words = show_set(expected, seen, "faulted")
             claim.observe(f"{what}: {words}")
             assert seen == expected, f"{what} after aging: {words}"
     vm.verify(everything)

@@ -275,7 +275,7 @@ def _check_faults(
         faulted = frozenset(number[at] for at in at_ram if at in number)
         claim.observe(f"access faults for {len(faulted)} of {len(part)} pages by thread {thread}")
         expected = part if promised == "touched" else frozenset()
-        words = show_set(expected, faulted).replace("young", "faulted")
+        words = show_set(expected, faulted, "faulted")
         assert faulted == expected, f"access faults: {words}"
     claim.af_observed = "software" if promised == "touched" else "hardware"
 

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from harness.checks.hugetlb import overcommitted
 from harness.checks.undo import undone
 from harness.deadline import Deadline
 from harness.errors import HostDied, InfraError
 from harness.hosts.protocols import Shell
 from harness.observe.unproven import Unproven
 from harness.selftests.judge import Ended
-from harness.selftests.table import OVERCOMMIT, Selftest
+from harness.selftests.table import Selftest
 
 FOLDER = "/tmp/kvm-selftest"
 GROUP = "/sys/fs/cgroup/kvm-harness-selftest"
@@ -122,18 +122,6 @@ def mode_id(helped: str, wanted: str) -> str | None:
 
 class ModeMissing(InfraError):
     """The host cannot run guests in the mode that a test is to run in."""
-
-
-@contextlib.contextmanager
-def overcommitted(shell: Shell, pages: int) -> Iterator[None]:
-    """Let hugetlb take so many pages of 2 MiB from the free memory; undone afterwards."""
-    if not pages:
-        yield
-        return
-    before = int(shell.read(OVERCOMMIT))
-    with undone(lambda: shell.write(OVERCOMMIT, f"{before}\n")):
-        shell.write(OVERCOMMIT, f"{before + pages}\n")
-        yield
 
 
 def execute(shell: Shell, test: Selftest, program: Path, slowdown: float) -> tuple[Ended, str]:

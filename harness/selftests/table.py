@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from harness.checks.hugetlb import OVERCOMMIT
+
 FOLDER = "tools/testing/selftests/kvm"
 """Where a kernel's tree has them."""
 
@@ -100,7 +102,6 @@ _CAS_IS_A_WRITE = Excuse(
     r"(?m)^Test: ",
     "ro_memslot_no_syndrome_guest_cas with userfaultfd and those after it",
 )
-OVERCOMMIT = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages"
 _HUGETLB = Needed(OVERCOMMIT, "hugetlb pages of 2 MiB")
 # Who puts a block in the place of a table frees the table.
 _JOINS = Shown(
